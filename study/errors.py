@@ -1,0 +1,91 @@
+"""What can go wrong for the person at the terminal, and the exit code it ends in.
+
+| code | means                                                     |
+|------|-----------------------------------------------------------|
+| 0    | done; a run that diverged or was stopped early is a result |
+| 1    | anything not named below                                  |
+| 2    | a user's mistake: one sentence, no traceback              |
+| 3    | out of memory                                             |
+| 130  | Ctrl-C                                                    |
+| 143  | SIGTERM                                                   |
+"""
+
+import difflib
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """A mistake that its maker can mend: what was wrong and what would be right."""
+
+
+class Busy(Exception):
+    """The run is being trained by another process."""
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM asked the program to end."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"ended by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+def exit_code(error: BaseException) -> int:
+    """Map an exception to the exit code of the table above."""
+    match error:
+        case UserError():
+            return 2
+        case Interrupted():
+            return 128 + error.signum
+        case KeyboardInterrupt():
+            return 130
+        case _ if is_out_of_memory(error):
+            return 3
+    return 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, on the host or on a device; torch need not be imported for it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+        or "out of memory" in str(error).lower()
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """Put an exception into one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError | Busy | Interrupted) else f"{type(error).__name__}: {text}"
+
+
+def run_command(main: Callable[[list[str]], int | None]) -> None:
+    """Run a command's main and end the process with the code that its outcome means."""
+    try:
+        code = main(sys.argv[1:]) or 0
+    except (UserError, Busy, Interrupted) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        code = exit_code(error)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    except Exception as error:
+        if is_out_of_memory(error):
+            print(f"error: out of memory: {one_line(error)}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        code = exit_code(error)
+    sys.exit(code)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, or list them all."""
+    known = list(known)
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(known)}"

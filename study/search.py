@@ -1,0 +1,141 @@
+"""A sweep file in W&B's own format, and its points (no torch in it).
+
+    python -c "from study.search import read; print(*read('sweeps/dropout.yaml').points(), sep='\\n')"
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from study.config import HISTORY_METRICS, SUMMARY_METRICS, Config, pairs
+from study.errors import UserError, nearest
+
+SWEEP_KEYS = (
+    "name", "description", "program", "command", "method", "metric", "parameters", "early_terminate",
+    "run_cap", "project", "entity",
+)  # fmt: skip
+METHODS = ("grid", "random", "bayes")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep: what its parameters say, and the config that follows from it."""
+
+    values: dict[str, Any]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked.
+
+    `parameters` maps each parameter to the list of its values.
+    """
+
+    path: Path
+    name: str
+    description: str
+    parameters: dict[str, list[Any]]
+
+    @property
+    def varied(self) -> list[str]:
+        """List the parameters with more than one value, the seed left out: what the sweep compares."""
+        return [name for name, values in self.parameters.items() if len(values) > 1 and name != "seed"]
+
+    def points(self, base: Mapping[str, Any] | None = None) -> list[Point]:
+        """Expand the grid, the last parameter varying fastest; points that compute the same appear once.
+
+        `base` holds options that the sweep does not name. Raises UserError where a point is no valid config.
+        """
+        found: dict[str, Point] = {}
+        for combination in itertools.product(*self.parameters.values()):
+            values = dict(zip(self.parameters, combination, strict=True))
+            try:
+                point = Point(values, Config.parse({**(base or {}), **values}))
+            except UserError as error:
+                shown = ", ".join(f"{name}={values[name]}" for name in values if name in [*self.varied, "seed"])
+                raise UserError(f"{self.path}: {error}" + (f" (at {shown})" if shown else "")) from None
+            found.setdefault(point.config.fingerprint, point)
+        return list(found.values())
+
+    def size(self) -> int:
+        """Count the combinations of the grid, those that compute the same too."""
+        return len(list(itertools.product(*self.parameters.values())))
+
+    def setting(self, values: Mapping[str, Any]) -> str:
+        """Name what the sweep varies at a point: its label in tables and figures."""
+        words = [str(values[name]) if name == "setting" else f"{name}={values[name]}" for name in self.varied]
+        return " ".join(words) or self.name
+
+    def replaced(self, values: Mapping[str, str]) -> "Sweep":
+        """Return the sweep with these values in place of its own, wherever it says them."""
+        parameters = {name: given for name, given in self.parameters.items() if name not in values}
+        if "setting" in parameters:
+            parameters["setting"] = [_without(text, values) for text in parameters["setting"]]
+        return replace(self, parameters=parameters | {name: [value] for name, value in values.items()})
+
+
+def _without(setting: str, names: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in pairs(setting).items() if name not in names)
+
+
+def read(path: str | Path) -> Sweep:
+    """Read a sweep file; a UserError names the file and says what in it is wrong."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    try:
+        return _checked(path, content)
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _checked(path: Path, content: Any) -> Sweep:
+    if not isinstance(content, Mapping):
+        raise UserError("a sweep file must hold a mapping with `method`, `metric` and `parameters`")
+    for key in content:
+        if key not in SWEEP_KEYS:
+            raise UserError(f"unknown key {key!r}; {nearest(key, SWEEP_KEYS)}")
+    method = content.get("method")
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}; {nearest(str(method), METHODS)}")
+    if method != "grid":
+        raise UserError(f"method {method} is run by `wandb agent` only; here it must be grid")
+    _check_metric(content.get("metric"))
+    parameters = content.get("parameters")
+    if not isinstance(parameters, Mapping) or not parameters:
+        raise UserError("there are no `parameters`, such as `parameters: {dropout: {values: [0.0, 0.5]}}`")
+    values = {str(name).replace("-", "_"): _values(name, given) for name, given in parameters.items()}
+    return Sweep(path, str(content.get("name") or path.stem), str(content.get("description") or ""), values)
+
+
+def _check_metric(metric: Any) -> None:
+    if not isinstance(metric, Mapping) or "name" not in metric:
+        raise UserError("there is no `metric`; it must be {name: val/acc, goal: maximize}")
+    if metric["name"] not in HISTORY_METRICS + SUMMARY_METRICS:
+        close = nearest(metric["name"], HISTORY_METRICS + SUMMARY_METRICS)
+        raise UserError(f"metric {metric['name']!r} is never logged; {close}")
+    wanted = "minimize" if metric["name"].endswith("loss") else "maximize"
+    if metric.get("goal", "minimize") != wanted:
+        raise UserError(f"the goal of metric {metric['name']} must be {wanted}, not {metric.get('goal', 'minimize')}")
+
+
+def _values(name: str, given: Any) -> list[Any]:
+    """Return the values of a grid's parameter."""
+    if not isinstance(given, Mapping) or len({"value", "values"} & set(given)) != 1:
+        raise UserError(f"parameter {name} needs `value: …` or `values: […]` in a grid, not {given!r}")
+    for key in given:
+        if key not in ("value", "values", "distribution"):
+            raise UserError(f"parameter {name} has an unknown key {key!r}; {nearest(key, ('value', 'values'))}")
+    values = given["values"] if "values" in given else [given["value"]]
+    if not isinstance(values, list) or not values:
+        raise UserError(f"the values of parameter {name} must be a list that is not empty, not {values!r}")
+    return values

@@ -1,0 +1,201 @@
+"""Runs sweeps: files in W&B's own format, on this machine, with or without W&B.
+
+    python -m study.sweep check sweeps/*.yaml
+    python -m study.sweep run sweeps/dropout.yaml [--devices cuda:0,cuda:1] [--per-device 2] [--set epochs=2]
+    python -m study.sweep status sweeps/dropout.yaml
+
+`run` trains what is missing: running it again completes a sweep, and does nothing when it is complete.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from study import search
+from study.config import Config, pairs
+from study.engine import Engine, Outcome
+from study.errors import Interrupted, UserError, run_command
+from study.progress import SweepDisplay, result
+from study.search import Point, Sweep
+from study.tracker import DONE, CorruptRun, RunDirectory
+
+
+def check(args: argparse.Namespace) -> int:
+    """Check sweep files and say how many runs each will be."""
+    wrong = 0
+    for path in args.files:
+        try:
+            sweep = _read(path, args)
+            points = sweep.points(_base(args))
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            wrong += 1
+            continue
+        same = sweep.size() - len(points)
+        print(f"{path}: {len(points)} runs" + (f" ({same} more points compute the same as these)" if same else ""))
+    return 2 if wrong else 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the points of sweeps that have no result yet."""
+    points = _all_points(args)
+    for dataset in {point.config.dataset: point.config for point in points}.values():
+        _check_data(dataset)
+    todo = [point.config for point in points if args.force or _state(point.config) not in DONE]
+    if args.dry_run:
+        for config in todo:
+            print(_command(config))
+        print(f"{len(todo)} of {len(points)} runs would be trained", file=sys.stderr)
+        return 0
+    if not todo:
+        print(f"all {len(points)} runs were trained before: nothing to do")
+        return 0
+    devices = args.devices.split(",") if args.devices else _devices()
+    per_device = args.per_device or (min(_cores(), len(todo)) if devices == ["cpu"] else 1)
+    print(f"{len(points)} runs, {len(todo)} to train, {per_device} at a time on each of {', '.join(devices)}")
+    signal.signal(signal.SIGTERM, _raise_interrupted)
+    with SweepDisplay(len(todo)) as display:
+        outcomes = Engine(devices, per_device).run(todo, display, args.force)
+    return _conclude(outcomes, args)
+
+
+def status(args: argparse.Namespace) -> int:
+    """Say which points of sweeps have a result, which failed and why, and which are missing."""
+    for path in args.files:
+        sweep = _read(path, args)
+        table = Table("seed", "setting", "state", "run", "result", title=f"{sweep.name} ({path})", title_justify="left")
+        states = Counter()
+        for point in sweep.points(_base(args)):
+            state = _state(point.config)
+            states[state] += 1
+            table.add_row(
+                str(point.config.seed), sweep.setting(point.values), state, point.config.run_name,
+                _explanation(point.config, state),
+            )  # fmt: skip
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+        print(", ".join(f"{count} {state}" for state, count in states.most_common()))
+    return 0
+
+
+def _explanation(config: Config, state: str) -> str:
+    directory = RunDirectory.of(config)
+    if state == "failed":
+        return directory.info().get("error", "")
+    if state == "corrupt":
+        return "a file of it cannot be read; `run --force` trains it again"
+    return result(directory.summary()) if state in DONE else ""
+
+
+def _conclude(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
+    """Say what came of a sweep; 0 if every run has a result."""
+    counts = Counter(outcome.state for outcome in outcomes)
+    print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
+    for outcome in outcomes:
+        if outcome.state not in DONE:
+            print(f"{outcome.state}: {outcome.config.run_name}: {outcome.text}", file=sys.stderr)
+    if any(outcome.state not in DONE for outcome in outcomes):
+        return 1
+    print(f"report: python -m analysis.summarize {args.runs_dir} {' '.join(f'--sweep {file}' for file in args.files)}")
+    return 0
+
+
+def _read(path: str, args: argparse.Namespace) -> Sweep:
+    return search.read(path).replaced(_given(args))
+
+
+def _given(args: argparse.Namespace) -> dict[str, str]:
+    try:
+        return {key: value for words in args.set or [] for word in words for key, value in pairs(word).items()}
+    except ValueError as error:
+        raise UserError(f"--set: {error}") from None
+
+
+def _base(args: argparse.Namespace) -> dict[str, str]:
+    return {"runs_dir": args.runs_dir, "data_dir": args.data_dir, "wandb": args.wandb}
+
+
+def _all_points(args: argparse.Namespace) -> list[Point]:
+    """Expand all files; a point of several appears once."""
+    found = {}
+    for path in args.files:
+        for point in _read(path, args).points(_base(args)):
+            found.setdefault(point.config.fingerprint, point)
+    return list(found.values())
+
+
+def _state(config: Config) -> str:
+    try:
+        return RunDirectory.of(config).state()
+    except CorruptRun:
+        return "corrupt"
+
+
+def _check_data(config: Config) -> None:
+    """Find a folder's mistakes before a worker is started."""
+    if config.dataset.startswith("folder:"):
+        from study.folder import scan
+
+        scan(config.data_dir, config.dataset.removeprefix("folder:"))
+
+
+def _command(config: Config) -> str:
+    """Write the command that trains a config by itself."""
+    defaults = Config()
+    options = {
+        name: value
+        for name, value in config.model_dump().items()
+        if name in config.identity() or (value != getattr(defaults, name) and not Config.model_fields[name].json_schema_extra["identity"])
+    }
+    options.pop("setting", None)
+    return " ".join(["python -m study.train", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())])
+
+
+def _devices() -> list[str]:
+    """List the devices of this machine: all CUDA devices, else mps, else cpu."""
+    import torch
+
+    if torch.cuda.is_available():
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["mps" if torch.backends.mps.is_available() else "cpu"]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _raise_interrupted(signum: int, frame: object) -> None:
+    raise Interrupted(signum)
+
+
+def main(argv: list[str]) -> int:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(
+        "python -m study.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("files", nargs="+", metavar="SWEEP.yaml")
+    common.add_argument("--set", nargs="+", action="append", metavar="KEY=VALUE", help="values in place of the sweep's own")
+    common.add_argument("--runs-dir", default="runs", metavar="DIR", help="default: runs")
+    common.add_argument("--data-dir", default="data", metavar="DIR", help="default: data")
+    common.add_argument("--wandb", default="auto", metavar="MODE", help="auto, online, offline or disabled")
+    commands = parser.add_subparsers(required=True, metavar="check | run | status")
+    for function in (check, run, status):
+        command = commands.add_parser(function.__name__, parents=[common], description=function.__doc__, help=function.__doc__)
+        command.set_defaults(function=function)
+    command = commands.choices["run"]
+    command.add_argument("--devices", metavar="LIST", help="cpu, or a comma list such as cuda:0,cuda:1 (default: all)")
+    command.add_argument("--per-device", type=int, metavar="N", help="runs at a time on each (default: 1; cpu: one per core)")
+    command.add_argument("--dry-run", action="store_true", help="print what would be trained, as commands")
+    command.add_argument("--force", action="store_true", help="train again what has been trained")
+    args = parser.parse_args(argv)
+    return args.function(args)
+
+
+if __name__ == "__main__":
+    run_command(main)

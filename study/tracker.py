@@ -1,0 +1,299 @@
+"""What a run writes: its directory, and the same rows to W&B.
+
+    python -c "from study.tracker import RunDirectory; print(RunDirectory('runs/NAME').state())"
+
+| file             | holds                                                                            |
+|------------------|----------------------------------------------------------------------------------|
+| `run.json`       | config, fingerprint, group, state, times, host, device, versions, data, error    |
+| `history.jsonl`  | a line per epoch                                                                 |
+| `summary.json`   | `best/*` and `test/*` of one checkpoint, `last/*`, parameters, seconds           |
+| `evaluation.npz` | test probabilities, confident mistakes, features of validation images            |
+| `best.pt`        | the weights that were best on validation                                         |
+| `last.pt`        | everything that a run needs to go on; deleted when it finishes                   |
+
+Files appear whole or not at all. `run.json` says `finished` last. That a run is being trained is no file's
+content but a lock on the directory, which the kernel frees however its holder ends.
+"""
+
+import json
+import math
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from study.config import RESULTS_VERSION, Config
+from study.errors import Busy
+
+DONE = ("finished", "diverged", "stopped")
+"""States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
+
+WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
+
+
+class CorruptRun(Exception):
+    """A run directory that cannot be read; the message says which file and why."""
+
+
+class RunDirectory:
+    """The files of one run."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+
+    @classmethod
+    def of(cls, config: Config) -> "RunDirectory":
+        """Return the directory that belongs to a config, which need not exist."""
+        return cls(Path(config.runs_dir) / config.run_name)
+
+    def info(self) -> dict[str, Any]:
+        """Read run.json; empty where there is none."""
+        return self._read_json("run.json", missing={})
+
+    def summary(self) -> dict[str, Any]:
+        """Read summary.json; empty where there is none."""
+        return self._read_json("summary.json", missing={})
+
+    def history(self) -> list[dict[str, Any]]:
+        """Read the rows of history.jsonl; a last line that was cut off is left out."""
+        try:
+            text = (self.path / "history.jsonl").read_text()
+        except FileNotFoundError:
+            return []
+        try:
+            return [json.loads(line) for line in text.split("\n")[:-1]]
+        except json.JSONDecodeError as error:
+            raise CorruptRun(f"{self.path / 'history.jsonl'}: {error}") from None
+
+    def evaluation(self) -> dict[str, Any]:
+        """Read the arrays of evaluation.npz."""
+        import numpy as np
+
+        try:
+            with np.load(self.path / "evaluation.npz", allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise CorruptRun(f"{self.path / 'evaluation.npz'}: {error}") from None
+
+    def state(self) -> str:
+        """Return finished, failed, diverged, stopped, running, interrupted, or missing."""
+        state = self.info().get("state")
+        if state:
+            return state
+        if self.is_locked():
+            return "running"
+        return "interrupted" if (self.path / "run.json").exists() else "missing"
+
+    def is_locked(self) -> bool:
+        """Tell whether some process is training this run."""
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with filelock.FileLock(self.path / ".lock", timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock; Busy where another process does."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(self.path / ".lock", timeout=1):
+                yield
+        except filelock.Timeout:
+            raise Busy(f"{self.path} is being trained by another process") from None
+
+    def clear(self) -> None:
+        """Delete what earlier starts wrote, but for run.json, which the next start replaces."""
+        for name in WRITTEN:
+            (self.path / name).unlink(missing_ok=True)
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replace run.json."""
+        self._write_json("run.json", info)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replace summary.json."""
+        self._write_json("summary.json", summary)
+
+    def write_evaluation(self, arrays: Mapping[str, Any]) -> None:
+        """Replace evaluation.npz."""
+        import numpy as np
+
+        def save(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+
+        self.write("evaluation.npz", save)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Append one row to history.jsonl."""
+        with (self.path / "history.jsonl").open("a") as file:
+            file.write(json.dumps(_finite(row)) + "\n")
+
+    def keep_history(self, epochs: int) -> list[dict[str, Any]]:
+        """Drop the rows after an epoch, and a line that was cut off; return the rows kept."""
+        rows = [row for row in self.history() if row["epoch"] <= epochs]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        self.write("history.jsonl", lambda path: path.write_text(text))
+        return rows
+
+    def write(self, name: str, save: Callable[[Path], Any]) -> None:
+        """Let `save` write a file under a temporary name, then put it in place."""
+        temporary = self.path / f".{name}.tmp"
+        save(temporary)
+        temporary.replace(self.path / name)
+
+    def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        text = json.dumps(_finite(values), indent=1, ensure_ascii=False) + "\n"
+        self.write(name, lambda path: path.write_text(text))
+
+    def _read_json(self, name: str, missing: dict[str, Any]) -> dict[str, Any]:
+        try:
+            values = json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return missing
+        except (OSError, ValueError) as error:
+            raise CorruptRun(f"{self.path / name}: {error}") from None
+        if not isinstance(values, dict):
+            raise CorruptRun(f"{self.path / name}: holds no mapping")
+        return values
+
+
+class Tracker:
+    """Records one run, in its directory and in W&B; the directory's lock is held by whoever makes it."""
+
+    def __init__(self, directory: RunDirectory, config: Config, info: Mapping[str, Any]):
+        self.directory = directory
+        self.info = {
+            "config": config.model_dump(),
+            "fingerprint": config.fingerprint,
+            "group": config.group,
+            "results_version": RESULTS_VERSION,
+            "started": _now(),
+            "host": socket.gethostname(),
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            **info,
+        }
+        directory.write_info(self.info)
+        self.wandb = _WandbRun(directory, config, self.info["wandb_id"]) if config.wandb != "disabled" else None
+
+    def note(self, **values: Any) -> None:
+        """Add to run.json."""
+        self.info |= values
+        self.directory.write_info(self.info)
+
+    def resume(self, epochs: int) -> None:
+        """Go on after so many epochs: later rows are dropped, and W&B gets those that it lacks."""
+        for row in self.directory.keep_history(epochs):
+            self._send(row)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Record the row of one epoch."""
+        self.directory.append(row)
+        self._send(row)
+
+    def _send(self, row: Mapping[str, Any]) -> None:
+        if self.wandb:
+            self.wandb.log(row)
+
+    def finish(self, state: str, summary: Mapping[str, Any], keep_weights: bool = True) -> None:
+        """Record a result and say so in run.json, last of all."""
+        self.directory.write_summary(summary)
+        (self.directory.path / "last.pt").unlink(missing_ok=True)
+        if not keep_weights:
+            (self.directory.path / "best.pt").unlink(missing_ok=True)
+        if self.wandb:
+            self.wandb.finish(0, {**summary, "state": state})
+        self.note(state=state, ended=_now())
+
+    def fail(self, code: int, state: str | None = None, error: str | None = None) -> None:
+        """Record that a run ended without a result: a state `failed` with its error, or no state if it may go on."""
+        if self.wandb:
+            self.wandb.finish(code, {})
+        self.note(ended=_now(), **({"state": state, "error": error} if state else {}))
+
+
+class _WandbRun:
+    """The same rows in W&B: online where there is a key, else offline, and never a prompt."""
+
+    def __init__(self, directory: RunDirectory, config: Config, run_id: str):
+        import wandb
+
+        mode = config.wandb
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+        self._forget_offline_runs(directory)
+        swept = "WANDB_SWEEP_ID" in os.environ
+        self.run = wandb.init(
+            id=os.environ.get("WANDB_RUN_ID") or run_id,
+            entity=config.entity or None,
+            project=config.project,
+            name=None if swept else directory.path.name,
+            group=f"{config.model}-{config.group}",
+            tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()],
+            notes=config.notes or None,
+            job_type="train",
+            config={**config.model_dump(), "fingerprint": config.fingerprint},
+            dir=os.environ.get("WANDB_DIR") or directory.path.parent,
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(silent=True, finish_timeout=300, disable_code=True),
+        )
+        self.run.define_metric("epoch", hidden=True)
+        self.run.define_metric("*", step_metric="epoch")
+        self.logged = self.run.summary.get("epoch", 0) if mode == "online" else 0
+
+    def _forget_offline_runs(self, directory: RunDirectory) -> None:
+        """Delete the offline log of an earlier start of this run: its rows are sent again."""
+        for log in directory.path.parent.glob(f"wandb/offline-run-*-{directory.path.name}*"):
+            shutil.rmtree(log, ignore_errors=True)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        if row["epoch"] > self.logged:
+            self.run.log(dict(row))
+
+    def finish(self, code: int, summary: Mapping[str, Any]) -> None:
+        self.run.summary.update(_finite(summary))
+        self.run.finish(exit_code=code)
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinity, which JSON lacks, by null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def _versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "timm", "wandb", "numpy", "scikit-learn")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+@cache
+def _git_commit() -> str | None:
+    """Return the commit of this code, with a + where files differ from it; None outside a checkout."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") if commit.returncode == 0 else None

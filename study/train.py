@@ -1,0 +1,214 @@
+"""Trains one run and registers it.
+
+    python -m study.train --model two-block --dataset cifar10 --dropout 0.5 --epochs 30 --seed 0
+
+A config that has been trained is not trained again unless --force says so; one that was cut off goes on
+where it stood. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerprint>/ and in W&B.
+"""
+
+import json
+import os
+import signal
+import time
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from study import folder
+from study.config import Config, parser, read_argv
+from study.errors import Interrupted, UserError, exit_code, one_line, run_command
+from study.progress import Display, RunDisplay
+from study.tracker import DONE, RunDirectory, Tracker
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its state, its summary, and whether it had been trained before."""
+
+    state: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    already: bool = False
+
+
+class Signals:
+    """Turns SIGINT and SIGTERM into Interrupted: at once, or, while `held`, when asked for."""
+
+    def __init__(self) -> None:
+        self.held, self.received = False, 0
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._receive)
+
+    def _receive(self, signum: int, frame: object) -> None:
+        again, self.received = bool(self.received), signum
+        if not self.held or again:
+            raise Interrupted(signum)
+
+    @contextmanager
+    def hold(self):
+        """Let signals wait; the holder looks at `received`."""
+        self.held = True
+        try:
+            yield
+        finally:
+            self.held = False
+
+
+def train(
+    config: Config, display: Display, signals: Signals, force: bool = False, device_shared_by: int = 1
+) -> Outcome:
+    """Train one config, unless it has been trained, and return how it ended.
+
+    `device_shared_by` is how many runs may use the device at once; it is recorded, since times then mean less.
+    Raises UserError, Busy, Interrupted (the run can go on later), or whatever made the run fail.
+    """
+    digest = _data_digest(config)
+    directory = RunDirectory.of(config)
+    with directory.locked():
+        before = directory.info()
+        _refuse_other_data(directory, before, digest, force)
+        if before.get("state") in DONE and not force:
+            return Outcome(before["state"], directory.summary(), already=True)
+        resumes = not force and (directory.path / "last.pt").exists()
+        if not resumes:
+            directory.clear()
+        fresh_id = f"{config.run_name}-{time.time_ns() // 10**9:x}" if before else config.run_name
+        tracker = Tracker(
+            directory, config,
+            {
+                "data_digest": digest,
+                "device_shared_by": device_shared_by,
+                "wandb_id": before["wandb_id"] if resumes else fresh_id,
+                "threads": before["threads"] if resumes else config.threads or _cores(),
+            },
+        )  # fmt: skip
+        try:
+            return _train(config, display, signals, tracker, resumes)
+        except BaseException as error:
+            went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            tracker.fail(exit_code(error), went_wrong, _error_text(error))
+            raise
+
+
+def _train(config: Config, display: Display, signals: Signals, tracker: Tracker, resumes: bool) -> Outcome:
+    import torch
+
+    from study import data as data_sets
+    from study.trainer import Trainer
+
+    device = pick_device(config.device)
+    torch.set_num_threads(tracker.info["threads"])
+    torch.set_flush_denormal(True)
+    data = data_sets.load(config, device, display.say)
+    tracker.note(device=_device_name(device), data=data.describe())
+    trainer = Trainer(config, data, device)
+    if resumes:
+        trainer.load(tracker.directory.path / "last.pt")
+        display.say(f"going on after epoch {trainer.progress.epoch}")
+        tracker.resume(trainer.progress.epoch)
+
+    def log(row: dict[str, float]) -> None:
+        tracker.log(row)
+        display.epoch(row)
+
+    def save(name: str, state: dict[str, Any]) -> None:
+        tracker.directory.write(name, lambda path: torch.save(state, path))
+
+    display.start(config, str(data), trainer.progress.epoch)
+    with signals.hold():
+        state = trainer.fit(
+            log, display.batch, lambda trainer: save("last.pt", trainer.state_dict()), lambda: bool(signals.received)
+        )
+    if state == "interrupted":
+        raise Interrupted(signals.received)
+    if state == "diverged":
+        summary = {"last/epoch": trainer.progress.epoch}
+    else:
+        summary, arrays = trainer.evaluate()
+        save("best.pt", trainer.best_weights)
+        tracker.directory.write_evaluation(arrays)
+    tracker.finish(state, summary, config.keep_weights)
+    display.finish(state, summary)
+    return Outcome(state, summary)
+
+
+def pick_device(name: str):
+    """Return the torch device of a name, `auto` being cuda, else mps, else cpu; UserError where it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there[device.type]:
+        found = [f"cuda:{index}" for index in range(there["cuda"])] + ["mps"] * there["mps"] + ["cpu"]
+        raise UserError(f"device {name} is not there; this machine has {', '.join(found)}")
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device
+
+
+def _device_name(device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return device.type
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _data_digest(config: Config) -> str:
+    """Return what stands for the data: a folder's file list, or the name of a set that never changes."""
+    if config.dataset.startswith("folder:"):
+        return folder.scan(config.data_dir, config.dataset.removeprefix("folder:")).digest
+    return config.dataset
+
+
+def _refuse_other_data(directory: RunDirectory, before: dict[str, Any], digest: str, force: bool) -> None:
+    if before and before.get("data_digest") != digest and not force:
+        raise UserError(
+            f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
+            "put them back, name another --runs-dir, or train anew with --force"
+        )
+
+
+def _error_text(error: BaseException) -> str:
+    """Put an error into one line, with the place in our code where it was raised."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "study" in frame.filename]
+    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return one_line(error) + ("" if isinstance(error, UserError) else place)
+
+
+def main(argv: list[str]) -> int:
+    """Train the config that the command line describes."""
+    options = parser("python -m study.train", __doc__)
+    commands = options.add_argument_group("command")
+    commands.add_argument("--config", metavar="FILE", help="begin with the config of a run.json; options override it")
+    commands.add_argument("--force", action="store_true", help="train again what has been trained")
+    given = read_argv(options, argv)
+    file, force = given.pop("config", None), given.pop("force", False)
+    config = Config.parse((_read_config(file) if file else {}) | given)
+    display = RunDisplay()
+    outcome = train(config, display, Signals(), force)
+    if outcome.already:
+        display.say(f"{RunDirectory.of(config).path} was trained before; --force trains it again")
+        display.finish(outcome.state, outcome.summary)
+    display.say(f"everything is in {RunDirectory.of(config).path}")
+    return 0
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    """Read the config in a run.json; what its `setting` said is in the other values."""
+    try:
+        with open(path) as file:
+            values = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no mapping of options")
+    return {key: value for key, value in values.get("config", values).items() if key != "setting"}
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,267 @@
+"""Trains one network: epochs, the best weights on validation, checkpoints, and the evaluation at the end.
+
+    trainer = Trainer(config, data, device)
+    trainer.fit(on_epoch=tracker.log)
+    summary, arrays = trainer.evaluate()
+
+Nothing inside an epoch waits for the device: losses are summed there and read once, at its end.
+"""
+
+import hashlib
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from study import models, optim, step
+from study.augment import augment
+from study.config import Config
+from study.data import Data, Split
+
+EVALUATION_BATCH = 500
+CHECKPOINT_SECONDS = 30.0
+FEATURE_IMAGES = 2_000
+MISTAKE_IMAGES = 64
+
+
+@dataclass
+class Progress:
+    """Where a training stands: epochs done, and what has been summed up of the one that runs."""
+
+    epoch: int = 0
+    batch: int = 0
+    sums: Tensor = field(default_factory=lambda: torch.zeros(2))
+    epoch_seconds: float = 0.0
+    train_seconds: float = 0.0
+    iterations: int = 0
+    rows: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class Trainer:
+    """One network, its optimizer, its data, and where its training stands.
+
+    A last batch of a single image, which batch norm cannot take, is left out of its epoch.
+    """
+
+    def __init__(self, config: Config, data: Data, device: torch.device):
+        self.config, self.data, self.device = config, data, device
+        torch.manual_seed(_stream(config.seed, "weights"))
+        self.model = models.create(config, data.image_shape, len(data.classes))
+        self.model.to(device, memory_format=torch.channels_last)
+        self.optimizer = optim.create(config, self.model.parameters())
+        self.step = step.create(self.model, self.optimizer)
+        self.augmentations = config.augment.split(",") if config.augment else []
+        self.augment_generator = torch.Generator(device)
+        leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
+        self.images = len(data.train) - leftover
+        self.batches = math.ceil(self.images / config.batch_size)
+        self.progress = Progress(sums=torch.zeros(2, device=device))
+        self.best_weights: dict[str, Tensor] = {}
+
+    def fit(
+        self,
+        on_epoch: Callable[[dict[str, float]], None],
+        on_batch: Callable[[int, int], None] = lambda batch, batches: None,
+        checkpoint: Callable[["Trainer"], None] = lambda trainer: None,
+        must_stop: Callable[[], bool] = lambda: False,
+    ) -> str:
+        """Train to the last epoch and return `finished`, `diverged`, or, when `must_stop` says so, `interrupted`.
+
+        `on_epoch` gets the row of every epoch, `on_batch` the batches done and their number in the epoch;
+        `checkpoint` is called about every 30 seconds, more rarely where that takes long, and before an interruption.
+        """
+        due = time.monotonic() + CHECKPOINT_SECONDS
+        while self.progress.epoch < self.config.epochs:
+            for batch in self._train_epoch():
+                on_batch(batch, self.batches)
+                if must_stop():
+                    checkpoint(self)
+                    return "interrupted"
+                if time.monotonic() > due:
+                    started = time.monotonic()
+                    checkpoint(self)
+                    due = time.monotonic() + max(CHECKPOINT_SECONDS, 20 * (time.monotonic() - started))
+            row = self._end_epoch()
+            on_epoch(row)
+            if not np.isfinite(row["train/loss"]):
+                return "diverged"
+        return "finished"
+
+    def _train_epoch(self):
+        """Train the rest of an epoch, yielding after each batch the number of batches done."""
+        at, config, data = self.progress, self.config, self.data
+        order = torch.randperm(len(data.train), generator=_generator("cpu", config.seed, at.epoch, "order"))
+        if at.batch == 0:
+            torch.manual_seed(_stream(config.seed, at.epoch, "dropout"))
+            self.augment_generator.manual_seed(_stream(config.seed, at.epoch, "augment"))
+        self.model.train()
+        started, before = time.perf_counter(), at.epoch_seconds
+        remaining = order[at.batch * config.batch_size : self.images].to(self.device)
+        for batch in data.train.batches(config.batch_size, remaining):
+            images = augment(data.resize(batch.images), self.augmentations, self.augment_generator)
+            loss, correct = self.step(data.normalise(images), batch.labels)
+            at.sums += torch.stack([loss * len(batch), correct])
+            at.batch += 1
+            at.iterations += 1
+            at.epoch_seconds = before + time.perf_counter() - started
+            yield at.batch
+
+    def _end_epoch(self) -> dict[str, float]:
+        """Validate, keep the weights if they are the best so far, and return the epoch's row."""
+        at, images = self.progress, self.images
+        waited = time.perf_counter()
+        train_loss, train_correct = at.sums.tolist()
+        train_seconds = at.epoch_seconds + time.perf_counter() - waited
+        validated = time.perf_counter()
+        val_loss, val_acc = self._loss_and_accuracy(self.data.val)
+        at.epoch += 1
+        row = {
+            "epoch": at.epoch,
+            "train/loss": train_loss / images,
+            "train/acc": train_correct / images,
+            "val/loss": val_loss,
+            "val/acc": val_acc,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "time/epoch": train_seconds + time.perf_counter() - validated,
+            "time/images_per_second": images / train_seconds,
+            "memory/peak_mb": _peak_megabytes(self.device),
+        }
+        at.train_seconds += row["time/epoch"]
+        at.batch, at.epoch_seconds = 0, 0.0
+        at.sums.zero_()
+        at.rows["last"] = row
+        if np.isfinite(val_loss) and val_acc > at.rows.get("best", {}).get("val/acc", -1):
+            at.rows["best"] = row
+            self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return row
+
+    @torch.inference_mode()
+    def _logits(self, split: Split) -> Tensor:
+        """Return the logits (n, classes) of every image of a split, on the device."""
+        self.model.eval()
+        return torch.cat([self.model(self._prepared(batch)) for batch in split.batches(EVALUATION_BATCH)])
+
+    def _prepared(self, batch: Split) -> Tensor:
+        return self.data.normalise(self.data.resize(batch.images))
+
+    def _loss_and_accuracy(self, split: Split) -> tuple[float, float]:
+        """Return the mean cross-entropy and the top-1 accuracy of a split."""
+        return _score(self._logits(split), split.labels)
+
+    def evaluate(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Summarise the training and test the best weights, once; return summary.json's values and evaluation.npz's.
+
+        `train` accuracies are those of the network as it predicts, without dropout or augmentation, on as many
+        training images as there are validation images: the gap to validation is then no effect of either.
+        """
+        at, data = self.progress, self.data
+        sample = data.train[: len(data.val)]
+        summary = models.count(self.model, data.image_shape)
+        summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
+        summary |= self._checkpoint_summary("last", sample)
+        self.model.load_state_dict(self.best_weights)
+        summary |= self._checkpoint_summary("best", sample)
+        logits = self._logits(data.test)
+        summary["test/loss"], summary["test/acc"] = _score(logits, data.test.labels)
+        return summary, self._evaluation(logits)
+
+    def _checkpoint_summary(self, name: str, sample: Split) -> dict[str, float]:
+        row = self.progress.rows[name]
+        train_loss, train_acc = self._loss_and_accuracy(sample)
+        return {
+            f"{name}/epoch": row["epoch"],
+            f"{name}/val_acc": row["val/acc"],
+            f"{name}/val_loss": row["val/loss"],
+            f"{name}/train_acc": train_acc,
+            f"{name}/train_loss": train_loss,
+        }
+
+    @torch.inference_mode()
+    def _evaluation(self, logits: Tensor) -> dict[str, np.ndarray]:
+        """Return the arrays of evaluation.npz for the test logits (n, classes) of the best weights."""
+        data, probabilities = self.data, logits.softmax(1)
+        confidence, predicted = probabilities.max(1)
+        surest = confidence.masked_fill(predicted == data.test.labels, -1).argsort(descending=True)
+        mistakes = surest[: min(MISTAKE_IMAGES, int((predicted != data.test.labels).sum()))]
+        chosen = _stratified(data.val.labels.cpu(), FEATURE_IMAGES)
+        parts = [
+            models.activations(self.model, self._prepared(batch))
+            for batch in data.val[chosen.to(self.device)].batches(EVALUATION_BATCH)
+        ]
+        features = {name: torch.cat([part[name] for part in parts]).half() for name in parts[0]}
+        tensors = {
+            "test_targets": data.test.labels,
+            "test_probabilities": probabilities.half(),
+            "mistake_index": mistakes,
+            "mistake_images": data.test.images[mistakes].contiguous(),
+            "mistake_targets": data.test.labels[mistakes],
+            "mistake_predictions": predicted[mistakes],
+            "mistake_confidences": confidence[mistakes],
+            "feature_index": chosen,
+            "feature_targets": data.val.labels.cpu()[chosen],
+        } | features
+        return {"class_names": np.array(data.classes)} | {key: value.cpu().numpy() for key, value in tensors.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a training needs to go on exactly where it stands."""
+        return {
+            "progress": vars(self.progress),
+            "model": self.model.state_dict(),
+            "best": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "augment_generator": self.augment_generator.get_state(),
+            "cpu_generator": torch.get_rng_state(),
+            "cuda_generator": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def load(self, path: Path) -> None:
+        """Go on from a file that holds a `state_dict`."""
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_weights = state["best"]
+        self.progress = Progress(**state["progress"])
+        self.augment_generator.set_state(state["augment_generator"].cpu())
+        torch.set_rng_state(state["cpu_generator"].cpu())
+        if state["cuda_generator"] is not None:
+            torch.cuda.set_rng_state(state["cuda_generator"].cpu(), self.device)
+
+
+def _score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    loss = nn.functional.cross_entropy(logits, labels)
+    return loss.item(), int((logits.argmax(1) == labels).sum()) / len(labels)
+
+
+def _stratified(labels: Tensor, count: int) -> Tensor:
+    """Choose about `count` indices, evenly spread over the images of each class."""
+    if len(labels) <= count:
+        return torch.arange(len(labels))
+    members = [torch.where(labels == label)[0] for label in labels.unique()]
+    return torch.cat([index[: max(1, len(index) * count // len(labels))] for index in members]).sort().values
+
+
+def _stream(*keys: Any) -> int:
+    """Derive a random seed for one purpose from the run's seed, the epoch and the purpose's name."""
+    return int.from_bytes(hashlib.sha256(repr(keys).encode()).digest()[:8]) >> 1
+
+
+def _generator(device: str, *keys: Any) -> torch.Generator:
+    return torch.Generator(device).manual_seed(_stream(*keys))
+
+
+def _peak_megabytes(device: torch.device) -> float:
+    """Return the most memory used so far: the device's, or on a CPU the process's (10⁶ bytes)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
