@@ -1,6 +1,6 @@
 """Augmentation of a whole batch at once: a different draw for every image.
 
-    augment(images, ["flip", "crop"], generator)
+augment(images, ["flip", "crop"], generator)
 """
 
 from collections.abc import Collection

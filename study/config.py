@@ -6,7 +6,6 @@ The same class is the command line, the parameter space of a sweep, W&B's config
 `fingerprint`, the name of the run. A default is part of that identity: once released it stays.
 """
 
-import argparse
 import hashlib
 import json
 import shlex
@@ -195,7 +194,9 @@ class Config(BaseModel):
     def _blocks(self) -> "Config":
         own = NETWORKS[self.model].get("filters")
         if own and len(self.filters.split(",")) != len(own.split(",")):
-            raise ValueError(f"filters of {self.model} must be as many as its blocks, such as {own}, not {self.filters}")
+            raise ValueError(
+                f"filters of {self.model} must be as many as its blocks, such as {own}, not {self.filters}"
+            )
         return self
 
     @classmethod
@@ -282,45 +283,3 @@ def _sentence(detail: Mapping[str, Any]) -> str:
         return f"{name} must be {kinds[detail['type']].format(**bounds)}, not {given!r}"
     message = detail["msg"].removeprefix("Value error, ")
     return f"{name} {message}" if message.startswith("must") else message
-
-
-class _Parser(argparse.ArgumentParser):
-    def format_help(self) -> str:
-        """Write options as people type them: every value is optional to argparse only so that `Config` can refuse."""
-        return super().format_help().replace("[VALUE]", "VALUE").replace(" []", "")
-
-
-def parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """Make a parser with an option for every knob, grouped and explained; what it parses goes to `Config.parse`."""
-    result = _Parser(
-        prog, f"{prog} [--option VALUE | --option=VALUE]…", description, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    groups: dict[str, Any] = {}
-    for name, field in Config.model_fields.items():
-        group = field.json_schema_extra["group"]
-        groups.setdefault(group, result.add_argument_group(group) if group not in groups else None)
-        default = "" if field.default in (None, "") else f" (default: {field.default})"
-        groups[group].add_argument(
-            f"--{name.replace('_', '-')}", nargs="?", const=True, default=argparse.SUPPRESS,
-            metavar="" if field.annotation is bool else "VALUE", help=(field.description + default).replace("%", "%%"),
-        )  # fmt: skip
-    return result
-
-
-def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
-    """Turn argv, also as `wandb agent` writes it, into a mapping: --k=v, --k v, a bare --k is True, - or _ alike."""
-    words = []
-    for word in argv:
-        if word.startswith("--_wandb"):
-            continue
-        key, equals, value = word.partition("=")
-        words.append(key.replace("_", "-") + equals + value if word.startswith("--") else word)
-    given, unknown = options.parse_known_args(words)
-    for word in unknown:
-        if word.startswith("--"):
-            name = word[2:].partition("=")[0].replace("-", "_")
-            known = [action.dest for action in options._actions if action.dest != "help"]
-            raise UserError(f"unknown option {name!r}; {nearest(name, known)}")
-        raise UserError(f"unexpected word {word!r}; options are written --name=value")
-    return vars(given)

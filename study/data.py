@@ -1,6 +1,6 @@
 """A data set as uint8 tensors on the device, split, ready to be drawn in batches.
 
-    python -c "from study import config, data; print(data.load(config.Config(dataset='digits'), 'cpu'))"
+python -c "from study import config, data; print(data.load(config.Config(dataset='digits'), 'cpu'))"
 """
 
 import time
@@ -109,7 +109,7 @@ def load(config: Config, device: torch.device | str, say: Say = print) -> Data:
 
     Raises UserError where the data are missing, cannot be read, or cannot be split.
     """
-    files = source(config)
+    files = folder.of(config)
     key = (config.dataset, config.data_dir, config.image_size, config.split_seed, files and files.stamp, str(device))
     if key not in _loaded:
         _loaded.clear()
@@ -118,13 +118,6 @@ def load(config: Config, device: torch.device | str, say: Say = print) -> Data:
 
 
 _loaded: dict[tuple, Data] = {}
-
-
-def source(config: Config) -> folder.Folder | None:
-    """Return the files of a `folder:NAME` data set, None for the others."""
-    if config.dataset.startswith("folder:"):
-        return folder.scan(config.data_dir, config.dataset.removeprefix("folder:"))
-    return None
 
 
 def _load(config: Config, device: torch.device | str, say: Say) -> Data:
@@ -201,7 +194,7 @@ def _read_cifar10(config: Config, say: Say) -> tuple[dict[str, Split], tuple]:
 
 def _read_folder(config: Config, say: Say) -> tuple[dict[str, Split], tuple]:
     """Read a folder's images from a cache of tensors, which is made at the first reading."""
-    files, image_size = source(config), config.image_size
+    files, image_size = folder.of(config), config.image_size
     stem = f"{files.root.name}-{image_size or 'own'}"
     cache = files.root.parent / ".cache" / f"{stem}-{files.stamp}.pt"
     try:
@@ -254,4 +247,3 @@ def _decode(root: Path, listed: list[tuple[str, int]], image_size: int | None, s
                 last = time.monotonic()
                 say(f"decoded {len(images):,} of {len(listed):,}")
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-

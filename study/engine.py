@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from study.config import Config
+from study.devices import cores
 from study.errors import Busy, Interrupted, UserError, one_line
 from study.progress import Display, SweepDisplay, result
 
@@ -55,7 +56,7 @@ class Engine:
         """Train configs in the order given, and return how each ended."""
         pending, outcomes = deque(configs), []
         slots = self.slots[: len(configs)]
-        threads = max(1, _cores() // len(slots)) if slots else 1
+        threads = max(1, cores() // len(slots)) if slots else 1
         workers = [self._start(device, threads, force) for device in slots]
         try:
             for worker in workers:
@@ -121,10 +122,6 @@ class Engine:
 
 def _death(exitcode: int) -> str:
     return f"was ended by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"ended with exit code {exitcode}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Messages(Display):

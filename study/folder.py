@@ -1,6 +1,6 @@
 """A folder of class folders, listed and digested without opening an image (no torch in it).
 
-    python -c "from study.folder import scan; print(scan('data', 'cifar10-jpeg').digest)"
+python -c "from study.folder import scan; print(scan('data', 'cifar10-jpeg').digest)"
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.config import Config
 from study.errors import UserError
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -26,6 +27,13 @@ class Folder:
     files: dict[str, list[tuple[str, int]]]
     digest: str
     stamp: str
+
+
+def of(config: Config) -> Folder | None:
+    """List the folder of a config's data set, None if it is no folder; UserError where something is wrong with it."""
+    if config.dataset.startswith("folder:"):
+        return scan(config.data_dir, config.dataset.removeprefix("folder:"))
+    return None
 
 
 def scan(data_dir: str | os.PathLike, name: str) -> Folder:
@@ -69,5 +77,5 @@ def _images(root: Path, below: str) -> list[tuple[str, os.stat_result]]:
     return sorted(
         (f"{below}/{entry.name}", entry.stat())
         for entry in os.scandir(root / below)
-        if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+        if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
     )

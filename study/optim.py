@@ -1,6 +1,6 @@
 """Optimizers by name.
 
-    python -c "from study.optim import OPTIMIZERS; print(*OPTIMIZERS)"
+python -c "from study.optim import OPTIMIZERS; print(*OPTIMIZERS)"
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """What a person sees while runs are trained: bars on a terminal, a plain line per epoch elsewhere.
 
-    display = RunDisplay()
+display = RunDisplay()
 """
 
 import time

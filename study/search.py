@@ -1,10 +1,10 @@
 """A sweep file in W&B's own format, and its points (no torch in it).
 
-    python -c "from study.search import read; print(*read('sweeps/dropout.yaml').points(), sep='\\n')"
+python -c "from study.search import read; print(*read('sweeps/dropout.yaml').points(), sep='\\n')"
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ class Sweep:
 
     def setting(self, values: Mapping[str, Any]) -> str:
         """Name what the sweep varies at a point: its label in tables and figures."""
-        words = [str(values[name]) if name == "setting" else f"{name}={values[name]}" for name in self.varied]
-        return " ".join(words) or self.name
+        return label(values, self.varied) or self.name
 
     def replaced(self, values: Mapping[str, str]) -> "Sweep":
         """Return the sweep with these values in place of its own, wherever it says them."""
@@ -77,6 +76,25 @@ class Sweep:
         if "setting" in parameters:
             parameters["setting"] = [_without(text, values) for text in parameters["setting"]]
         return replace(self, parameters=parameters | {name: [value] for name, value in values.items()})
+
+
+def label(values: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Name a setting by its values of some parameters, such as `cnn, dropout 0.5, augment none`."""
+    bare = ("model", "setting")
+    return ", ".join(
+        f"{values[name]}"
+        if name in bare
+        else f"{name.replace('_', ' ')} {'none' if values[name] in (None, '') else values[name]}"
+        for name in names
+    )
+
+
+def assignments(words: Sequence[str]) -> dict[str, str]:
+    """Read the words after --set: key=value pairs that replace a sweep's own."""
+    try:
+        return {key: value for word in words for key, value in pairs(word).items()}
+    except ValueError as error:
+        raise UserError(str(error).replace("setting", "--set")) from None
 
 
 def _without(setting: str, names: Mapping[str, Any]) -> str:

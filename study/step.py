@@ -1,7 +1,7 @@
 """One training step.
 
-    step = create(model, optimizer)
-    loss, correct = step(images, labels)    # tensors on the device: nothing waits for them
+step = create(model, optimizer)
+loss, correct = step(images, labels)    # tensors on the device: nothing waits for them
 """
 
 from collections.abc import Callable

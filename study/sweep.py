@@ -8,7 +8,6 @@
 """
 
 import argparse
-import os
 import signal
 import sys
 from collections import Counter
@@ -17,8 +16,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from study import search
-from study.config import Config, pairs
+from study import devices, folder, search
+from study.config import Config
 from study.engine import Engine, Outcome
 from study.errors import Interrupted, UserError, run_command
 from study.progress import SweepDisplay, result
@@ -45,8 +44,8 @@ def check(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Train the points of sweeps that have no result yet."""
     points = _all_points(args)
-    for dataset in {point.config.dataset: point.config for point in points}.values():
-        _check_data(dataset)
+    for config in {point.config.dataset: point.config for point in points}.values():
+        folder.of(config)  # a mistake there is told before a worker is started
     todo = [point.config for point in points if args.force or _state(point.config) not in DONE]
     if args.dry_run:
         for config in todo:
@@ -56,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     if not todo:
         print(f"all {len(points)} runs were trained before: nothing to do")
         return 0
-    devices = args.devices.split(",") if args.devices else _devices()
-    per_device = args.per_device or (min(_cores(), len(todo)) if devices == ["cpu"] else 1)
-    print(f"{len(points)} runs, {len(todo)} to train, {per_device} at a time on each of {', '.join(devices)}")
+    used = args.devices.split(",") if args.devices else _fastest()
+    per_device = args.per_device or (min(devices.cores(), len(todo)) if used == ["cpu"] else 1)
+    print(f"{len(points)} runs, {len(todo)} to train, {per_device} at a time on each of {', '.join(used)}")
     signal.signal(signal.SIGTERM, _raise_interrupted)
     with SweepDisplay(len(todo)) as display:
-        outcomes = Engine(devices, per_device).run(todo, display, args.force)
+        outcomes = Engine(used, per_device).run(todo, display, args.force)
     return _conclude(outcomes, args)
 
 
@@ -106,14 +105,7 @@ def _conclude(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
 
 
 def _read(path: str, args: argparse.Namespace) -> Sweep:
-    return search.read(path).replaced(_given(args))
-
-
-def _given(args: argparse.Namespace) -> dict[str, str]:
-    try:
-        return {key: value for words in args.set or [] for word in words for key, value in pairs(word).items()}
-    except ValueError as error:
-        raise UserError(f"--set: {error}") from None
+    return search.read(path).replaced(search.assignments(args.set))
 
 
 def _base(args: argparse.Namespace) -> dict[str, str]:
@@ -136,37 +128,25 @@ def _state(config: Config) -> str:
         return "corrupt"
 
 
-def _check_data(config: Config) -> None:
-    """Find a folder's mistakes before a worker is started."""
-    if config.dataset.startswith("folder:"):
-        from study.folder import scan
-
-        scan(config.data_dir, config.dataset.removeprefix("folder:"))
-
-
 def _command(config: Config) -> str:
     """Write the command that trains a config by itself."""
     defaults = Config()
     options = {
         name: value
         for name, value in config.model_dump().items()
-        if name in config.identity() or (value != getattr(defaults, name) and not Config.model_fields[name].json_schema_extra["identity"])
+        if name in config.identity()
+        or (value != getattr(defaults, name) and not Config.model_fields[name].json_schema_extra["identity"])
     }
     options.pop("setting", None)
-    return " ".join(["python -m study.train", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())])
+    return " ".join(
+        ["python -m study.train", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())]
+    )
 
 
-def _devices() -> list[str]:
-    """List the devices of this machine: all CUDA devices, else mps, else cpu."""
-    import torch
-
-    if torch.cuda.is_available():
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return ["mps" if torch.backends.mps.is_available() else "cpu"]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _fastest() -> list[str]:
+    """List all devices of the fastest kind that this machine has."""
+    found = devices.names()
+    return [name for name in found if name.partition(":")[0] == found[0].partition(":")[0]]
 
 
 def _raise_interrupted(signum: int, frame: object) -> None:
@@ -180,17 +160,23 @@ def main(argv: list[str]) -> int:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("files", nargs="+", metavar="SWEEP.yaml")
-    common.add_argument("--set", nargs="+", action="append", metavar="KEY=VALUE", help="values in place of the sweep's own")
+    common.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values in place of the sweep's own"
+    )
     common.add_argument("--runs-dir", default="runs", metavar="DIR", help="default: runs")
     common.add_argument("--data-dir", default="data", metavar="DIR", help="default: data")
     common.add_argument("--wandb", default="auto", metavar="MODE", help="auto, online, offline or disabled")
     commands = parser.add_subparsers(required=True, metavar="check | run | status")
     for function in (check, run, status):
-        command = commands.add_parser(function.__name__, parents=[common], description=function.__doc__, help=function.__doc__)
+        command = commands.add_parser(
+            function.__name__, parents=[common], description=function.__doc__, help=function.__doc__
+        )
         command.set_defaults(function=function)
     command = commands.choices["run"]
     command.add_argument("--devices", metavar="LIST", help="cpu, or a comma list such as cuda:0,cuda:1 (default: all)")
-    command.add_argument("--per-device", type=int, metavar="N", help="runs at a time on each (default: 1; cpu: one per core)")
+    command.add_argument(
+        "--per-device", type=int, metavar="N", help="runs at a time on each (default: 1; cpu: one per core)"
+    )
     command.add_argument("--dry-run", action="store_true", help="print what would be trained, as commands")
     command.add_argument("--force", action="store_true", help="train again what has been trained")
     args = parser.parse_args(argv)

@@ -7,17 +7,18 @@ where it stood. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerpr
 """
 
 import json
-import os
 import signal
 import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from study import folder
-from study.config import Config, parser, read_argv
+from study import devices, folder
+from study.config import Config
 from study.errors import Interrupted, UserError, exit_code, one_line, run_command
+from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
 from study.tracker import DONE, RunDirectory, Tracker
 
@@ -62,7 +63,8 @@ def train(
     `device_shared_by` is how many runs may use the device at once; it is recorded, since times then mean less.
     Raises UserError, Busy, Interrupted (the run can go on later), or whatever made the run fail.
     """
-    digest = _data_digest(config)
+    files = folder.of(config)
+    digest = files.digest if files else config.dataset
     directory = RunDirectory.of(config)
     with directory.locked():
         before = directory.info()
@@ -79,7 +81,7 @@ def train(
                 "data_digest": digest,
                 "device_shared_by": device_shared_by,
                 "wandb_id": before["wandb_id"] if resumes else fresh_id,
-                "threads": before["threads"] if resumes else config.threads or _cores(),
+                "threads": before["threads"] if resumes else config.threads or devices.cores(),
             },
         )  # fmt: skip
         try:
@@ -96,11 +98,11 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
     from study import data as data_sets
     from study.trainer import Trainer
 
-    device = pick_device(config.device)
+    device = devices.pick(config.device)
     torch.set_num_threads(tracker.info["threads"])
     torch.set_flush_denormal(True)
     data = data_sets.load(config, device, display.say)
-    tracker.note(device=_device_name(device), data=data.describe())
+    tracker.note(device=devices.describe(device), data=data.describe())
     trainer = Trainer(config, data, device)
     if resumes:
         trainer.load(tracker.directory.path / "last.pt")
@@ -132,39 +134,6 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
     return Outcome(state, summary)
 
 
-def pick_device(name: str):
-    """Return the torch device of a name, `auto` being cuda, else mps, else cpu; UserError where it is not there."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= there[device.type]:
-        found = [f"cuda:{index}" for index in range(there["cuda"])] + ["mps"] * there["mps"] + ["cpu"]
-        raise UserError(f"device {name} is not there; this machine has {', '.join(found)}")
-    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device
-
-
-def _device_name(device) -> str:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return device.type
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _data_digest(config: Config) -> str:
-    """Return what stands for the data: a folder's file list, or the name of a set that never changes."""
-    if config.dataset.startswith("folder:"):
-        return folder.scan(config.data_dir, config.dataset.removeprefix("folder:")).digest
-    return config.dataset
-
-
 def _refuse_other_data(directory: RunDirectory, before: dict[str, Any], digest: str, force: bool) -> None:
     if before and before.get("data_digest") != digest and not force:
         raise UserError(
@@ -176,7 +145,7 @@ def _refuse_other_data(directory: RunDirectory, before: dict[str, Any], digest: 
 def _error_text(error: BaseException) -> str:
     """Put an error into one line, with the place in our code where it was raised."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "study" in frame.filename]
-    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return one_line(error) + ("" if isinstance(error, UserError) else place)
 
 
@@ -201,8 +170,7 @@ def main(argv: list[str]) -> int:
 def _read_config(path: str) -> dict[str, Any]:
     """Read the config in a run.json; what its `setting` said is in the other values."""
     try:
-        with open(path) as file:
-            values = json.load(file)
+        values = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(values, dict):

@@ -1,6 +1,6 @@
 """The one registry of networks.
 
-    python -c "from study import models; print(models.names())"
+python -c "from study import models; print(models.names())"
 """
 
 import math
@@ -35,7 +35,7 @@ def create(config: Config, image_shape: tuple[int, int, int], classes: int) -> n
 
 
 def count(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Count parameters, their bytes, and the FLOPs of one image: twice the multiply-adds of convolutions and matrices."""
+    """Count parameters, their bytes, and the FLOPs of one image: 2 × multiply-adds of convolutions and matrices."""
     parameters = list(model.parameters())
     image = torch.zeros(1, *image_shape, device=parameters[0].device)
     training = model.training

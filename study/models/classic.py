@@ -1,6 +1,6 @@
 """The assignments' own networks.
 
-    python -c "from study import models, config; print(models.create(config.Config(model='cnn'), (3, 32, 32), 10))"
+python -c "from study import models, config; print(models.create(config.Config(model='cnn'), (3, 32, 32), 10))"
 """
 
 import math

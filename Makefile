@@ -1,0 +1,30 @@
+# make quickstart   a small sweep and its report, in a few minutes, without account, network or GPU
+# make test         lint and tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test clean
+
+quickstart: .venv/installed
+	$(BIN)/python -m study.sweep run sweeps/quickstart.yaml --per-device 1
+	$(BIN)/python -m analysis.summarize --sweep sweeps/quickstart.yaml
+
+test: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest -n 2
+
+.venv/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, not " + sys.version.split()[0] + "; say make PYTHON=python3.12, for instance")'
+	@echo "Installing torch and the other libraries into .venv; with CUDA that is several GB and takes some minutes."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	@echo "Installing the libraries that the tests need into .venv."
+	$(BIN)/python -m pip install --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv report

@@ -1,0 +1,100 @@
+"""Figures: a frame in, a matplotlib figure out; nothing is read or written here.
+
+    python -c "from analysis import runs, figures; \\
+        figures.learning_curves(runs.by_dataset(runs.load('runs'))[0].history, 'digits').savefig('curves.png')"
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.statistics import estimate
+from analysis.wording import label, sentence
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
+"""Okabe and Ito's colours, told apart by most colour-blind people, and three more."""
+
+GREY, PALE_GREY = "#999999", "#E6E6E6"
+
+
+def learning_curves(history: pd.DataFrame, name: str) -> Figure:
+    """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
+
+    A line per setting: the mean over seeds, with a band where there are several. `history` has columns setting,
+    epoch, train/loss, val/loss, train/acc and val/acc.
+    """
+    settings = list(history.setting.unique())
+    columns = min(3, len(settings))
+    figure = Figure(figsize=(10, 6.6 + 0.22 * -(-len(settings) // columns)), layout="constrained")
+    figure.suptitle(sentence("curves_title", name=name), fontweight="bold")
+    panels = figure.subplots(2, 2, sharex=True, sharey="col")
+    for row, split in zip(panels, ("val", "train"), strict=True):
+        for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
+            for place, setting in enumerate(settings):
+                chosen = history[history.setting == setting]
+                _band(axes, chosen, f"{split}/{metric}", scale, PALETTE[place % len(PALETTE)], str(setting))
+            _finish(axes, label(f"{split}/{metric}"), label("epoch"), label(metric))
+            axes.tick_params(labelbottom=True)
+    panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high = panels[0, 1].get_ylim()
+    panels[0, 1].set_ylim(max(0, low), min(100, high))
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    return figure
+
+
+def _band(axes: Axes, history: pd.DataFrame, metric: str, scale: float, colour: str, name: str) -> None:
+    """Draw the mean of a metric over seeds, and the 95 % interval of that mean where there are several."""
+    found = {epoch: estimate(values * scale) for epoch, values in history.groupby("epoch")[metric]}
+    epochs, means = list(found), np.array([one.mean for one in found.values()])
+    widths = np.array([one.half_width for one in found.values()])
+    marker = "o" if len(epochs) == 1 else None
+    axes.plot(epochs, means, color=colour, linewidth=1.6, marker=marker, markersize=4, label=name)
+    if not np.isnan(widths).all():
+        axes.fill_between(epochs, means - widths, means + widths, color=colour, alpha=0.15, linewidth=0)
+
+
+def confusion_matrix(predictions: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:
+    """Draw how often each class is taken for each: counts, coloured by the share of the true class.
+
+    `predictions` has columns target and predicted, indices into `classes`.
+    """
+    size = len(classes)
+    counts = np.zeros((size, size), dtype=int)
+    np.add.at(counts, (predictions.target.to_numpy(), predictions.predicted.to_numpy()), 1)
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(12.0, 3.2 + 0.42 * size)
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    if size <= 30:
+        for row, column in np.ndindex(size, size):
+            colour = "white" if shares[row, column] > 55 else "#222222" if counts[row, column] else "#BBBBBB"
+            axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=8)
+    tilt = 0 if max(map(len, classes)) <= 2 else 45
+    ticks = range(size) if size <= 30 else range(0, size, max(1, size // 20))
+    axes.set_xticks(ticks, [classes[tick] for tick in ticks], rotation=tilt, ha="right" if tilt else "center",
+                    rotation_mode="anchor" if tilt else None)  # fmt: skip
+    axes.set_yticks(ticks, [classes[tick] for tick in ticks])
+    axes.set_title(title, fontweight="bold", fontsize=11, wrap=True)
+    axes.set_xlabel(label("predicted"))
+    axes.set_ylabel(label("target"))
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, shrink=0.8)
+    bar.set_label(label("share"))
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color=PALE_GREY)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)

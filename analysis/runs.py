@@ -1,0 +1,191 @@
+"""Where runs come from: a runs directory, as three tidy frames.
+
+python -c "from analysis import runs; print(runs.load('runs').runs)"
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from study.config import HISTORY_METRICS, RESULTS_VERSION, SUMMARY_METRICS, Config, is_identity
+from study.errors import UserError
+from study.search import Sweep, label
+from study.tracker import CorruptRun, RunDirectory
+
+IDENTITY = [name for name in Config.model_fields if is_identity(name)]
+INFO = [
+    "fingerprint",
+    "group",
+    "results_version",
+    "state",
+    "host",
+    "device",
+    "device_shared_by",
+    "threads",
+    "test_images",
+]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Runs as tidy frames.
+
+    `runs`: indexed by run, with the config's values, what `run.json` says of the state and the machine, and the
+    summary. `history`: a row per run and epoch. `problems`: a sentence for each run that could not be read.
+    """
+
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    directories: dict[str, RunDirectory] = field(repr=False)
+    problems: list[str] = field(default_factory=list)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """Return a row per finished run and test image: target, predicted (class indices), probability."""
+        return predictions(self, [run for run in self.runs.index if self.runs.state[run] == "finished"])
+
+    def classes(self, run: str) -> list[str]:
+        """Return the names of a run's classes."""
+        return self.directories[run].info()["data"]["classes"]
+
+    def features(self, run: str) -> dict[str, np.ndarray]:
+        """Return the features of validation images of a run: `logits`, `penultimate`, `intermediate`, `targets`."""
+        arrays = self.directories[run].evaluation()
+        return {name: arrays[name] for name in ("logits", "penultimate", "intermediate")} | {
+            "targets": arrays["feature_targets"]
+        }
+
+
+@dataclass(frozen=True)
+class Section:
+    """The runs that answer one question.
+
+    `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only finished runs of
+    the present results version are in it. `missing` names points without a result, `states` counts the others.
+    """
+
+    name: str
+    description: str
+    varied: list[str]
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    missing: list[str]
+    states: dict[str, int]
+
+
+def load(source: str | Path) -> Frames:
+    """Read all runs below a directory; those that cannot be read are left out and named in `problems`."""
+    source = Path(source)
+    if not source.is_dir():
+        raise UserError(f"there is no directory {source}; name the one that --runs-dir named when training")
+    rows, histories, directories, problems = {}, [], {}, []
+    for path in sorted(source.iterdir()):
+        if path.is_dir() and path.name != "wandb" and not path.name.startswith("."):
+            directory = RunDirectory(path)
+            try:
+                row, history = _read(directory)
+            except (CorruptRun, KeyError, TypeError, ValueError) as error:
+                problems.append(f"{path} is left out: {_reason(error)}")
+                continue
+            rows[path.name], directories[path.name] = row, directory
+            histories += [{"run": path.name, **line} for line in history]
+    columns = [*IDENTITY, *INFO, *SUMMARY_METRICS]
+    runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("run")
+    history = pd.DataFrame(histories, columns=["run", "epoch", *HISTORY_METRICS])
+    return Frames(runs, history, directories, problems)
+
+
+def _read(directory: RunDirectory) -> tuple[list[Any], list[dict[str, Any]]]:
+    info, state = directory.info(), directory.state()
+    if state == "missing":
+        raise CorruptRun("it has no run.json")
+    summary, history = directory.summary(), directory.history()
+    if state == "finished":
+        for name, there in (("summary.json", summary), ("history.jsonl", history)):
+            if not there:
+                raise CorruptRun(f"it has no {name}")
+        if not (directory.path / "evaluation.npz").exists():
+            raise CorruptRun("it has no evaluation.npz")
+        if len(history) != summary["last/epoch"]:
+            raise CorruptRun(f"history.jsonl has {len(history)} epochs, summary.json {summary['last/epoch']}")
+    values = [info["config"].get(name, Config.model_fields[name].default) for name in IDENTITY]
+    told = {**info, "state": state, "test_images": info.get("data", {}).get("images", {}).get("test")}
+    values += [told.get(name) for name in INFO]
+    return values + [summary.get(name, np.nan) for name in SUMMARY_METRICS], history
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, CorruptRun) else f"its run.json is not as it must be ({error!r})"
+
+
+def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
+    """Return a row per run and test image: target, predicted (class indices), probability of the predicted."""
+    parts = []
+    for run in names:
+        arrays = frames.directories[run].evaluation()
+        probabilities = arrays["test_probabilities"].astype(np.float32)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "run": run,
+                    "image": np.arange(len(probabilities)),
+                    "target": arrays["test_targets"],
+                    "predicted": probabilities.argmax(1),
+                    "probability": probabilities.max(1),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(
+        columns=["run", "image", "target", "predicted", "probability"]
+    )  # fmt: skip
+
+
+def of_sweep(frames: Frames, sweep: Sweep) -> Section:
+    """Choose the runs that a sweep's points describe, by their fingerprints."""
+    points = {point.config.fingerprint: point for point in sweep.points()}
+    chosen = frames.runs[frames.runs.fingerprint.isin(points) & _present(frames.runs)]
+    labels = chosen.fingerprint.map(lambda fingerprint: sweep.setting(points[fingerprint].values))
+    values = {
+        name: chosen.fingerprint.map(lambda fingerprint, name=name: points[fingerprint].values[name])
+        for name in sweep.varied
+    }
+    order = {fingerprint: place for place, fingerprint in enumerate(points)}
+    chosen = chosen.assign(**values, setting=labels).sort_values("fingerprint", key=lambda column: column.map(order))
+    finished = chosen[chosen.state == "finished"]
+    missing = [
+        f"{sweep.setting(point.values)}, seed {point.config.seed}"
+        for fingerprint, point in points.items()
+        if fingerprint not in set(finished.fingerprint)
+    ]
+    return _section(frames, sweep.name, sweep.description, sweep.varied, chosen, missing)
+
+
+def by_dataset(frames: Frames) -> list[Section]:
+    """Make one section for each data set; its settings are named by the options in which its runs differ."""
+    sections = []
+    for dataset, chosen in frames.runs[_present(frames.runs)].groupby("dataset"):
+        varied = [
+            name for name in IDENTITY if name != "seed" and chosen[name].map(lambda value: repr(value)).nunique() > 1
+        ]
+        chosen = chosen.assign(setting=[label(row, varied) or row["model"] for row in chosen.to_dict("records")])
+        sections.append(_section(frames, str(dataset), "", varied, chosen.sort_values(["setting", "seed"]), []))
+    return sections
+
+
+def _present(runs: pd.DataFrame) -> pd.Series:
+    return runs.results_version == RESULTS_VERSION
+
+
+def _section(
+    frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, missing: list[str]
+) -> Section:
+    finished = chosen[chosen.state == "finished"]
+    history = finished[["setting", "seed"]].reset_index().merge(frames.history, on="run")
+    states: Mapping[str, int] = Counter(chosen.state)
+    return Section(name, description, varied, finished, history, missing, dict(states))

@@ -1,0 +1,49 @@
+"""Makes the report of runs: tables, figures and one page.
+
+python -m analysis.summarize runs --sweep sweeps/dropout.yaml --out report
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from analysis import report, runs, tables
+from study import search
+from study.errors import UserError, run_command
+
+
+def main(argv: list[str]) -> int:
+    """Read the command line, print the tables, and write the report."""
+    parser = argparse.ArgumentParser(
+        "python -m analysis.summarize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", nargs="?", default="runs", help="directory of runs (default: runs)")
+    parser.add_argument(
+        "--sweep", nargs="+", action="extend", default=[], metavar="FILE",
+        help="a section for each of these sweeps (default: one for each data set)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="values in place of the sweeps' own, as given to `study.sweep run`",
+    )  # fmt: skip
+    parser.add_argument("--out", default="report", metavar="DIR", help="folder to write (default: report)")
+    args = parser.parse_args(argv)
+
+    sweeps = [search.read(path).replaced(search.assignments(args.set)) for path in args.sweep]
+    frames = runs.load(args.source)
+    for problem in frames.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    sections = [runs.of_sweep(frames, sweep) for sweep in sweeps] if sweeps else runs.by_dataset(frames)
+    if all(section.runs.empty for section in sections):
+        what = " of these sweeps" if sweeps else ""
+        raise UserError(f"{args.source} holds no finished run{what}; `python -m study.sweep run` makes some")
+    for section in sections:
+        if not section.runs.empty:
+            print(f"{section.name}\n\n{tables.markdown(tables.comparison(section))}")
+    page = report.write(frames, sections, str(args.source), Path(args.out))
+    print(f"report: {page.resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,52 @@
+"""The command line of a run: an option for every knob of `Config`, grouped and explained.
+
+python -m study.train --help
+"""
+
+import argparse
+from typing import Any
+
+from study.config import Config
+from study.errors import UserError, nearest
+
+
+class _Parser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        """Write options as people type them: every value is optional to argparse only so that `Config` can refuse."""
+        return super().format_help().replace("[VALUE]", "VALUE").replace(" []", "")
+
+
+def parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Make a parser with an option for every knob, grouped and explained; what it parses goes to `Config.parse`."""
+    result = _Parser(
+        prog, f"{prog} [--option VALUE | --option=VALUE]…", description, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    groups: dict[str, Any] = {}
+    for name, field in Config.model_fields.items():
+        group = field.json_schema_extra["group"]
+        groups.setdefault(group, result.add_argument_group(group) if group not in groups else None)
+        default = "" if field.default in (None, "") else f" (default: {field.default})"
+        groups[group].add_argument(
+            f"--{name.replace('_', '-')}", nargs="?", const=True, default=argparse.SUPPRESS,
+            metavar="" if field.annotation is bool else "VALUE", help=(field.description + default).replace("%", "%%"),
+        )  # fmt: skip
+    return result
+
+
+def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
+    """Turn argv, also as `wandb agent` writes it, into a mapping: --k=v, --k v, a bare --k is True, - or _ alike."""
+    words = []
+    for word in argv:
+        if word.startswith("--_wandb"):
+            continue
+        key, equals, value = word.partition("=")
+        words.append(key.replace("_", "-") + equals + value if word.startswith("--") else word)
+    given, unknown = options.parse_known_args(words)
+    for word in unknown:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].replace("-", "_")
+            known = [action.dest for action in options._actions if action.dest != "help"]
+            raise UserError(f"unknown option {name!r}; {nearest(name, known)}")
+        raise UserError(f"unexpected word {word!r}; options are written --name=value")
+    return vars(given)
