@@ -42,6 +42,7 @@ class Frames:
 
     runs: pd.DataFrame
     history: pd.DataFrame
+    configs: dict[str, Config] = field(repr=False)
     directories: dict[str, RunDirectory] = field(repr=False)
     problems: list[str] = field(default_factory=list)
 
@@ -84,24 +85,24 @@ def load(source: str | Path) -> Frames:
     source = Path(source)
     if not source.is_dir():
         raise UserError(f"there is no directory {source}; name the one that --runs-dir named when training")
-    rows, histories, directories, problems = {}, [], {}, []
+    rows, histories, configs, directories, problems = {}, [], {}, {}, []
     for path in sorted(source.iterdir()):
         if path.is_dir() and path.name != "wandb" and not path.name.startswith("."):
             directory = RunDirectory(path)
             try:
-                row, history = _read(directory)
-            except (CorruptRun, KeyError, TypeError, ValueError) as error:
+                config, row, history = _read(directory)
+            except (UserError, KeyError, TypeError, ValueError) as error:
                 problems.append(f"{path} is left out: {_reason(error)}")
                 continue
-            rows[path.name], directories[path.name] = row, directory
+            rows[path.name], configs[path.name], directories[path.name] = row, config, directory
             histories += [{"run": path.name, **line} for line in history]
     columns = [*IDENTITY, *INFO, *SUMMARY_METRICS]
     runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("run")
     history = pd.DataFrame(histories, columns=["run", "epoch", *HISTORY_METRICS])
-    return Frames(runs, history, directories, problems)
+    return Frames(runs, history, configs, directories, problems)
 
 
-def _read(directory: RunDirectory) -> tuple[list[Any], list[dict[str, Any]]]:
+def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, Any]]]:
     info, state = directory.info(), directory.state()
     if state == "missing":
         raise CorruptRun("it has no run.json")
@@ -114,14 +115,15 @@ def _read(directory: RunDirectory) -> tuple[list[Any], list[dict[str, Any]]]:
             raise CorruptRun("it has no evaluation.npz")
         if len(history) != summary["last/epoch"]:
             raise CorruptRun(f"history.jsonl has {len(history)} epochs, summary.json {summary['last/epoch']}")
-    values = [info["config"].get(name, Config.model_fields[name].default) for name in IDENTITY]
+    config = Config.parse({name: value for name, value in info["config"].items() if name != "setting"})
+    values = [getattr(config, name) for name in IDENTITY]
     told = {**info, "state": state, "test_images": info.get("data", {}).get("images", {}).get("test")}
     values += [told.get(name) for name in INFO]
-    return values + [summary.get(name, np.nan) for name in SUMMARY_METRICS], history
+    return config, values + [summary.get(name, np.nan) for name in SUMMARY_METRICS], history
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, CorruptRun) else f"its run.json is not as it must be ({error!r})"
+    return str(error) if isinstance(error, UserError) else f"its run.json is not as it must be ({error!r})"
 
 
 def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
@@ -170,9 +172,8 @@ def by_dataset(frames: Frames) -> list[Section]:
     """Make one section for each data set; its settings are named by the options in which its runs differ."""
     sections = []
     for dataset, chosen in frames.runs[_present(frames.runs)].groupby("dataset"):
-        varied = [
-            name for name in IDENTITY if name != "seed" and chosen[name].map(lambda value: repr(value)).nunique() > 1
-        ]
+        identities = [frames.configs[run].identity() for run in chosen.index]
+        varied = [name for name in IDENTITY if name != "seed" and len({repr(one.get(name)) for one in identities}) > 1]
         chosen = chosen.assign(setting=[label(row, varied) or row["model"] for row in chosen.to_dict("records")])
         sections.append(_section(frames, str(dataset), "", varied, chosen.sort_values(["setting", "seed"]), []))
     return sections

@@ -13,13 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from study.config import Config
 from study.devices import cores
-from study.errors import Busy, Interrupted, UserError, one_line
+from study.errors import Busy, Interrupted, one_line
 from study.progress import Display, SweepDisplay, result
 
 GRACE_SECONDS = 30.0
@@ -111,7 +112,8 @@ class Engine:
         for worker in workers:
             if worker.config and worker.process.is_alive():
                 worker.process.terminate()
-            worker.connection.close()
+            else:
+                worker.connection.close()
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
@@ -131,10 +133,14 @@ class _Messages(Display):
         self.connection = connection
 
     def say(self, text: str) -> None:
-        self.connection.send(("say", text))
+        self._send("say", text)
 
     def epoch(self, row: dict[str, float]) -> None:
-        self.connection.send(("epoch", row))
+        self._send("epoch", row)
+
+    def _send(self, kind: str, value: Any) -> None:
+        with suppress(OSError):  # that nobody listens any more is told by SIGTERM, which leaves a checkpoint
+            self.connection.send((kind, value))
 
 
 def _work(connection: Connection, device: str, threads: int, device_shared_by: int, force: bool) -> None:
@@ -146,7 +152,7 @@ def _work(connection: Connection, device: str, threads: int, device_shared_by: i
     threading.Thread(target=_end_with_parent, daemon=True).start()
     messages = _Messages(connection)
     try:
-        while True:
+        while not signals.received:
             values = connection.recv()
             config = Config.parse({key: value for key, value in values.items() if key != "setting"})
             config = config.model_copy(
@@ -157,7 +163,7 @@ def _work(connection: Connection, device: str, threads: int, device_shared_by: i
                 ended = (outcome.state, result(outcome.summary))
             except Busy as error:
                 ended = ("busy", one_line(error))
-            except (UserError, Exception) as error:
+            except Exception as error:
                 ended = ("failed", one_line(error))
             connection.send(("end", ended))
     except (EOFError, ConnectionError, Interrupted):

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"all {len(points)} runs were trained before: nothing to do")
         return 0
     used = args.devices.split(",") if args.devices else _fastest()
+    for name in used:
+        devices.pick(name)
     per_device = args.per_device or (min(devices.cores(), len(todo)) if used == ["cpu"] else 1)
     print(f"{len(points)} runs, {len(todo)} to train, {per_device} at a time on each of {', '.join(used)}")
     signal.signal(signal.SIGTERM, _raise_interrupted)
@@ -149,6 +151,12 @@ def _fastest() -> list[str]:
     return [name for name in found if name.partition(":")[0] == found[0].partition(":")[0]]
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
 def _raise_interrupted(signum: int, frame: object) -> None:
     raise Interrupted(signum)
 
@@ -175,7 +183,7 @@ def main(argv: list[str]) -> int:
     command = commands.choices["run"]
     command.add_argument("--devices", metavar="LIST", help="cpu, or a comma list such as cuda:0,cuda:1 (default: all)")
     command.add_argument(
-        "--per-device", type=int, metavar="N", help="runs at a time on each (default: 1; cpu: one per core)"
+        "--per-device", type=_positive, metavar="N", help="runs at a time on each (default: 1; cpu: one per core)"
     )
     command.add_argument("--dry-run", action="store_true", help="print what would be trained, as commands")
     command.add_argument("--force", action="store_true", help="train again what has been trained")

@@ -33,7 +33,7 @@ from typing import Any
 import filelock
 
 from study.config import RESULTS_VERSION, Config
-from study.errors import Busy
+from study.errors import Busy, UserError
 
 DONE = ("finished", "diverged", "stopped")
 """States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
@@ -41,7 +41,7 @@ DONE = ("finished", "diverged", "stopped")
 WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
 
 
-class CorruptRun(Exception):
+class CorruptRun(UserError):
     """A run directory that cannot be read; the message says which file and why."""
 
 
@@ -210,14 +210,14 @@ class Tracker:
             self.wandb.log(row)
 
     def finish(self, state: str, summary: Mapping[str, Any], keep_weights: bool = True) -> None:
-        """Record a result and say so in run.json, last of all."""
+        """Record a result; run.json says so when all else is in place."""
         self.directory.write_summary(summary)
-        (self.directory.path / "last.pt").unlink(missing_ok=True)
         if not keep_weights:
             (self.directory.path / "best.pt").unlink(missing_ok=True)
         if self.wandb:
             self.wandb.finish(0, {**summary, "state": state})
         self.note(state=state, ended=_now())
+        (self.directory.path / "last.pt").unlink(missing_ok=True)
 
     def fail(self, code: int, state: str | None = None, error: str | None = None) -> None:
         """Record that a run ended without a result: a state `failed` with its error, or no state if it may go on."""

@@ -20,7 +20,7 @@ from study.config import Config
 from study.errors import Interrupted, UserError, exit_code, one_line, run_command
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
-from study.tracker import DONE, RunDirectory, Tracker
+from study.tracker import DONE, CorruptRun, RunDirectory, Tracker
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ def train(
     digest = files.digest if files else config.dataset
     directory = RunDirectory.of(config)
     with directory.locked():
-        before = directory.info()
-        _refuse_other_data(directory, before, digest, force)
-        if before.get("state") in DONE and not force:
+        before = {} if force else _read_before(directory, digest)
+        if before.get("state") in DONE:
             return Outcome(before["state"], directory.summary(), already=True)
         resumes = not force and (directory.path / "last.pt").exists()
         if not resumes:
             directory.clear()
-        fresh_id = f"{config.run_name}-{time.time_ns() // 10**9:x}" if before else config.run_name
+        again = (directory.path / "run.json").exists()
+        fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
         tracker = Tracker(
             directory, config,
             {
@@ -134,12 +134,18 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
     return Outcome(state, summary)
 
 
-def _refuse_other_data(directory: RunDirectory, before: dict[str, Any], digest: str, force: bool) -> None:
-    if before and before.get("data_digest") != digest and not force:
+def _read_before(directory: RunDirectory, digest: str) -> dict[str, Any]:
+    """Read run.json of an earlier start; UserError where it cannot be built on."""
+    try:
+        before = directory.info()
+    except CorruptRun as error:
+        raise UserError(f"{error}; train anew with --force") from None
+    if before and before.get("data_digest") != digest:
         raise UserError(
             f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
             "put them back, name another --runs-dir, or train anew with --force"
         )
+    return before
 
 
 def _error_text(error: BaseException) -> str:

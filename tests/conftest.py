@@ -1,0 +1,83 @@
+"""What the tests share: commands as real processes, and a folder of real images."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("study", deadline=None, print_blob=True)
+settings.load_profile("study")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch, tmp_path):
+    """Give every test a home without a W&B key, and two threads' work to one."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start `python -m MODULE …` in an empty folder; whatever still runs at the end of the test is killed."""
+    processes = []
+
+    def start(module: str, *args: object, **kwargs) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, args)],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs,
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def command(start):
+    """Run `python -m MODULE …` to its end and return it with its output."""
+
+    def command(module: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
+        process = start(module, *args)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def digit_images():
+    """Return scikit-learn's digits, 8×8 uint8, and their labels."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target
+
+
+@pytest.fixture
+def photo_folder(tmp_path, digit_images):
+    """Make data/photos/train/{one,two}/ with 20 real digits each, as 16×16 PNG files."""
+    from PIL import Image
+
+    images, labels = digit_images
+    for name, label in (("one", 1), ("two", 2)):
+        folder = tmp_path / "data" / "photos" / "train" / name
+        folder.mkdir(parents=True)
+        for index, image in enumerate(images[labels == label][:20]):
+            Image.fromarray(image).resize((16, 16)).save(folder / f"{index:02d}.png")
+    return tmp_path / "data" / "photos"

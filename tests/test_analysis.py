@@ -1,0 +1,283 @@
+"""From run directories to tables, figures and a page."""
+
+import io
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from scipy import stats
+
+from analysis import figures, runs, statistics, tables
+from study import search
+from study.config import RESULTS_VERSION, Config
+from study.tracker import RunDirectory
+
+EPOCHS = 3
+
+
+def make_run(folder, val_acc, test_acc=0.6, state="finished", shared_by=1, version=RESULTS_VERSION, **values):
+    """Write the directory of a run as training writes it, with chosen accuracies: 8 of 10 test images, say."""
+    config = Config(dataset="digits", epochs=EPOCHS, **values)
+    directory = RunDirectory(folder / config.run_name)
+    directory.path.mkdir(parents=True)
+    for epoch in range(1, EPOCHS + 1):
+        directory.append(
+            {
+                "epoch": epoch, "train/loss": 1 / epoch, "train/acc": 0.5, "val/loss": 1.5 / epoch,
+                "val/acc": val_acc if epoch == 2 else val_acc / 2, "lr": 0.01,
+                "time/epoch": 10.0 if epoch == 1 else 2.0,
+                "time/images_per_second": 100.0 if epoch == 1 else 1500.0, "memory/peak_mb": 700.0,
+            }
+        )  # fmt: skip
+    right = round(10 * test_acc)
+    targets = np.arange(10) % 2
+    predicted = np.where(np.arange(10) < right, targets, 1 - targets)
+    summary = {
+        "params": 1234567, "param_bytes": 4938268, "flops": 10, "iterations": 30, "train_seconds": 14.0,
+        "best/epoch": 2, "best/val_acc": val_acc, "best/val_loss": 0.75, "best/train_acc": val_acc + 0.1,
+        "best/train_loss": 0.5, "last/epoch": EPOCHS, "last/val_acc": val_acc / 2, "last/val_loss": 0.5,
+        "last/train_acc": val_acc, "last/train_loss": 0.3, "test/acc": right / 10, "test/loss": 1.0,
+    }  # fmt: skip
+    info = {
+        "config": config.model_dump(), "fingerprint": config.fingerprint, "group": config.group, "threads": 1,
+        "results_version": version, "device_shared_by": shared_by, "host": "here", "device": "cpu",
+        "data": {"classes": ["even", "odd"], "images": {"train": 100, "val": 20, "test": 10}},
+        "versions": {"torch": "2"},
+    }  # fmt: skip
+    if state == "finished":
+        directory.write_summary(summary)
+        directory.write_evaluation(
+            {
+                "test_targets": targets, "test_probabilities": np.eye(2, dtype=np.float16)[predicted],
+                "logits": np.ones((4, 2)), "penultimate": np.ones((4, 3)), "intermediate": np.ones((4, 5)),
+                "feature_targets": np.zeros(4),
+            }
+        )  # fmt: skip
+    directory.write_info(info | ({"state": state} if state else {}))
+    return directory
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Make runs of three settings: two with three seeds, one with a single seed that shared its device."""
+    for seed, accuracy in enumerate((0.70, 0.72, 0.71)):
+        make_run(tmp_path / "runs", accuracy, 0.6 + 0.1 * seed, seed=seed, dropout=0.5)
+    for seed, accuracy in enumerate((0.60, 0.62, 0.64)):
+        make_run(tmp_path / "runs", accuracy, seed=seed, dropout=0.0)
+    make_run(tmp_path / "runs", 0.715, 0.8, shared_by=2, model="mlp")
+    return tmp_path / "runs"
+
+
+def section(folder):
+    (found,) = runs.by_dataset(runs.load(folder))
+    return found
+
+
+MARKDOWN = """\
+| Setting | Seeds | Best val acc (%) | at epoch | Test acc (%) | Gap at best (points) | Gap at end (points) \
+| Val loss at end | Parameters | Memory (MB) | s/epoch | Images/s |
+| :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| two-block, dropout 0.5 | 3 | **71.00 ± 2.48** | 2 | 70.00 ± 24.84 | 10.00 ± 0.00 | 35.50 ± 1.24 | 0.500 ± 0.000 \
+| 1,234,567 | 4.938 | 2.00 ± 0.00 | 1,500 ± 0 |
+| two-block, dropout 0.0 | 3 | 62.00 ± 4.97 | 2 | 60.00 ± 0.00 | 10.00 ± 0.00 | 31.00 ± 2.48 | 0.500 ± 0.000 \
+| 1,234,567 | 4.938 | 2.00 ± 0.00 | 1,500 ± 0 |
+"""
+
+
+def test_the_table_to_the_letter(folder):
+    make_run(folder / "more", 0.5)  # a folder in between is no run: named and left out
+    one = section(folder)
+    chosen = one.runs[one.runs.model == "two-block"]
+    text = tables.markdown(tables.comparison(runs.Section("x", "", one.varied, chosen, one.history, [], {})))
+    # 0.70, 0.72, 0.71: mean 71, s = 1, t(2) = 4.303, so ± 4.303 / √3 = 2.48
+    assert text == MARKDOWN
+
+
+def test_a_single_seed_has_no_spread_and_is_not_bold(folder):
+    frame = tables.comparison(section(folder))
+    single = frame.set_index("setting").loc["mlp, dropout 0.0"]
+    assert single.n == 1 and not single.tied
+    assert math.isnan(single.val_acc_ci95)
+    assert math.isnan(single.epoch_seconds), "it shared its device"
+    low, high = (100 * bound for bound in stats.binomtest(8, 10).proportion_ci(method="wilson"))
+    assert (single.test_low, single.test_high) == pytest.approx((low, high))
+    assert frame.setting[0] == single.name, "settings are ranked by validation accuracy"
+    assert not frame.tied.any(), "nothing is compared with a single run"
+    row = next(line for line in tables.markdown(frame).splitlines() if "mlp" in line)
+    assert "| 71.50 | 2 | 80.00 [49.02, 94.33] |" in row
+
+
+def test_latex_and_csv_hold_the_same(folder):
+    frame = tables.comparison(section(folder))
+    latex = tables.latex(frame)
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert len({line.count("&") for line in rows}) == 1
+    assert r"Best val acc (\%)" in latex
+    assert r"71.00 $\pm$ 2.48" in latex
+    assert not re.search(r"(?<!\\)[%#_]", latex)
+    again = pd.read_csv(io.StringIO(tables.csv(frame)))
+    assert list(again.columns) == list(frame.columns)
+    assert np.allclose(again.val_acc_ci95, frame.val_acc_ci95, equal_nan=True)
+    assert list(again.model) == list(frame.model)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_intervals_are_those_of_scipy(a, b):
+    found = statistics.estimate(a)
+    if np.std(a) > 1e-6:
+        low, high = stats.ttest_1samp(a, 0).confidence_interval(0.95)
+        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+    if np.std(a) > 1e-6 and np.std(b) > 1e-6:
+        low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+        found = statistics.difference(pd.Series(a), pd.Series(b), paired=False)
+        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+
+
+def test_pairs_by_seed_tell_more_than_welch():
+    a = pd.Series([0.5, 0.6, 0.7], index=[0, 1, 2])
+    b = pd.Series([0.61, 0.49, 0.695], index=[1, 0, 2])
+    paired, welch = (statistics.difference(a, b, paired=paired) for paired in (True, False))
+    assert paired.half_width < welch.half_width / 5
+    assert statistics.difference(a, b[:2], paired=True).half_width > paired.half_width
+
+
+def test_unreadable_runs_are_named_and_left_out(folder):
+    (folder / "empty").mkdir()
+    broken = make_run(folder, 0.5, seed=11)
+    (broken.path / "run.json").write_text('{"config": {')
+    cut = make_run(folder, 0.5, seed=12)
+    (cut.path / "history.jsonl").write_text('{"epoch": 1}\n')
+    no_summary = make_run(folder, 0.5, seed=13)
+    (no_summary.path / "summary.json").unlink()
+    strange = make_run(folder, 0.5, seed=14)
+    strange.write_info({"state": "finished"})
+    frames = runs.load(folder)
+    assert len(frames.runs) == 7
+    for directory in (broken, cut, no_summary, strange):
+        assert sum(str(directory.path) in problem for problem in frames.problems) == 1
+    assert len(frames.problems) == 5
+
+
+def test_runs_without_a_result_are_counted_not_averaged(folder):
+    make_run(folder, 0.99, state="diverged", seed=21, dropout=0.5)
+    make_run(folder, 0.99, state=None, seed=22, dropout=0.5)
+    make_run(folder, 0.99, seed=23, dropout=0.5, version=RESULTS_VERSION + 1)
+    one = section(folder)
+    assert one.states == {"finished": 7, "diverged": 1, "interrupted": 1}
+    assert tables.comparison(one).set_index("setting").loc["two-block, dropout 0.5"].val_acc == pytest.approx(71)
+
+
+SWEEP = """
+name: dropout
+description: Which dropout?
+method: grid
+metric: {name: val/acc, goal: maximize}
+parameters:
+  dataset: {value: digits}
+  epochs: {value: 3}
+  dropout: {values: [0.5, 0.0]}
+  seed: {values: [0, 1, 2, 3]}
+"""
+
+
+def test_a_sweep_chooses_its_runs_and_names_what_is_missing(folder, tmp_path):
+    (tmp_path / "dropout.yaml").write_text(SWEEP)
+    found = runs.of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
+    assert list(found.runs.setting.unique()) == ["dropout 0.5", "dropout 0.0"]
+    assert len(found.runs) == 6
+    assert found.missing == ["dropout 0.5, seed 3", "dropout 0.0, seed 3"]
+    assert set(found.history.setting) == {"dropout 0.5", "dropout 0.0"}
+    assert len(found.history) == 6 * EPOCHS
+
+
+def test_predictions_are_tidy(folder):
+    frames = runs.load(folder)
+    found = frames.predictions
+    assert len(found) == 7 * 10
+    for run, group in found.groupby("run"):
+        assert (group.target == group.predicted).mean() == pytest.approx(frames.runs["test/acc"][run])
+    assert frames.features(frames.runs.index[0])["penultimate"].shape == (4, 3)
+
+
+def text_of(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg")
+    return buffer.getvalue().decode()
+
+
+def assert_labelled(figure: Figure) -> None:
+    for axes in figure.axes:
+        assert axes.get_ylabel()
+        if axes.get_label() != "<colorbar>":
+            assert axes.get_title() and axes.get_xlabel()
+
+
+def test_learning_curves_show_the_mean_and_its_interval(folder):
+    one = section(folder)
+    figure = figures.learning_curves(one.history, "digits")
+    assert_labelled(figure)
+    validation = figure.axes[1]
+    lines = {line.get_label(): line.get_ydata() for line in validation.get_lines()}
+    assert lines["two-block, dropout 0.5"] == pytest.approx([35.5, 71, 35.5])
+    assert len(validation.collections) == 2, "a band for each setting with several seeds"
+    ElementTree.fromstring(text_of(figure))
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_a_confusion_matrix_counts(classes):
+    random = np.random.default_rng(0)
+    target = random.integers(classes, size=500)
+    predicted = np.where(random.random(500) < 0.7, target, random.integers(classes, size=500))
+    frame = pd.DataFrame({"target": target, "predicted": predicted})
+    figure = figures.confusion_matrix(frame, [f"class {index}" for index in range(classes)], "Confusion")
+    assert_labelled(figure)
+    counts = np.array([int(text.get_text()) for text in figure.axes[0].texts])
+    if classes <= 30:
+        assert np.array_equal(counts.reshape(classes, classes), pd.crosstab(target, predicted))
+
+
+def test_a_sweep_becomes_a_page(command, tmp_path):
+    sweep = tmp_path / "tiny.yaml"
+    sweep.write_text(
+        SWEEP.replace("name: dropout", "name: <tiny> & co")
+        .replace("[0, 1, 2, 3]", "[0, 1]")
+        .replace("value: 3", "value: 2")
+    )
+    command("study.sweep", "run", sweep, "--per-device=1", "--wandb=disabled", "--set", "model=mlp")
+    result = command("analysis.summarize", "--sweep", sweep, "--set", "model=mlp")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert str(tmp_path / "report" / "index.html") in result.stdout
+    assert "&lt;tiny&gt; &amp; co" in page and "<tiny>" not in page
+    assert "Which dropout?" in page
+    assert not re.search(r"(src|href)=\"?https?:", page)
+    assert page.count("data:image/svg+xml;base64,") == 3
+    made = sorted(path.relative_to(tmp_path / "report").as_posix() for path in (tmp_path / "report").rglob("*.*"))
+    assert made == [
+        *[f"figures/tiny-co-confusion-dropout-{value}.{kind}" for value in ("0.0", "0.5") for kind in ("png", "svg")],
+        "figures/tiny-co-curves.png", "figures/tiny-co-curves.svg", "index.html",
+        "tables/tiny-co.csv", "tables/tiny-co.md", "tables/tiny-co.tex",
+    ]  # fmt: skip
+    frame = pd.read_csv(tmp_path / "report" / "tables" / "tiny-co.csv")
+    directories = [RunDirectory(path) for path in (tmp_path / "runs").iterdir()]
+    for dropout, value in zip(frame.dropout, frame.val_acc, strict=True):
+        found = [d.summary()["best/val_acc"] for d in directories if d.info()["config"]["dropout"] == dropout]
+        assert value == pytest.approx(100 * np.mean(found), rel=1e-5)
+    assert frame.images_per_second.min() > 0
+    default = command("analysis.summarize", "runs", "--out", "other").stdout
+    assert "digits" in default
+
+
+def test_nothing_to_report_is_a_mistake(command, tmp_path):
+    assert "there is no directory nowhere" in command("analysis.summarize", "nowhere", code=2).stderr
+    (tmp_path / "runs").mkdir()
+    assert "holds no finished run" in command("analysis.summarize", code=2).stderr
+    (tmp_path / "runs" / "x").mkdir()
+    (tmp_path / "runs" / "x" / "run.json").write_text(json.dumps([]))
+    assert "x/run.json" in command("analysis.summarize", code=2).stderr

@@ -1,0 +1,127 @@
+"""Config: one class for argv, files, sweeps, W&B and the run's identity."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study import augment, models, optim
+from study.config import AUGMENTATIONS, NETWORKS, OPTIMIZERS, Config, is_identity
+from study.errors import UserError
+from study.options import parser, read_argv
+
+FROZEN = {
+    (): "7f2374ea12",
+    (("dropout", 0.5),): "07529ced6a",
+    (("model", "cnn"), ("dropout", 0.5)): "133288bb5e",
+    (("model", "mlp"), ("epochs", 50), ("seed", 3)): "498496617b",
+    (("model", "all-conv"), ("dataset", "digits")): "364fde2a87",
+    (("dataset", "folder:pets"), ("image_size", 64)): "12c1756281",
+    (("augment", "flip,crop"), ("seed", 1)): "bd2cdabfed",
+    (("optimizer", "adam"), ("lr", 0.001)): "ff5a4684c3",
+    (("momentum", 0.5), ("lr", 0.005), ("batch_size", 10)): "da3083cf90",
+    (("filters", "16,32"), ("hidden", "64"), ("weight_decay", 0.0005), ("split_seed", 7)): "a91289c7bd",
+}
+"""Fingerprints of released configs: one that changes needs a new RESULTS_VERSION."""
+
+
+def from_argv(*argv: str) -> Config:
+    return Config.parse(read_argv(parser("test", ""), list(argv)))
+
+
+@pytest.mark.parametrize(("values", "fingerprint"), FROZEN.items())
+def test_fingerprints_are_frozen(values, fingerprint):
+    assert Config.parse(dict(values)).fingerprint == fingerprint
+
+
+def test_argv_as_wandb_agent_passes_it():
+    config = from_argv(
+        "--lr=0.2", "--batch_size=64.0", "--keep-weights", "False", "--augment=flip,crop", "--seed", "1",
+        "--_wandb_internal=1", "--model=cnn", "--dropout=5e-1", "--hidden=None",
+    )  # fmt: skip
+    assert (config.lr, config.batch_size, config.keep_weights, config.seed) == (0.2, 64, False, 1)
+    assert (config.augment, config.dropout, config.hidden) == ("crop,flip", 0.5, "100")
+    assert from_argv("--keep-weights").keep_weights is True
+
+
+def test_the_same_config_from_text_and_from_values():
+    text = {"model": "cnn", "dropout": "0.50", "epochs": "3.0", "augment": " crop ,flip,flip", "lr": "1e-2"}
+    values = {"model": "cnn", "dropout": 0.5, "epochs": 3, "augment": ["flip", "crop"], "lr": 0.01}
+    assert Config.parse(text) == Config.parse(values)
+
+
+CONFIGS = st.fixed_dictionaries(
+    {"model": st.sampled_from(sorted(NETWORKS)), "optimizer": st.sampled_from(sorted(OPTIMIZERS))},
+    optional={
+        "dropout": st.floats(0, 0.99),
+        "epochs": st.integers(1, 500),
+        "lr": st.floats(1e-9, 10),
+        "weight_decay": st.floats(0, 1),
+        "seed": st.integers(0, 2**31),
+        "image_size": st.integers(1, 1024),
+        "augment": st.lists(st.sampled_from(AUGMENTATIONS)).map(",".join),
+        "dataset": st.sampled_from(["digits", "cifar10", "folder:x"]),
+    },
+)
+
+
+@given(CONFIGS, st.sampled_from(["runs_dir", "data_dir", "notes", "tags", "project"]), st.text(min_size=1))
+def test_identity(values, note, text):
+    config = Config.parse(values)
+    as_text = {key: str(value) for key, value in config.model_dump().items() if value is not None}
+    assert Config.parse(as_text) == config == Config.parse(config.model_dump())
+    assert Config.parse(values | {note: text}).fingerprint == config.fingerprint
+    assert Config.parse(values | {"device": "cpu", "threads": 3}).fingerprint == config.fingerprint
+    other_seed = Config.parse(values | {"seed": config.seed + 1})
+    assert other_seed.group == config.group
+    assert other_seed.fingerprint != config.fingerprint
+    assert Config.parse(values | {"epochs": config.epochs + 1}).group != config.group
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--dropuot=0.5"], "unknown option 'dropuot'; did you mean 'dropout'?"),
+        (["--dropout=1.5"], "dropout must be less than 1.0, not '1.5'"),
+        (["--epochs=-1"], "epochs must be at least 1, not '-1'"),
+        (["--epochs", "-1"], "epochs must be at least 1, not '-1'"),
+        (["--epochs=2.5"], "epochs must be a whole number, not '2.5'"),
+        (["--lr=fast"], "lr must be a number, not 'fast'"),
+        (["--lr=nan"], "lr must be a finite number, not 'nan'"),
+        (["--lr"], "lr needs a value, such as --lr=…, not True"),
+        (["--keep-weights=perhaps"], "keep_weights must be True or False, not 'perhaps'"),
+        (["--model=two-blok"], "unknown model 'two-blok'; did you mean 'two-block'?"),
+        (["--dataset=cifar"], "unknown data set 'cifar'; did you mean 'cifar10'?"),
+        (["--augment=flip,flop"], "unknown augmentation 'flop'; did you mean 'flip'?"),
+        (["--model=all-conv", "--hidden=10"], "model all-conv has no hidden; it has filters, dropout"),
+        (["--optimizer=adam", "--momentum=0.5"], "optimizer adam has no momentum; it has lr"),
+        (["--model=cnn", "--filters=32"], "filters of cnn must be as many as its blocks, such as 32,64,128, not 32"),
+        (["--hidden=a"], "hidden must be whole numbers from 1 separated by commas, such as 32,64, not 'a'"),
+        (["two-block"], "unexpected word 'two-block'; options are written --name=value"),
+        (["--device=tpu"], "device must be auto, cpu, mps, cuda or cuda:N, not 'tpu'"),
+        (["--setting=fast"], "setting must hold key=value pairs, such as 'model=mlp epochs=50', not 'fast'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(argv, message):
+    with pytest.raises(UserError) as caught:
+        from_argv(*argv)
+    assert str(caught.value) == message
+
+
+def test_setting_overrides_what_stands_beside_it():
+    config = Config.parse({"setting": "model=mlp epochs=50", "epochs": 30})
+    assert (config.model, config.epochs) == ("mlp", 50)
+    assert config.fingerprint == Config.parse({"model": "mlp", "epochs": 50}).fingerprint
+
+
+def test_names_are_those_of_the_registries():
+    assert models.names() == tuple(NETWORKS)
+    assert tuple(augment.AUGMENTATIONS) == AUGMENTATIONS
+    assert tuple(optim.OPTIMIZERS) == tuple(OPTIMIZERS)
+
+
+def test_every_option_is_explained():
+    text = parser("test", "").format_help()
+    for name, field in Config.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert field.description
+        assert is_identity(name) in (True, False)

@@ -1,0 +1,213 @@
+"""`python -m study.sweep`: files in W&B's format, run by real workers."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from study import search
+from study.errors import UserError
+from study.tracker import RunDirectory
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "name": "small",
+    "program": "study/train.py",
+    "command": ["${env}", "${interpreter}", "-m", "study.train", "${args}"],
+    "method": "grid",
+    "metric": {"name": "val/acc", "goal": "maximize"},
+    "parameters": {
+        "dataset": {"value": "digits"},
+        "model": {"value": "mlp"},
+        "epochs": {"value": 2},
+        "dropout": {"values": [0.0, 0.5]},
+        "seed": {"values": [0, 1]},
+    },
+}
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    """Write a sweep file: SMALL with other keys or parameters."""
+
+    def write(parameters=None, **keys) -> Path:
+        content = SMALL | keys | {"parameters": SMALL["parameters"] | (parameters or {})}
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+        return path
+
+    return write
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {path.name: RunDirectory(path).state() for path in folder.iterdir() if path.name != "wandb"}
+
+
+def test_a_sweep_is_trained_once_and_completed_later(command, sweep_file, tmp_path):
+    path = sweep_file()
+    listed = command("study.sweep", "run", path, "--dry-run")
+    assert listed.stdout.count("python -m study.train") == 4
+    assert not (tmp_path / "runs").exists()
+
+    out = command("study.sweep", "run", path, "--set", "seed=0", "--wandb=disabled").stdout
+    assert "2 finished" in out
+    first = states(tmp_path / "runs")
+    assert list(first.values()) == ["finished"] * 2
+    assert "2 of 4 runs would be trained" in command("study.sweep", "run", path, "--dry-run").stderr
+
+    out = command("study.sweep", "run", path, "--wandb=disabled").stdout
+    assert "4 runs, 2 to train" in out
+    assert "[2/2" in out
+    everything = states(tmp_path / "runs")
+    assert set(first) < set(everything)
+    assert list(everything.values()) == ["finished"] * 4
+    times = {name: (tmp_path / "runs" / name / "run.json").stat().st_mtime_ns for name in everything}
+    assert "nothing to do" in command("study.sweep", "run", path).stdout
+    assert times == {name: (tmp_path / "runs" / name / "run.json").stat().st_mtime_ns for name in everything}
+
+    told = command("study.sweep", "status", path).stdout
+    assert "4 finished" in told
+    assert all(name in told for name in everything)
+    assert "4 missing" in command("study.sweep", "status", path, "--set", "epochs=3").stdout
+
+
+def test_a_command_of_the_dry_run_trains_that_point(command, sweep_file, tmp_path):
+    path = sweep_file({"dropout": {"value": 0.5}, "seed": {"value": 3}, "epochs": {"value": 1}})
+    line = command("study.sweep", "run", path, "--dry-run", "--wandb=disabled").stdout.strip()
+    command("study.train", *line.split()[3:])
+    assert "nothing to do" in command("study.sweep", "run", path).stdout
+
+
+def test_a_failing_run_is_reported_and_stops_no_other(command, sweep_file, tmp_path):
+    path = sweep_file(
+        {"model": {"values": ["cnn", "mlp"]}, "image_size": {"value": 4}, "seed": {"value": 0}, "epochs": {"value": 1}}
+    )
+    result = command("study.sweep", "run", path, "--wandb=disabled", "--per-device=1", code=1)
+    assert result.stderr.count("cnn needs images of at least 8 px, not 4×4") == 2
+    assert sorted(states(tmp_path / "runs").values()) == ["failed", "failed", "finished", "finished"]
+    told = command("study.sweep", "status", path).stdout
+    assert "2 failed" in told
+    assert "at least 8 px" in told
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def workers(pid: int) -> list[int]:
+    return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers below /proc")
+def test_a_worker_that_is_killed_takes_only_its_run_with_it(start, sweep_file, tmp_path):
+    path = sweep_file({"seed": {"value": 0}, "setting": {"values": ["epochs=5000 dropout=0.2", "epochs=1"]}})
+    process = start("study.sweep", "run", path, "--wandb=disabled", "--per-device=1")
+    wait_for(lambda: "running" in states(tmp_path / "runs").values() if (tmp_path / "runs").exists() else False)
+    (worker,) = workers(process.pid)
+    os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "its worker was ended by SIGKILL" in err
+    assert sorted(states(tmp_path / "runs").values()) == ["finished", "finished", "interrupted"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers below /proc")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_sweep_and_its_runs_go_on(start, command, sweep_file, tmp_path, signum):
+    path = sweep_file({"epochs": {"value": 5000}, "seed": {"value": 0}})
+    process = start("study.sweep", "run", path, "--wandb=disabled", "--per-device=2", start_new_session=True)
+    wait_for(lambda: len(list((tmp_path / "runs").glob("*/history.jsonl"))) == 2)
+    pids = workers(process.pid)
+    assert len(pids) == 2
+    process.send_signal(signum)
+    assert process.wait(40) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[signum]
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 40)
+    assert list(states(tmp_path / "runs").values()) == ["interrupted"] * 2
+    assert len(list((tmp_path / "runs").glob("*/last.pt"))) == 2
+
+
+def test_setting_varies_what_is_no_product(sweep_file):
+    path = sweep_file(
+        {"dropout": {"value": 0.0}, "setting": {"values": ["model=mlp epochs=50", "model=cnn epochs=30"]}}
+    )
+    sweep = search.read(path)
+    assert [(p.config.model, p.config.epochs, p.config.seed) for p in sweep.points()] == [
+        ("mlp", 50, 0), ("cnn", 30, 0), ("mlp", 50, 1), ("cnn", 30, 1),
+    ]  # fmt: skip
+    assert sweep.varied == ["setting"]
+    short = sweep.replaced({"epochs": "1", "seed": "7"})
+    assert [(p.config.model, p.config.epochs, p.config.seed) for p in short.points()] == [("mlp", 1, 7), ("cnn", 1, 7)]
+
+
+def test_points_that_compute_the_same_are_one(sweep_file, command):
+    path = sweep_file({"augment": {"values": ["flip,crop", "crop,flip"]}})
+    assert len(search.read(path).points()) == 4
+    assert "4 runs (4 more points compute the same" in command("study.sweep", "check", path).stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [1, 2", "is no YAML"),
+        ("just words", "must hold a mapping"),
+        ({"parameters": None}, "there are no `parameters`"),
+        (
+            {"metric": {"name": "val_acc", "goal": "maximize"}},
+            "metric 'val_acc' is never logged; did you mean 'val/acc'?",
+        ),
+        ({"metric": {"name": "val/acc"}}, "the goal of metric val/acc must be maximize, not minimize"),
+        ({"metric": None}, "there is no `metric`"),
+        ({"methd": "grid"}, "unknown key 'methd'; did you mean 'method'?"),
+        ({"method": "gird"}, "unknown method 'gird'; did you mean 'grid'?"),
+        ({"parameters": {"dropuot": {"value": 1}}}, "unknown option 'dropuot'; did you mean 'dropout'?"),
+        (
+            {"parameters": {"dropout": {"values": [0.5, 1.5]}}},
+            "dropout must be less than 1.0, not 1.5 (at dropout=1.5)",
+        ),
+        ({"parameters": {"dropout": {"values": []}}}, "must be a list that is not empty"),
+        ({"parameters": {"dropout": 0.5}}, "parameter dropout needs `value: …` or `values: […]`"),
+        ({"parameters": {"dropout": {"valeus": [0.5]}}}, "parameter dropout needs `value: …` or `values: […]`"),
+        ({"parameters": {"model": {"values": ["cnn", "mlp"]}, "filters": {"value": "8,8,8"}}}, "mlp has no filters"),
+        ({"parameters": {"dataset": {"value": "digitz"}}}, "unknown data set 'digitz'; did you mean 'digits'?"),
+    ],
+)
+def test_a_mistake_in_a_sweep_file_is_one_sentence(tmp_path, content, message):
+    path = tmp_path / "sweep.yaml"
+    if not isinstance(content, str):
+        whole = {key: value for key, value in {**SMALL, **content}.items() if value is not None}
+        content = yaml.safe_dump(whole)
+    path.write_text(content)
+    with pytest.raises(UserError) as caught:
+        search.read(path).points()
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_check_names_every_wrong_file_and_ends_in_2(command, sweep_file, tmp_path):
+    good = sweep_file()
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("method: grid")
+    result = command("study.sweep", "check", good, bad, "missing.yaml", code=2)
+    assert f"{good}: 4 runs" in result.stdout
+    assert len(result.stderr.strip().splitlines()) == 2
+    assert "there is no `metric`" in command("study.sweep", "run", bad, code=2).stderr
+    assert "this machine has" in command("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_sweeps_are_right(path):
+    sweep = search.read(path)
+    assert sweep.name == path.stem
+    assert sweep.description.endswith("?"), "a description states the question"
+    assert sweep.varied
+    assert all(point.config.seed in (0, 1, 2) for point in sweep.points())

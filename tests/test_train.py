@@ -1,0 +1,228 @@
+"""`python -m study.train` as a person or `wandb agent` runs it: real processes, the real wandb client."""
+
+import json
+import signal
+import struct
+import time
+
+import pytest
+
+from study.tracker import DONE, RunDirectory
+
+QUICK = ("--dataset=digits", "--epochs=2", "--model=mlp", "--runs-dir=runs")
+
+
+def only_run(folder) -> RunDirectory:
+    (path,) = (path for path in folder.iterdir() if path.name != "wandb")
+    return RunDirectory(path)
+
+
+def offline_records(folder):
+    """Read the records of the one offline log below a folder (LevelDB's log format, protobuf records)."""
+    from wandb.proto import wandb_internal_pb2
+
+    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    content, position, parts = log.read_bytes(), 7, b""
+    while position + 7 <= len(content):
+        left = 32768 - position % 32768
+        length, kind = struct.unpack("<HB", content[position + 4 : position + 7]) if left >= 7 else (0, 0)
+        if kind == 0:
+            position += left
+            continue
+        parts += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            yield wandb_internal_pb2.Record.FromString(parts)
+            parts = b""
+
+
+def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, tmp_path):
+    out = command("study.train", *QUICK, "--wandb=disabled", "--dropout=0.5").stdout
+    run = only_run(tmp_path / "runs")
+    assert run.state() == "finished"
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        ".lock", "best.pt", "evaluation.npz", "history.jsonl", "run.json", "summary.json",
+    ]  # fmt: skip
+    info, summary, history = run.info(), run.summary(), run.history()
+    assert run.path.name == f"mlp-digits-s0-{info['fingerprint']}"
+    assert info["config"]["dropout"] == 0.5
+    assert [row["epoch"] for row in history] == [1, 2]
+    best = max(history, key=lambda row: row["val/acc"])
+    assert (summary["best/epoch"], summary["best/val_acc"]) == (best["epoch"], best["val/acc"])
+    arrays = run.evaluation()
+    right = (arrays["test_probabilities"].argmax(1) == arrays["test_targets"]).mean()
+    assert summary["test/acc"] == pytest.approx(right)
+    assert len(arrays["logits"]) == len(arrays["penultimate"]) == len(arrays["feature_targets"]) == 287
+    lines = [line for line in out.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2, "one plain line per epoch where there is no terminal"
+    assert all("ETA" in line and "images/s" in line for line in lines)
+    assert "wandb" not in [path.name for path in (tmp_path / "runs").iterdir()]
+
+    written = (run.path / "summary.json").stat().st_mtime_ns
+    again = command("study.train", *QUICK, "--dropout", "0.50", "--wandb=disabled", "--notes=again")
+    assert "was trained before" in again.stdout
+    assert (run.path / "summary.json").stat().st_mtime_ns == written
+    command("study.train", *QUICK, "--dropout=0.5", "--wandb=disabled", "--force")
+    assert (run.path / "summary.json").stat().st_mtime_ns > written
+    assert {k: v for k, v in run.summary().items() if k != "train_seconds"} == {
+        k: v for k, v in summary.items() if k != "train_seconds"
+    }
+
+
+def test_the_config_in_a_run_repeats_it_elsewhere(command, tmp_path):
+    command("study.train", *QUICK, "--wandb=disabled", "--setting=epochs=1 dropout=0.2")
+    first = only_run(tmp_path / "runs")
+    command("study.train", "--config", first.path / "run.json", "--runs-dir=copy")
+    assert only_run(tmp_path / "copy").path.name == first.path.name
+    command("study.train", "--config", first.path / "run.json", "--runs-dir=longer", "--epochs=2")
+    assert len(only_run(tmp_path / "longer").history()) == 2
+
+
+def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path):
+    command("study.train", *QUICK, "--tags=quick,test", "--notes=hello")
+    run = only_run(tmp_path / "runs")
+    records = list(offline_records(tmp_path / "runs"))
+    (start,) = (record.run for record in records if record.HasField("run"))
+    assert (start.run_id, start.project) == (run.path.name, "image-classifier-study")
+    assert start.run_group.endswith(run.info()["group"])
+    assert (list(start.tags), start.notes) == (["quick", "test"], "hello")
+    config = {item.key: json.loads(item.value_json) for item in start.config.update}
+    assert run.info()["config"].items() <= config.items()
+    rows = [
+        {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for record in records if record.HasField("history")
+    ]  # fmt: skip
+    assert [{key: value for key, value in row.items() if key[0] != "_"} for row in rows] == run.history()
+    steps = {(m.name or m.glob_name): m.step_metric for m in (r.metric for r in records if r.HasField("metric"))}
+    assert steps["*"] == "epoch"
+    summary = {}
+    for record in records:
+        if record.HasField("summary"):
+            summary |= {item.key: json.loads(item.value_json) for item in record.summary.update if item.key}
+    assert run.summary().items() <= summary.items()
+
+
+def test_a_run_that_was_ended_goes_on_and_equals_an_undisturbed_one(start, command, tmp_path):
+    options = ("--dataset=digits", "--model=cnn", "--epochs=300", "--batch-size=16", "--augment=crop,flip",
+               "--dropout=0.5", "--threads=1")  # fmt: skip
+    process = start("study.train", *options, "--runs-dir=cut")
+    deadline = time.monotonic() + 60
+    while not (list((tmp_path / "cut").glob("*/history.jsonl")) and len(only_run(tmp_path / "cut").history()) > 2):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    run = only_run(tmp_path / "cut")
+    assert run.state() == "running"
+    command("study.train", *options, "--runs-dir=cut", code=1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    assert run.state() == "interrupted"
+    done = len(run.history())
+    assert 2 < done < 300
+
+    # going on for 300 epochs would take long: the same checkpoint must lead to the same next epochs
+    process = start("study.train", *options, "--runs-dir=cut")
+    whole = start("study.train", *options, "--runs-dir=whole")
+    deadline = time.monotonic() + 120
+    while not (list((tmp_path / "whole").glob("*/history.jsonl")) and
+               min(len(only_run(tmp_path / name).history()) for name in ("cut", "whole")) > done + 2):  # fmt: skip
+        assert time.monotonic() < deadline and process.poll() is None and whole.poll() is None
+        time.sleep(0.05)
+    for one in (process, whole):
+        one.send_signal(signal.SIGINT)
+        assert one.wait(30) == 130
+    keys = ("epoch", "train/loss", "train/acc", "val/loss", "val/acc")
+    cut, undisturbed = (
+        [[row[key] for key in keys] for row in only_run(tmp_path / name).history()[: done + 2]]
+        for name in ("cut", "whole")
+    )
+    assert cut == undisturbed
+    epochs = [
+        next(json.loads(item.value_json) for item in record.history.item if "epoch" in (item.key, *item.nested_key))
+        for record in offline_records(tmp_path / "cut") if record.HasField("history")
+    ]  # fmt: skip
+    assert epochs == list(range(1, len(epochs) + 1)), "W&B's log holds every epoch once, those before the cut too"
+
+
+def test_a_run_that_was_killed_goes_on(start, command, tmp_path):
+    options = ("--dataset=digits", "--model=mlp", "--epochs=400", "--wandb=disabled")
+    process = start("study.train", *options)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "runs").glob("*/history.jsonl")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    run = only_run(tmp_path / "runs")
+    assert run.state() == "interrupted"
+    with (run.path / "history.jsonl").open("a") as file:
+        file.write('{"epoch": 999, "train/l')
+    assert all(row["epoch"] <= 400 for row in run.history())
+    command("study.train", *options)
+    assert run.state() in DONE
+    assert [row["epoch"] for row in run.history()] == list(range(1, 401))
+
+
+def test_other_images_than_a_run_was_trained_on_are_refused(command, photo_folder, tmp_path):
+    options = ("--dataset=folder:photos", "--epochs=1", "--model=mlp", "--wandb=disabled")
+    command("study.train", *options)
+    (photo_folder / "train" / "one" / "03.png").unlink()
+    assert "was trained on other files" in command("study.train", *options, code=2).stderr
+    command("study.train", *options, "--force")
+    assert sum(only_run(tmp_path / "runs").info()["data"]["images"].values()) == 39
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dropuot=0.5"], "unknown option 'dropuot'; did you mean 'dropout'?"),
+        (["--dropout=1.5"], "dropout must be less than 1.0"),
+        (["--epochs", "-1"], "epochs must be at least 1"),
+        (["--model=resnet"], "unknown model 'resnet'"),
+        (["--dataset=folder:nothing"], "there is no folder data/nothing/train"),
+        (["--config=nothing.json"], "nothing.json cannot be read"),
+    ],
+)
+def test_a_mistake_costs_one_sentence_and_no_time(command, tmp_path, options, message):
+    result = command("study.train", *options, code=2)
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--dropout=2"], ["--dataset=folder:nothing"]])
+def test_torch_is_not_imported_for_help_or_a_mistake(argv, monkeypatch, capsys):
+    """In a fresh interpreter, since this one has torch loaded."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, runpy\nsys.argv[1:] = " + repr(argv) + "\n"
+        "try: runpy.run_module('study.train', run_name='__main__')\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules, 'wandb' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == ("0 False False" if argv == ["--help"] else "2 False False")
+
+
+def test_disabled_wandb_is_not_imported(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from study.train import main\n"
+        f"main(['--dataset=digits', '--epochs=1', '--model=mlp', '--wandb=disabled', '--runs-dir={tmp_path}'])\n"
+        "print('wandb' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+
+
+def test_a_device_that_is_not_there_is_a_mistake(command):
+    assert "this machine has" in command("study.train", *QUICK, "--device=cuda:99", code=2).stderr
+
+
+def test_a_run_that_diverges_is_a_result(command, tmp_path):
+    command("study.train", *QUICK, "--lr=1e6", "--wandb=disabled")
+    run = only_run(tmp_path / "runs")
+    assert run.state() == "diverged"
+    assert run.history()[-1]["train/loss"] is None
