@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.statistics import estimate
-from analysis.wording import label, sentence
+from analysis.wording import label
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
 """Okabe and Ito's colours, told apart by most colour-blind people, and three more."""
@@ -21,7 +21,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 GREY, PALE_GREY = "#999999", "#E6E6E6"
 
 
-def learning_curves(history: pd.DataFrame, name: str) -> Figure:
+def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
 
     A line per setting: the mean over seeds, with a band where there are several. `history` has columns setting,
@@ -30,7 +30,7 @@ def learning_curves(history: pd.DataFrame, name: str) -> Figure:
     settings = list(history.setting.unique())
     columns = min(3, len(settings))
     figure = Figure(figsize=(10, 6.6 + 0.22 * -(-len(settings) // columns)), layout="constrained")
-    figure.suptitle(sentence("curves_title", name=name), fontweight="bold")
+    figure.suptitle(title, fontweight="bold")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
     for row, split in zip(panels, ("val", "train"), strict=True):
         for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):

@@ -40,6 +40,7 @@ class _Part:
     anchor: str
     title: str
     description: str
+    data: list[str]
     notes: list[str]
     table: dict[str, Any] | None = None
     table_notes: list[str] = field(default_factory=list)
@@ -73,7 +74,7 @@ def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -
 
 
 def _part(frames: Frames, section: Section, out: Path) -> _Part:
-    part = _Part(_file_name(section.name), section.name, section.description, _notes(section))
+    part = _Part(_file_name(section.name), section.name, section.description, _data(frames, section), _notes(section))
     if section.runs.empty:
         part.notes.insert(0, sentence("nothing"))
         return part
@@ -83,15 +84,31 @@ def _part(frames: Frames, section: Section, out: Path) -> _Part:
     header, rows, tied = tables.cells(frame)
     part.table = {"header": header, "rows": list(zip(rows, tied, strict=True))}
     part.table_notes = _table_notes(frame)
-    part.curves = _draw(figures.learning_curves(section.history, section.name), f"{part.anchor}-curves", out)
+    title = sentence("curves_title", name=section.name, dataset=section.dataset)
+    part.curves = _draw(figures.learning_curves(section.history, title), f"{part.anchor}-curves", out, title)
     part.curves_caption = sentence("curves_caption" if frame.n.max() > 1 else "curves_caption_single")
     best = section.runs.sort_values("best/val_acc", ascending=False).drop_duplicates("setting")
     predictions = runs.predictions(frames, list(best.index))
     for run, row in best.iterrows():
-        title = sentence("confusion_title", setting=row["setting"], seed=row["seed"])
-        figure = figures.confusion_matrix(predictions[predictions.run == run], frames.classes(str(run)), title)
+        title = sentence("confusion_title", dataset=section.dataset, setting=row["setting"], seed=row["seed"])
+        figure = figures.confusion_matrix(predictions[predictions.run == run], frames.data(str(run))["classes"], title)
         part.confusions.append(_draw(figure, f"{part.anchor}-confusion-{_file_name(row['setting'])}", out, title))
     return part
+
+
+def _data(frames: Frames, section: Section) -> list[str]:
+    """Describe the data of a section's runs."""
+    described = {}
+    for run, dataset in section.runs.dataset.items():
+        data = frames.data(str(run))
+        channels, height, width = data["image_shape"]
+        described[
+            sentence(
+                "data", dataset=dataset.removeprefix("folder:"), **data["images"],
+                channels=channels, height=height, width=width, classes=len(data["classes"]),
+            )
+        ] = None  # fmt: skip
+    return list(described)
 
 
 def _notes(section: Section) -> list[str]:
@@ -124,7 +141,7 @@ def _table_notes(frame: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _draw(figure: Figure, name: str, out: Path, title: str = "") -> _Picture:
+def _draw(figure: Figure, name: str, out: Path, title: str) -> _Picture:
     """Write a figure as PNG and SVG and return it for the page."""
     written = {}
     for suffix in ("png", "svg"):
@@ -132,7 +149,6 @@ def _draw(figure: Figure, name: str, out: Path, title: str = "") -> _Picture:
         figure.savefig(buffer, format=suffix, dpi=160, metadata={"Date": None} if suffix == "svg" else None)
         _write(out / "figures" / f"{name}.{suffix}", buffer.getvalue())
         written[suffix] = buffer.getvalue()
-    title = title or figure.get_suptitle()
     return _Picture(name, title, "data:image/svg+xml;base64," + base64.b64encode(written["svg"]).decode())
 
 

@@ -51,9 +51,9 @@ class Frames:
         """Return a row per finished run and test image: target, predicted (class indices), probability."""
         return predictions(self, [run for run in self.runs.index if self.runs.state[run] == "finished"])
 
-    def classes(self, run: str) -> list[str]:
-        """Return the names of a run's classes."""
-        return self.directories[run].info()["data"]["classes"]
+    def data(self, run: str) -> dict[str, Any]:
+        """Return what run.json says of a run's data: classes, image_shape, images in each split."""
+        return self.directories[run].info()["data"]
 
     def features(self, run: str) -> dict[str, np.ndarray]:
         """Return the features of validation images of a run: `logits`, `penultimate`, `intermediate`, `targets`."""
@@ -78,6 +78,11 @@ class Section:
     history: pd.DataFrame
     missing: list[str]
     states: dict[str, int]
+
+    @property
+    def dataset(self) -> str:
+        """Name the data that its runs were trained on."""
+        return ", ".join(name.removeprefix("folder:") for name in self.runs.dataset.unique())
 
 
 def load(source: str | Path) -> Frames:

@@ -31,8 +31,10 @@ LABELS = {
 SENTENCES = {
     "report_title": "Image classifiers compared",
     "source": "{finished} finished runs of {runs} in {source}; made on {date}.",
-    "curves_title": "Learning curves: {name}",
-    "confusion_title": "Confusion on the test images: {setting} (seed {seed})",
+    "data": "{dataset}: {train:,} training, {val:,} validation and {test:,} test images, {height} high, {width} wide, "
+    "{channels} channels; {classes} classes.",
+    "curves_title": "Learning curves: {name} ({dataset})",
+    "confusion_title": "Test images of {dataset}: {setting} (seed {seed})",
     "curves_caption": "Mean over seeds; bands are 95 % intervals of the mean (Student t). Training values are those "
     "met while training, with dropout and augmentation, so they can lie below validation.",
     "curves_caption_single": "One seed per setting, so no band. Training values are those met while training, with "

@@ -48,7 +48,7 @@ def make_run(folder, val_acc, test_acc=0.6, state="finished", shared_by=1, versi
     info = {
         "config": config.model_dump(), "fingerprint": config.fingerprint, "group": config.group, "threads": 1,
         "results_version": version, "device_shared_by": shared_by, "host": "here", "device": "cpu",
-        "data": {"classes": ["even", "odd"], "images": {"train": 100, "val": 20, "test": 10}},
+        "data": {"classes": ["even", "odd"], "image_shape": [1, 8, 8], "images": {"train": 100, "val": 20, "test": 10}},
         "versions": {"torch": "2"},
     }  # fmt: skip
     if state == "finished":
@@ -221,7 +221,7 @@ def assert_labelled(figure: Figure) -> None:
 
 def test_learning_curves_show_the_mean_and_its_interval(folder):
     one = section(folder)
-    figure = figures.learning_curves(one.history, "digits")
+    figure = figures.learning_curves(one.history, "Curves")
     assert_labelled(figure)
     validation = figure.axes[1]
     lines = {line.get_label(): line.get_ydata() for line in validation.get_lines()}
