@@ -31,8 +31,8 @@ LABELS = {
 SENTENCES = {
     "report_title": "Image classifiers compared",
     "source": "{finished} finished runs of {runs} in {source}; made on {date}.",
-    "data": "{dataset}: {train:,} training, {val:,} validation and {test:,} test images, {height} high, {width} wide, "
-    "{channels} channels; {classes} classes.",
+    "data": "{dataset}: {train:,} training, {val:,} validation and {test:,} test images of {height}×{width} pixels; "
+    "channels: {channels}, classes: {classes}.",
     "curves_title": "Learning curves: {name} ({dataset})",
     "confusion_title": "Test images of {dataset}: {setting} (seed {seed})",
     "curves_caption": "Mean over seeds; bands are 95 % intervals of the mean (Student t). Training values are those "
