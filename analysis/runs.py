@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.config import HISTORY_METRICS, RESULTS_VERSION, SUMMARY_METRICS, Config, is_identity
+from study.config import RESULTS_VERSION, Config, is_identity
 from study.errors import UserError
+from study.names import HISTORY_METRICS, SUMMARY_METRICS
 from study.search import Sweep, label
-from study.tracker import CorruptRun, RunDirectory
+from study.tracker import EARLY, CorruptRun, RunDirectory
 
 IDENTITY = [name for name in Config.model_fields if is_identity(name)]
 INFO = [
@@ -49,7 +50,7 @@ class Frames:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """Return a row per finished run and test image: target, predicted (class indices), probability."""
-        return predictions(self, [run for run in self.runs.index if self.runs.state[run] == "finished"])
+        return predictions(self, list(_with_result(self.runs).index))
 
     def data(self, run: str) -> dict[str, Any]:
         """Return what run.json says of a run's data: classes, image_shape, images in each split."""
@@ -67,8 +68,8 @@ class Frames:
 class Section:
     """The runs that answer one question.
 
-    `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only finished runs of
-    the present results version are in it. `missing` names points without a result, `states` counts the others.
+    `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only runs of the present
+    results version with a result are in it. `missing` names points without one, `states` counts runs by state.
     """
 
     name: str
@@ -112,7 +113,7 @@ def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, An
     if state == "missing":
         raise CorruptRun("it has no run.json")
     summary, history = directory.summary(), directory.history()
-    if state == "finished":
+    if has_result(state, info.get("stopped_by")):
         for name, there in (("summary.json", summary), ("history.jsonl", history)):
             if not there:
                 raise CorruptRun(f"it has no {name}")
@@ -125,6 +126,15 @@ def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, An
     told = {**info, "state": state, "test_images": info.get("data", {}).get("images", {}).get("test")}
     values += [told.get(name) for name in INFO]
     return config, values + [summary.get(name, np.nan) for name in SUMMARY_METRICS], history
+
+
+def has_result(state: str, stopped_by: str | None) -> bool:
+    """Tell whether a run came to the end that its config asks for: the last epoch, or its own early stopping."""
+    return state == "finished" or (state == "stopped" and stopped_by == EARLY)
+
+
+def _with_result(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[[has_result(state, by) for state, by in zip(runs.state, runs.stopped_by, strict=True)]]
 
 
 def _reason(error: Exception) -> str:
@@ -164,7 +174,7 @@ def of_sweep(frames: Frames, sweep: Sweep) -> Section:
     }
     order = {fingerprint: place for place, fingerprint in enumerate(points)}
     chosen = chosen.assign(**values, setting=labels).sort_values("fingerprint", key=lambda column: column.map(order))
-    finished = chosen[chosen.state == "finished"]
+    finished = _with_result(chosen)
     missing = [
         f"{sweep.setting(point.values)}, seed {point.config.seed}"
         for fingerprint, point in points.items()
@@ -191,7 +201,7 @@ def _present(runs: pd.DataFrame) -> pd.Series:
 def _section(
     frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, missing: list[str]
 ) -> Section:
-    finished = chosen[chosen.state == "finished"]
+    finished = _with_result(chosen)
     history = finished[["setting", "seed"]].reset_index().merge(frames.history, on="run")
-    states: Mapping[str, int] = Counter(chosen.state)
+    states: Mapping[str, int] = Counter(chosen.state.drop(finished.index)) + Counter({"finished": len(finished)})
     return Section(name, description, varied, finished, history, missing, dict(states))

@@ -1,42 +1,149 @@
 """Augmentation of a whole batch at once: a different draw for every image.
 
-augment(images, ["flip", "crop"], generator)
+    augment(images, {"flip": None, "rotate": 15.0}, generator)
+
+What moves pixels is drawn as one map of the plane for each image. Flips and crops alone are exact: pixels are moved,
+not blended. With a rotation or a perspective the whole map is applied at once, so that an image is blended only once.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+Strengths = Mapping[str, float | None]
 
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+
+def augment(images: Tensor, strengths: Strengths, generator: torch.Generator) -> Tensor:
+    """Apply the named augmentations, each with its strength, to images (n, channels, height, width) from 0 to 255.
+
+    Flip, crop and cutout keep the type; the others return float32. The result depends on `strengths` and the
+    generator's state only.
+    """
+    if "rotate" in strengths or "perspective" in strengths:
+        images = _warp(images, strengths, generator)
+    else:
+        for name, move in (("flip", _flip), ("crop", _crop)):
+            if name in strengths:
+                images = move(images, strengths[name], generator)
+    for name, change in COLOURING.items():
+        if name in strengths:
+            images = change(images, strengths[name], generator)
+    return images
+
+
+def _flip(images: Tensor, _: None, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2."""
-    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
-    return torch.where(mirrored, images.flip(-1), images)
+    return torch.where(_flipped(images, generator).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
-def crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to an eighth of its side in both directions; what comes in is black."""
+def _crop(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to a share of its side in both directions; what comes in is black."""
     n, channels, height, width = images.shape
-    pad_y, pad_x = max(1, height // 8), max(1, width // 8)
-    padded = torch.nn.functional.pad(images, (pad_x, pad_x, pad_y, pad_y))
     device = images.device
-    top = torch.randint(2 * pad_y + 1, (n, 1, 1, 1), generator=generator, device=device)
-    left = torch.randint(2 * pad_x + 1, (n, 1, 1, 1), generator=generator, device=device)
-    rows = top + torch.arange(height, device=device).view(1, 1, -1, 1)
-    columns = left + torch.arange(width, device=device).view(1, 1, 1, -1)
+    top, left = _shifts(images, share, generator)
+    pad_y, pad_x = _largest_shift(height, share), _largest_shift(width, share)
+    padded = torch.nn.functional.pad(images, (pad_x, pad_x, pad_y, pad_y))
+    rows = (top + pad_y).view(-1, 1, 1, 1) + torch.arange(height, device=device).view(1, 1, -1, 1)
+    columns = (left + pad_x).view(-1, 1, 1, 1) + torch.arange(width, device=device).view(1, 1, 1, -1)
     image = torch.arange(n, device=device).view(-1, 1, 1, 1)
     channel = torch.arange(channels, device=device).view(1, -1, 1, 1)
     return padded[image, channel, rows, columns]
 
 
-AUGMENTATIONS = {"flip": flip, "crop": crop}
-"""In the order in which they are applied."""
+def _warp(images: Tensor, strengths: Strengths, generator: torch.Generator) -> Tensor:
+    """Flip, crop, rotate and tilt each image in one bilinear sampling; what comes in is black."""
+    n, _, height, width = images.shape
+    # the map takes a point (x, y, 1) of the result, from -1 to 1, to where its pixel comes from
+    maps = torch.eye(3, device=images.device).repeat(n, 1, 1)
+    if "flip" in strengths:
+        maps[:, 0, 0] -= 2.0 * _flipped(images, generator)
+    if "crop" in strengths:
+        top, left = _shifts(images, strengths["crop"], generator)
+        maps[:, 0, 2] += maps[:, 0, 0] * left * 2 / width
+        maps[:, 1, 2] += top * 2 / height
+    if "rotate" in strengths:
+        angle = _uniform(images, generator) * (strengths["rotate"] * torch.pi / 180)
+        turn = torch.zeros_like(maps)
+        turn[:, 0, 0] = turn[:, 1, 1] = angle.cos()
+        turn[:, 0, 1] = angle.sin() * (height / width)
+        turn[:, 1, 0] = -angle.sin() * (width / height)
+        turn[:, 2, 2] = 1
+        maps = maps @ turn
+    if "perspective" in strengths:
+        tilt = torch.eye(3, device=images.device).repeat(n, 1, 1)
+        tilt[:, 2, 0] = _uniform(images, generator) * (strengths["perspective"] / 2)
+        tilt[:, 2, 1] = _uniform(images, generator) * (strengths["perspective"] / 2)
+        maps = maps @ tilt
+    ys = (torch.arange(height, device=images.device) + 0.5) * 2 / height - 1
+    xs = (torch.arange(width, device=images.device) + 0.5) * 2 / width - 1
+    points = torch.stack(
+        [xs.expand(height, -1), ys.view(-1, 1).expand(-1, width), torch.ones_like(xs).expand(height, -1)]
+    )
+    x, y, w = (maps @ points.reshape(3, -1)).view(n, 3, height, width).unbind(1)
+    grid = torch.stack([x / w, y / w], dim=-1)
+    return torch.nn.functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
 
 
-def augment(images: Tensor, names: Collection[str], generator: torch.Generator) -> Tensor:
-    """Apply the named augmentations to images (n, channels, height, width) of any type; shape and type are kept."""
-    for name, function in AUGMENTATIONS.items():
-        if name in names:
-            images = function(images, generator)
-    return images
+def _color(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Change saturation, contrast and brightness of each image, each by a factor from 1-strength to 1+strength."""
+    images = images.float()
+    saturation, contrast, brightness = (
+        (1 + strength * _uniform(images, generator)).view(-1, 1, 1, 1) for _ in range(3)
+    )
+    if images.shape[1] == 3:
+        grey = images.mean(1, keepdim=True)
+        images = grey + saturation * (images - grey)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (brightness * (mean + contrast * (images - mean))).clamp(0, 255)
+
+
+def _noise(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    """Add to every value normal noise whose standard deviation is a share of the whole scale."""
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    return (images.float() + 255 * deviation * noise).clamp(0, 255)
+
+
+def _cutout(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Fill a square of each image, whose side is a share of the image's, with the image's mean colour."""
+    n, _, height, width = images.shape
+    device = images.device
+    half_y, half_x = max(0.5, height * share / 2), max(0.5, width * share / 2)
+    centre_y = torch.randint(height, (n, 1, 1, 1), generator=generator, device=device)
+    centre_x = torch.randint(width, (n, 1, 1, 1), generator=generator, device=device)
+    rows = (torch.arange(height, device=device).view(1, 1, -1, 1) - centre_y).abs() < half_y
+    columns = (torch.arange(width, device=device).view(1, 1, 1, -1) - centre_x).abs() < half_x
+    mean = images.float().mean((2, 3), keepdim=True).to(images.dtype)
+    return torch.where(rows & columns, mean, images)
+
+
+COLOURING: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
+    "color": _color,
+    "noise": _noise,
+    "cutout": _cutout,
+}
+"""What changes values and moves no pixel, in the order in which it is applied."""
+
+NAMES = ("flip", "crop", "rotate", "perspective", *COLOURING)
+
+
+def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(len(images), generator=generator, device=images.device) < 0.5
+
+
+def _largest_shift(side: int, share: float) -> int:
+    return max(1, round(side * share))
+
+
+def _shifts(images: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw whole numbers of pixels, down and to the right."""
+    largest = [_largest_shift(side, share) for side in images.shape[2:]]
+    top, left = (
+        torch.randint(-most, most + 1, (len(images),), generator=generator, device=images.device) for most in largest
+    )
+    return top, left
+
+
+def _uniform(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a number from -1 to 1 for each image."""
+    return torch.rand(len(images), generator=generator, device=images.device) * 2 - 1

@@ -3,29 +3,28 @@
 python -c "from study import config, data; print(data.load(config.Config(dataset='digits'), 'cpu'))"
 """
 
-import time
-import urllib.error
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
-import filelock
 import numpy as np
 import torch
 from torch import Tensor
 
-from study import folder
+from study import folder, sources
 from study.config import Config
-from study.errors import UserError
+from study.errors import UserError, nearest
+from study.sources import Say
 
-Say = Callable[[str], None]
+HOLD_OUT_10_000 = ("cifar10", "cifar100", "mnist", "fashion-mnist")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, channels, height, width) uint8 and their labels (n,) int64."""
+    """Images (n, channels, height, width) uint8 and their labels (n,) int64.
+
+    The labels are on the device that trains; the images too, unless they do not fit there.
+    """
 
     images: Tensor
     labels: Tensor
@@ -34,17 +33,25 @@ class Split:
         return len(self.labels)
 
     def __getitem__(self, index: slice | Tensor) -> "Split":
-        return Split(self.images[index], self.labels[index])
+        if isinstance(index, slice):
+            return Split(self.images[index], self.labels[index])
+        return Split(self.images[index.to(self.images.device)], self.labels[index.to(self.labels.device)])
 
-    def to(self, device: torch.device | str) -> "Split":
-        """Move to a device, channels last in memory, as its convolutions like them."""
-        return Split(self.images.to(device, memory_format=torch.channels_last), self.labels.to(device))
+    def to(self, device: torch.device | str, images_too: bool = True) -> "Split":
+        """Move to a device; images are channels last in memory, as convolutions like them."""
+        images = self.images.to(device if images_too else "cpu", memory_format=torch.channels_last)
+        if not images_too and torch.device(device).type == "cuda":
+            images = images.pin_memory()
+        return Split(images, self.labels.to(device))
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator["Split"]:
-        """Yield batches, in the given order of indices or in the split's own."""
+        """Yield batches on the labels' device, in the given order of indices or in the split's own."""
+        if order is not None:
+            order = order.to(self.images.device)
         for start in range(0, len(self) if order is None else len(order), size):
             index = slice(start, start + size)
-            yield self[index if order is None else order[index]]
+            batch = self[index if order is None else order[index]]
+            yield Split(batch.images.to(self.labels.device, non_blocking=True), batch.labels)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int | None = None
+    unreadable: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -88,6 +96,7 @@ class Data:
             "image_shape": list(self.image_shape),
             "mean": list(self.mean),
             "std": list(self.std),
+            "unreadable": list(self.unreadable),
             "images": {"train": len(self.train), "val": len(self.val), "test": len(self.test)},
         }
 
@@ -110,43 +119,89 @@ def load(config: Config, device: torch.device | str, say: Say = print) -> Data:
     Raises UserError where the data are missing, cannot be read, or cannot be split.
     """
     files = folder.of(config)
-    key = (config.dataset, config.data_dir, config.image_size, config.split_seed, files and files.stamp, str(device))
+    key = (
+        config.dataset, config.classes, config.data_dir, config.image_size, config.split_seed,
+        files and files.stamp, str(device),
+    )  # fmt: skip
     if key not in _loaded:
         _loaded.clear()
-        _loaded[key] = _load(config, device, say)
-    return _loaded[key]
+        _loaded[key] = _load(config, torch.device(device), say)
+    data = _loaded[key]
+    if config.train_images is None:
+        return data
+    if config.train_images > len(data.train):
+        raise UserError(f"train_images must be at most {len(data.train):,}, not {config.train_images:,}")
+    return replace(data, train=_part(data.train, config.train_images, config.seed, data.classes)[1])
 
 
 _loaded: dict[tuple, Data] = {}
 
 
-def _load(config: Config, device: torch.device | str, say: Say) -> Data:
-    splits, classes = _READERS[config.dataset.partition(":")[0]](config, say)
-    train = splits["train"]
+def _load(config: Config, device: torch.device, say: Say) -> Data:
+    source = sources.read(config, say)
+    classes = source.classes
+    splits = {name: Split(images, labels) for name, (images, labels) in source.splits.items()}
     if "test" not in splits:
-        train, splits["test"] = _hold_out(train, len(train) // 5, config.split_seed, classes)
+        splits["train"], splits["test"] = _part(splits["train"], len(splits["train"]) // 5, config.split_seed, classes)
     if "val" not in splits:
-        held_out = 10_000 if config.dataset == "cifar10" else len(train) // 5
-        train, splits["val"] = _hold_out(train, held_out, config.split_seed, classes)
-    mean, std = _pixel_statistics(train.images)
-    place = {key: split.to(device) for key, split in (splits | {"train": train}).items()}
-    return Data(config.dataset, classes, **place, mean=mean, std=std, image_size=config.image_size)
+        held_out = 10_000 if config.dataset in HOLD_OUT_10_000 else len(splits["train"]) // 5
+        splits["train"], splits["val"] = _part(splits["train"], held_out, config.split_seed, classes)
+    if config.classes:
+        splits, classes = _chosen(splits, classes, config)
+    mean, std = _pixel_statistics(splits["train"].images)
+    fits = _fits(sum(split.images.nbytes for split in splits.values()), device)
+    if not fits:
+        say(f"the images do not fit half the memory of {device}: they stay on the host")
+    placed = {name: split.to(device, images_too=fits) for name, split in splits.items()}
+    return Data(
+        config.dataset, classes, **placed, mean=mean, std=std, image_size=config.image_size,
+        unreadable=source.unreadable,
+    )  # fmt: skip
 
 
-def _hold_out(split: Split, count: int, seed: int, classes: tuple[str, ...]) -> tuple[Split, Split]:
+def _fits(size: int, device: torch.device) -> bool:
+    """Tell whether so many bytes fit half of the device's memory."""
+    if device.type == "cuda":
+        return size <= torch.cuda.get_device_properties(device).total_memory / 2
+    if device.type == "mps":
+        return size <= torch.mps.recommended_max_memory() / 2
+    return True
+
+
+def _chosen(splits: dict[str, Split], classes: tuple[str, ...], config: Config) -> tuple[dict[str, Split], tuple]:
+    """Keep the classes that the config names."""
+    names = config.classes.split(",")
+    for name in names:
+        if name not in classes:
+            raise UserError(f"{config.dataset} has no class {name!r}; {nearest(name, classes)}")
+    if len(names) < 2:
+        raise UserError(f"classes must name 2 or more, not {config.classes}")
+    kept = tuple(name for name in classes if name in names)
+    new_label = torch.full((len(classes),), -1)
+    for label, name in enumerate(kept):
+        new_label[classes.index(name)] = label
+    result = {}
+    for key, split in splits.items():
+        index = torch.where(new_label[split.labels] >= 0)[0]
+        result[key] = Split(split.images[index], new_label[split.labels[index]])
+    return result, kept
+
+
+def _part(split: Split, count: int, seed: int, classes: tuple[str, ...]) -> tuple[Split, Split]:
     """Part a split in two, each class in proportion; the second has `count` images."""
     from sklearn.model_selection import train_test_split
 
-    fewest = torch.bincount(split.labels, minlength=len(classes))
-    if fewest.min() < 2 or count < len(classes):
+    labels = split.labels.cpu().numpy()
+    if count == len(split):
+        return split[:0], split
+    fewest = np.bincount(labels, minlength=len(classes))
+    if fewest.min() < 2 or count < len(classes) or len(split) - count < len(classes):
         name = classes[int(fewest.argmin())]
         raise UserError(
-            f"too few images to hold out a fifth of each class: {len(split)} in all, {int(fewest.min())} of {name}; "
-            "add images, or give the folder val and test folders"
+            f"{count} of {len(split)} images cannot be set apart with each of {len(classes)} classes on both sides "
+            f"(the fewest, {fewest.min()}, are of {name}); add images, or give the folder val and test folders"
         )
-    rest, held = train_test_split(
-        np.arange(len(split)), test_size=count, stratify=split.labels.numpy(), random_state=seed
-    )
+    rest, held = train_test_split(np.arange(len(split)), test_size=count, stratify=labels, random_state=seed % 2**32)
     return split[torch.from_numpy(rest)], split[torch.from_numpy(held)]
 
 
@@ -160,90 +215,3 @@ def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, .
         means.append(round(mean.item(), 4))
         deviations.append(round((share * (levels - mean) ** 2).sum().sqrt().item(), 4) or 1.0)
     return tuple(means), tuple(deviations)
-
-
-def _read_digits(config: Config, say: Say) -> tuple[dict[str, Split], tuple]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    return {"train": Split(images, torch.from_numpy(digits.target).long())}, tuple("0123456789")
-
-
-def _read_cifar10(config: Config, say: Say) -> tuple[dict[str, Split], tuple]:
-    from torchvision.datasets import CIFAR10
-
-    data_dir = Path(config.data_dir)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(data_dir / ".cifar10.lock"):
-            if not (data_dir / CIFAR10.base_folder).is_dir():
-                say(f"downloading CIFAR-10 (170 MB) into {data_dir}")
-            parts = {"train": CIFAR10(data_dir, train=True, download=True), "test": CIFAR10(data_dir, train=False)}
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"cifar10 is not in {data_dir / CIFAR10.base_folder} and could not be downloaded "
-            f"({type(error).__name__}); put {CIFAR10.filename} into {data_dir}, or name another --data-dir"
-        ) from None
-    splits = {
-        key: Split(torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets))
-        for key, part in parts.items()
-    }
-    return splits, tuple(parts["train"].classes)
-
-
-def _read_folder(config: Config, say: Say) -> tuple[dict[str, Split], tuple]:
-    """Read a folder's images from a cache of tensors, which is made at the first reading."""
-    files, image_size = folder.of(config), config.image_size
-    stem = f"{files.root.name}-{image_size or 'own'}"
-    cache = files.root.parent / ".cache" / f"{stem}-{files.stamp}.pt"
-    try:
-        cache.parent.mkdir(exist_ok=True)
-        with filelock.FileLock(cache.parent / f"{stem}.lock"):
-            if not cache.exists():
-                tensors = {split: _decode(files.root, listed, image_size, say) for split, listed in files.files.items()}
-                for outdated in cache.parent.glob(f"{stem}-*.pt"):
-                    outdated.unlink()
-                torch.save(tensors, cache.with_suffix(".tmp"))
-                cache.with_suffix(".tmp").replace(cache)
-    except PermissionError:
-        say(f"{cache.parent} cannot be written: the images of {files.root} are decoded anew at every start")
-        tensors = {split: _decode(files.root, listed, image_size, say) for split, listed in files.files.items()}
-    else:
-        tensors = torch.load(cache, weights_only=True)
-    labels = {split: torch.tensor([label for _, label in listed]) for split, listed in files.files.items()}
-    return {split: Split(images, labels[split]) for split, images in tensors.items()}, files.classes
-
-
-_READERS = {"digits": _read_digits, "cifar10": _read_cifar10, "folder": _read_folder}
-
-
-def _decode(root: Path, listed: list[tuple[str, int]], image_size: int | None, say: Say) -> Tensor:
-    """Decode image files to RGB uint8 tensors (n, 3, height, width)."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    def read(path: str) -> np.ndarray:
-        try:
-            with Image.open(root / path) as image:
-                image = ImageOps.exif_transpose(image).convert("RGB")
-                if image_size:
-                    image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
-                return np.asarray(image)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{root / path} cannot be read as an image: {error}") from None
-
-    images, last = [], time.monotonic()
-    say(f"decoding {len(listed):,} images below {root / listed[0][0].partition('/')[0]} (once)")
-    with ThreadPoolExecutor() as pool:
-        for (path, _), image in zip(listed, pool.map(read, (path for path, _ in listed)), strict=True):
-            if images and image.shape != images[0].shape:
-                (h0, w0), (h, w) = images[0].shape[:2], image.shape[:2]
-                raise UserError(
-                    f"the images of {root} differ in size ({w0}×{h0}, and {w}×{h} in {path}); "
-                    "say --image-size N to bring all to N×N"
-                )
-            images.append(image)
-            if time.monotonic() - last > 5:
-                last = time.monotonic()
-                say(f"decoded {len(images):,} of {len(listed):,}")
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -9,7 +9,9 @@ from study.errors import UserError
 
 
 def cores() -> int:
-    """Count the CPU cores that this process may use."""
+    """Count the CPU cores that this process may use; OMP_NUM_THREADS says so where it is set."""
+    if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

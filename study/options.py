@@ -28,9 +28,13 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
         groups.setdefault(group, result.add_argument_group(group) if group not in groups else None)
         default = "" if field.default in (None, "") else f" (default: {field.default})"
         groups[group].add_argument(
-            f"--{name.replace('_', '-')}", nargs="?", const=True, default=argparse.SUPPRESS,
-            metavar="" if field.annotation is bool else "VALUE", help=(field.description + default).replace("%", "%%"),
-        )  # fmt: skip
+            f"--{name.replace('_', '-')}",
+            nargs="?",
+            const=True,
+            default=argparse.SUPPRESS,
+            metavar="" if field.annotation in (bool, bool | None) else "VALUE",
+            help=(field.description + default).replace("%", "%%"),
+        )
     return result
 
 

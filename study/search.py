@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
-from study.config import HISTORY_METRICS, SUMMARY_METRICS, Config, pairs
+from study.config import Config
 from study.errors import UserError, nearest
+from study.names import HISTORY_METRICS, SUMMARY_METRICS
+from study.values import pairs
 
 SWEEP_KEYS = (
     "name", "description", "program", "command", "method", "metric", "parameters", "early_terminate",

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +36,11 @@ from study.errors import Busy, UserError
 
 DONE = ("finished", "diverged", "stopped")
 """States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
+
+EARLY = "early stopping"
+"""What a run notes as `stopped_by` when its own early stopping ended it: it is then as good as finished."""
+
+Say = Callable[[str], None]
 
 WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
 
@@ -140,7 +144,7 @@ class RunDirectory:
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one row to history.jsonl."""
         with (self.path / "history.jsonl").open("a") as file:
-            file.write(json.dumps(_finite(row)) + "\n")
+            file.write(json.dumps(finite(row)) + "\n")
 
     def keep_history(self, epochs: int) -> list[dict[str, Any]]:
         """Drop the rows after an epoch, and a line that was cut off; return the rows kept."""
@@ -156,7 +160,7 @@ class RunDirectory:
         temporary.replace(self.path / name)
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        text = json.dumps(_finite(values), indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(finite(values), indent=1, ensure_ascii=False) + "\n"
         self.write(name, lambda path: path.write_text(text))
 
     def _read_json(self, name: str, missing: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +178,7 @@ class RunDirectory:
 class Tracker:
     """Records one run, in its directory and in W&B; the directory's lock is held by whoever makes it."""
 
-    def __init__(self, directory: RunDirectory, config: Config, info: Mapping[str, Any]):
+    def __init__(self, directory: RunDirectory, config: Config, info: Mapping[str, Any], say: Say):
         self.directory = directory
         self.info = {
             "config": config.model_dump(),
@@ -188,7 +192,11 @@ class Tracker:
             **info,
         }
         directory.write_info(self.info)
-        self.wandb = _WandbRun(directory, config, self.info["wandb_id"]) if config.wandb != "disabled" else None
+        self.wandb = None
+        if config.wandb != "disabled":
+            from study.wandb_run import WandbRun
+
+            self.wandb = WandbRun(directory, config, self.info["wandb_id"], say)
 
     def note(self, **values: Any) -> None:
         """Add to run.json."""
@@ -209,14 +217,14 @@ class Tracker:
         if self.wandb:
             self.wandb.log(row)
 
-    def finish(self, state: str, summary: Mapping[str, Any], keep_weights: bool = True) -> None:
+    def finish(self, state: str, summary: Mapping[str, Any], keep_weights: bool = True, **notes: Any) -> None:
         """Record a result; run.json says so when all else is in place."""
         self.directory.write_summary(summary)
         if not keep_weights:
             (self.directory.path / "best.pt").unlink(missing_ok=True)
         if self.wandb:
             self.wandb.finish(0, {**summary, "state": state})
-        self.note(state=state, ended=_now())
+        self.note(state=state, ended=_now(), **notes)
         (self.directory.path / "last.pt").unlink(missing_ok=True)
 
     def fail(self, code: int, state: str | None = None, error: str | None = None) -> None:
@@ -226,51 +234,7 @@ class Tracker:
         self.note(ended=_now(), **({"state": state, "error": error} if state else {}))
 
 
-class _WandbRun:
-    """The same rows in W&B: online where there is a key, else offline, and never a prompt."""
-
-    def __init__(self, directory: RunDirectory, config: Config, run_id: str):
-        import wandb
-
-        mode = config.wandb
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False, verify=False) else "offline")
-        self._forget_offline_runs(directory)
-        swept = "WANDB_SWEEP_ID" in os.environ
-        self.run = wandb.init(
-            id=os.environ.get("WANDB_RUN_ID") or run_id,
-            entity=config.entity or None,
-            project=config.project,
-            name=None if swept else directory.path.name,
-            group=f"{config.model}-{config.group}",
-            tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()],
-            notes=config.notes or None,
-            job_type="train",
-            config={**config.model_dump(), "fingerprint": config.fingerprint},
-            dir=os.environ.get("WANDB_DIR") or directory.path.parent,
-            mode=mode,
-            resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(silent=True, finish_timeout=300, disable_code=True),
-        )
-        self.run.define_metric("epoch", hidden=True)
-        self.run.define_metric("*", step_metric="epoch")
-        self.logged = self.run.summary.get("epoch", 0) if mode == "online" else 0
-
-    def _forget_offline_runs(self, directory: RunDirectory) -> None:
-        """Delete the offline log of an earlier start of this run: its rows are sent again."""
-        for log in directory.path.parent.glob(f"wandb/offline-run-*-{directory.path.name}*"):
-            shutil.rmtree(log, ignore_errors=True)
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        if row["epoch"] > self.logged:
-            self.run.log(dict(row))
-
-    def finish(self, code: int, summary: Mapping[str, Any]) -> None:
-        self.run.summary.update(_finite(summary))
-        self.run.finish(exit_code=code)
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace NaN and infinity, which JSON lacks, by null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()

@@ -7,6 +7,7 @@ where it stood. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerpr
 """
 
 import json
+import os
 import signal
 import time
 import traceback
@@ -20,7 +21,7 @@ from study.config import Config
 from study.errors import Interrupted, UserError, exit_code, one_line, run_command
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
-from study.tracker import DONE, CorruptRun, RunDirectory, Tracker
+from study.tracker import DONE, EARLY, CorruptRun, RunDirectory, Tracker
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ def train(
     with directory.locked():
         before = {} if force else _read_before(directory, digest)
         if before.get("state") in DONE:
+            if "WANDB_RUN_ID" in os.environ and config.wandb != "disabled":
+                from study.wandb_run import replay
+
+                replay(directory, config, display.say)
             return Outcome(before["state"], directory.summary(), already=True)
-        resumes = not force and (directory.path / "last.pt").exists()
+        resumes = bool(before) and (directory.path / "last.pt").exists()
         if not resumes:
             directory.clear()
         again = (directory.path / "run.json").exists()
@@ -83,6 +88,7 @@ def train(
                 "wandb_id": before["wandb_id"] if resumes else fresh_id,
                 "threads": before["threads"] if resumes else config.threads or devices.cores(),
             },
+            display.say,
         )  # fmt: skip
         try:
             return _train(config, display, signals, tracker, resumes)
@@ -129,7 +135,7 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
         summary, arrays = trainer.evaluate()
         save("best.pt", trainer.best_weights)
         tracker.directory.write_evaluation(arrays)
-    tracker.finish(state, summary, config.keep_weights)
+    tracker.finish(state, summary, config.keep_weights, **({"stopped_by": EARLY} if state == "stopped" else {}))
     display.finish(state, summary)
     return Outcome(state, summary)
 
@@ -160,17 +166,45 @@ def main(argv: list[str]) -> int:
     options = parser("python -m study.train", __doc__)
     commands = options.add_argument_group("command")
     commands.add_argument("--config", metavar="FILE", help="begin with the config of a run.json; options override it")
+    commands.add_argument("--show-augment", metavar="FILE", help="draw an image under 64 draws of --augment, and end")
     commands.add_argument("--force", action="store_true", help="train again what has been trained")
     given = read_argv(options, argv)
-    file, force = given.pop("config", None), given.pop("force", False)
+    file, sheet, force = given.pop("config", None), given.pop("show_augment", None), given.pop("force", False)
     config = Config.parse((_read_config(file) if file else {}) | given)
     display = RunDisplay()
+    if sheet:
+        show_augment(config, Path(sheet), display)
+        return 0
     outcome = train(config, display, Signals(), force)
     if outcome.already:
         display.say(f"{RunDirectory.of(config).path} was trained before; --force trains it again")
         display.finish(outcome.state, outcome.summary)
     display.say(f"everything is in {RunDirectory.of(config).path}")
+    for log in Path(config.runs_dir).glob(f"wandb/offline-run-*-{config.run_name}*"):
+        display.say(f"to upload it to W&B: wandb sync {log}")
     return 0
+
+
+def show_augment(config: Config, path: Path, display: Display) -> None:
+    """Draw the first training image and 63 augmented copies of it, each its own draw, as the network gets them."""
+    import torch
+    from torchvision.utils import make_grid, save_image
+
+    from study import data as data_sets
+    from study.augment import augment
+
+    if not config.augment:
+        raise UserError("there is nothing to show without --augment, such as --augment=flip,crop")
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"{path} must end in .png or .jpg")
+    data = data_sets.load(config, "cpu", display.say)
+    image = data.resize(data.train.images[:1])
+    copies = augment(image.expand(63, -1, -1, -1), config.augmentations, torch.Generator().manual_seed(config.seed))
+    grid = make_grid(torch.cat([image.float(), copies.float()]) / 255, nrow=8, padding=2, pad_value=1.0)
+    enlarged = grid.repeat_interleave(scale := max(1, 96 // image.shape[-1]), 1).repeat_interleave(scale, 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(enlarged, path)
+    display.say(f"{path}: the image itself, then 63 draws")
 
 
 def _read_config(path: str) -> dict[str, Any]:

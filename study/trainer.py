@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from study import models, optim, step
 from study.augment import augment
@@ -42,6 +43,9 @@ class Progress:
     epoch_seconds: float = 0.0
     train_seconds: float = 0.0
     iterations: int = 0
+    improved_epoch: int = 0
+    improved_value: float = -math.inf
+    lr: float = 0.0
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -56,15 +60,26 @@ class Trainer:
         torch.manual_seed(_stream(config.seed, "weights"))
         self.model = models.create(config, data.image_shape, len(data.classes))
         self.model.to(device, memory_format=torch.channels_last)
-        self.optimizer = optim.create(config, self.model.parameters())
-        self.step = step.create(self.model, self.optimizer)
-        self.augmentations = config.augment.split(",") if config.augment else []
         self.augment_generator = torch.Generator(device)
         leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
         self.images = len(data.train) - leftover
         self.batches = math.ceil(self.images / config.batch_size)
+        self.optimizer = optim.create(config, self.model)
+        self.scheduler = optim.schedule(config, self.optimizer, self.batches)
+        self.average = None
+        if config.ema_decay is not None:
+            average = get_ema_multi_avg_fn(config.ema_decay)
+            self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        self.step = step.create(
+            self.model, self.optimizer, self.scheduler, self.average, config.label_smoothing, config.clip_norm
+        )
         self.progress = Progress(sums=torch.zeros(2, device=device))
         self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """Return the network that is validated, kept and tested: the moving average where there is one."""
+        return self.model if self.average is None else self.average.module
 
     def fit(
         self,
@@ -73,13 +88,16 @@ class Trainer:
         checkpoint: Callable[["Trainer"], None] = lambda trainer: None,
         must_stop: Callable[[], bool] = lambda: False,
     ) -> str:
-        """Train to the last epoch and return `finished`, `diverged`, or, when `must_stop` says so, `interrupted`.
+        """Train to the last epoch and return `finished`, or before it `diverged`, `stopped` (by early stopping) or,
+        when `must_stop` says so, `interrupted`.
 
         `on_epoch` gets the row of every epoch, `on_batch` the batches done and their number in the epoch;
         `checkpoint` is called about every 30 seconds, more rarely where that takes long, and before an interruption.
         """
         due = time.monotonic() + CHECKPOINT_SECONDS
         while self.progress.epoch < self.config.epochs:
+            if self._is_to_stop():
+                return "stopped"
             for batch in self._train_epoch():
                 on_batch(batch, self.batches)
                 if must_stop():
@@ -95,6 +113,11 @@ class Trainer:
                 return "diverged"
         return "finished"
 
+    def _is_to_stop(self) -> bool:
+        """Tell whether early stopping has waited long enough for a better epoch."""
+        patience, at = self.config.early_stopping, self.progress
+        return patience is not None and at.epoch - at.improved_epoch >= patience
+
     def _train_epoch(self):
         """Train the rest of an epoch, yielding after each batch the number of batches done."""
         at, config, data = self.progress, self.config, self.data
@@ -104,9 +127,10 @@ class Trainer:
             self.augment_generator.manual_seed(_stream(config.seed, at.epoch, "augment"))
         self.model.train()
         started, before = time.perf_counter(), at.epoch_seconds
-        remaining = order[at.batch * config.batch_size : self.images].to(self.device)
+        remaining = order[at.batch * config.batch_size : self.images]
         for batch in data.train.batches(config.batch_size, remaining):
-            images = augment(data.resize(batch.images), self.augmentations, self.augment_generator)
+            at.lr = self.optimizer.param_groups[0]["lr"]
+            images = augment(data.resize(batch.images), config.augmentations, self.augment_generator)
             loss, correct = self.step(data.normalise(images), batch.labels)
             at.sums += torch.stack([loss * len(batch), correct])
             at.batch += 1
@@ -129,7 +153,7 @@ class Trainer:
             "train/acc": train_correct / images,
             "val/loss": val_loss,
             "val/acc": val_acc,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": at.lr,
             "time/epoch": train_seconds + time.perf_counter() - validated,
             "time/images_per_second": images / train_seconds,
             "memory/peak_mb": _peak_megabytes(self.device),
@@ -140,14 +164,17 @@ class Trainer:
         at.rows["last"] = row
         if np.isfinite(val_loss) and val_acc > at.rows.get("best", {}).get("val/acc", -1):
             at.rows["best"] = row
-            self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self.best_weights = {name: value.clone() for name, value in self.evaluated.state_dict().items()}
+        watched = -val_loss if self.config.early_stopping_metric == "val/loss" else val_acc
+        if watched > at.improved_value:
+            at.improved_epoch, at.improved_value = at.epoch, watched
         return row
 
     @torch.inference_mode()
     def _logits(self, split: Split) -> Tensor:
         """Return the logits (n, classes) of every image of a split, on the device."""
-        self.model.eval()
-        return torch.cat([self.model(self._prepared(batch)) for batch in split.batches(EVALUATION_BATCH)])
+        model = self.evaluated.eval()
+        return torch.cat([model(self._prepared(batch)) for batch in split.batches(EVALUATION_BATCH)])
 
     def _prepared(self, batch: Split) -> Tensor:
         return self.data.normalise(self.data.resize(batch.images))
@@ -167,7 +194,7 @@ class Trainer:
         summary = models.count(self.model, data.image_shape)
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
         summary |= self._checkpoint_summary("last", sample)
-        self.model.load_state_dict(self.best_weights)
+        self.evaluated.load_state_dict(self.best_weights)
         summary |= self._checkpoint_summary("best", sample)
         logits = self._logits(data.test)
         summary["test/loss"], summary["test/acc"] = _score(logits, data.test.labels)
@@ -193,15 +220,15 @@ class Trainer:
         mistakes = surest[: min(MISTAKE_IMAGES, int((predicted != data.test.labels).sum()))]
         chosen = _stratified(data.val.labels.cpu(), FEATURE_IMAGES)
         parts = [
-            models.activations(self.model, self._prepared(batch))
-            for batch in data.val[chosen.to(self.device)].batches(EVALUATION_BATCH)
+            models.activations(self.evaluated, self._prepared(batch))
+            for batch in data.val[chosen].batches(EVALUATION_BATCH)
         ]
         features = {name: torch.cat([part[name] for part in parts]).half() for name in parts[0]}
         tensors = {
             "test_targets": data.test.labels,
             "test_probabilities": probabilities.half(),
             "mistake_index": mistakes,
-            "mistake_images": data.test.images[mistakes].contiguous(),
+            "mistake_images": data.test[mistakes].images.contiguous(),
             "mistake_targets": data.test.labels[mistakes],
             "mistake_predictions": predicted[mistakes],
             "mistake_confidences": confidence[mistakes],
@@ -216,7 +243,9 @@ class Trainer:
             "progress": vars(self.progress),
             "model": self.model.state_dict(),
             "best": self.best_weights,
+            "average": self.average and self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
             "augment_generator": self.augment_generator.get_state(),
             "cpu_generator": torch.get_rng_state(),
             "cuda_generator": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
@@ -227,6 +256,9 @@ class Trainer:
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.best_weights = state["best"]
         self.progress = Progress(**state["progress"])
         self.augment_generator.set_state(state["augment_generator"].cpu())

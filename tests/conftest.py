@@ -11,18 +11,19 @@ from hypothesis import settings
 settings.register_profile("study", deadline=None, print_blob=True)
 settings.load_profile("study")
 
+os.environ["OMP_NUM_THREADS"] = "1"  # two processes test at once
+
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch, tmp_path):
-    """Give every test a home without a W&B key, and two threads' work to one."""
+    """Give every test a home without a W&B key."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study import augment, models, optim
-from study.config import AUGMENTATIONS, NETWORKS, OPTIMIZERS, Config, is_identity
+from study.config import Config, is_identity
 from study.errors import UserError
+from study.names import AUGMENTATIONS, NETWORKS, OPTIMIZERS, SCHEDULES
 from study.options import parser, read_argv
 
 FROZEN = {
@@ -49,8 +50,9 @@ def test_the_same_config_from_text_and_from_values():
     assert Config.parse(text) == Config.parse(values)
 
 
+OPTIMIZER_NAMES = ["sgd", "adam", "adamw", "timm:lion"]
 CONFIGS = st.fixed_dictionaries(
-    {"model": st.sampled_from(sorted(NETWORKS)), "optimizer": st.sampled_from(sorted(OPTIMIZERS))},
+    {"model": st.sampled_from(sorted(NETWORKS)), "optimizer": st.sampled_from(OPTIMIZER_NAMES)},
     optional={
         "dropout": st.floats(0, 0.99),
         "epochs": st.integers(1, 500),
@@ -58,8 +60,12 @@ CONFIGS = st.fixed_dictionaries(
         "weight_decay": st.floats(0, 1),
         "seed": st.integers(0, 2**31),
         "image_size": st.integers(1, 1024),
-        "augment": st.lists(st.sampled_from(AUGMENTATIONS)).map(",".join),
+        "augment": st.lists(st.sampled_from(sorted(AUGMENTATIONS))).map(",".join),
         "dataset": st.sampled_from(["digits", "cifar10", "folder:x"]),
+        "schedule": st.sampled_from(sorted(SCHEDULES)),
+        "early_stopping": st.none() | st.integers(1, 9),
+        "clip_norm": st.none() | st.floats(0.1, 10),
+        "classes": st.sampled_from(["", "cat,dog"]),
     },
 )
 
@@ -98,6 +104,18 @@ def test_identity(values, note, text):
         (["--hidden=a"], "hidden must be whole numbers from 1 separated by commas, such as 32,64, not 'a'"),
         (["two-block"], "unexpected word 'two-block'; options are written --name=value"),
         (["--device=tpu"], "device must be auto, cpu, mps, cuda or cuda:N, not 'tpu'"),
+        (["--rotate-degrees=5"], "augment none has no rotate_degrees; it has no options of its own"),
+        (["--augment=flip,crop", "--cutout-share=.5"], "augment flip,crop has no cutout_share; it has crop_share"),
+        (
+            ["--schedule=onecycle", "--warmup-epochs=1"],
+            "schedule onecycle has no warmup_epochs; it has no options of its own",
+        ),
+        (["--nesterov", "--momentum=0"], "nesterov needs a momentum greater than 0"),
+        (
+            ["--early-stopping=2", "--early-stopping-metric=loss"],
+            "early_stopping_metric must be 'val/loss' or 'val/acc', not 'loss'",
+        ),
+        (["--dataset=pets"], "pets are photographs of many sizes; say --image-size, such as 224"),
         (["--setting=fast"], "setting must hold key=value pairs, such as 'model=mlp epochs=50', not 'fast'"),
     ],
 )
@@ -115,8 +133,8 @@ def test_setting_overrides_what_stands_beside_it():
 
 def test_names_are_those_of_the_registries():
     assert models.names() == tuple(NETWORKS)
-    assert tuple(augment.AUGMENTATIONS) == AUGMENTATIONS
-    assert tuple(optim.OPTIMIZERS) == tuple(OPTIMIZERS)
+    assert list(augment.NAMES) == list(AUGMENTATIONS)
+    assert {*optim.OPTIMIZERS, "timm:"} == set(OPTIMIZERS)
 
 
 def test_every_option_is_explained():

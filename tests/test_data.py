@@ -1,4 +1,10 @@
-"""Data sets as tensors, batches, and augmentation."""
+"""Data sets as tensors, splits and batches."""
+
+import os
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from study import data
-from study.augment import augment
+from study import data, sources
 from study.config import Config
 from study.errors import UserError
 
@@ -110,9 +115,128 @@ def test_what_is_wrong_with_a_folder_is_said(photo_folder, tmp_path):
         load(**values)
     (photo_folder / "test" / "one").rmdir()
     (photo_folder / "test").rmdir()
-    (photo_folder / "train" / "one" / "broken.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"broken.png cannot be read as an image"):
-        load(**values)
+
+
+def test_a_few_unreadable_files_are_skipped_and_named_once(photo_folder):
+    for index in range(100):
+        Image.new("RGB", (16, 16), (index, 0, 0)).save(photo_folder / "train" / "one" / f"more{index}.png")
+    broken = photo_folder / "train" / "two" / "broken.png"
+    broken.write_bytes(b"no image")
+    told = []
+    config = Config(dataset="folder:photos", data_dir=str(photo_folder.parent))
+    photos = data.load(config, "cpu", told.append)
+    assert len(photos.train) + len(photos.val) + len(photos.test) == 140
+    assert [line for line in told if "skipped" in line and str(broken) in line]
+    assert len(photos.describe()["unreadable"]) == 1
+    data._loaded.clear()
+    told.clear()
+    assert len(data.load(config, "cpu", told.append).unreadable) == 1
+    assert not told
+
+    broken.with_name("broken2.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"2 of 142 files .* cannot be read as images, more than 1%: .*broken"):
+        load(dataset="folder:photos", data_dir=str(photo_folder.parent))
+
+
+def test_a_broken_cache_is_made_anew(photo_folder):
+    values = {"dataset": "folder:photos", "data_dir": str(photo_folder.parent)}
+    before = digest(load(**values).train)
+    next((photo_folder.parent / ".cache").glob("*.pt")).write_bytes(b"PK broken")
+    data._loaded.clear()
+    assert digest(load(**values).train) == before
+
+
+def test_sixteen_bits_transparency_and_orientation(photo_folder):
+    grey = np.linspace(0, 65535, 256).reshape(16, 16).astype(np.uint16)
+    Image.fromarray(grey).save(photo_folder / "train" / "one" / "00.png")
+    found = sources.read_image(photo_folder / "train" / "one" / "00.png", None)
+    assert np.abs(found[:, :, 0].astype(int) - grey / 257).max() <= 1
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(photo_folder / "clear.png")
+    assert (sources.read_image(photo_folder / "clear.png", None) == 255).all(), "clear is shown on white"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rows are columns
+    Image.new("RGB", (20, 10)).save(photo_folder / "turned.jpg", exif=exif)
+    assert sources.read_image(photo_folder / "turned.jpg", None).shape == (20, 10, 3)
+
+
+def test_classes_are_chosen_and_numbered_anew():
+    whole, some = load(dataset="digits"), load(dataset="digits", classes="7,3")
+    assert some.classes == ("3", "7")
+    for part, all_of in ((some.train, whole.train), (some.val, whole.val), (some.test, whole.test)):
+        wanted = [key[:-1] for key in digest(all_of) if key[-1] in (3, 7)]
+        assert [key[:-1] for key in digest(part)] == wanted, "each split keeps its images"
+        assert (
+            torch.tensor([3, 7])[part.labels] == all_of.labels[torch.isin(all_of.labels, torch.tensor([3, 7]))]
+        ).all()
+    with pytest.raises(UserError, match="digits has no class 'x'"):
+        load(dataset="digits", classes="3,x")
+    with pytest.raises(UserError, match="2 or more"):
+        load(dataset="digits", classes="3")
+
+
+def test_train_images_are_drawn_by_seed_in_proportion():
+    whole = set(digest(load(dataset="digits").train))
+    draws = [load(dataset="digits", train_images=100, seed=seed) for seed in (0, 0, 1)]
+    assert [len(one.train) for one in draws] == [100] * 3
+    assert digest(draws[0].train) == digest(draws[1].train) != digest(draws[2].train)
+    assert all(set(digest(one.train)) <= whole for one in draws)
+    assert torch.bincount(draws[0].train.labels).min() >= 9
+    assert digest(draws[0].val) == digest(draws[2].val)
+    with pytest.raises(UserError, match="at most 1,151, not 2,000"):
+        load(dataset="digits", train_images=2000)
+
+
+def test_images_on_the_host_give_the_same_batches(monkeypatch):
+    here = load(dataset="digits")
+    monkeypatch.setattr(data, "_fits", lambda size, device: False)
+    data._loaded.clear()
+    told = []
+    there = data.load(Config(dataset="digits"), "cpu", told.append)
+    data._loaded.clear()
+    assert "stay on the host" in told[0]
+    order = torch.randperm(len(here.train))
+    for a, b in zip(here.train.batches(100, order), there.train.batches(100, order), strict=True):
+        assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+
+
+MNIST = Path(os.environ.get("STUDY_DATA", "data"))
+
+
+@pytest.mark.skipif(not (MNIST / "MNIST/raw").is_dir(), reason="MNIST is not in ./data or $STUDY_DATA")
+def test_mnist_is_read_through_torchvision():
+    mnist = load(dataset="mnist", data_dir=str(MNIST))
+    assert [len(mnist.train), len(mnist.val), len(mnist.test)] == [50_000, 10_000, 10_000]
+    assert mnist.classes == tuple("0123456789")
+    assert mnist.image_shape == (1, 28, 28)
+
+
+def test_pets_are_cats_and_dogs(tmp_path, digit_images):
+    """Lay out a few images as Oxford-IIIT Pet is laid out."""
+    base = tmp_path / "data" / "oxford-iiit-pet"
+    (base / "images").mkdir(parents=True)
+    (base / "annotations").mkdir()
+    for file in ("trainval.txt", "test.txt"):
+        lines = []
+        for index in range(20):
+            name = f"{file[:2]}_{index}"
+            Image.fromarray(digit_images[0][index]).resize((20 + index, 30)).save(base / "images" / f"{name}.jpg")
+            lines.append(f"{name} {index + 1} {index % 2 + 1} 1")
+        (base / "annotations" / file).write_text("\n".join(lines))
+    pets = load(dataset="pets", image_size=16, data_dir=str(tmp_path / "data"))
+    assert pets.classes == ("cat", "dog")
+    assert [len(pets.train), len(pets.val), len(pets.test)] == [16, 4, 20]
+    assert pets.image_shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "pets"])
+def test_a_download_that_fails_says_where_the_data_would_be_looked_for(tmp_path, name, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    with pytest.raises(UserError) as caught:
+        load(dataset=name, data_dir=str(tmp_path), image_size=32)
+    assert re.match(rf"{name}: {tmp_path}/\S+ is not there, and cannot be downloaded .*--data-dir", str(caught.value))
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.randoms())
@@ -124,36 +248,3 @@ def test_batches_hold_every_image_once(n, size, random):
     assert [label for batch in batches for label in batch.labels.tolist()] == order
     assert all((batch.images.flatten() == batch.labels).all() for batch in batches)
     assert {len(batch) for batch in batches[:-1]} <= {size}
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def test_crop_draws_every_offset_and_shifts_the_image():
-    image = torch.arange(1, 257, dtype=torch.float32).view(1, 1, 16, 16)
-    cropped = augment(image.expand(2000, -1, -1, -1), ["crop"], generator())
-    padded = torch.nn.functional.pad(image, (2, 2, 2, 2))[0]
-    shifts = {(y, x): padded[:, y : y + 16, x : x + 16] for y in range(5) for x in range(5)}
-    drawn = [next(key for key, shifted in shifts.items() if torch.equal(shifted, one)) for one in cropped]
-    counts = np.unique(drawn, axis=0, return_counts=True)[1]
-    assert len(counts) == 25
-    assert counts.min() > 2000 / 25 / 2
-
-
-def test_flip_mirrors_half_of_the_images():
-    images = torch.randint(256, (1000, 3, 4, 4), dtype=torch.uint8)
-    flipped = augment(images, ["flip"], generator())
-    mirrored = [torch.equal(after, before.flip(-1)) for before, after in zip(images, flipped, strict=True)]
-    same = [torch.equal(after, before) for before, after in zip(images, flipped, strict=True)]
-    assert all(a != b for a, b in zip(mirrored, same, strict=True))
-    assert 400 < sum(mirrored) < 600
-    assert flipped.dtype == images.dtype
-
-
-def test_augmentation_is_a_function_of_the_generator():
-    images = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8)
-    names = ["crop", "flip"]
-    assert torch.equal(augment(images, names, generator(1)), augment(images, names[::-1], generator(1)))
-    assert not torch.equal(augment(images, names, generator(1)), augment(images, names, generator(2)))
-    assert torch.equal(augment(images, [], generator(1)), images)

@@ -7,20 +7,21 @@ import pytest
 import torch
 
 from study import data, models
-from study.config import NETWORKS, Config
+from study.config import Config
 from study.errors import UserError
+from study.names import NETWORKS, SCHEDULES
 from study.trainer import Trainer
 
 CPU = torch.device("cpu")
 
 
 def digits(**values):
-    return data.load(Config(dataset="digits", **values), "cpu", say=lambda text: None)
+    return data.load(Config(**{"dataset": "digits", **values}), "cpu", say=lambda text: None)
 
 
 def trainer(images=None, **values) -> Trainer:
     config = Config(**{"dataset": "digits", "model": "cnn", "epochs": 3, **values})
-    return Trainer(config, images or digits(), CPU)
+    return Trainer(config, images or digits(train_images=config.train_images, seed=config.seed), CPU)
 
 
 def fit(one: Trainer, **kwargs) -> tuple[str, list[dict]]:
@@ -125,11 +126,26 @@ def test_a_seed_gives_the_same_bits():
     assert same(first) != same(other)
 
 
-@pytest.mark.parametrize("stop_at", [1, 7, 18, 23, 53])
-def test_going_on_from_any_batch_equals_an_undisturbed_run(tmp_path, stop_at):
-    values = {"dropout": 0.5, "augment": "crop,flip", "optimizer": "adam"}
+EVERYTHING = {
+    "dropout": 0.5, "augment": "flip,crop,rotate,perspective,color,noise,cutout", "ema_decay": 0.9, "clip_norm": 1.0,
+    "label_smoothing": 0.1, "early_stopping": 2, "decay_norm_bias": False, "weight_decay": 1e-3, "train_images": 500,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "options"),
+    [
+        (1, {"optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.5}),
+        (7, {"optimizer": "sgd", "nesterov": True, "schedule": "step", "step_epochs": 1, "warmup_epochs": 1}),
+        (8, {"optimizer": "adam", "schedule": "onecycle"}),
+        (13, {"optimizer": "timm:lamb", "early_stopping_metric": "val/acc"}),
+        (23, {"optimizer": "timm:lion", "schedule": "cosine"}),
+    ],
+)
+def test_going_on_from_any_batch_equals_an_undisturbed_run(tmp_path, stop_at, options):
+    values = EVERYTHING | options
     undisturbed = trainer(**values)
-    _, expected = fit(undisturbed)
+    ended, expected = fit(undisturbed)
 
     one, seen = trainer(**values), []
     state, rows = fit(
@@ -142,7 +158,7 @@ def test_going_on_from_any_batch_equals_an_undisturbed_run(tmp_path, stop_at):
     other = trainer(**values)
     other.load(tmp_path / "last.pt")
     state, more = fit(other)
-    assert state == "finished"
+    assert state == ended
     assert same(rows + more) == same(expected)
     ours, theirs = other.evaluate(), undisturbed.evaluate()
     assert {k: v for k, v in ours[0].items() if k != "train_seconds"} == {
@@ -155,3 +171,84 @@ def test_a_run_that_diverges_says_so():
     state, rows = fit(trainer(lr=1e6, model="mlp"))
     assert state == "diverged"
     assert not np.isfinite(rows[-1]["train/loss"])
+
+
+def learning_rates(**values) -> list[float]:
+    """Return the learning rate of every step of 4 epochs of 5 steps."""
+    few = dataclasses.replace(digits(), train=digits().train[:320])
+    one, found = trainer(few, epochs=4, model="mlp", **values), []
+    take = one.step
+
+    def step(images, labels):
+        found.append(one.optimizer.param_groups[0]["lr"])
+        return take(images, labels)
+
+    one.step = step
+    _, rows = fit(one)
+    assert [row["lr"] for row in rows] == found[4::5], "a row holds the rate of its epoch's last step"
+    return found
+
+
+def test_schedules():
+    assert learning_rates(lr=0.1) == [0.1] * 20
+    steps = learning_rates(lr=0.1, schedule="step", step_epochs=2, step_factor=0.5)
+    assert steps == pytest.approx([0.1] * 10 + [0.05] * 10)
+    cosine = learning_rates(lr=0.1, schedule="cosine")
+    assert cosine == pytest.approx([0.05 * (1 + np.cos(np.pi * step / 20)) for step in range(20)])
+    onecycle = learning_rates(lr=0.1, schedule="onecycle")
+    assert max(onecycle) == pytest.approx(0.1, rel=0.01) and onecycle.index(max(onecycle)) in (5, 6)
+    assert onecycle[0] == pytest.approx(0.004) and onecycle[-1] < 0.002
+
+
+@pytest.mark.parametrize("schedule", sorted(set(SCHEDULES) - {"onecycle"}))
+def test_warm_up_rises_to_the_learning_rate_and_goes_on(schedule):
+    rates = learning_rates(lr=0.1, schedule=schedule, warmup_epochs=1)
+    assert rates[:6] == pytest.approx([0.1 * (step + 1) / 6 for step in range(6)])
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+
+
+def test_early_stopping_waits_so_many_epochs():
+    one = trainer(model="mlp", epochs=500, lr=1.0, early_stopping=3, early_stopping_metric="val/acc")
+    state, rows = fit(one)
+    assert state == "stopped"
+    best = max(row["val/acc"] for row in rows)
+    first = next(row["epoch"] for row in rows if row["val/acc"] == best)
+    assert len(rows) == first + 3
+
+
+def test_the_moving_average_is_what_is_validated_and_kept():
+    one = trainer(model="mlp", ema_decay=0.99, epochs=2)
+    expected = {name: value.clone() for name, value in one.model.state_dict().items()}
+    take, first = one.step, True
+
+    def step(images, labels):
+        nonlocal first
+        result = take(images, labels)
+        for name, value in one.model.state_dict().items():
+            expected[name] = value.clone() if first else 0.99 * expected[name] + 0.01 * value
+        first = False
+        return result
+
+    one.step = step
+    fit(one)
+    kept = one.evaluated.state_dict()
+    assert all(torch.allclose(kept[name], expected[name], atol=1e-6) for name in expected)
+    assert not torch.allclose(kept["head.1.weight"], one.model.state_dict()["head.1.weight"], atol=1e-4)
+    assert one.best_weights.keys() == one.model.state_dict().keys()
+
+
+def test_weight_decay_spares_norms_and_biases_on_request():
+    groups = trainer(model="mlp", weight_decay=0.1, decay_norm_bias=False).optimizer.param_groups
+    assert [(group["weight_decay"], {p.ndim for p in group["params"]}) for group in groups] == [(0.1, {2}), (0.0, {1})]
+
+
+def test_a_gradient_is_clipped():
+    one = trainer(model="mlp", clip_norm=1e-9, momentum=0, lr=1.0)
+    before = [p.clone() for p in one.model.parameters()]
+    fit(one)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(before, one.model.parameters(), strict=True))
+
+
+def test_an_optimizer_that_timm_does_not_have_is_a_mistake():
+    with pytest.raises(UserError, match="timm has no optimizer 'lionn'; did you mean 'lion'"):
+        trainer(optimizer="timm:lionn")

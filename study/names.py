@@ -1,0 +1,72 @@
+"""The names that users type, each with the knobs that only it has and its own defaults for them; and the metrics.
+
+    python -c "from study.names import NETWORKS; print(*NETWORKS)"
+
+A key that ends in a colon stands for all names that begin so.
+"""
+
+from typing import Any
+
+Table = dict[str, dict[str, Any]]
+
+NETWORKS: Table = {
+    "single-block": {"filters": "32", "hidden": "100", "dropout": 0.0},
+    "two-block": {"filters": "32,64", "hidden": "100", "dropout": 0.0},
+    "cnn": {"filters": "32,64,128", "hidden": "100", "dropout": 0.0},
+    "mlp": {"hidden": "100", "dropout": 0.0},
+    "all-conv": {"filters": "32,64,128", "dropout": 0.0},
+}
+
+DATASETS = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "pets")
+"""Data sets known by name; any other is a `folder:NAME` of class folders."""
+
+OPTIMIZERS: Table = {
+    "sgd": {"lr": 0.01, "momentum": 0.9, "nesterov": False},
+    "adam": {"lr": 0.001},
+    "adamw": {"lr": 0.001},
+    "timm:": {"lr": 0.001},
+}
+
+SCHEDULES: Table = {
+    "none": {"warmup_epochs": 0.0},
+    "step": {"warmup_epochs": 0.0, "step_epochs": 5, "step_factor": 0.1},
+    "cosine": {"warmup_epochs": 0.0},
+    "onecycle": {},
+}
+
+AUGMENTATIONS: Table = {
+    "flip": {},
+    "crop": {"crop_share": 0.125},
+    "rotate": {"rotate_degrees": 15.0},
+    "perspective": {"perspective_tilt": 0.3},
+    "color": {"color_strength": 0.3},
+    "noise": {"noise_deviation": 0.05},
+    "cutout": {"cutout_share": 0.25},
+}
+
+EARLY_STOPPING: Table = {
+    "with early stopping": {"early_stopping_metric": "val/loss"},
+    "without early stopping": {},
+}
+
+HISTORY_METRICS = (
+    "train/loss", "train/acc", "val/loss", "val/acc", "lr",
+    "time/epoch", "time/images_per_second", "memory/peak_mb",
+)  # fmt: skip
+"""Logged once per epoch, beside `epoch`."""
+
+SUMMARY_METRICS = (
+    "best/epoch", "best/val_acc", "best/val_loss", "best/train_acc", "best/train_loss",
+    "test/acc", "test/loss",
+    "last/epoch", "last/val_acc", "last/val_loss", "last/train_acc", "last/train_loss",
+    "params", "param_bytes", "flops", "iterations", "train_seconds",
+)  # fmt: skip
+"""Written once, at the end of a run."""
+
+
+def own_knobs(table: Table, name: str) -> dict[str, Any] | None:
+    """Return the knobs of a name with their defaults, None where the table does not know it."""
+    if name in table:
+        return table[name]
+    prefix, colon, rest = name.partition(":")
+    return table.get(prefix + colon) if colon and rest else None

@@ -1,0 +1,113 @@
+"""How what people type becomes the value of a knob, and the sentence they get when it cannot.
+
+python -c "from study.values import pairs; print(pairs('model=mlp epochs=50'))"
+"""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from study.errors import nearest
+from study.names import Table, own_knobs
+
+
+def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
+    """Make a check that a text is one of `names`, or begins with one of the prefixes and goes on."""
+    names = [name for name in names if not name.endswith(":")]
+
+    def check(value: Any) -> Any:
+        begun = [prefix for prefix in prefixes if str(value).startswith(prefix) and value != prefix]
+        if value not in names and not begun:
+            known = [*names, *(f"{prefix}NAME" for prefix in prefixes)]
+            raise ValueError(f"unknown {kind} {value!r}; {nearest(value, known)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def list_of(kind: str, names: Iterable[str] | None = None) -> BeforeValidator:
+    """Make a check of a comma list of names; it is put into one order, each name once."""
+
+    def check(value: Any) -> str:
+        words = value.split(",") if isinstance(value, str) else value or ()
+        wanted = {str(word).strip() for word in words} - {"", "none", "None"}
+        for word in sorted(wanted - set(names) if names is not None else ()):
+            raise ValueError(f"unknown {kind} {word!r}; {nearest(word, names)}")
+        return ",".join(sorted(wanted))
+
+    return BeforeValidator(check)
+
+
+def _widths(value: Any) -> str | None:
+    if value is None:
+        return None
+    words = value if isinstance(value, list | tuple) else str(value).removesuffix(".0").split(",")
+    try:
+        widths = [int(word) for word in words]
+    except ValueError:
+        widths = [0]
+    if min(widths) < 1:
+        raise ValueError(f"must be whole numbers from 1 separated by commas, such as 32,64, not {value!r}")
+    return ",".join(map(str, widths))
+
+
+def _device(value: Any) -> str:
+    kind, _, index = str(value).partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ValueError(f"must be auto, cpu, mps, cuda or cuda:N, not {value!r}")
+    return value
+
+
+Widths = Annotated[str | None, BeforeValidator(_widths)]
+"""A comma list of layer widths, such as 32,64,128."""
+
+Device = Annotated[str, BeforeValidator(_device)]
+
+
+def pairs(text: str) -> dict[str, str]:
+    """Read `key=value` pairs separated by spaces."""
+    result = {}
+    for word in shlex.split(str(text)):
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"setting must hold key=value pairs, such as 'model=mlp epochs=50', not {word!r}")
+        if key.replace("-", "_") == "setting":
+            raise ValueError("setting cannot hold another setting")
+        result[key.replace("-", "_")] = value
+    return result
+
+
+def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the knobs of a table: the chosen names' own defaults where none is given, None where they have none.
+
+    Raises ValueError where a knob is given that none of the chosen names has.
+    """
+    known = [name for name in chosen if own_knobs(table, name) is not None]
+    own = {knob: default for name in known for knob, default in own_knobs(table, name).items()}
+    result = {}
+    for knob in dict.fromkeys(knob for knobs in table.values() for knob in knobs):
+        value = values.get(knob)
+        if value in (None, "None", "none", ""):
+            result[knob] = own.get(knob)
+        elif knob not in own and len(known) == len(chosen):
+            has = f"it has {', '.join(own)}" if own else "it has no options of its own"
+            raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {knob}; {has}")
+    return result
+
+
+def sentence(detail: Mapping[str, Any]) -> str:
+    """Say what pydantic found wrong with one value."""
+    name, given, bounds = ".".join(map(str, detail["loc"][:1])), detail["input"], detail.get("ctx", {})
+    kinds = {
+        "greater_than_equal": "at least {ge}", "greater_than": "greater than {gt}",
+        "less_than_equal": "at most {le}", "less_than": "less than {lt}", "literal_error": "{expected}",
+        "int_parsing": "a whole number", "int_from_float": "a whole number", "int_type": "a whole number",
+        "float_parsing": "a number", "float_type": "a number", "finite_number": "a finite number",
+        "bool_parsing": "True or False", "bool_type": "True or False", "string_type": "text",
+    }  # fmt: skip
+    if detail["type"] in kinds:
+        return f"{name} must be {kinds[detail['type']].format(**bounds)}, not {given!r}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{name} {message}" if message.startswith("must") else message

@@ -1,0 +1,148 @@
+"""A run in W&B: the same config, rows and summary as in its directory, and what its page shows at the end.
+
+    python -m study.wandb_run runs/NAME …    # send runs from their directories, those that are not in W&B or not whole
+
+Online where there is a key, else offline, and never a prompt.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from study.config import Config
+from study.errors import UserError, run_command
+from study.tracker import DONE, CorruptRun, RunDirectory, Say, finite
+
+INIT_SECONDS, FINISH_SECONDS = 30, 120
+
+
+class WandbRun:
+    """One run in W&B; rows that it has got before are not sent again."""
+
+    def __init__(self, directory: RunDirectory, config: Config, run_id: str, say: Say):
+        self.directory, self.run_id = directory, os.environ.get("WANDB_RUN_ID") or run_id
+        folder = directory.path.parent
+        # the log of an earlier start of this run holds nothing that is not sent again
+        for log in folder.glob(f"wandb/offline-run-*-{directory.path.name}*"):
+            shutil.rmtree(log, ignore_errors=True)
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
+        mode = _mode(config)
+        try:
+            self.run = self._init(config, folder, mode)
+        except wandb.Error as error:
+            if mode != "online":
+                raise
+            say(f"W&B does not answer ({' '.join(str(error).split())}): going on offline")
+            mode = "offline"
+            self.run = self._init(config, folder, mode)
+        self.run.define_metric("epoch", hidden=True)
+        self.run.define_metric("*", step_metric="epoch")
+        self.logged = self.run.summary.get("epoch", 0) if mode == "online" else 0
+        if mode == "online":
+            say(f"W&B: {self.run.url}")
+
+    def _init(self, config: Config, folder: Path, mode: str):
+        return wandb.init(
+            id=self.run_id,
+            entity=config.entity or None,
+            project=config.project,
+            name=self.directory.path.name,
+            group=_group(config),
+            job_type="train",
+            tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()],
+            notes=config.notes or None,
+            config={**config.model_dump(), "fingerprint": config.fingerprint},
+            dir=os.environ.get("WANDB_DIR") or folder,
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(
+                silent=True, disable_code=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
+            ),
+        )
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Send the row of one epoch."""
+        if row["epoch"] > self.logged:
+            self.run.log(dict(row))
+
+    def finish(self, code: int, summary: Mapping[str, Any]) -> None:
+        """Send the summary and, where the run has an evaluation, its pictures; then end the run."""
+        if code == 0 and (self.directory.path / "evaluation.npz").exists():
+            self._send_evaluation()
+        self.run.summary.update(finite(summary))
+        self.run.finish(exit_code=code)
+
+    def _send_evaluation(self) -> None:
+        """Send the confusion matrix and each class's accuracy as charts, and evaluation.npz as an artifact."""
+        arrays = self.directory.evaluation()
+        names, targets = arrays["class_names"].tolist(), arrays["test_targets"]
+        predicted = arrays["test_probabilities"].argmax(1)
+        rows = [[name, float((predicted == label)[targets == label].mean())] for label, name in enumerate(names)]
+        table = wandb.Table(["class", "accuracy"], rows)
+        self.run.log(
+            {
+                "test/confusion": wandb.plot.confusion_matrix(
+                    y_true=targets.tolist(), preds=predicted.tolist(), class_names=names, title="Test images"
+                ),
+                "test/per_class": wandb.plot.bar(table, "class", "accuracy", title="Test accuracy by class"),
+            }
+        )
+        artifact = wandb.Artifact("evaluation-" + re.sub(r"[^\w.-]", "-", self.run_id), type="evaluation")
+        artifact.add_file(str(self.directory.path / "evaluation.npz"))
+        self.run.log_artifact(artifact)
+
+
+def replay(directory: RunDirectory, config: Config, say: Say) -> None:
+    """Send a run that has a result to W&B from its directory."""
+    info = directory.info()
+    run = WandbRun(directory, config, info["wandb_id"], say)
+    for row in directory.history():
+        run.log(row)
+    run.finish(0, {**directory.summary(), "state": info["state"]})
+
+
+def _mode(config: Config) -> str:
+    """Choose between online and offline; UserError where online is asked for and there is no key."""
+    if config.wandb == "offline" or (config.wandb == "auto" and os.environ.get("WANDB_MODE") == "offline"):
+        return "offline"
+    if wandb.login(prompt=False, verify=False):
+        return "online"
+    if config.wandb == "online":
+        raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY; or say --wandb offline")
+    return "offline"
+
+
+def _group(config: Config) -> str:
+    """Name a run's setting by what differs from the defaults, the seed apart, in the 128 characters that W&B allows."""
+    words = {name: value for name, value in config.identity().items() if name not in ("seed", "model", "dataset")}
+    name = " ".join([config.model, config.dataset, *(f"{name}={value}" for name, value in words.items())])
+    return name if len(name) <= 128 else f"{name[:116]}… {config.group}"
+
+
+def main(argv: list[str]) -> int:
+    """Send run directories to W&B."""
+    if not argv or argv[0].startswith("-"):
+        print(__doc__)
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    for path in argv:
+        directory = RunDirectory(path)
+        state = directory.state()
+        if state not in DONE:
+            raise UserError(f"{path} has no result to send: it is {state}")
+        try:
+            config = Config.parse({key: value for key, value in directory.info()["config"].items() if key != "setting"})
+        except KeyError:
+            raise CorruptRun(f"{path}/run.json holds no config") from None
+        if config.wandb == "disabled":
+            config = config.model_copy(update={"wandb": "auto"})
+        replay(directory, config.model_copy(update={"runs_dir": str(directory.path.parent)}), print)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
