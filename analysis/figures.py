@@ -18,6 +18,9 @@ from analysis.wording import label
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
 """Okabe and Ito's colours, told apart by most colour-blind people, and three more."""
 
+DASHES = ("-", "--", ":", "-.")
+"""Tell settings apart that share a colour."""
+
 GREY, PALE_GREY = "#999999", "#E6E6E6"
 
 
@@ -28,7 +31,7 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     epoch, train/loss, val/loss, train/acc and val/acc.
     """
     settings = list(history.setting.unique())
-    columns = min(3, len(settings))
+    columns = max(1, min(4, len(settings), 110 // (6 + max(map(len, settings)))))
     figure = Figure(figsize=(10, 6.6 + 0.22 * -(-len(settings) // columns)), layout="constrained")
     figure.suptitle(title, fontweight="bold")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
@@ -36,26 +39,30 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
         for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
             for place, setting in enumerate(settings):
                 chosen = history[history.setting == setting]
-                _band(axes, chosen, f"{split}/{metric}", scale, PALETTE[place % len(PALETTE)], str(setting))
+                look = {
+                    "color": PALETTE[place % len(PALETTE)],
+                    "linestyle": DASHES[place // len(PALETTE) % len(DASHES)],
+                }
+                _band(axes, chosen, f"{split}/{metric}", scale, str(setting), look)
             _finish(axes, label(f"{split}/{metric}"), label("epoch"), label(metric))
             axes.tick_params(labelbottom=True)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = panels[0, 1].get_ylim()
     panels[0, 1].set_ylim(max(0, low), min(100, high))
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
-def _band(axes: Axes, history: pd.DataFrame, metric: str, scale: float, colour: str, name: str) -> None:
+def _band(axes: Axes, history: pd.DataFrame, metric: str, scale: float, name: str, look: dict[str, str]) -> None:
     """Draw the mean of a metric over seeds, and the 95 % interval of that mean where there are several."""
     found = {epoch: estimate(values * scale) for epoch, values in history.groupby("epoch")[metric]}
     epochs, means = list(found), np.array([one.mean for one in found.values()])
     widths = np.array([one.half_width for one in found.values()])
     marker = "o" if len(epochs) == 1 else None
-    axes.plot(epochs, means, color=colour, linewidth=1.6, marker=marker, markersize=4, label=name)
+    axes.plot(epochs, means, linewidth=1.6, marker=marker, markersize=4, label=name, **look)
     if not np.isnan(widths).all():
-        axes.fill_between(epochs, means - widths, means + widths, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(epochs, means - widths, means + widths, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def confusion_matrix(predictions: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from analysis import figures, runs, tables
 from analysis.runs import Frames, Section
 from analysis.wording import label, sentence
+from study.errors import UserError
 from study.tracker import DONE
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -51,8 +52,11 @@ class _Part:
 
 def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -> Path:
     """Write `index.html`, `tables/` and `figures/` into a folder, and return the path of the page."""
-    for folder in (out / "tables", out / "figures"):
-        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for folder in (out / "tables", out / "figures"):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
     parts = [_part(frames, section, out) for section in sections]
     older = int((frames.runs.results_version != runs.RESULTS_VERSION).sum())
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -84,10 +88,12 @@ def _part(frames: Frames, section: Section, out: Path) -> _Part:
     header, rows, tied = tables.cells(frame)
     part.table = {"header": header, "rows": list(zip(rows, tied, strict=True))}
     part.table_notes = _table_notes(frame)
-    title = sentence("curves_title", name=section.name, dataset=section.dataset)
+    name = section.dataset if section.dataset in section.name else f"{section.name} ({section.dataset})"
+    title = sentence("curves_title", name=name)
     part.curves = _draw(figures.learning_curves(section.history, title), f"{part.anchor}-curves", out, title)
     part.curves_caption = sentence("curves_caption" if frame.n.max() > 1 else "curves_caption_single")
     best = section.runs.sort_values("best/val_acc", ascending=False).drop_duplicates("setting")
+    best = best.sort_values("setting", key=lambda column: column.map(list(frame.setting).index))
     predictions = runs.predictions(frames, list(best.index))
     for run, row in best.iterrows():
         title = sentence("confusion_title", dataset=section.dataset, setting=row["setting"], seed=row["seed"])

@@ -25,6 +25,7 @@ INFO = [
     "group",
     "results_version",
     "state",
+    "stopped_by",
     "host",
     "device",
     "device_shared_by",
@@ -98,29 +99,24 @@ def load(source: str | Path) -> Frames:
             try:
                 config, row, history = _read(directory)
             except (UserError, KeyError, TypeError, ValueError) as error:
-                problems.append(f"{path} is left out: {_reason(error)}")
+                problems.append(f"{path} is left out: {_reason(error)}; the same command or sweep trains it anew")
                 continue
             rows[path.name], configs[path.name], directories[path.name] = row, config, directory
             histories += [{"run": path.name, **line} for line in history]
     columns = [*IDENTITY, *INFO, *SUMMARY_METRICS]
-    runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("run")
+    runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=object).rename_axis("run")
+    runs[list(SUMMARY_METRICS)] = runs[list(SUMMARY_METRICS)].astype(float)
     history = pd.DataFrame(histories, columns=["run", "epoch", *HISTORY_METRICS])
     return Frames(runs, history, configs, directories, problems)
 
 
 def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, Any]]]:
+    if defect := directory.defect():
+        raise CorruptRun(defect)
     info, state = directory.info(), directory.state()
     if state == "missing":
         raise CorruptRun("it has no run.json")
     summary, history = directory.summary(), directory.history()
-    if has_result(state, info.get("stopped_by")):
-        for name, there in (("summary.json", summary), ("history.jsonl", history)):
-            if not there:
-                raise CorruptRun(f"it has no {name}")
-        if not (directory.path / "evaluation.npz").exists():
-            raise CorruptRun("it has no evaluation.npz")
-        if len(history) != summary["last/epoch"]:
-            raise CorruptRun(f"history.jsonl has {len(history)} epochs, summary.json {summary['last/epoch']}")
     config = Config.parse({name: value for name, value in info["config"].items() if name != "setting"})
     values = [getattr(config, name) for name in IDENTITY]
     told = {**info, "state": state, "test_images": info.get("data", {}).get("images", {}).get("test")}
@@ -171,15 +167,12 @@ def of_sweep(frames: Frames, sweep: Sweep) -> Section:
     values = {
         name: chosen.fingerprint.map(lambda fingerprint, name=name: points[fingerprint].values[name])
         for name in sweep.varied
+        if name != "setting"
     }
     order = {fingerprint: place for place, fingerprint in enumerate(points)}
     chosen = chosen.assign(**values, setting=labels).sort_values("fingerprint", key=lambda column: column.map(order))
     finished = _with_result(chosen)
-    missing = [
-        f"{sweep.setting(point.values)}, seed {point.config.seed}"
-        for fingerprint, point in points.items()
-        if fingerprint not in set(finished.fingerprint)
-    ]
+    missing = [point.label for fingerprint, point in points.items() if fingerprint not in set(finished.fingerprint)]
     return _section(frames, sweep.name, sweep.description, sweep.varied, chosen, missing)
 
 
@@ -187,6 +180,8 @@ def by_dataset(frames: Frames) -> list[Section]:
     """Make one section for each data set; its settings are named by the options in which its runs differ."""
     sections = []
     for dataset, chosen in frames.runs[_present(frames.runs)].groupby("dataset"):
+        if _with_result(chosen).empty:
+            continue
         identities = [frames.configs[run].identity() for run in chosen.index]
         varied = [name for name in IDENTITY if name != "seed" and len({repr(one.get(name)) for one in identities}) > 1]
         chosen = chosen.assign(setting=[label(row, varied) or row["model"] for row in chosen.to_dict("records")])

@@ -28,6 +28,11 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--out", default="report", metavar="DIR", help="folder to write (default: report)")
     args = parser.parse_args(argv)
+    # what follows --sweep or --set and is none is the source
+    for words in (args.sweep, args.set):
+        for word in [word for word in words if Path(word).is_dir()]:
+            words.remove(word)
+            args.source = word
 
     sweeps = [search.read(path).replaced(search.assignments(args.set)) for path in args.sweep]
     frames = runs.load(args.source)

@@ -38,7 +38,7 @@ COLUMNS = (
     Column("val_loss_last", lambda runs: runs["last/val_loss"], digits=3),
     Column("params", lambda runs: runs["params"], digits=0, spread=False),
     Column("param_mb", lambda runs: runs["param_bytes"] / 1e6, digits=3, spread=False),
-    Column("epoch_seconds", lambda runs: runs["epoch_seconds"]),
+    Column("epoch_seconds", lambda runs: runs["epoch_seconds"], digits=3),
     Column("images_per_second", lambda runs: runs["images_per_second"], digits=0),
 )
 
@@ -54,8 +54,8 @@ def comparison(section: Section) -> pd.DataFrame:
     runs = section.runs.join(_times(section))
     rows = []
     for setting, group in runs.groupby("setting", sort=False):
-        row: dict[str, object] = {name: group[name].iloc[0] for name in section.varied}
-        row = {"setting": setting, **row, "n": len(group)}
+        varied = {name: group[name].iloc[0] for name in section.varied if name != "setting"}
+        row: dict[str, object] = {"setting": setting, **varied, "n": len(group)}
         for column in COLUMNS:
             found = estimate(column.values(group) * column.scale)
             row |= {column.key: found.mean} | ({f"{column.key}_ci95": found.half_width} if column.spread else {})

@@ -33,7 +33,7 @@ SENTENCES = {
     "source": "{finished} finished runs of {runs} in {source}; made on {date}.",
     "data": "{dataset}: {train:,} training, {val:,} validation and {test:,} test images of {height}×{width} pixels; "
     "channels: {channels}, classes: {classes}.",
-    "curves_title": "Learning curves: {name} ({dataset})",
+    "curves_title": "Learning curves: {name}",
     "confusion_title": "Test images of {dataset}: {setting} (seed {seed})",
     "curves_caption": "Mean over seeds; bands are 95 % intervals of the mean (Student t). Training values are those "
     "met while training, with dropout and augmentation, so they can lie below validation.",

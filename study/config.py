@@ -129,7 +129,7 @@ class Config(BaseModel):
             if field is None:
                 raise ValueError(f"unknown option {name!r}; {nearest(name, cls.model_fields)}")
             if isinstance(value, bool) and field.annotation not in (bool, bool | None):
-                raise ValueError(f"{name} needs a value, such as --{name.replace('_', '-')}=…, not {value!r}")
+                raise ValueError(f"{name} needs a value, such as --{name.replace('_', '-')}=…")
             if isinstance(value, Mapping):
                 raise ValueError(f"{name} cannot hold nested parameters; write them flat")
             if isinstance(value, int | float) and field.annotation is str:

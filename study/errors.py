@@ -87,5 +87,6 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, or list them all."""
     known = list(known)
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(known)}"
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.6)
+    return f"did you mean {lower[close[0]]!r}?" if close else f"known are: {', '.join(known)}"

@@ -13,7 +13,7 @@ from study.errors import UserError, nearest
 class _Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """Write options as people type them: every value is optional to argparse only so that `Config` can refuse."""
-        return super().format_help().replace("[VALUE]", "VALUE").replace(" []", "")
+        return super().format_help().replace("[VALUE]", "VALUE").replace("[TRUE|FALSE]", "True|False")
 
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
             nargs="?",
             const=True,
             default=argparse.SUPPRESS,
-            metavar="" if field.annotation in (bool, bool | None) else "VALUE",
+            metavar="TRUE|FALSE" if field.annotation in (bool, bool | None) else "VALUE",
             help=(field.description + default).replace("%", "%%"),
         )
     return result
@@ -52,5 +52,5 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
             name = word[2:].partition("=")[0].replace("-", "_")
             known = [action.dest for action in options._actions if action.dest != "help"]
             raise UserError(f"unknown option {name!r}; {nearest(name, known)}")
-        raise UserError(f"unexpected word {word!r}; options are written --name=value")
+        raise UserError(f"unexpected word {word!r}; options are written --name=value, lists with commas")
     return vars(given)

@@ -4,10 +4,12 @@ display = RunDisplay()
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from study.config import Config
 
@@ -49,8 +51,9 @@ class RunDisplay(Display):
         self.say(data)
         if self.console.is_terminal:
             self.bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=20),
-                TextColumn("{task.fields[metrics]}"), TextColumn("ETA"), TimeRemainingColumn(compact=True),
+                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=10),
+                TextColumn("ETA"), TimeRemainingColumn(compact=True),
+                _metrics_column(),
                 console=self.console, refresh_per_second=5,
             )  # fmt: skip
             self.bar.start()
@@ -65,7 +68,7 @@ class RunDisplay(Display):
     def epoch(self, row: dict[str, float]) -> None:
         self.done = row["epoch"]
         if self.bar:
-            self.bar.update(self.task, completed=row["epoch"], metrics=describe(row),
+            self.bar.update(self.task, completed=row["epoch"], metrics=describe(row, short=self.console.width < 110),
                             epoch=min(row["epoch"] + 1, self.epochs))  # fmt: skip
         else:
             pace = (time.monotonic() - self.started) / (row["epoch"] - self.first)
@@ -86,14 +89,14 @@ class RunDisplay(Display):
 class SweepDisplay:
     """A sweep: an overall bar and a line per running run on a terminal, else a line per run that ends."""
 
-    def __init__(self, runs: int) -> None:
+    def __init__(self, runs: int, labels: Mapping[str, str]) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.runs, self.ended, self.started = runs, 0, time.monotonic()
+        self.runs, self.labels, self.ended, self.started = runs, labels, 0, time.monotonic()
         self.tasks: dict[str, Any] = {}
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"), TimeElapsedColumn(), TextColumn("ETA"),
-            TimeRemainingColumn(compact=True), console=self.console, disable=not self.console.is_terminal,
+            TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("ETA"),
+            TimeRemainingColumn(compact=True), _metrics_column(),
+            console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
 
     def __enter__(self) -> "SweepDisplay":
@@ -110,15 +113,15 @@ class SweepDisplay:
 
     def begin(self, name: str, epochs: int) -> None:
         """Tell that a run begins."""
-        self.tasks[name] = self.bar.add_task(name, total=epochs, metrics="")
+        self.tasks[name] = self.bar.add_task(self.labels[name], total=epochs, metrics="")
         if not self.console.is_terminal:
-            self.say(f"begins    {name}")
+            self.say(f"begins    {self.labels[name]}  ({name})")
 
     def epoch(self, name: str, row: dict[str, float]) -> None:
         """Tell the row of an epoch of a run."""
         self.bar.update(self.tasks[name], completed=row["epoch"], metrics=describe(row, short=True))
         if not self.console.is_terminal:
-            self.say(f"          {name}  epoch {row['epoch']}  {describe(row)}")
+            self.say(f"          {self.labels[name]}  epoch {row['epoch']}  {describe(row)}")
 
     def end(self, name: str, state: str, text: str) -> None:
         """Tell how a run ended."""
@@ -127,7 +130,12 @@ class SweepDisplay:
             self.bar.remove_task(self.tasks.pop(name))
         self.bar.update(self.overall, completed=self.ended)
         left = (time.monotonic() - self.started) / self.ended * (self.runs - self.ended)
-        self.say(f"{state:<9} {name}  {text}  [{self.ended}/{self.runs}, ETA {duration(left)}]")
+        self.say(f"{state:<9} {self.labels[name]}  {text}  [{self.ended}/{self.runs}, ETA {duration(left)}]")
+
+
+def _metrics_column() -> TextColumn:
+    """Make the last column, which gives way where the terminal is narrow."""
+    return TextColumn("{task.fields[metrics]}", table_column=Column(no_wrap=True, ratio=1))
 
 
 def describe(row: dict[str, float], short: bool = False) -> str:
@@ -136,7 +144,7 @@ def describe(row: dict[str, float], short: bool = False) -> str:
     accuracies = f"acc {row['train/acc']:.2%}/{row['val/acc']:.2%}"
     pace = f"{row['time/images_per_second']:,.0f} images/s"
     if short:
-        return f"{accuracies}  {pace}"
+        return f"train/val {accuracies}  {pace}"
     return f"train/val {losses}  {accuracies}  {pace}  {duration(row['time/epoch'])}/epoch"
 
 

@@ -25,10 +25,11 @@ METHODS = ("grid", "random", "bayes")
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep: what its parameters say, and the config that follows from it."""
+    """One point of a sweep: what its parameters say, the config that follows from it, and its name among the others."""
 
     values: dict[str, Any]
     config: Config
+    label: str
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ class Sweep:
         for combination in itertools.product(*self.parameters.values()):
             values = dict(zip(self.parameters, combination, strict=True))
             try:
-                point = Point(values, Config.parse({**(base or {}), **values}))
+                config = Config.parse({**(base or {}), **values})
             except UserError as error:
                 shown = ", ".join(f"{name}={values[name]}" for name in values if name in [*self.varied, "seed"])
                 raise UserError(f"{self.path}: {error}" + (f" (at {shown})" if shown else "")) from None
-            found.setdefault(point.config.fingerprint, point)
+            point = Point(values, config, f"{self.setting(values)}, seed {config.seed}")
+            found.setdefault(config.fingerprint, point)
         return list(found.values())
 
     def size(self) -> int:
@@ -103,13 +105,29 @@ def _without(setting: str, names: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs(setting).items() if name not in names)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands twice", node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def read(path: str | Path) -> Sweep:
     """Read a sweep file; a UserError names the file and says what in it is wrong."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _UniqueKeys)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path} is no YAML: {error.problem}{line}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     try:
@@ -125,6 +143,8 @@ def _checked(path: Path, content: Any) -> Sweep:
         if key not in SWEEP_KEYS:
             raise UserError(f"unknown key {key!r}; {nearest(key, SWEEP_KEYS)}")
     method = content.get("method")
+    if method is None:
+        raise UserError("there is no `method`; here it is grid")
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}; {nearest(str(method), METHODS)}")
     if method != "grid":

@@ -8,21 +8,24 @@
 """
 
 import argparse
+import shlex
 import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from study import devices, folder, search
-from study.config import Config
+from study.config import Config, is_identity
 from study.engine import Engine, Outcome
 from study.errors import Interrupted, UserError, run_command
 from study.progress import SweepDisplay, result
 from study.search import Point, Sweep
-from study.tracker import DONE, CorruptRun, RunDirectory
+from study.tracker import DONE, RunDirectory
+from study.values import pairs
 
 
 def check(args: argparse.Namespace) -> int:
@@ -46,10 +49,11 @@ def run(args: argparse.Namespace) -> int:
     points = _all_points(args)
     for config in {point.config.dataset: point.config for point in points}.values():
         folder.of(config)  # a mistake there is told before a worker is started
-    todo = [point.config for point in points if args.force or _state(point.config) not in DONE]
+    shown = {name for point in points for name in [*point.values, *pairs(point.values.get("setting", ""))]}
+    todo = [point.config for point in points if args.force or RunDirectory.of(point.config).state() not in DONE]
     if args.dry_run:
         for config in todo:
-            print(_command(config))
+            print(_command(config, shown))
         print(f"{len(todo)} of {len(points)} runs would be trained", file=sys.stderr)
         return 0
     if not todo:
@@ -60,9 +64,15 @@ def run(args: argparse.Namespace) -> int:
         devices.pick(name)
     per_device = args.per_device or (min(devices.cores(), len(todo)) if used == ["cpu"] else 1)
     print(f"{len(points)} runs, {len(todo)} to train, {per_device} at a time on each of {', '.join(used)}")
-    signal.signal(signal.SIGTERM, _raise_interrupted)
-    with SweepDisplay(len(todo)) as display:
-        outcomes = Engine(used, per_device).run(todo, display, args.force)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _raise_interrupted)
+    labels = {point.config.run_name: point.label for point in points}
+    try:
+        with SweepDisplay(len(todo), labels) as display:
+            outcomes = Engine(used, per_device).run(todo, display, args.force)
+    except Interrupted:
+        print("ended; the same command goes on from here", file=sys.stderr)
+        raise
     return _conclude(outcomes, args)
 
 
@@ -70,15 +80,12 @@ def status(args: argparse.Namespace) -> int:
     """Say which points of sweeps have a result, which failed and why, and which are missing."""
     for path in args.files:
         sweep = _read(path, args)
-        table = Table("seed", "setting", "state", "run", "result", title=f"{sweep.name} ({path})", title_justify="left")
+        table = Table("run", "state", "result", "directory", title=f"{sweep.name} ({path})", title_justify="left")
         states = Counter()
         for point in sweep.points(_base(args)):
-            state = _state(point.config)
+            state = RunDirectory.of(point.config).state()
             states[state] += 1
-            table.add_row(
-                str(point.config.seed), sweep.setting(point.values), state, point.config.run_name,
-                _explanation(point.config, state),
-            )  # fmt: skip
+            table.add_row(point.label, state, _explanation(point.config, state), point.config.run_name)
         Console(width=None if sys.stdout.isatty() else 200).print(table)
         print(", ".join(f"{count} {state}" for state, count in states.most_common()))
     return 0
@@ -89,7 +96,9 @@ def _explanation(config: Config, state: str) -> str:
     if state == "failed":
         return directory.info().get("error", "")
     if state == "corrupt":
-        return "a file of it cannot be read; `run --force` trains it again"
+        return f"{directory.defect()}; `run` trains it anew"
+    if state in ("running", "interrupted"):
+        return f"after epoch {len(directory.history())} of {config.epochs}"
     return result(directory.summary()) if state in DONE else ""
 
 
@@ -100,9 +109,14 @@ def _conclude(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
     for outcome in outcomes:
         if outcome.state not in DONE:
             print(f"{outcome.state}: {outcome.config.run_name}: {outcome.text}", file=sys.stderr)
-    if any(outcome.state not in DONE for outcome in outcomes):
+    if counts["busy"]:
+        print("what is busy is trained elsewhere: running the sweep again later completes it", file=sys.stderr)
+    if any(Path(args.runs_dir).glob("wandb/offline-run-*")):
+        print(f"W&B: offline; to upload the runs: wandb sync {args.runs_dir}/wandb/offline-run-*")
+    if any(state not in DONE for state in counts):
         return 1
-    print(f"report: python -m analysis.summarize {args.runs_dir} {' '.join(f'--sweep {file}' for file in args.files)}")
+    words = [args.runs_dir, "--sweep", *args.files, *(["--set", *args.set] if args.set else [])]
+    print(f"report: python -m analysis.summarize {shlex.join(words)}")
     return 0
 
 
@@ -123,25 +137,18 @@ def _all_points(args: argparse.Namespace) -> list[Point]:
     return list(found.values())
 
 
-def _state(config: Config) -> str:
-    try:
-        return RunDirectory.of(config).state()
-    except CorruptRun:
-        return "corrupt"
-
-
-def _command(config: Config) -> str:
-    """Write the command that trains a config by itself."""
+def _command(config: Config, shown: set[str]) -> str:
+    """Write the command that trains a config by itself: the options `shown`, and those that differ from a default."""
     defaults = Config()
     options = {
         name: value
-        for name, value in config.model_dump().items()
-        if name in config.identity()
-        or (value != getattr(defaults, name) and not Config.model_fields[name].json_schema_extra["identity"])
+        for name, value in config.model_dump(exclude={"setting"}).items()
+        if (name in shown and value is not None)
+        or name in config.identity()
+        or (not is_identity(name) and value != getattr(defaults, name))
     }
-    options.pop("setting", None)
-    return " ".join(
-        ["python -m study.train", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())]
+    return shlex.join(
+        ["python", "-m", "study.train", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())]
     )
 
 
@@ -167,7 +174,7 @@ def main(argv: list[str]) -> int:
         "python -m study.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("files", nargs="+", metavar="SWEEP.yaml")
+    common.add_argument("files", nargs="*", metavar="SWEEP.yaml")
     common.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values in place of the sweep's own"
     )
@@ -188,6 +195,10 @@ def main(argv: list[str]) -> int:
     command.add_argument("--dry-run", action="store_true", help="print what would be trained, as commands")
     command.add_argument("--force", action="store_true", help="train again what has been trained")
     args = parser.parse_args(argv)
+    args.files += [word for word in args.set if "=" not in word]  # a file after --set
+    args.set = [word for word in args.set if "=" in word]
+    if not args.files:
+        raise UserError("name a sweep file, such as sweeps/quickstart.yaml")
     return args.function(args)
 
 

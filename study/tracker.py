@@ -21,6 +21,7 @@ import os
 import platform
 import socket
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -77,7 +78,7 @@ class RunDirectory:
         try:
             return [json.loads(line) for line in text.split("\n")[:-1]]
         except json.JSONDecodeError as error:
-            raise CorruptRun(f"{self.path / 'history.jsonl'}: {error}") from None
+            raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: {error}") from None
 
     def evaluation(self) -> dict[str, Any]:
         """Read the arrays of evaluation.npz."""
@@ -86,17 +87,37 @@ class RunDirectory:
         try:
             with np.load(self.path / "evaluation.npz", allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise CorruptRun(f"{self.path / 'evaluation.npz'}: {error}") from None
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            raise CorruptRun(f"{self.path / 'evaluation.npz'} is broken") from None
 
     def state(self) -> str:
-        """Return finished, failed, diverged, stopped, running, interrupted, or missing."""
+        """Return finished, failed, diverged, stopped, running, interrupted, missing, or corrupt."""
+        if self.defect():
+            return "corrupt"
         state = self.info().get("state")
         if state:
             return state
         if self.is_locked():
             return "running"
         return "interrupted" if (self.path / "run.json").exists() else "missing"
+
+    def defect(self) -> str | None:
+        """Say what a run lacks that its run.json promises, in a few words; None where it lacks nothing."""
+        try:
+            info, history, summary = self.info(), self.history(), self.summary()
+        except CorruptRun as error:
+            return str(error)
+        if info and not {"config", "fingerprint", "group"} <= info.keys():
+            return "its run.json holds no config"
+        if info.get("state") not in DONE:
+            return None
+        if not summary:
+            return "its summary.json is missing"
+        if len(history) != summary.get("last/epoch"):
+            return f"its history.jsonl has {len(history)} epochs, its summary.json {summary.get('last/epoch')}"
+        if info["state"] != "diverged" and not zipfile.is_zipfile(self.path / "evaluation.npz"):
+            return "its evaluation.npz is missing or broken"
+        return None
 
     def is_locked(self) -> bool:
         """Tell whether some process is training this run."""
@@ -169,16 +190,16 @@ class RunDirectory:
         except FileNotFoundError:
             return missing
         except (OSError, ValueError) as error:
-            raise CorruptRun(f"{self.path / name}: {error}") from None
+            raise CorruptRun(f"{self.path / name} is broken: {error}") from None
         if not isinstance(values, dict):
-            raise CorruptRun(f"{self.path / name}: holds no mapping")
+            raise CorruptRun(f"{self.path / name} is broken: it holds no mapping")
         return values
 
 
 class Tracker:
     """Records one run, in its directory and in W&B; the directory's lock is held by whoever makes it."""
 
-    def __init__(self, directory: RunDirectory, config: Config, info: Mapping[str, Any], say: Say):
+    def __init__(self, directory: RunDirectory, config: Config, **info: Any):
         self.directory = directory
         self.info = {
             "config": config.model_dump(),
@@ -193,10 +214,13 @@ class Tracker:
         }
         directory.write_info(self.info)
         self.wandb = None
+
+    def start_wandb(self, config: Config, say: Say) -> None:
+        """Begin the run in W&B, unless it is disabled."""
         if config.wandb != "disabled":
             from study.wandb_run import WandbRun
 
-            self.wandb = WandbRun(directory, config, self.info["wandb_id"], say)
+            self.wandb = WandbRun(self.directory, config, self.info["wandb_id"], say)
 
     def note(self, **values: Any) -> None:
         """Add to run.json."""

@@ -21,7 +21,7 @@ from study.config import Config
 from study.errors import Interrupted, UserError, exit_code, one_line, run_command
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
-from study.tracker import DONE, EARLY, CorruptRun, RunDirectory, Tracker
+from study.tracker import DONE, EARLY, RunDirectory, Tracker
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def train(
     digest = files.digest if files else config.dataset
     directory = RunDirectory.of(config)
     with directory.locked():
-        before = {} if force else _read_before(directory, digest)
+        before = _read_before(directory, digest, force, display)
         if before.get("state") in DONE:
             if "WANDB_RUN_ID" in os.environ and config.wandb != "disabled":
                 from study.wandb_run import replay
@@ -81,16 +81,15 @@ def train(
         again = (directory.path / "run.json").exists()
         fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
         tracker = Tracker(
-            directory, config,
-            {
-                "data_digest": digest,
-                "device_shared_by": device_shared_by,
-                "wandb_id": before["wandb_id"] if resumes else fresh_id,
-                "threads": before["threads"] if resumes else config.threads or devices.cores(),
-            },
-            display.say,
-        )  # fmt: skip
+            directory,
+            config,
+            data_digest=digest,
+            device_shared_by=device_shared_by,
+            wandb_id=before["wandb_id"] if resumes else fresh_id,
+            threads=before["threads"] if resumes else config.threads or devices.cores(),
+        )
         try:
+            tracker.start_wandb(config, display.say)
             return _train(config, display, signals, tracker, resumes)
         except BaseException as error:
             went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
@@ -128,6 +127,7 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
             log, display.batch, lambda trainer: save("last.pt", trainer.state_dict()), lambda: bool(signals.received)
         )
     if state == "interrupted":
+        display.say(f"ended after epoch {trainer.progress.epoch}; the same command goes on from here")
         raise Interrupted(signals.received)
     if state == "diverged":
         summary = {"last/epoch": trainer.progress.epoch}
@@ -140,12 +140,14 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
     return Outcome(state, summary)
 
 
-def _read_before(directory: RunDirectory, digest: str) -> dict[str, Any]:
-    """Read run.json of an earlier start; UserError where it cannot be built on."""
-    try:
-        before = directory.info()
-    except CorruptRun as error:
-        raise UserError(f"{error}; train anew with --force") from None
+def _read_before(directory: RunDirectory, digest: str, force: bool, display: Display) -> dict[str, Any]:
+    """Read run.json of an earlier start that can be built on; empty where there is none, or it is to be forgotten."""
+    if force:
+        return {}
+    if defect := directory.defect():
+        display.say(f"{directory.path} is trained anew: {defect}")
+        return {}
+    before = directory.info()
     if before and before.get("data_digest") != digest:
         raise UserError(
             f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
@@ -211,8 +213,10 @@ def _read_config(path: str) -> dict[str, Any]:
     """Read the config in a run.json; what its `setting` said is in the other values."""
     try:
         values = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no mapping of options")
     return {key: value for key, value in values.get("config", values).items() if key != "setting"}

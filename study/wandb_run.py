@@ -5,10 +5,12 @@
 Online where there is a key, else offline, and never a prompt.
 """
 
+import io
 import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ class WandbRun:
                 raise
             say(f"W&B does not answer ({' '.join(str(error).split())}): going on offline")
             mode = "offline"
+            self.run_id += "-offline"  # the client holds on to the id that it failed to start
             self.run = self._init(config, folder, mode)
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch")
@@ -110,7 +113,12 @@ def _mode(config: Config) -> str:
     """Choose between online and offline; UserError where online is asked for and there is no key."""
     if config.wandb == "offline" or (config.wandb == "auto" and os.environ.get("WANDB_MODE") == "offline"):
         return "offline"
-    if wandb.login(prompt=False, verify=False):
+    try:
+        with redirect_stderr(io.StringIO()):
+            has_key = wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:
+        raise UserError(f"W&B: {' '.join(str(error).split())}; mend it, or say --wandb offline") from None
+    if has_key:
         return "online"
     if config.wandb == "online":
         raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY; or say --wandb offline")

@@ -60,6 +60,8 @@ def make_run(folder, val_acc, test_acc=0.6, state="finished", shared_by=1, versi
                 "feature_targets": np.zeros(4),
             }
         )  # fmt: skip
+    elif state == "diverged":
+        directory.write_summary({"last/epoch": EPOCHS})
     directory.write_info(info | ({"state": state} if state else {}))
     return directory
 
@@ -85,9 +87,9 @@ MARKDOWN = """\
 | Val loss at end | Parameters | Memory (MB) | s/epoch | Images/s |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 | two-block, dropout 0.5 | 3 | **71.00 ± 2.48** | 2 | 70.00 ± 24.84 | 10.00 ± 0.00 | 35.50 ± 1.24 | 0.500 ± 0.000 \
-| 1,234,567 | 4.938 | 2.00 ± 0.00 | 1,500 ± 0 |
+| 1,234,567 | 4.938 | 2.000 ± 0.000 | 1,500 ± 0 |
 | two-block, dropout 0.0 | 3 | 62.00 ± 4.97 | 2 | 60.00 ± 0.00 | 10.00 ± 0.00 | 31.00 ± 2.48 | 0.500 ± 0.000 \
-| 1,234,567 | 4.938 | 2.00 ± 0.00 | 1,500 ± 0 |
+| 1,234,567 | 4.938 | 2.000 ± 0.000 | 1,500 ± 0 |
 """
 
 

@@ -32,7 +32,7 @@ ALLOWED = {
     },
     "study.predict": {"config", "data", "devices", "errors", "models", "sources", "tracker"},
     "study.engine": {"config", "devices", "errors", "progress", "train"},
-    "study.sweep": {"config", "devices", "engine", "errors", "folder", "progress", "search", "tracker"},
+    "study.sweep": {"config", "devices", "engine", "errors", "folder", "progress", "search", "tracker", "values"},
     "analysis": {"config", "errors", "names", "search", "tracker"},
 }  # fmt: skip
 TORCH_USERS = {

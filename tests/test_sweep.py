@@ -71,12 +71,33 @@ def test_a_sweep_is_trained_once_and_completed_later(command, sweep_file, tmp_pa
     told = command("study.sweep", "status", path).stdout
     assert "4 finished" in told
     assert all(name in told for name in everything)
+    assert "dropout 0.5, seed 1" in told
     assert "4 missing" in command("study.sweep", "status", path, "--set", "epochs=3").stdout
+
+
+def test_a_damaged_run_is_found_and_trained_anew(command, sweep_file, tmp_path):
+    path = sweep_file({"seed": {"value": 0}, "epochs": {"value": 1}})
+    command("study.sweep", "run", path, "--wandb=disabled")
+    one, other = (tmp_path / "runs" / name for name in sorted(states(tmp_path / "runs")))
+    (one / "summary.json").unlink()
+    (other / "run.json").write_text('{"config": ')
+    assert "2 corrupt" in command("study.sweep", "status", path).stdout
+    assert "2 to train" in command("study.sweep", "run", path, "--wandb=disabled").stdout
+    assert set(states(tmp_path / "runs").values()) == {"finished"}
+
+
+def test_the_hint_at_the_report_works_as_it_is_printed(command, sweep_file, tmp_path):
+    path = sweep_file({"setting": {"values": ["model=mlp epochs=1", "model=two-block epochs=2"]}})
+    out = command("study.sweep", "run", "--set", "seed=0", path, "--wandb=disabled").stdout
+    line = next(line for line in out.splitlines() if line.startswith("report: "))
+    page = command(*line.split()[3:]).stdout
+    assert "| dropout 0.0, model=two-block epochs=2 | 1 |" in page
 
 
 def test_a_command_of_the_dry_run_trains_that_point(command, sweep_file, tmp_path):
     path = sweep_file({"dropout": {"value": 0.5}, "seed": {"value": 3}, "epochs": {"value": 1}})
     line = command("study.sweep", "run", path, "--dry-run", "--wandb=disabled").stdout.strip()
+    assert "--dropout=0.5" in line and "--model=mlp" in line
     command("study.train", *line.split()[3:])
     assert "nothing to do" in command("study.sweep", "run", path).stdout
 
@@ -112,7 +133,7 @@ def wait_for(condition, seconds=60):
 def test_a_worker_that_is_killed_takes_only_its_run_with_it(start, sweep_file, tmp_path):
     path = sweep_file({"seed": {"value": 0}, "setting": {"values": ["epochs=5000 dropout=0.2", "epochs=1"]}})
     process = start("study.sweep", "run", path, "--wandb=disabled", "--per-device=1")
-    wait_for(lambda: "running" in states(tmp_path / "runs").values() if (tmp_path / "runs").exists() else False)
+    wait_for(lambda: list((tmp_path / "runs").glob("*/history.jsonl")))
     (worker,) = workers(process.pid)
     os.kill(worker, signal.SIGKILL)
     _, err = process.communicate(timeout=60)
@@ -158,6 +179,8 @@ def test_points_that_compute_the_same_are_one(sweep_file, command):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("method: grid\nmethod: grid", "'method' stands twice in line 2"),
+        ({"method": None}, "there is no `method`"),
         ("a: [1, 2", "is no YAML"),
         ("just words", "must hold a mapping"),
         ({"parameters": None}, "there are no `parameters`"),

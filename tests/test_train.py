@@ -84,7 +84,7 @@ def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path
     records = list(offline_records(tmp_path / "runs"))
     (start,) = (record.run for record in records if record.HasField("run"))
     assert (start.run_id, start.project) == (run.path.name, "image-classifier-study")
-    assert start.run_group.endswith(run.info()["group"])
+    assert (start.run_group, start.job_type) == ("mlp digits epochs=2", "train")
     assert (list(start.tags), start.notes) == (["quick", "test"], "hello")
     config = {item.key: json.loads(item.value_json) for item in start.config.update}
     assert run.info()["config"].items() <= config.items()
@@ -92,7 +92,15 @@ def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path
         {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
         for record in records if record.HasField("history")
     ]  # fmt: skip
-    assert [{key: value for key, value in row.items() if key[0] != "_"} for row in rows] == run.history()
+    logged = [{key: value for key, value in row.items() if key[0] != "_"} for row in rows if "val/loss" in row]
+    assert logged == run.history()
+    assert len(rows) == len(logged) + 1, "the pictures of the end"
+    (matrix,) = tmp_path.glob("runs/wandb/offline-run-*/files/media/table/test/confusion_table*.json")
+    counts = {(row[0], row[1]): row[2] for row in json.loads(matrix.read_text())["data"]}
+    arrays = run.evaluation()
+    predicted = arrays["test_probabilities"].argmax(1)
+    assert counts["8", "8"] == ((predicted == 8) & (arrays["test_targets"] == 8)).sum()
+    assert any(record.request.HasField("log_artifact") or record.HasField("artifact") for record in records)
     steps = {(m.name or m.glob_name): m.step_metric for m in (r.metric for r in records if r.HasField("metric"))}
     assert steps["*"] == "epoch"
     summary = {}
@@ -219,6 +227,75 @@ def test_disabled_wandb_is_not_imported(tmp_path):
 
 def test_a_device_that_is_not_there_is_a_mistake(command):
     assert "this machine has" in command("study.train", *QUICK, "--device=cuda:99", code=2).stderr
+
+
+def test_early_stopping_is_a_state_with_a_result(command, tmp_path):
+    command("study.train", "--dataset=digits", "--model=mlp", "--epochs=900", "--lr=1", "--early-stopping=2",
+            "--wandb=disabled")  # fmt: skip
+    run = only_run(tmp_path / "runs")
+    assert (run.state(), run.info()["stopped_by"]) == ("stopped", "early stopping")
+    assert run.summary()["last/epoch"] == len(run.history()) < 900
+    assert "| mlp | 1 |" in command("analysis.summarize").stdout
+    assert "was trained before" in command("study.train", "--config", run.path / "run.json").stdout
+
+
+KEY = "k" * 40
+
+
+def test_without_an_answer_from_wandb_a_run_goes_on_offline(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    out = command("study.train", *QUICK).stdout
+    assert "W&B does not answer" in out and "going on offline" in out
+    run = only_run(tmp_path / "runs")
+    assert run.state() == "finished"
+    assert any(record.HasField("history") for record in offline_records(tmp_path / "runs"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(("key", "message"), [("", "there is no W&B key"), ("short", "API key")])
+def test_a_missing_or_wrong_key_is_a_mistake(command, monkeypatch, tmp_path, key, message):
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    result = command("study.train", *QUICK, "--wandb=online", code=2)
+    assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert only_run(tmp_path / "runs").state() == "failed"
+
+
+def test_a_run_is_sent_to_wandb_from_its_directory(command, tmp_path):
+    command("study.train", *QUICK, "--wandb=disabled")
+    run = only_run(tmp_path / "runs")
+    command("study.wandb_run", run.path)
+    rows = [record for record in offline_records(tmp_path / "runs") if record.HasField("history")]
+    assert len(rows) == len(run.history()) + 1
+    assert "has no result to send" in command("study.wandb_run", tmp_path, code=2).stderr
+
+
+def test_predict_says_what_a_network_sees(command, tmp_path, digit_images):
+    from PIL import Image
+
+    command("study.train", "--dataset=digits", "--model=mlp", "--epochs=15", "--wandb=disabled")
+    run = only_run(tmp_path / "runs")
+    files = []
+    for label in (0, 4, 6):
+        image = next(image for image, name in zip(*digit_images, strict=True) if name == label)
+        files.append(tmp_path / f"{label}.png")
+        Image.fromarray(image).convert("RGB").save(files[-1])
+    lines = command("study.predict", run.path, *files).stdout.splitlines()
+    assert [line.split(": ")[1].split()[0] for line in lines] == ["0", "4", "6"]
+    assert all(float(line.split()[2].rstrip("%,")) > 50 for line in lines)
+    assert "cannot be read as an image" in command("study.predict", run.path, run.path / "run.json", code=2).stderr
+    assert "is no run" in command("study.predict", tmp_path, files[0], code=2).stderr
+
+
+def test_a_contact_sheet_of_augmentation(command, tmp_path):
+    from PIL import Image
+
+    options = ("--dataset=digits", "--augment=rotate,noise", "--show-augment=sheets/a.png")
+    command("study.train", *options)
+    with Image.open(tmp_path / "sheets" / "a.png") as sheet:
+        assert sheet.size == (8 * 8 * 12 + 9 * 2 * 12,) * 2
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_that_diverges_is_a_result(command, tmp_path):
