@@ -17,17 +17,19 @@ from typing import Any
 import wandb
 
 from study.config import Config
-from study.errors import UserError, run_command
+from study.errors import UserError, one_line, run_command
 from study.tracker import DONE, CorruptRun, RunDirectory, Say, finite
 
-INIT_SECONDS, FINISH_SECONDS = 30, 120
+PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
+"""Seconds; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise."""
 
 
 class WandbRun:
     """One run in W&B; rows that it has got before are not sent again."""
 
     def __init__(self, directory: RunDirectory, config: Config, run_id: str, say: Say):
-        self.directory, self.run_id = directory, os.environ.get("WANDB_RUN_ID") or run_id
+        self.directory, self.say = directory, say
+        self.run_id = os.environ.get("WANDB_RUN_ID") or run_id
         folder = directory.path.parent
         # the log of an earlier start of this run holds nothing that is not sent again
         for log in folder.glob(f"wandb/offline-run-*-{directory.path.name}*"):
@@ -40,7 +42,7 @@ class WandbRun:
             if mode != "online":
                 raise
             say(f"W&B does not answer ({' '.join(str(error).split())}): going on offline")
-            mode = "offline"
+            mode = os.environ["WANDB_MODE"] = "offline"  # this process's next runs need not wait in vain
             self.run_id += "-offline"  # the client holds on to the id that it failed to start
             self.run = self._init(config, folder, mode)
         self.run.define_metric("epoch", hidden=True)
@@ -63,9 +65,7 @@ class WandbRun:
             dir=os.environ.get("WANDB_DIR") or folder,
             mode=mode,
             resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(
-                silent=True, disable_code=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS
-            ),
+            settings=wandb.Settings(silent=True, disable_code=True, **_patience()),
         )
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -74,10 +74,17 @@ class WandbRun:
             self.run.log(dict(row))
 
     def finish(self, code: int, summary: Mapping[str, Any]) -> None:
-        """Send the summary and, where the run has an evaluation, its pictures; then end the run."""
-        if code == 0 and (self.directory.path / "evaluation.npz").exists():
-            self._send_evaluation()
-        self.run.summary.update(finite(summary))
+        """Send the summary and, where the run has an evaluation, its pictures; then end the run.
+
+        What W&B cannot take costs no result: it is said, and the run's directory has it.
+        """
+        try:
+            if code == 0 and (self.directory.path / "evaluation.npz").exists():
+                self._send_evaluation()
+            self.run.summary.update(finite(summary))
+        except Exception as error:
+            again = f"python -m study.wandb_run {self.directory.path}"
+            self.say(f"W&B did not take all of the run ({one_line(error)}); to send it again: {again}")
         self.run.finish(exit_code=code)
 
     def _send_evaluation(self) -> None:
@@ -107,6 +114,10 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
     for row in directory.history():
         run.log(row)
     run.finish(0, {**directory.summary(), "state": info["state"]})
+
+
+def _patience() -> dict[str, int]:
+    return {name: seconds for name, seconds in PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
 
 
 def _mode(config: Config) -> str:

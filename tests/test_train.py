@@ -8,6 +8,7 @@ import time
 import pytest
 
 from study.tracker import DONE, RunDirectory
+from tests.wandb_server import Server
 
 QUICK = ("--dataset=digits", "--epochs=2", "--model=mlp", "--runs-dir=runs")
 
@@ -245,6 +246,7 @@ KEY = "k" * 40
 def test_without_an_answer_from_wandb_a_run_goes_on_offline(command, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
     out = command("study.train", *QUICK).stdout
     assert "W&B does not answer" in out and "going on offline" in out
     run = only_run(tmp_path / "runs")
@@ -269,6 +271,33 @@ def test_a_run_is_sent_to_wandb_from_its_directory(command, tmp_path):
     rows = [record for record in offline_records(tmp_path / "runs") if record.HasField("history")]
     assert len(rows) == len(run.history()) + 1
     assert "has no result to send" in command("study.wandb_run", tmp_path, code=2).stderr
+
+
+def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
+    with Server() as server:
+        command("study.train", *QUICK, "--seed=1", "--wandb=offline")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        out = command("study.train", *QUICK, "--tags=here").stdout
+        assert f"W&B: {server.url}" in out
+        (log,) = (tmp_path / "runs").glob("wandb/offline-run-*")
+        command("wandb", "sync", log)
+        for path in (path for path in (tmp_path / "runs").iterdir() if path.name != "wandb"):
+            sent, run = server.runs[path.name], RunDirectory(path)
+            assert sent.fields["groupName"] == "mlp digits epochs=2" and sent.exitcode == 0
+            rows = [{key: row[key] for key in row if key[0] != "_"} for row in sent.history if "val/loss" in row]
+            assert rows == run.history()
+            assert run.summary().items() <= sent.summary.items()
+            assert {key: value["value"] for key, value in sent.config.items() if key in run.info()["config"]} == (
+                run.info()["config"]
+            )
+            assert ("evaluation", "COMMITTED") in {(one["type"], one["state"]) for one in sent.artifacts}
+            assert (run.path / "evaluation.npz").read_bytes() in server.blobs.values()
+        assert len(server.runs) == 2
+
+        before = len(server.runs[path.name].history)
+        command("study.wandb_run", path)
+        assert len(server.runs[path.name].history) <= before + 1, "rows that are there are not sent again"
 
 
 def test_predict_says_what_a_network_sees(command, tmp_path, digit_images):
