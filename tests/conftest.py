@@ -1,12 +1,16 @@
 """What the tests share: commands as real processes, and a folder of real images."""
 
+import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from study.errors import run_command
 
 settings.register_profile("study", deadline=None, print_blob=True)
 settings.load_profile("study")
@@ -58,6 +62,26 @@ def command(start):
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return command
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, capfd):
+    """Do as `command` does, in this process: for what neither signals nor W&B take part in."""
+
+    def call(module: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
+        handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [module, *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run_command(importlib.import_module(module).main)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        out, err = capfd.readouterr()
+        assert end.value.code == code, f"exit code {end.value.code}\n{out}\n{err}"
+        return subprocess.CompletedProcess(sys.argv, code, out, err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

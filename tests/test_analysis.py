@@ -245,7 +245,7 @@ def test_a_confusion_matrix_counts(classes):
         assert np.array_equal(counts.reshape(classes, classes), pd.crosstab(target, predicted))
 
 
-def test_a_sweep_becomes_a_page(command, tmp_path):
+def test_a_sweep_becomes_a_page(command, call, tmp_path):
     sweep = tmp_path / "tiny.yaml"
     sweep.write_text(
         SWEEP.replace("name: dropout", "name: <tiny> & co")
@@ -253,7 +253,7 @@ def test_a_sweep_becomes_a_page(command, tmp_path):
         .replace("value: 3", "value: 2")
     )
     command("study.sweep", "run", sweep, "--per-device=1", "--wandb=disabled", "--set", "model=mlp")
-    result = command("analysis.summarize", "--sweep", sweep, "--set", "model=mlp")
+    result = call("analysis.summarize", "--sweep", sweep, "--set", "model=mlp")
     page = (tmp_path / "report" / "index.html").read_text()
     assert str(tmp_path / "report" / "index.html") in result.stdout
     assert "&lt;tiny&gt; &amp; co" in page and "<tiny>" not in page
@@ -272,14 +272,14 @@ def test_a_sweep_becomes_a_page(command, tmp_path):
         found = [d.summary()["best/val_acc"] for d in directories if d.info()["config"]["dropout"] == dropout]
         assert value == pytest.approx(100 * np.mean(found), rel=1e-5)
     assert frame.images_per_second.min() > 0
-    default = command("analysis.summarize", "runs", "--out", "other").stdout
+    default = call("analysis.summarize", "runs", "--out", "other").stdout
     assert "digits" in default
 
 
-def test_nothing_to_report_is_a_mistake(command, tmp_path):
-    assert "there is no directory nowhere" in command("analysis.summarize", "nowhere", code=2).stderr
+def test_nothing_to_report_is_a_mistake(call, tmp_path):
+    assert "there is no directory nowhere" in call("analysis.summarize", "nowhere", code=2).stderr
     (tmp_path / "runs").mkdir()
-    assert "holds no finished run" in command("analysis.summarize", code=2).stderr
+    assert "holds no finished run" in call("analysis.summarize", code=2).stderr
     (tmp_path / "runs" / "x").mkdir()
     (tmp_path / "runs" / "x" / "run.json").write_text(json.dumps([]))
-    assert "x/run.json" in command("analysis.summarize", code=2).stderr
+    assert "x/run.json" in call("analysis.summarize", code=2).stderr

@@ -46,9 +46,9 @@ def states(folder: Path) -> dict[str, str]:
     return {path.name: RunDirectory(path).state() for path in folder.iterdir() if path.name != "wandb"}
 
 
-def test_a_sweep_is_trained_once_and_completed_later(command, sweep_file, tmp_path):
+def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, tmp_path):
     path = sweep_file()
-    listed = command("study.sweep", "run", path, "--dry-run")
+    listed = call("study.sweep", "run", path, "--dry-run")
     assert listed.stdout.count("python -m study.train") == 4
     assert not (tmp_path / "runs").exists()
 
@@ -56,7 +56,7 @@ def test_a_sweep_is_trained_once_and_completed_later(command, sweep_file, tmp_pa
     assert "2 finished" in out
     first = states(tmp_path / "runs")
     assert list(first.values()) == ["finished"] * 2
-    assert "2 of 4 runs would be trained" in command("study.sweep", "run", path, "--dry-run").stderr
+    assert "2 of 4 runs would be trained" in call("study.sweep", "run", path, "--dry-run").stderr
 
     out = command("study.sweep", "run", path, "--wandb=disabled").stdout
     assert "4 runs, 2 to train" in out
@@ -65,51 +65,51 @@ def test_a_sweep_is_trained_once_and_completed_later(command, sweep_file, tmp_pa
     assert set(first) < set(everything)
     assert list(everything.values()) == ["finished"] * 4
     times = {name: (tmp_path / "runs" / name / "run.json").stat().st_mtime_ns for name in everything}
-    assert "nothing to do" in command("study.sweep", "run", path).stdout
+    assert "nothing to do" in call("study.sweep", "run", path).stdout
     assert times == {name: (tmp_path / "runs" / name / "run.json").stat().st_mtime_ns for name in everything}
 
-    told = command("study.sweep", "status", path).stdout
+    told = call("study.sweep", "status", path).stdout
     assert "4 finished" in told
     assert all(name in told for name in everything)
     assert "dropout 0.5, seed 1" in told
-    assert "4 missing" in command("study.sweep", "status", path, "--set", "epochs=3").stdout
+    assert "4 missing" in call("study.sweep", "status", path, "--set", "epochs=3").stdout
 
 
-def test_a_damaged_run_is_found_and_trained_anew(command, sweep_file, tmp_path):
+def test_a_damaged_run_is_found_and_trained_anew(command, call, sweep_file, tmp_path):
     path = sweep_file({"seed": {"value": 0}, "epochs": {"value": 1}})
     command("study.sweep", "run", path, "--wandb=disabled")
     one, other = (tmp_path / "runs" / name for name in sorted(states(tmp_path / "runs")))
     (one / "summary.json").unlink()
     (other / "run.json").write_text('{"config": ')
-    assert "2 corrupt" in command("study.sweep", "status", path).stdout
+    assert "2 corrupt" in call("study.sweep", "status", path).stdout
     assert "2 to train" in command("study.sweep", "run", path, "--wandb=disabled").stdout
     assert set(states(tmp_path / "runs").values()) == {"finished"}
 
 
-def test_the_hint_at_the_report_works_as_it_is_printed(command, sweep_file, tmp_path):
+def test_the_hint_at_the_report_works_as_it_is_printed(command, call, sweep_file, tmp_path):
     path = sweep_file({"setting": {"values": ["model=mlp epochs=1", "model=two-block epochs=2"]}})
     out = command("study.sweep", "run", "--set", "seed=0", path, "--wandb=disabled").stdout
     line = next(line for line in out.splitlines() if line.startswith("report: "))
-    page = command(*line.split()[3:]).stdout
+    page = call(*line.split()[3:]).stdout
     assert "| dropout 0.0, model=two-block epochs=2 | 1 |" in page
 
 
-def test_a_command_of_the_dry_run_trains_that_point(command, sweep_file, tmp_path):
+def test_a_command_of_the_dry_run_trains_that_point(command, call, sweep_file, tmp_path):
     path = sweep_file({"dropout": {"value": 0.5}, "seed": {"value": 3}, "epochs": {"value": 1}})
-    line = command("study.sweep", "run", path, "--dry-run", "--wandb=disabled").stdout.strip()
+    line = call("study.sweep", "run", path, "--dry-run", "--wandb=disabled").stdout.strip()
     assert "--dropout=0.5" in line and "--model=mlp" in line
-    command("study.train", *line.split()[3:])
-    assert "nothing to do" in command("study.sweep", "run", path).stdout
+    call("study.train", *line.split()[3:])
+    assert "nothing to do" in call("study.sweep", "run", path).stdout
 
 
-def test_a_failing_run_is_reported_and_stops_no_other(command, sweep_file, tmp_path):
+def test_a_failing_run_is_reported_and_stops_no_other(command, call, sweep_file, tmp_path):
     path = sweep_file(
         {"model": {"values": ["cnn", "mlp"]}, "image_size": {"value": 4}, "seed": {"value": 0}, "epochs": {"value": 1}}
     )
     result = command("study.sweep", "run", path, "--wandb=disabled", "--per-device=1", code=1)
     assert result.stderr.count("cnn needs images of at least 8 px, not 4×4") == 2
     assert sorted(states(tmp_path / "runs").values()) == ["failed", "failed", "finished", "finished"]
-    told = command("study.sweep", "status", path).stdout
+    told = call("study.sweep", "status", path).stdout
     assert "2 failed" in told
     assert "at least 8 px" in told
 
@@ -170,10 +170,10 @@ def test_setting_varies_what_is_no_product(sweep_file):
     assert [(p.config.model, p.config.epochs, p.config.seed) for p in short.points()] == [("mlp", 1, 7), ("cnn", 1, 7)]
 
 
-def test_points_that_compute_the_same_are_one(sweep_file, command):
+def test_points_that_compute_the_same_are_one(sweep_file, call):
     path = sweep_file({"augment": {"values": ["flip,crop", "crop,flip"]}})
     assert len(search.read(path).points()) == 4
-    assert "4 runs (4 more points compute the same" in command("study.sweep", "check", path).stdout
+    assert "4 runs (4 more points compute the same" in call("study.sweep", "check", path).stdout
 
 
 @pytest.mark.parametrize(
@@ -216,15 +216,15 @@ def test_a_mistake_in_a_sweep_file_is_one_sentence(tmp_path, content, message):
     assert str(caught.value).startswith(str(path))
 
 
-def test_check_names_every_wrong_file_and_ends_in_2(command, sweep_file, tmp_path):
+def test_check_names_every_wrong_file_and_ends_in_2(call, sweep_file, tmp_path):
     good = sweep_file()
     bad = tmp_path / "bad.yaml"
     bad.write_text("method: grid")
-    result = command("study.sweep", "check", good, bad, "missing.yaml", code=2)
+    result = call("study.sweep", "check", good, bad, "missing.yaml", code=2)
     assert f"{good}: 4 runs" in result.stdout
     assert len(result.stderr.strip().splitlines()) == 2
-    assert "there is no `metric`" in command("study.sweep", "run", bad, code=2).stderr
-    assert "this machine has" in command("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
+    assert "there is no `metric`" in call("study.sweep", "run", bad, code=2).stderr
+    assert "this machine has" in call("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)

@@ -70,12 +70,12 @@ def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, tmp
     }
 
 
-def test_the_config_in_a_run_repeats_it_elsewhere(command, tmp_path):
-    command("study.train", *QUICK, "--wandb=disabled", "--setting=epochs=1 dropout=0.2")
+def test_the_config_in_a_run_repeats_it_elsewhere(call, tmp_path):
+    call("study.train", *QUICK, "--wandb=disabled", "--setting=epochs=1 dropout=0.2")
     first = only_run(tmp_path / "runs")
-    command("study.train", "--config", first.path / "run.json", "--runs-dir=copy")
+    call("study.train", "--config", first.path / "run.json", "--runs-dir=copy")
     assert only_run(tmp_path / "copy").path.name == first.path.name
-    command("study.train", "--config", first.path / "run.json", "--runs-dir=longer", "--epochs=2")
+    call("study.train", "--config", first.path / "run.json", "--runs-dir=longer", "--epochs=2")
     assert len(only_run(tmp_path / "longer").history()) == 2
 
 
@@ -171,12 +171,12 @@ def test_a_run_that_was_killed_goes_on(start, command, tmp_path):
     assert [row["epoch"] for row in run.history()] == list(range(1, 401))
 
 
-def test_other_images_than_a_run_was_trained_on_are_refused(command, photo_folder, tmp_path):
+def test_other_images_than_a_run_was_trained_on_are_refused(call, photo_folder, tmp_path):
     options = ("--dataset=folder:photos", "--epochs=1", "--model=mlp", "--wandb=disabled")
-    command("study.train", *options)
+    call("study.train", *options)
     (photo_folder / "train" / "one" / "03.png").unlink()
-    assert "was trained on other files" in command("study.train", *options, code=2).stderr
-    command("study.train", *options, "--force")
+    assert "was trained on other files" in call("study.train", *options, code=2).stderr
+    call("study.train", *options, "--force")
     assert sum(only_run(tmp_path / "runs").info()["data"]["images"].values()) == 39
 
 
@@ -230,14 +230,14 @@ def test_a_device_that_is_not_there_is_a_mistake(command):
     assert "this machine has" in command("study.train", *QUICK, "--device=cuda:99", code=2).stderr
 
 
-def test_early_stopping_is_a_state_with_a_result(command, tmp_path):
-    command("study.train", "--dataset=digits", "--model=mlp", "--epochs=900", "--lr=1", "--early-stopping=2",
+def test_early_stopping_is_a_state_with_a_result(call, tmp_path):
+    call("study.train", "--dataset=digits", "--model=mlp", "--epochs=900", "--lr=1", "--early-stopping=2",
             "--wandb=disabled")  # fmt: skip
     run = only_run(tmp_path / "runs")
     assert (run.state(), run.info()["stopped_by"]) == ("stopped", "early stopping")
     assert run.summary()["last/epoch"] == len(run.history()) < 900
-    assert "| mlp | 1 |" in command("analysis.summarize").stdout
-    assert "was trained before" in command("study.train", "--config", run.path / "run.json").stdout
+    assert "| mlp | 1 |" in call("analysis.summarize").stdout
+    assert "was trained before" in call("study.train", "--config", run.path / "run.json").stdout
 
 
 KEY = "k" * 40
@@ -300,35 +300,35 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
         assert len(server.runs[path.name].history) <= before + 1, "rows that are there are not sent again"
 
 
-def test_predict_says_what_a_network_sees(command, tmp_path, digit_images):
+def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
     from PIL import Image
 
-    command("study.train", "--dataset=digits", "--model=mlp", "--epochs=15", "--wandb=disabled")
+    call("study.train", "--dataset=digits", "--model=mlp", "--epochs=15", "--wandb=disabled")
     run = only_run(tmp_path / "runs")
     files = []
     for label in (0, 4, 6):
         image = next(image for image, name in zip(*digit_images, strict=True) if name == label)
         files.append(tmp_path / f"{label}.png")
         Image.fromarray(image).convert("RGB").save(files[-1])
-    lines = command("study.predict", run.path, *files).stdout.splitlines()
+    lines = call("study.predict", run.path, *files).stdout.splitlines()
     assert [line.split(": ")[1].split()[0] for line in lines] == ["0", "4", "6"]
     assert all(float(line.split()[2].rstrip("%,")) > 50 for line in lines)
-    assert "cannot be read as an image" in command("study.predict", run.path, run.path / "run.json", code=2).stderr
-    assert "is no run" in command("study.predict", tmp_path, files[0], code=2).stderr
+    assert "cannot be read as an image" in call("study.predict", run.path, run.path / "run.json", code=2).stderr
+    assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
 
 
-def test_a_contact_sheet_of_augmentation(command, tmp_path):
+def test_a_contact_sheet_of_augmentation(call, tmp_path):
     from PIL import Image
 
     options = ("--dataset=digits", "--augment=rotate,noise", "--show-augment=sheets/a.png")
-    command("study.train", *options)
+    call("study.train", *options)
     with Image.open(tmp_path / "sheets" / "a.png") as sheet:
         assert sheet.size == (8 * 8 * 12 + 9 * 2 * 12,) * 2
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_that_diverges_is_a_result(command, tmp_path):
-    command("study.train", *QUICK, "--lr=1e6", "--wandb=disabled")
+def test_a_run_that_diverges_is_a_result(call, tmp_path):
+    call("study.train", *QUICK, "--lr=1e6", "--wandb=disabled")
     run = only_run(tmp_path / "runs")
     assert run.state() == "diverged"
     assert run.history()[-1]["train/loss"] is None
