@@ -33,7 +33,6 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     settings = list(history.setting.unique())
     columns = max(1, min(4, len(settings), 110 // (6 + max(map(len, settings)))))
     figure = Figure(figsize=(10, 6.6 + 0.22 * -(-len(settings) // columns)), layout="constrained")
-    figure.suptitle(title, fontweight="bold")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
     for row, split in zip(panels, ("val", "train"), strict=True):
         for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
@@ -50,7 +49,10 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     low, high = panels[0, 1].get_ylim()
     panels[0, 1].set_ylim(max(0, low), min(100, high))
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9,
+        title=title, title_fontproperties={"weight": "bold", "size": 12},
+    )  # fmt: skip
     return figure
 
 
