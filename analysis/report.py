@@ -20,7 +20,7 @@ from analysis import figures, runs, tables
 from analysis.runs import Frames, Section
 from analysis.wording import label, sentence
 from study.errors import UserError
-from study.tracker import DONE
+from study.run_directory import DONE
 
 TEMPLATE = Path(__file__).with_name("report.html")
 

@@ -16,8 +16,8 @@ import pandas as pd
 from study.config import RESULTS_VERSION, Config, is_identity
 from study.errors import UserError
 from study.names import HISTORY_METRICS, SUMMARY_METRICS
+from study.run_directory import EARLY, CorruptRun, RunDirectory
 from study.search import Sweep, label
-from study.tracker import EARLY, CorruptRun, RunDirectory
 
 IDENTITY = [name for name in Config.model_fields if is_identity(name)]
 INFO = [

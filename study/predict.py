@@ -12,8 +12,8 @@ from study import devices, models
 from study.config import Config
 from study.data import Data, Split
 from study.errors import UserError, run_command
+from study.run_directory import RunDirectory
 from study.sources import read_image
-from study.tracker import RunDirectory
 
 SHOWN = 3
 

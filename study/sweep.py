@@ -23,8 +23,8 @@ from study.config import Config, is_identity
 from study.engine import Engine, Outcome
 from study.errors import Interrupted, UserError, run_command
 from study.progress import SweepDisplay, result
+from study.run_directory import DONE, RunDirectory
 from study.search import Point, Sweep
-from study.tracker import DONE, RunDirectory
 from study.values import pairs
 
 

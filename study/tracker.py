@@ -1,199 +1,21 @@
-"""What a run writes: its directory, and the same rows to W&B.
+"""Records one run as it is trained: in its directory, and the same rows in W&B.
 
-    python -c "from study.tracker import RunDirectory; print(RunDirectory('runs/NAME').state())"
-
-| file             | holds                                                                            |
-|------------------|----------------------------------------------------------------------------------|
-| `run.json`       | config, fingerprint, group, state, times, host, device, versions, data, error    |
-| `history.jsonl`  | a line per epoch                                                                 |
-| `summary.json`   | `best/*` and `test/*` of one checkpoint, `last/*`, parameters, seconds           |
-| `evaluation.npz` | test probabilities, confident mistakes, features of validation images            |
-| `best.pt`        | the weights that were best on validation                                         |
-| `last.pt`        | everything that a run needs to go on; deleted when it finishes                   |
-
-Files appear whole or not at all. `run.json` says `finished` last. That a run is being trained is no file's
-content but a lock on the directory, which the kernel frees however its holder ends.
+tracker = Tracker(directory, config, data_digest=…)
+tracker.log(row)
 """
 
-import json
-import math
-import os
 import platform
 import socket
 import subprocess
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from study.config import RESULTS_VERSION, Config
-from study.errors import Busy, UserError
-
-DONE = ("finished", "diverged", "stopped")
-"""States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
-
-EARLY = "early stopping"
-"""What a run notes as `stopped_by` when its own early stopping ended it: it is then as good as finished."""
-
-Say = Callable[[str], None]
-
-WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
-
-
-class CorruptRun(UserError):
-    """A run directory that cannot be read; the message says which file and why."""
-
-
-class RunDirectory:
-    """The files of one run."""
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-
-    @classmethod
-    def of(cls, config: Config) -> "RunDirectory":
-        """Return the directory that belongs to a config, which need not exist."""
-        return cls(Path(config.runs_dir) / config.run_name)
-
-    def info(self) -> dict[str, Any]:
-        """Read run.json; empty where there is none."""
-        return self._read_json("run.json", missing={})
-
-    def summary(self) -> dict[str, Any]:
-        """Read summary.json; empty where there is none."""
-        return self._read_json("summary.json", missing={})
-
-    def history(self) -> list[dict[str, Any]]:
-        """Read the rows of history.jsonl; a last line that was cut off is left out."""
-        try:
-            text = (self.path / "history.jsonl").read_text()
-        except FileNotFoundError:
-            return []
-        try:
-            return [json.loads(line) for line in text.split("\n")[:-1]]
-        except json.JSONDecodeError as error:
-            raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: {error}") from None
-
-    def evaluation(self) -> dict[str, Any]:
-        """Read the arrays of evaluation.npz."""
-        import numpy as np
-
-        try:
-            with np.load(self.path / "evaluation.npz", allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-            raise CorruptRun(f"{self.path / 'evaluation.npz'} is broken") from None
-
-    def state(self) -> str:
-        """Return finished, failed, diverged, stopped, running, interrupted, missing, or corrupt."""
-        if self.defect():
-            return "corrupt"
-        state = self.info().get("state")
-        if state:
-            return state
-        if self.is_locked():
-            return "running"
-        return "interrupted" if (self.path / "run.json").exists() else "missing"
-
-    def defect(self) -> str | None:
-        """Say what a run lacks that its run.json promises, in a few words; None where it lacks nothing."""
-        try:
-            info, history, summary = self.info(), self.history(), self.summary()
-        except CorruptRun as error:
-            return str(error)
-        if info and not {"config", "fingerprint", "group"} <= info.keys():
-            return "its run.json holds no config"
-        if info.get("state") not in DONE:
-            return None
-        if not summary:
-            return "its summary.json is missing"
-        if len(history) != summary.get("last/epoch"):
-            return f"its history.jsonl has {len(history)} epochs, its summary.json {summary.get('last/epoch')}"
-        if info["state"] != "diverged" and not zipfile.is_zipfile(self.path / "evaluation.npz"):
-            return "its evaluation.npz is missing or broken"
-        return None
-
-    def is_locked(self) -> bool:
-        """Tell whether some process is training this run."""
-        if not (self.path / ".lock").exists():
-            return False
-        try:
-            with filelock.FileLock(self.path / ".lock", timeout=0):
-                return False
-        except filelock.Timeout:
-            return True
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run's lock; Busy where another process does."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(self.path / ".lock", timeout=1):
-                yield
-        except filelock.Timeout:
-            raise Busy(f"{self.path} is being trained by another process") from None
-
-    def clear(self) -> None:
-        """Delete what earlier starts wrote, but for run.json, which the next start replaces."""
-        for name in WRITTEN:
-            (self.path / name).unlink(missing_ok=True)
-
-    def write_info(self, info: Mapping[str, Any]) -> None:
-        """Replace run.json."""
-        self._write_json("run.json", info)
-
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Replace summary.json."""
-        self._write_json("summary.json", summary)
-
-    def write_evaluation(self, arrays: Mapping[str, Any]) -> None:
-        """Replace evaluation.npz."""
-        import numpy as np
-
-        def save(path: Path) -> None:
-            with path.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-
-        self.write("evaluation.npz", save)
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Append one row to history.jsonl."""
-        with (self.path / "history.jsonl").open("a") as file:
-            file.write(json.dumps(finite(row)) + "\n")
-
-    def keep_history(self, epochs: int) -> list[dict[str, Any]]:
-        """Drop the rows after an epoch, and a line that was cut off; return the rows kept."""
-        rows = [row for row in self.history() if row["epoch"] <= epochs]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        self.write("history.jsonl", lambda path: path.write_text(text))
-        return rows
-
-    def write(self, name: str, save: Callable[[Path], Any]) -> None:
-        """Let `save` write a file under a temporary name, then put it in place."""
-        temporary = self.path / f".{name}.tmp"
-        save(temporary)
-        temporary.replace(self.path / name)
-
-    def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        text = json.dumps(finite(values), indent=1, ensure_ascii=False) + "\n"
-        self.write(name, lambda path: path.write_text(text))
-
-    def _read_json(self, name: str, missing: dict[str, Any]) -> dict[str, Any]:
-        try:
-            values = json.loads((self.path / name).read_text())
-        except FileNotFoundError:
-            return missing
-        except (OSError, ValueError) as error:
-            raise CorruptRun(f"{self.path / name} is broken: {error}") from None
-        if not isinstance(values, dict):
-            raise CorruptRun(f"{self.path / name} is broken: it holds no mapping")
-        return values
+from study.run_directory import RunDirectory, Say
 
 
 class Tracker:
@@ -256,13 +78,6 @@ class Tracker:
         if self.wandb:
             self.wandb.finish(code, {})
         self.note(ended=_now(), **({"state": state, "error": error} if state else {}))
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinity, which JSON lacks, by null."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
-    }
 
 
 def _now() -> str:

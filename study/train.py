@@ -21,7 +21,8 @@ from study.config import Config
 from study.errors import Interrupted, UserError, exit_code, one_line, run_command
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
-from study.tracker import DONE, EARLY, RunDirectory, Tracker
+from study.run_directory import DONE, EARLY, RunDirectory
+from study.tracker import Tracker
 
 
 @dataclass(frozen=True)

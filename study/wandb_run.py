@@ -18,7 +18,7 @@ import wandb
 
 from study.config import Config
 from study.errors import UserError, one_line, run_command
-from study.tracker import DONE, CorruptRun, RunDirectory, Say, finite
+from study.run_directory import DONE, CorruptRun, RunDirectory, Say, finite
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
 """Seconds; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise."""

@@ -17,7 +17,7 @@ from scipy import stats
 from analysis import figures, runs, statistics, tables
 from study import search
 from study.config import RESULTS_VERSION, Config
-from study.tracker import RunDirectory
+from study.run_directory import RunDirectory
 
 EPOCHS = 3
 

@@ -22,18 +22,19 @@ ALLOWED = {
     "study.optim": {"config", "errors"},
     "study.step": set(),
     "study.trainer": {"augment", "config", "data", "models", "optim", "step"},
-    "study.tracker": {"config", "errors", "wandb_run"},
-    "study.wandb_run": {"config", "errors", "tracker"},
+    "study.run_directory": {"config", "errors"},
+    "study.wandb_run": {"config", "errors", "run_directory"},
+    "study.tracker": {"config", "run_directory", "wandb_run"},
     "study.search": {"config", "errors", "names", "values"},
     "study.progress": {"config"},
     "study.train": {
-        "augment", "config", "data", "devices", "errors", "folder", "options", "progress", "tracker", "trainer",
-        "wandb_run",
+        "augment", "config", "data", "devices", "errors", "folder", "options", "progress", "run_directory",
+        "tracker", "trainer", "wandb_run",
     },
-    "study.predict": {"config", "data", "devices", "errors", "models", "sources", "tracker"},
+    "study.predict": {"config", "data", "devices", "errors", "models", "run_directory", "sources"},
     "study.engine": {"config", "devices", "errors", "progress", "train"},
-    "study.sweep": {"config", "devices", "engine", "errors", "folder", "progress", "search", "tracker", "values"},
-    "analysis": {"config", "errors", "names", "search", "tracker"},
+    "study.sweep": {"config", "devices", "engine", "errors", "folder", "progress", "run_directory", "search", "values"},
+    "analysis": {"config", "errors", "names", "run_directory", "search"},
 }  # fmt: skip
 TORCH_USERS = {
     f"study.{name}" for name in ("augment", "sources", "data", "models", "optim", "step", "trainer", "predict")

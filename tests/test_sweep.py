@@ -10,7 +10,7 @@ import yaml
 
 from study import search
 from study.errors import UserError
-from study.tracker import RunDirectory
+from study.run_directory import RunDirectory
 
 ROOT = Path(__file__).parent.parent
 SMALL = {

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from study.tracker import DONE, RunDirectory
+from study.run_directory import DONE, RunDirectory
 from tests.wandb_server import Server
 
 QUICK = ("--dataset=digits", "--epochs=2", "--model=mlp", "--runs-dir=runs")
