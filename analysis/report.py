@@ -57,7 +57,10 @@ def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
-    parts = [_part(frames, section, out) for section in sections]
+    parts, anchors = [], set()
+    for section in sections:
+        anchor = _unused(_file_name(section.name) or "section", anchors)
+        parts.append(_part(frames, section, anchor, out))
     older = int((frames.runs.results_version != runs.RESULTS_VERSION).sum())
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(say=sentence, label=label)
@@ -77,8 +80,8 @@ def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -
     return out / "index.html"
 
 
-def _part(frames: Frames, section: Section, out: Path) -> _Part:
-    part = _Part(_file_name(section.name), section.name, section.description, _data(frames, section), _notes(section))
+def _part(frames: Frames, section: Section, anchor: str, out: Path) -> _Part:
+    part = _Part(anchor, section.name, section.description, _data(frames, section), _notes(section))
     if section.runs.empty:
         part.notes.insert(0, sentence("nothing"))
         return part
@@ -95,10 +98,13 @@ def _part(frames: Frames, section: Section, out: Path) -> _Part:
     best = section.runs.sort_values("best/val_acc", ascending=False).drop_duplicates("setting")
     best = best.sort_values("setting", key=lambda column: column.map(list(frame.setting).index))
     predictions = runs.predictions(frames, list(best.index))
+    names: set[str] = set()
     for run, row in best.iterrows():
         title = sentence("confusion_title", dataset=section.dataset, setting=row["setting"], seed=row["seed"])
         figure = figures.confusion_matrix(predictions[predictions.run == run], frames.data(str(run))["classes"], title)
-        part.confusions.append(_draw(figure, f"{part.anchor}-confusion-{_file_name(row['setting'])}", out, title))
+        part.confusions.append(
+            _draw(figure, _unused(f"{part.anchor}-confusion-{_file_name(row['setting'])}", names), out, title)
+        )
     return part
 
 
@@ -126,7 +132,7 @@ def _notes(section: Section) -> list[str]:
     if others:
         notes.append(sentence("other_states", states=", ".join(f"{count} {state}" for state, count in others.items())))
     for setting, group in section.runs.groupby("setting", sort=False):
-        for what in ("device", "threads"):
+        for what in ("device", "threads", "data_digest"):
             values = sorted(map(str, group[what].unique()))
             if len(values) > 1:
                 notes.append(sentence("mixed", setting=setting, what=what, values=", ".join(values)))
@@ -176,3 +182,10 @@ def _made_with(frames: Frames) -> str:
 
 def _file_name(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+
+
+def _unused(name: str, used: set[str]) -> str:
+    """Number a name that has been used before."""
+    numbered = next(word for word in (name, *(f"{name}-{n}" for n in range(2, len(used) + 3))) if word not in used)
+    used.add(numbered)
+    return numbered

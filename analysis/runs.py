@@ -30,6 +30,7 @@ INFO = [
     "device",
     "device_shared_by",
     "threads",
+    "data_digest",
     "test_images",
 ]
 
@@ -101,6 +102,9 @@ def load(source: str | Path) -> Frames:
             except (UserError, KeyError, TypeError, ValueError) as error:
                 problems.append(f"{path} is left out: {_reason(error)}; the same command or sweep trains it anew")
                 continue
+            if path.name != config.run_name:
+                problems.append(f"{path} is left out: its config belongs to a run named {config.run_name}")
+                continue
             rows[path.name], configs[path.name], directories[path.name] = row, config, directory
             histories += [{"run": path.name, **line} for line in history]
     columns = [*IDENTITY, *INFO, *SUMMARY_METRICS]
@@ -117,7 +121,7 @@ def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, An
     if state == "missing":
         raise CorruptRun("it has no run.json")
     summary, history = directory.summary(), directory.history()
-    config = Config.parse({name: value for name, value in info["config"].items() if name != "setting"})
+    config = Config.recorded(info["config"])
     values = [getattr(config, name) for name in IDENTITY]
     told = {**info, "state": state, "test_images": info.get("data", {}).get("images", {}).get("test")}
     values += [told.get(name) for name in INFO]
@@ -149,7 +153,7 @@ def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
                     "run": run,
                     "image": np.arange(len(probabilities)),
                     "target": arrays["test_targets"],
-                    "predicted": probabilities.argmax(1),
+                    "predicted": arrays["test_predictions"],
                     "probability": probabilities.max(1),
                 }
             )

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.runs import Section
+from analysis.runs import IDENTITY, Section
 from analysis.statistics import difference, estimate, sampling_interval
 from analysis.wording import label
 
-SHARED = ("model", "dataset", "batch_size", "split_seed", "image_size")
-"""Runs with the same values of these and the same seed start from the same weights and see the same order of images."""
+UNSHARED = {
+    "seed", "dropout", "epochs", "label_smoothing", "optimizer", "lr", "momentum", "nesterov", "weight_decay",
+    "decay_norm_bias", "clip_norm", "ema_decay", "schedule", "warmup_epochs", "step_epochs", "step_factor", "augment",
+    "crop_share", "rotate_degrees", "perspective_tilt", "color_strength", "noise_deviation", "cutout_share",
+    "early_stopping", "early_stopping_metric",
+}  # fmt: skip
+"""Runs of one seed that differ only in these begin with the same weights and see the images in the same order."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ def _is_tied(group: pd.DataFrame, best: pd.DataFrame) -> bool:
         return False
     if group.index.equals(best.index):
         return True
-    paired = all(group[name].map(repr).iloc[0] == best[name].map(repr).iloc[0] for name in SHARED)
+    shared = [name for name in IDENTITY if name not in UNSHARED]
+    paired = all(repr(group[name].iloc[0]) == repr(best[name].iloc[0]) for name in shared)
     a, b = (runs.set_index("seed")["best/val_acc"] for runs in (best, group))
     return difference(a, b, paired).contains_zero
 

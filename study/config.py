@@ -162,6 +162,11 @@ class Config(BaseModel):
         except ValidationError as error:
             raise UserError("; ".join(sentence(detail) for detail in error.errors())) from None
 
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> "Config":
+        """Read the config that a run has recorded; what its `setting` said is in the other values."""
+        return cls.parse({name: value for name, value in values.items() if name != "setting"})
+
     def identity(self) -> dict[str, Any]:
         """Return the values that decide what is computed and that differ from the defaults."""
         values = self.model_dump()

@@ -19,6 +19,11 @@ from study.sources import Say
 HOLD_OUT_10_000 = ("cifar10", "cifar100", "mnist", "fashion-mnist")
 
 
+def memory_format(device: torch.device | str) -> torch.memory_format:
+    """Return how a device likes images in memory; on MPS batch norm fails with channels last (pytorch 175251)."""
+    return torch.contiguous_format if torch.device(device).type == "mps" else torch.channels_last
+
+
 @dataclass(frozen=True)
 class Split:
     """Images (n, channels, height, width) uint8 and their labels (n,) int64.
@@ -38,10 +43,8 @@ class Split:
         return Split(self.images[index.to(self.images.device)], self.labels[index.to(self.labels.device)])
 
     def to(self, device: torch.device | str, images_too: bool = True) -> "Split":
-        """Move to a device; images are channels last in memory, as convolutions like them."""
-        images = self.images.to(device if images_too else "cpu", memory_format=torch.channels_last)
-        if not images_too and torch.device(device).type == "cuda":
-            images = images.pin_memory()
+        """Move to a device; images lie in memory as its convolutions like them."""
+        images = self.images.to(device if images_too else "cpu", memory_format=memory_format(device))
         return Split(images, self.labels.to(device))
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator["Split"]:

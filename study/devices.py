@@ -4,15 +4,24 @@ python -c "from study import devices; print(devices.names())"
 """
 
 import os
+import tempfile
+from pathlib import Path
+
+import filelock
 
 from study.errors import UserError
 
 
 def cores() -> int:
-    """Count the CPU cores that this process may use; OMP_NUM_THREADS says so where it is set."""
+    """Count the CPU cores that this process may use: its container's share, or OMP_NUM_THREADS where that is set."""
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(there, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return there
 
 
 def names() -> list[str]:
@@ -39,3 +48,37 @@ def describe(device) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+class Occupancy:
+    """Tells which runs of this user train on a device of this machine at the same time, by a lock that each holds."""
+
+    def __init__(self, device: str):
+        name = f"image-classifier-study-{os.getuid()}-{device.replace(':', '-')}"
+        self.folder = Path(tempfile.gettempdir()) / name
+        self.folder.mkdir(exist_ok=True)
+        self.own = self.folder / f"{os.getpid()}.lock"
+        self.lock = filelock.FileLock(self.own)
+
+    def __enter__(self) -> "Occupancy":
+        self.lock.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+        self.own.unlink(missing_ok=True)
+
+    def runs(self) -> int:
+        """Count the runs on the device, this one too."""
+        return 1 + sum(self._is_held(path) for path in self.folder.glob("*.lock") if path != self.own)
+
+    @staticmethod
+    def _is_held(path: Path) -> bool:
+        try:
+            with filelock.FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError:
+            return False

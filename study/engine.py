@@ -20,7 +20,7 @@ from typing import Any
 
 from study.config import Config
 from study.devices import cores
-from study.errors import Busy, Interrupted, one_line
+from study.errors import Busy, Interrupted, UserError, one_line
 from study.progress import Display, SweepDisplay, result
 
 GRACE_SECONDS = 30.0
@@ -29,11 +29,15 @@ _spawn = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a point ended: a state of the run, or `busy` where another process trains it, and in a few words why."""
+    """How a point ended: a state of the run, or `busy` where another process trains it, and in a few words why.
+
+    `spoilt` says that its worker has ended with it.
+    """
 
     config: Config
     state: str
     text: str
+    spoilt: bool = False
 
 
 @dataclass
@@ -71,8 +75,11 @@ class Engine:
                         continue
                     outcomes.append(outcome)
                     display.end(outcome.config.run_name, outcome.state, outcome.text)
-                    if not worker.process.is_alive() and pending:
-                        workers[workers.index(worker)] = worker = self._start(worker.device, threads, force)
+                    if outcome.spoilt:
+                        worker.process.join()
+                        worker.config = None
+                        if pending:
+                            workers[workers.index(worker)] = worker = self._start(worker.device, threads, force)
                     self._assign(worker, pending, display)
         finally:
             self._end(workers)
@@ -97,7 +104,7 @@ class Engine:
             kind, value = worker.connection.recv()
         except (EOFError, ConnectionError):
             worker.process.join()
-            return Outcome(worker.config, "failed", f"its worker {_death(worker.process.exitcode)}")
+            return Outcome(worker.config, "failed", f"its worker {_death(worker.process.exitcode)}", spoilt=True)
         match kind:
             case "epoch":
                 display.epoch(worker.config.run_name, value)
@@ -154,18 +161,22 @@ def _work(connection: Connection, device: str, threads: int, device_shared_by: i
     try:
         while not signals.received:
             values = connection.recv()
-            config = Config.parse({key: value for key, value in values.items() if key != "setting"})
+            config = Config.recorded(values)
             config = config.model_copy(
                 update={"device": device, "threads": config.threads or threads, "setting": values["setting"]}
             )
             try:
                 outcome = train(config, messages, signals, force, device_shared_by)
-                ended = (outcome.state, result(outcome.summary))
+                ended = (outcome.state, result(outcome.summary), False)
             except Busy as error:
-                ended = ("busy", one_line(error))
-            except Exception as error:
-                ended = ("failed", one_line(error))
+                ended = ("busy", one_line(error), False)
+            except UserError as error:
+                ended = ("failed", one_line(error), False)
+            except Exception as error:  # it may have spoilt the device for what comes next: a fresh process goes on
+                ended = ("failed", one_line(error), True)
             connection.send(("end", ended))
+            if ended[-1]:
+                return
     except (EOFError, ConnectionError, Interrupted):
         pass
 

@@ -26,7 +26,7 @@ def load(path: str) -> tuple[torch.nn.Module, Data]:
         raise UserError(f"{path} is no run: it has no run.json")
     if not weights.exists():
         raise UserError(f"{path} has no best.pt: it is {directory.state()}, or was trained with --keep-weights False")
-    config = Config.parse({key: value for key, value in info["config"].items() if key != "setting"})
+    config = Config.recorded(info["config"])
     told = info["data"]
     channels, height, width = told["image_shape"]
     nothing = Split(torch.empty(0, channels, height, width, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))

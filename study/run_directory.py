@@ -19,7 +19,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,12 @@ class RunDirectory:
         except FileNotFoundError:
             return []
         try:
-            return [json.loads(line) for line in text.split("\n")[:-1]]
+            rows = [json.loads(line) for line in text.split("\n")[:-1]]
         except json.JSONDecodeError as error:
             raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: {error}") from None
+        if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
+            raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: a line is no row of an epoch")
+        return rows
 
     def evaluation(self) -> dict[str, Any]:
         """Read the arrays of evaluation.npz."""
@@ -161,17 +164,24 @@ class RunDirectory:
         with (self.path / "history.jsonl").open("a") as file:
             file.write(json.dumps(finite(row)) + "\n")
 
-    def keep_history(self, epochs: int) -> list[dict[str, Any]]:
-        """Drop the rows after an epoch, and a line that was cut off; return the rows kept."""
-        rows = [row for row in self.history() if row["epoch"] <= epochs]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+    def write_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace history.jsonl."""
+        text = "".join(json.dumps(finite(row)) + "\n" for row in rows)
         self.write("history.jsonl", lambda path: path.write_text(text))
-        return rows
+
+    def set_aside(self) -> None:
+        """Move what an earlier start wrote into the folder `damaged`."""
+        (self.path / "damaged").mkdir(exist_ok=True)
+        for name in ("run.json", *WRITTEN):
+            if (self.path / name).exists():
+                (self.path / name).replace(self.path / "damaged" / name)
 
     def write(self, name: str, save: Callable[[Path], Any]) -> None:
         """Let `save` write a file under a temporary name, then put it in place."""
         temporary = self.path / f".{name}.tmp"
         save(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(self.path / name)
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:

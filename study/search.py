@@ -163,7 +163,8 @@ def _check_metric(metric: Any) -> None:
     if metric["name"] not in HISTORY_METRICS + SUMMARY_METRICS:
         close = nearest(metric["name"], HISTORY_METRICS + SUMMARY_METRICS)
         raise UserError(f"metric {metric['name']!r} is never logged; {close}")
-    wanted = "minimize" if metric["name"].endswith("loss") else "maximize"
+    smaller = metric["name"].endswith("loss") or metric["name"] in ("time/epoch", "train_seconds", "memory/peak_mb")
+    wanted = "minimize" if smaller else "maximize"
     if metric.get("goal", "minimize") != wanted:
         raise UserError(f"the goal of metric {metric['name']} must be {wanted}, not {metric.get('goal', 'minimize')}")
 

@@ -8,6 +8,7 @@ import time
 import urllib.error
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,7 +68,10 @@ def _torchvision(config: Config, say: Say) -> Source:
         "fashion-mnist": (datasets.FashionMNIST, "FashionMNIST/raw"),
     }[config.dataset]
     train, test = _download(
-        config, folder_name, say, lambda root: [kind(root, train=part, download=True) for part in (True, False)]
+        config,
+        folder_name,
+        say,
+        lambda root, download: [kind(root, train=part, download=download) for part in (True, False)],
     )
     splits = {}
     for name, part in (("train", train), ("test", test)):
@@ -81,7 +85,7 @@ def _pets(config: Config, say: Say) -> Source:
     """Read Oxford-IIIT Pet (Parkhi et al. 2012) as cats and dogs."""
     from torchvision.datasets import OxfordIIITPet
 
-    _download(config, "oxford-iiit-pet", say, lambda root: OxfordIIITPet(root, download=True))
+    _download(config, "oxford-iiit-pet", say, lambda root, download: OxfordIIITPet(root, download=download))
     root = Path(config.data_dir) / "oxford-iiit-pet"
     listing: Listing = {}
     for split, file in (("train", "trainval.txt"), ("test", "test.txt")):
@@ -94,12 +98,14 @@ def _download(config: Config, folder_name: str, say: Say, fetch: Callable):
     """Let torchvision find or download a data set, one process at a time."""
     root = Path(config.data_dir)
     there = (root / folder_name).is_dir()
+    with suppress(RuntimeError, OSError):
+        return fetch(str(root), False)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(root / ".download.lock"):
             if not there:
                 say(f"downloading {config.dataset} into {root}")
-            return fetch(str(root))
+            return fetch(str(root), True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         what = "cannot be read" if there else "is not there, and cannot be downloaded"
         raise UserError(
@@ -120,11 +126,11 @@ def _cached(
             content = _read_cache(cache)
             if content is None:
                 content = _decode_all(root, listing, image_size, say)
-                for outdated in cache.parent.glob(f"{stem}-*.pt"):
+                for outdated in cache.parent.glob(f"{stem}-{'?' * len(stamp)}.pt"):
                     outdated.unlink()
                 torch.save(content, cache.with_suffix(".tmp"))
                 cache.with_suffix(".tmp").replace(cache)
-    except PermissionError:
+    except OSError:  # a read-only file system, or no permission
         say(f"{cache.parent} cannot be written: the images of {root} are decoded anew at every start")
         content = _decode_all(root, listing, image_size, say)
     return Source(content["splits"], tuple(classes), tuple(content["unreadable"]))

@@ -4,10 +4,11 @@ tracker = Tracker(directory, config, data_digest=…)
 tracker.log(row)
 """
 
+import os
 import platform
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from study.config import RESULTS_VERSION, Config
+from study.errors import one_line
 from study.run_directory import RunDirectory, Say
 
 
 class Tracker:
     """Records one run, in its directory and in W&B; the directory's lock is held by whoever makes it."""
 
-    def __init__(self, directory: RunDirectory, config: Config, **info: Any):
+    def __init__(self, directory: RunDirectory, config: Config, say: Say, **info: Any):
         self.directory = directory
         self.info = {
             "config": config.model_dump(),
@@ -35,49 +37,59 @@ class Tracker:
             **info,
         }
         directory.write_info(self.info)
-        self.wandb = None
+        self.say, self.wandb = say, None
 
-    def start_wandb(self, config: Config, say: Say) -> None:
+    def start_wandb(self, config: Config) -> None:
         """Begin the run in W&B, unless it is disabled."""
-        if config.wandb != "disabled":
+        if config.wandb != "disabled" and os.environ.get("WANDB_MODE") != "disabled":
             from study.wandb_run import WandbRun
 
-            self.wandb = WandbRun(self.directory, config, self.info["wandb_id"], say)
+            self.wandb = WandbRun(self.directory, config, self.info["wandb_id"], self.say)
+            self.note(wandb_id=self.wandb.run_id)
 
     def note(self, **values: Any) -> None:
         """Add to run.json."""
         self.info |= values
         self.directory.write_info(self.info)
 
-    def resume(self, epochs: int) -> None:
-        """Go on after so many epochs: later rows are dropped, and W&B gets those that it lacks."""
-        for row in self.directory.keep_history(epochs):
-            self._send(row)
+    def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Go on after these rows: others are dropped, and W&B gets those that it lacks."""
+        self.directory.write_history(rows)
+        for row in rows:
+            self._tell_wandb("log", row)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Record the row of one epoch."""
         self.directory.append(row)
-        self._send(row)
-
-    def _send(self, row: Mapping[str, Any]) -> None:
-        if self.wandb:
-            self.wandb.log(row)
+        self._tell_wandb("log", row)
 
     def finish(self, state: str, summary: Mapping[str, Any], keep_weights: bool = True, **notes: Any) -> None:
-        """Record a result; run.json says so when all else is in place."""
+        """Record a result; run.json says so when all else is in place, and before W&B is waited for."""
         self.directory.write_summary(summary)
         if not keep_weights:
             (self.directory.path / "best.pt").unlink(missing_ok=True)
-        if self.wandb:
-            self.wandb.finish(0, {**summary, "state": state})
         self.note(state=state, ended=_now(), **notes)
         (self.directory.path / "last.pt").unlink(missing_ok=True)
+        self._tell_wandb("finish", 0, {**summary, "state": state})
 
     def fail(self, code: int, state: str | None = None, error: str | None = None) -> None:
         """Record that a run ended without a result: a state `failed` with its error, or no state if it may go on."""
-        if self.wandb:
-            self.wandb.finish(code, {})
-        self.note(ended=_now(), **({"state": state, "error": error} if state else {}))
+        if "state" not in self.info:
+            self.note(ended=_now(), **({"state": state, "error": error} if state else {}))
+        self._tell_wandb("finish", code, {})
+
+    def _tell_wandb(self, what: str, *words: Any) -> None:
+        """Do something in W&B; if it cannot be done, say so and go on without: the run's directory has it all."""
+        if self.wandb is None:
+            return
+        try:
+            getattr(self.wandb, what)(*words)
+        except Exception as error:
+            again = f"python -m study.wandb_run {self.directory.path}"
+            self.say(f"W&B did not take the run ({one_line(error)}); to send it when it has a result: {again}")
+            self.wandb = None
+        if what == "finish":
+            self.wandb = None
 
 
 def _now() -> str:

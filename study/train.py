@@ -21,7 +21,7 @@ from study.config import Config
 from study.errors import Interrupted, UserError, exit_code, one_line, run_command
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
-from study.run_directory import DONE, EARLY, RunDirectory
+from study.run_directory import DONE, EARLY, CorruptRun, RunDirectory
 from study.tracker import Tracker
 
 
@@ -35,7 +35,7 @@ class Outcome:
 
 
 class Signals:
-    """Turns SIGINT and SIGTERM into Interrupted: at once, or, while `held`, when asked for."""
+    """Turns SIGINT and SIGTERM into Interrupted: at once, or, while `held`, when asked for or at a second Ctrl-C."""
 
     def __init__(self) -> None:
         self.held, self.received = False, 0
@@ -43,7 +43,7 @@ class Signals:
             signal.signal(signum, self._receive)
 
     def _receive(self, signum: int, frame: object) -> None:
-        again, self.received = bool(self.received), signum
+        again, self.received = signum == self.received == signal.SIGINT, signum
         if not self.held or again:
             raise Interrupted(signum)
 
@@ -76,21 +76,24 @@ def train(
 
                 replay(directory, config, display.say)
             return Outcome(before["state"], directory.summary(), already=True)
+        again = (directory.path / "run.json").exists()
+        fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
         resumes = bool(before) and (directory.path / "last.pt").exists()
         if not resumes:
             directory.clear()
-        again = (directory.path / "run.json").exists()
-        fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
+            before = {}
         tracker = Tracker(
             directory,
             config,
+            display.say,
             data_digest=digest,
-            device_shared_by=device_shared_by,
-            wandb_id=before["wandb_id"] if resumes else fresh_id,
-            threads=before["threads"] if resumes else config.threads or devices.cores(),
+            device_shared_by=max(device_shared_by, before.get("device_shared_by", 1)),
+            wandb_id=before.get("wandb_id", fresh_id),
+            threads=before.get("threads") or config.threads or devices.cores(),
+            **({"first_started": before.get("first_started", before.get("started"))} if before else {}),
         )
         try:
-            tracker.start_wandb(config, display.say)
+            tracker.start_wandb(config)
             return _train(config, display, signals, tracker, resumes)
         except BaseException as error:
             went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
@@ -110,20 +113,26 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
     data = data_sets.load(config, device, display.say)
     tracker.note(device=devices.describe(device), data=data.describe())
     trainer = Trainer(config, data, device)
-    if resumes:
-        trainer.load(tracker.directory.path / "last.pt")
+    if resumes and trainer.load(tracker.directory.path / "last.pt"):
         display.say(f"going on after epoch {trainer.progress.epoch}")
-        tracker.resume(trainer.progress.epoch)
+    elif resumes:
+        display.say("last.pt cannot be read: training begins anew")
+        trainer = Trainer(config, data, device)
+    if resumes:
+        tracker.resume(trainer.progress.history)
+    occupancy = devices.Occupancy(str(device))
 
     def log(row: dict[str, float]) -> None:
         tracker.log(row)
+        if (runs := occupancy.runs()) > tracker.info["device_shared_by"]:
+            tracker.note(device_shared_by=runs)
         display.epoch(row)
 
     def save(name: str, state: dict[str, Any]) -> None:
         tracker.directory.write(name, lambda path: torch.save(state, path))
 
     display.start(config, str(data), trainer.progress.epoch)
-    with signals.hold():
+    with occupancy, signals.hold():
         state = trainer.fit(
             log, display.batch, lambda trainer: save("last.pt", trainer.state_dict()), lambda: bool(signals.received)
         )
@@ -145,10 +154,15 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
     """Read run.json of an earlier start that can be built on; empty where there is none, or it is to be forgotten."""
     if force:
         return {}
-    if defect := directory.defect():
-        display.say(f"{directory.path} is trained anew: {defect}")
+    defect = directory.defect()
+    if defect and not (directory.path / "last.pt").exists():
+        display.say(f"{directory.path} is trained anew: {defect}; what is there goes to {directory.path / 'damaged'}")
+        directory.set_aside()
         return {}
-    before = directory.info()
+    try:
+        before = directory.info()
+    except CorruptRun as error:
+        raise UserError(f"{error}; train anew with --force") from None
     if before and before.get("data_digest") != digest:
         raise UserError(
             f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
@@ -159,7 +173,8 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
 
 def _error_text(error: BaseException) -> str:
     """Put an error into one line, with the place in our code where it was raised."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "study" in frame.filename]
+    ours = Path(__file__).parent
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ours)]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return one_line(error) + ("" if isinstance(error, UserError) else place)
 
@@ -170,15 +185,24 @@ def main(argv: list[str]) -> int:
     commands = options.add_argument_group("command")
     commands.add_argument("--config", metavar="FILE", help="begin with the config of a run.json; options override it")
     commands.add_argument("--show-augment", metavar="FILE", help="draw an image under 64 draws of --augment, and end")
-    commands.add_argument("--force", action="store_true", help="train again what has been trained")
+    commands.add_argument(
+        "--force", nargs="?", const="True", metavar="TRUE|FALSE", help="train again what has been trained"
+    )
     given = read_argv(options, argv)
-    file, sheet, force = given.pop("config", None), given.pop("show_augment", None), given.pop("force", False)
+    file, sheet, force = (
+        given.pop("config", None),
+        given.pop("show_augment", None),
+        str(given.pop("force", "")).lower() == "true",
+    )
     config = Config.parse((_read_config(file) if file else {}) | given)
     display = RunDisplay()
     if sheet:
         show_augment(config, Path(sheet), display)
         return 0
-    outcome = train(config, display, Signals(), force)
+    try:
+        outcome = train(config, display, Signals(), force)
+    finally:
+        display.close()
     if outcome.already:
         display.say(f"{RunDirectory.of(config).path} was trained before; --force trains it again")
         display.finish(outcome.state, outcome.summary)

@@ -9,10 +9,11 @@ Nothing inside an epoch waits for the device: losses are summed there and read o
 
 import hashlib
 import math
+import pickle
 import resource
-import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from study import models, optim, step
 from study.augment import augment
 from study.config import Config
-from study.data import Data, Split
+from study.data import Data, Split, memory_format
 
 EVALUATION_BATCH = 500
+"""Images of 32×32; fewer where they are larger."""
+
 CHECKPOINT_SECONDS = 30.0
 FEATURE_IMAGES = 2_000
 MISTAKE_IMAGES = 64
@@ -47,6 +50,7 @@ class Progress:
     improved_value: float = -math.inf
     lr: float = 0.0
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
 
 
 class Trainer:
@@ -59,7 +63,11 @@ class Trainer:
         self.config, self.data, self.device = config, data, device
         torch.manual_seed(_stream(config.seed, "weights"))
         self.model = models.create(config, data.image_shape, len(data.classes))
-        self.model.to(device, memory_format=torch.channels_last)
+        self.model.to(device, memory_format=memory_format(device))
+        self.evaluation_batch = max(
+            1, min(EVALUATION_BATCH, EVALUATION_BATCH * 32**2 // math.prod(data.image_shape[1:]))
+        )
+        _forget_peak(device)
         self.augment_generator = torch.Generator(device)
         leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
         self.images = len(data.train) - leftover
@@ -109,7 +117,7 @@ class Trainer:
                     due = time.monotonic() + max(CHECKPOINT_SECONDS, 20 * (time.monotonic() - started))
             row = self._end_epoch()
             on_epoch(row)
-            if not np.isfinite(row["train/loss"]):
+            if not np.isfinite([row["train/loss"], row["val/loss"]]).all():
                 return "diverged"
         return "finished"
 
@@ -144,6 +152,7 @@ class Trainer:
         waited = time.perf_counter()
         train_loss, train_correct = at.sums.tolist()
         train_seconds = at.epoch_seconds + time.perf_counter() - waited
+        peak = _peak_megabytes(self.device)
         validated = time.perf_counter()
         val_loss, val_acc = self._loss_and_accuracy(self.data.val)
         at.epoch += 1
@@ -156,12 +165,13 @@ class Trainer:
             "lr": at.lr,
             "time/epoch": train_seconds + time.perf_counter() - validated,
             "time/images_per_second": images / train_seconds,
-            "memory/peak_mb": _peak_megabytes(self.device),
+            "memory/peak_mb": peak,
         }
         at.train_seconds += row["time/epoch"]
         at.batch, at.epoch_seconds = 0, 0.0
         at.sums.zero_()
         at.rows["last"] = row
+        at.history.append(row)
         if np.isfinite(val_loss) and val_acc > at.rows.get("best", {}).get("val/acc", -1):
             at.rows["best"] = row
             self.best_weights = {name: value.clone() for name, value in self.evaluated.state_dict().items()}
@@ -174,7 +184,7 @@ class Trainer:
     def _logits(self, split: Split) -> Tensor:
         """Return the logits (n, classes) of every image of a split, on the device."""
         model = self.evaluated.eval()
-        return torch.cat([model(self._prepared(batch)) for batch in split.batches(EVALUATION_BATCH)])
+        return torch.cat([model(self._prepared(batch)) for batch in split.batches(self.evaluation_batch)])
 
     def _prepared(self, batch: Split) -> Tensor:
         return self.data.normalise(self.data.resize(batch.images))
@@ -190,7 +200,7 @@ class Trainer:
         training images as there are validation images: the gap to validation is then no effect of either.
         """
         at, data = self.progress, self.data
-        sample = data.train[: len(data.val)]
+        sample = data.train[_stratified(data.train.labels.cpu(), len(data.val))]
         summary = models.count(self.model, data.image_shape)
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
         summary |= self._checkpoint_summary("last", sample)
@@ -221,11 +231,12 @@ class Trainer:
         chosen = _stratified(data.val.labels.cpu(), FEATURE_IMAGES)
         parts = [
             models.activations(self.evaluated, self._prepared(batch))
-            for batch in data.val[chosen].batches(EVALUATION_BATCH)
+            for batch in data.val[chosen].batches(self.evaluation_batch)
         ]
         features = {name: torch.cat([part[name] for part in parts]).half() for name in parts[0]}
         tensors = {
             "test_targets": data.test.labels,
+            "test_predictions": predicted.short(),
             "test_probabilities": probabilities.half(),
             "mistake_index": mistakes,
             "mistake_images": data.test[mistakes].images.contiguous(),
@@ -248,12 +259,20 @@ class Trainer:
             "scheduler": self.scheduler.state_dict(),
             "augment_generator": self.augment_generator.get_state(),
             "cpu_generator": torch.get_rng_state(),
-            "cuda_generator": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "device": self.device.type,
+            "device_generator": {
+                "cuda": lambda: torch.cuda.get_rng_state(self.device),
+                "mps": torch.mps.get_rng_state,
+                "cpu": lambda: None,
+            }[self.device.type](),
         }
 
-    def load(self, path: Path) -> None:
-        """Go on from a file that holds a `state_dict`."""
-        state = torch.load(path, weights_only=True, map_location=self.device)
+    def load(self, path: Path) -> bool:
+        """Go on from a file that holds a `state_dict`; tell whether it could be read."""
+        try:
+            state = torch.load(path, weights_only=True, map_location=self.device)
+        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
+            return False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -261,10 +280,14 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.best_weights = state["best"]
         self.progress = Progress(**state["progress"])
-        self.augment_generator.set_state(state["augment_generator"].cpu())
-        torch.set_rng_state(state["cpu_generator"].cpu())
-        if state["cuda_generator"] is not None:
-            torch.cuda.set_rng_state(state["cuda_generator"].cpu(), self.device)
+        if state["device"] == self.device.type:  # another kind of device has generators of its own
+            self.augment_generator.set_state(state["augment_generator"].cpu())
+            torch.set_rng_state(state["cpu_generator"].cpu())
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["device_generator"].cpu(), self.device)
+            elif self.device.type == "mps":
+                torch.mps.set_rng_state(state["device_generator"].cpu())
+        return True
 
 
 def _score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -289,11 +312,22 @@ def _generator(device: str, *keys: Any) -> torch.Generator:
     return torch.Generator(device).manual_seed(_stream(*keys))
 
 
+def _forget_peak(device: torch.device) -> None:
+    """Let the peak of memory count from now, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_megabytes(device: torch.device) -> float:
     """Return the most memory used so far: the device's, or on a CPU the process's (10⁶ bytes)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if device.type == "mps":
         return torch.mps.driver_allocated_memory() / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    if Path("/proc/self/status").exists():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -17,8 +17,8 @@ from typing import Any
 import wandb
 
 from study.config import Config
-from study.errors import UserError, one_line, run_command
-from study.run_directory import DONE, CorruptRun, RunDirectory, Say, finite
+from study.errors import UserError, run_command
+from study.run_directory import DONE, RunDirectory, Say, finite
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
 """Seconds; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise."""
@@ -28,12 +28,13 @@ class WandbRun:
     """One run in W&B; rows that it has got before are not sent again."""
 
     def __init__(self, directory: RunDirectory, config: Config, run_id: str, say: Say):
-        self.directory, self.say = directory, say
+        self.directory = directory
         self.run_id = os.environ.get("WANDB_RUN_ID") or run_id
         folder = directory.path.parent
         # the log of an earlier start of this run holds nothing that is not sent again
-        for log in folder.glob(f"wandb/offline-run-*-{directory.path.name}*"):
-            shutil.rmtree(log, ignore_errors=True)
+        for name in (self.run_id, directory.path.name):
+            for log in folder.glob(f"wandb/offline-run-*-{name}*"):
+                shutil.rmtree(log, ignore_errors=True)
         os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
         mode = _mode(config)
         try:
@@ -74,24 +75,19 @@ class WandbRun:
             self.run.log(dict(row))
 
     def finish(self, code: int, summary: Mapping[str, Any]) -> None:
-        """Send the summary and, where the run has an evaluation, its pictures; then end the run.
-
-        What W&B cannot take costs no result: it is said, and the run's directory has it.
-        """
+        """Send the summary and, where the run has an evaluation, its pictures; then end the run."""
         try:
             if code == 0 and (self.directory.path / "evaluation.npz").exists():
                 self._send_evaluation()
             self.run.summary.update(finite(summary))
-        except Exception as error:
-            again = f"python -m study.wandb_run {self.directory.path}"
-            self.say(f"W&B did not take all of the run ({one_line(error)}); to send it again: {again}")
-        self.run.finish(exit_code=code)
+        finally:
+            self.run.finish(exit_code=code)
 
     def _send_evaluation(self) -> None:
         """Send the confusion matrix and each class's accuracy as charts, and evaluation.npz as an artifact."""
         arrays = self.directory.evaluation()
         names, targets = arrays["class_names"].tolist(), arrays["test_targets"]
-        predicted = arrays["test_probabilities"].argmax(1)
+        predicted = arrays["test_predictions"]
         rows = [[name, float((predicted == label)[targets == label].mean())] for label, name in enumerate(names)]
         table = wandb.Table(["class", "accuracy"], rows)
         self.run.log(
@@ -153,10 +149,7 @@ def main(argv: list[str]) -> int:
         state = directory.state()
         if state not in DONE:
             raise UserError(f"{path} has no result to send: it is {state}")
-        try:
-            config = Config.parse({key: value for key, value in directory.info()["config"].items() if key != "setting"})
-        except KeyError:
-            raise CorruptRun(f"{path}/run.json holds no config") from None
+        config = Config.recorded(directory.info()["config"])
         if config.wandb == "disabled":
             config = config.model_copy(update={"wandb": "auto"})
         replay(directory, config.model_copy(update={"runs_dir": str(directory.path.parent)}), print)

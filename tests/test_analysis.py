@@ -55,7 +55,8 @@ def make_run(folder, val_acc, test_acc=0.6, state="finished", shared_by=1, versi
         directory.write_summary(summary)
         directory.write_evaluation(
             {
-                "test_targets": targets, "test_probabilities": np.eye(2, dtype=np.float16)[predicted],
+                "test_targets": targets, "test_predictions": predicted,
+                "test_probabilities": np.eye(2, dtype=np.float16)[predicted],
                 "logits": np.ones((4, 2)), "penultimate": np.ones((4, 3)), "intermediate": np.ones((4, 5)),
                 "feature_targets": np.zeros(4),
             }

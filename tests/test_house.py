@@ -24,7 +24,7 @@ ALLOWED = {
     "study.trainer": {"augment", "config", "data", "models", "optim", "step"},
     "study.run_directory": {"config", "errors"},
     "study.wandb_run": {"config", "errors", "run_directory"},
-    "study.tracker": {"config", "run_directory", "wandb_run"},
+    "study.tracker": {"config", "errors", "run_directory", "wandb_run"},
     "study.search": {"config", "errors", "names", "values"},
     "study.progress": {"config"},
     "study.train": {
