@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,12 +24,17 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch, tmp_path):
-    """Give every test a home without a W&B key."""
+    """Give every test a home without a W&B key, and a place of its own for what runs tell each other."""
+    place = tempfile.mkdtemp(prefix="s")  # a short path: sockets lie below it
+    monkeypatch.setenv("TMPDIR", place)
+    monkeypatch.setattr(tempfile, "tempdir", place)
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    yield
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture

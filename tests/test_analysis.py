@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -141,6 +142,23 @@ def test_intervals_are_those_of_scipy(a, b):
         low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
         found = statistics.difference(pd.Series(a), pd.Series(b), paired=False)
         assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(("other", "tied"), [({"dropout": 0.5}, False), ({"filters": "8,8"}, True)])
+def test_runs_that_share_weights_and_order_are_compared_in_pairs(tmp_path, other, tied):
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        make_run(tmp_path, accuracy, seed=seed)
+        make_run(tmp_path, accuracy - 0.01 - seed / 1e5, seed=seed, **other)
+    assert list(tables.comparison(section(tmp_path)).tied) == [True, tied]
+
+
+def test_a_copy_of_a_run_is_no_further_seed(folder):
+    before = tables.markdown(tables.comparison(section(folder)))
+    one = next(folder.glob("two-block*"))
+    shutil.copytree(one, folder / "copy")
+    frames = runs.load(folder)
+    assert tables.markdown(tables.comparison(runs.by_dataset(frames)[0])) == before
+    assert f"its config belongs to a run named {one.name}" in frames.problems[0]
 
 
 def test_pairs_by_seed_tell_more_than_welch():

@@ -52,9 +52,10 @@ def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, 
     assert listed.stdout.count("python -m study.train") == 4
     assert not (tmp_path / "runs").exists()
 
-    out = command("study.sweep", "run", path, "--set", "seed=0", "--wandb=disabled").stdout
+    out = command("study.sweep", "run", path, "--set", "seed=0", "--wandb=disabled", "--per-device=2").stdout
     assert "2 finished" in out
     first = states(tmp_path / "runs")
+    assert {RunDirectory(tmp_path / "runs" / name).info()["device_shared_by"] for name in first} == {2}
     assert list(first.values()) == ["finished"] * 2
     assert "2 of 4 runs would be trained" in call("study.sweep", "run", path, "--dry-run").stderr
 

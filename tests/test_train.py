@@ -129,7 +129,7 @@ def test_a_run_that_was_ended_goes_on_and_equals_an_undisturbed_one(start, comma
     assert 2 < done < 300
 
     # going on for 300 epochs would take long: the same checkpoint must lead to the same next epochs
-    process = start("study.train", *options, "--runs-dir=cut")
+    process = start("study.train", *options, "--runs-dir=cut", "--threads=2")
     whole = start("study.train", *options, "--runs-dir=whole")
     deadline = time.monotonic() + 120
     while not (list((tmp_path / "whole").glob("*/history.jsonl")) and
@@ -145,6 +145,7 @@ def test_a_run_that_was_ended_goes_on_and_equals_an_undisturbed_one(start, comma
         for name in ("cut", "whole")
     )
     assert cut == undisturbed
+    assert run.info()["threads"] == 1, "those of the first start"
     epochs = [
         next(json.loads(item.value_json) for item in record.history.item if "epoch" in (item.key, *item.nested_key))
         for record in offline_records(tmp_path / "cut") if record.HasField("history")
@@ -224,6 +225,14 @@ def test_disabled_wandb_is_not_imported(tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "False"
+
+
+def test_out_of_memory_has_a_code_of_its_own():
+    import subprocess
+    import sys
+
+    code = "from study.errors import run_command; run_command(lambda argv: len(bytearray(1 << 60)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 3
 
 
 def test_a_device_that_is_not_there_is_a_mistake(command):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from study import data, models
+from study import trainer as trainer_module
 from study.config import Config
 from study.errors import UserError
 from study.names import NETWORKS, SCHEDULES
@@ -165,6 +166,59 @@ def test_going_on_from_any_batch_equals_an_undisturbed_run(tmp_path, stop_at, op
         k: v for k, v in theirs[0].items() if k != "train_seconds"
     }
     assert all(np.array_equal(ours[1][name], theirs[1][name]) for name in ours[1])
+
+
+def test_a_checkpoint_is_written_from_time_to_time(monkeypatch):
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.02)
+    written = []
+    fit(trainer(epochs=20), checkpoint=lambda one: written.append(one.progress.epoch))
+    assert len(written) > 2
+    assert written == sorted(written)
+
+
+def test_the_gap_is_that_of_training_images_of_all_classes():
+    whole = digits()
+    order = whole.train.labels[:200].argsort()
+    one = trainer(
+        dataclasses.replace(whole, train=whole.train[order], val=whole.val[:50]),
+        model="mlp", epochs=60, batch_size=16, optimizer="adam", lr=0.003,
+    )  # fmt: skip
+    counts = []
+    score = one._loss_and_accuracy
+    one._loss_and_accuracy = lambda split: (counts.append(split.labels.unique().numel()), score(split))[1]
+    fit(one)
+    counts.clear()
+    summary, _ = one.evaluate()
+    assert summary["last/train_acc"] == 1.0 > summary["last/val_acc"]
+    assert counts == [10, 10]
+
+
+def test_a_last_batch_of_one_image_is_left_out():
+    few = dataclasses.replace(digits(), train=digits().train[:65])
+    one = trainer(few, model="mlp", epochs=1, batch_size=64)
+    sizes, take = [], one.step
+    one.step = lambda images, labels: (sizes.append(len(labels)), take(images, labels))[1]
+    _, rows = fit(one)
+    assert sizes == [64]
+    assert rows[0]["train/acc"] <= 1
+
+
+def test_features_are_taken_of_every_class_alike():
+    labels = torch.arange(10).repeat(1000)
+    chosen = trainer_module._stratified(labels, 2000)
+    assert torch.bincount(labels[chosen]).tolist() == [200] * 10
+    assert len(chosen.unique()) == 2000
+
+
+def test_a_run_without_a_finite_validation_diverges():
+    state, rows = fit(trainer(model="mlp", epochs=1, batch_size=2000, lr=1e35))
+    assert state == "diverged"
+    assert np.isfinite(rows[0]["train/loss"])
+
+
+def test_an_unreadable_checkpoint_is_told(tmp_path):
+    (tmp_path / "last.pt").write_bytes(b"PK cut off")
+    assert not trainer().load(tmp_path / "last.pt")
 
 
 def test_a_run_that_diverges_says_so():
