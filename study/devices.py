@@ -4,7 +4,9 @@ python -c "from study import devices; print(devices.names())"
 """
 
 import os
+import resource
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import filelock
@@ -50,11 +52,43 @@ def describe(device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def forget_peak(device) -> None:
+    """Let the peak of memory count from now, where the system can."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_megabytes(device) -> float:
+    """Return the most memory used so far: the device's, or on a CPU the process's (10⁶ bytes)."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 1e6
+    if Path("/proc/self/status").exists():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _hardware(device) -> str:
+    """Name the very device, whatever number a process sees it under."""
+    import torch
+
+    return f"cuda-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else device.type
+
+
 class Occupancy:
     """Tells which runs of this user train on a device of this machine at the same time, by a lock that each holds."""
 
-    def __init__(self, device: str):
-        name = f"image-classifier-study-{os.getuid()}-{device.replace(':', '-')}"
+    def __init__(self, device):
+        name = f"image-classifier-study-{os.getuid()}-{_hardware(device)}"
         self.folder = Path(tempfile.gettempdir()) / name
         self.folder.mkdir(exist_ok=True)
         self.own = self.folder / f"{os.getpid()}.lock"

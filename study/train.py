@@ -76,7 +76,7 @@ def train(
 
                 replay(directory, config, display.say)
             return Outcome(before["state"], directory.summary(), already=True)
-        again = (directory.path / "run.json").exists()
+        again = any((directory.path / name).exists() for name in ("run.json", "damaged/run.json"))
         fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
         resumes = bool(before) and (directory.path / "last.pt").exists()
         if not resumes:
@@ -120,7 +120,7 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
         trainer = Trainer(config, data, device)
     if resumes:
         tracker.resume(trainer.progress.history)
-    occupancy = devices.Occupancy(str(device))
+    occupancy = devices.Occupancy(device)
 
     def log(row: dict[str, float]) -> None:
         tracker.log(row)

@@ -10,10 +10,8 @@ Nothing inside an epoch waits for the device: losses are summed there and read o
 import hashlib
 import math
 import pickle
-import resource
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from study import models, optim, step
+from study import devices, models, optim, step
 from study.augment import augment
 from study.config import Config
 from study.data import Data, Split, memory_format
@@ -67,7 +65,7 @@ class Trainer:
         self.evaluation_batch = max(
             1, min(EVALUATION_BATCH, EVALUATION_BATCH * 32**2 // math.prod(data.image_shape[1:]))
         )
-        _forget_peak(device)
+        devices.forget_peak(device)
         self.augment_generator = torch.Generator(device)
         leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
         self.images = len(data.train) - leftover
@@ -129,7 +127,9 @@ class Trainer:
     def _train_epoch(self):
         """Train the rest of an epoch, yielding after each batch the number of batches done."""
         at, config, data = self.progress, self.config, self.data
-        order = torch.randperm(len(data.train), generator=_generator("cpu", config.seed, at.epoch, "order"))
+        order = torch.randperm(
+            len(data.train), generator=torch.Generator().manual_seed(_stream(config.seed, at.epoch, "order"))
+        )
         if at.batch == 0:
             torch.manual_seed(_stream(config.seed, at.epoch, "dropout"))
             self.augment_generator.manual_seed(_stream(config.seed, at.epoch, "augment"))
@@ -152,7 +152,7 @@ class Trainer:
         waited = time.perf_counter()
         train_loss, train_correct = at.sums.tolist()
         train_seconds = at.epoch_seconds + time.perf_counter() - waited
-        peak = _peak_megabytes(self.device)
+        peak = devices.peak_megabytes(self.device)
         validated = time.perf_counter()
         val_loss, val_acc = self._loss_and_accuracy(self.data.val)
         at.epoch += 1
@@ -306,28 +306,3 @@ def _stratified(labels: Tensor, count: int) -> Tensor:
 def _stream(*keys: Any) -> int:
     """Derive a random seed for one purpose from the run's seed, the epoch and the purpose's name."""
     return int.from_bytes(hashlib.sha256(repr(keys).encode()).digest()[:8]) >> 1
-
-
-def _generator(device: str, *keys: Any) -> torch.Generator:
-    return torch.Generator(device).manual_seed(_stream(*keys))
-
-
-def _forget_peak(device: torch.device) -> None:
-    """Let the peak of memory count from now, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif device.type == "cpu":
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_megabytes(device: torch.device) -> float:
-    """Return the most memory used so far: the device's, or on a CPU the process's (10⁶ bytes)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory() / 1e6
-    if Path("/proc/self/status").exists():
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -21,7 +21,7 @@ ALLOWED = {
     "study.models": {"config", "errors", "models"},
     "study.optim": {"config", "errors"},
     "study.step": set(),
-    "study.trainer": {"augment", "config", "data", "models", "optim", "step"},
+    "study.trainer": {"augment", "config", "data", "devices", "models", "optim", "step"},
     "study.run_directory": {"config", "errors"},
     "study.wandb_run": {"config", "errors", "run_directory"},
     "study.tracker": {"config", "errors", "run_directory", "wandb_run"},

@@ -227,6 +227,17 @@ def test_disabled_wandb_is_not_imported(tmp_path):
     assert out.splitlines()[-1] == "False"
 
 
+def test_runs_that_train_at_once_on_one_device_say_so(start, tmp_path):
+    options = ("--dataset=digits", "--model=cnn", "--epochs=400", "--batch-size=16", "--wandb=disabled")
+    both = [start("study.train", *options, f"--seed={seed}") for seed in (0, 1)]
+    deadline = time.monotonic() + 60
+    found: list[RunDirectory] = []
+    while len(found) < 2 or any(run.info()["device_shared_by"] != 2 for run in found):
+        assert time.monotonic() < deadline and all(process.poll() is None for process in both)
+        found = [RunDirectory(path.parent) for path in tmp_path.glob("runs/*/history.jsonl")]
+        time.sleep(0.1)
+
+
 def test_out_of_memory_has_a_code_of_its_own():
     import subprocess
     import sys
