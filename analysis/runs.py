@@ -115,12 +115,12 @@ def load(source: str | Path) -> Frames:
 
 
 def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, Any]]]:
-    if defect := directory.defect():
-        raise CorruptRun(defect)
-    info, state = directory.info(), directory.state()
+    state = directory.state()
+    if state == "corrupt":
+        raise CorruptRun(directory.defect())
     if state == "missing":
         raise CorruptRun("it has no run.json")
-    summary, history = directory.summary(), directory.history()
+    info, summary, history = directory.info(), directory.summary(), directory.history()
     config = Config.recorded(info["config"])
     values = [getattr(config, name) for name in IDENTITY]
     told = {**info, "state": state, "test_images": info.get("data", {}).get("images", {}).get("test")}

@@ -36,6 +36,12 @@ def of(config: Config) -> Folder | None:
     return None
 
 
+def digest(config: Config) -> str:
+    """Return what stands for the data of a config: a folder's file list, or the name of a set that never changes."""
+    files = of(config)
+    return files.digest if files else config.dataset
+
+
 def scan(data_dir: str | os.PathLike, name: str) -> Folder:
     """List `<data_dir>/<name>/train/<class>/*` and, where they exist, `val` and `test`."""
     root = Path(data_dir) / name

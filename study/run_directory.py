@@ -57,11 +57,11 @@ class RunDirectory:
 
     def info(self) -> dict[str, Any]:
         """Read run.json; empty where there is none."""
-        return self._read_json("run.json", missing={})
+        return self._read_json("run.json")
 
     def summary(self) -> dict[str, Any]:
         """Read summary.json; empty where there is none."""
-        return self._read_json("summary.json", missing={})
+        return self._read_json("summary.json")
 
     def history(self) -> list[dict[str, Any]]:
         """Read the rows of history.jsonl; a last line that was cut off is left out."""
@@ -188,11 +188,11 @@ class RunDirectory:
         text = json.dumps(finite(values), indent=1, ensure_ascii=False) + "\n"
         self.write(name, lambda path: path.write_text(text))
 
-    def _read_json(self, name: str, missing: dict[str, Any]) -> dict[str, Any]:
+    def _read_json(self, name: str) -> dict[str, Any]:
         try:
             values = json.loads((self.path / name).read_text())
         except FileNotFoundError:
-            return missing
+            return {}
         except (OSError, ValueError) as error:
             raise CorruptRun(f"{self.path / name} is broken: {error}") from None
         if not isinstance(values, dict):

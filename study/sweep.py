@@ -13,7 +13,6 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -48,8 +47,7 @@ def check(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Train the points of sweeps that have no result yet."""
     points = _all_points(args)
-    for point in points:
-        _refuse_other_data(point.config)
+    _refuse_other_data([point.config for point in points])
     shown = {name for point in points for name in [*point.values, *pairs(point.values.get("setting", ""))]}
     todo = [point.config for point in points if args.force or RunDirectory.of(point.config).state() not in DONE]
     if args.dry_run:
@@ -138,20 +136,18 @@ def _all_points(args: argparse.Namespace) -> list[Point]:
     return list(found.values())
 
 
-@cache
-def _digest(dataset: str, data_dir: str) -> str:
-    files = folder.of(Config(dataset=dataset, data_dir=data_dir, image_size=1))
-    return files.digest if files else dataset
-
-
-def _refuse_other_data(config: Config) -> None:
+def _refuse_other_data(configs: Sequence[Config]) -> None:
     """Tell a folder's mistakes before a worker is started, and runs that were trained on other files than are there."""
-    digest, directory = _digest(config.dataset, config.data_dir), RunDirectory.of(config)
-    if directory.state() in DONE and directory.info().get("data_digest") != digest:
-        raise UserError(
-            f"{directory.path} was trained on other files than are in {config.data_dir} now: "
-            "put them back, or name another --runs-dir"
-        )
+    digests: dict[tuple[str, str], str] = {}
+    for config in configs:
+        data, directory = (config.dataset, config.data_dir), RunDirectory.of(config)
+        if data not in digests:
+            digests[data] = folder.digest(config)
+        if directory.state() in DONE and directory.info().get("data_digest") != digests[data]:
+            raise UserError(
+                f"{directory.path} was trained on other files than are in {config.data_dir} now: "
+                "put them back, or name another --runs-dir"
+            )
 
 
 def _command(config: Config, shown: set[str]) -> str:

@@ -65,8 +65,7 @@ def train(
     `device_shared_by` is how many runs may use the device at once; it is recorded, since times then mean less.
     Raises UserError, Busy, Interrupted (the run can go on later), or whatever made the run fail.
     """
-    files = folder.of(config)
-    digest = files.digest if files else config.dataset
+    digest = folder.digest(config)
     directory = RunDirectory.of(config)
     with directory.locked():
         before = _read_before(directory, digest, force, display)

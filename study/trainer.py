@@ -47,7 +47,7 @@ class Progress:
     improved_epoch: int = 0
     improved_value: float = -math.inf
     lr: float = 0.0
-    rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -170,10 +170,9 @@ class Trainer:
         at.train_seconds += row["time/epoch"]
         at.batch, at.epoch_seconds = 0, 0.0
         at.sums.zero_()
-        at.rows["last"] = row
         at.history.append(row)
-        if np.isfinite(val_loss) and val_acc > at.rows.get("best", {}).get("val/acc", -1):
-            at.rows["best"] = row
+        if np.isfinite(val_loss) and val_acc > at.best.get("val/acc", -1):
+            at.best = row
             self.best_weights = {name: value.clone() for name, value in self.evaluated.state_dict().items()}
         watched = -val_loss if self.config.early_stopping_metric == "val/loss" else val_acc
         if watched > at.improved_value:
@@ -203,15 +202,14 @@ class Trainer:
         sample = data.train[_stratified(data.train.labels.cpu(), len(data.val))]
         summary = models.count(self.model, data.image_shape)
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
-        summary |= self._checkpoint_summary("last", sample)
+        summary |= self._checkpoint_summary("last", at.history[-1], sample)
         self.evaluated.load_state_dict(self.best_weights)
-        summary |= self._checkpoint_summary("best", sample)
+        summary |= self._checkpoint_summary("best", at.best, sample)
         logits = self._logits(data.test)
         summary["test/loss"], summary["test/acc"] = _score(logits, data.test.labels)
         return summary, self._evaluation(logits)
 
-    def _checkpoint_summary(self, name: str, sample: Split) -> dict[str, float]:
-        row = self.progress.rows[name]
+    def _checkpoint_summary(self, name: str, row: dict[str, float], sample: Split) -> dict[str, float]:
         train_loss, train_acc = self._loss_and_accuracy(sample)
         return {
             f"{name}/epoch": row["epoch"],
