@@ -1,29 +1,42 @@
-"""A stand-in for a W&B server: what the real client needs to log runs, on a port of this machine.
+"""A stand-in for a W&B server: what the real client needs to log runs, hand out sweeps and read back.
 
 python -m tests.wandb_server 8080    # then WANDB_BASE_URL=http://127.0.0.1:8080 and any key of 40 characters
+
+with Server() as server:
+    server.fail("Runs", 429, "silence")   # the next two requests of this operation
+    server.runs["abc"].broken = True      # whatever asks for this run gets an error
+    server.requests["Runs"]               # how often it was asked for
 """
 
+import itertools
 import json
 import re
 import sys
 import threading
+import time
 import zlib
+from collections import Counter, defaultdict, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-ENTITY = "somebody"
+SILENCE_SECONDS = 3.0
 
 
 class Run:
-    """What the server knows of one run."""
+    """What the server knows of one run; its attributes may be set to make it crashed, old or broken."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, config: dict[str, Any] | None = None, sweep: str | None = None):
         self.name = name
+        self.sweep = sweep
         self.fields: dict[str, Any] = {}
-        self.config: dict[str, Any] = {}
+        self.config: dict[str, Any] = config or {}
         self.lines: dict[int, str] = {}
         self.summary: dict[str, Any] = {}
         self.exitcode: int | None = None
+        self.preempting = False
+        self.crashed = False
+        self.broken = False
+        self.stop = False
         self.files: dict[str, bytes] = {}
         self.artifacts: list[dict[str, Any]] = []
 
@@ -32,9 +45,46 @@ class Run:
         """Return the rows of the history in their order."""
         return [json.loads(line) for _, line in sorted(self.lines.items())]
 
+    @property
+    def state(self) -> str:
+        """Return what W&B calls the state of the run."""
+        if self.exitcode is not None:
+            return "finished" if self.exitcode == 0 else "preempted" if self.preempting else "failed"
+        return "crashed" if self.crashed else "running"
+
+
+class Sweep:
+    """A grid and its runs."""
+
+    def __init__(self, name: str, project: str, config: dict[str, Any]):
+        self.name, self.project, self.config, self.state = name, project, config, "RUNNING"
+
+    def points(self) -> list[dict[str, Any]]:
+        """Expand the grid."""
+        values = [given.get("values", [given.get("value")]) for given in self.config["parameters"].values()]
+        return [dict(zip(self.config["parameters"], point, strict=True)) for point in itertools.product(*values)]
+
+    def next_command(self, runs: dict[str, Run]) -> dict[str, Any]:
+        """Tell an agent that has nothing to do what to do; as W&B does, by the runs' configs."""
+        mine = [run for run in runs.values() if run.sweep == self.name]
+        program = self.config.get("program", "")
+        for run in mine:
+            if run.state == "preempted":
+                run.exitcode, run.preempting = None, False
+                args = {key: run.config[key] for key in self.config["parameters"]}
+                return {"type": "resume", "run_id": run.name, "args": args, "program": program}
+        for point in self.points() if self.state == "RUNNING" else ():
+            if not any(all(run.config.get(k, {}).get("value") == v for k, v in point.items()) for run in mine):
+                run = Run(f"{self.name}r{len(mine)}", {k: {"value": v} for k, v in point.items()}, self.name)
+                run.fields["project"] = self.project
+                runs[run.name] = run
+                return {"type": "run", "run_id": run.name, "args": run.config, "program": program}
+        self.state = "FINISHED"
+        return {"type": "exit"}
+
 
 class Server(ThreadingHTTPServer):
-    """Keeps runs by name; use it as a context, its address is `url`."""
+    """Keeps runs and sweeps by name; use it as a context, its address is `url`."""
 
     daemon_threads = True
 
@@ -42,7 +92,11 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.runs: dict[str, Run] = {}
+        self.sweeps: dict[str, Sweep] = {}
+        self.agents: dict[str, Sweep] = {}
         self.unknown: set[str] = set()
+        self.requests: Counter[str] = Counter()
+        self.failures: dict[str, deque[int | str]] = defaultdict(deque)
         self.blobs: dict[str, bytes] = {}
         self.lock = threading.Lock()
 
@@ -61,6 +115,14 @@ class Server(ThreadingHTTPServer):
         """Return a run, made when it is first named."""
         return self.runs.setdefault(name, Run(name))
 
+    def fail(self, operation: str, *failures: int | str) -> None:
+        """Let the next requests of an operation fail: with an HTTP status such as 429, or by `silence`."""
+        self.failures[operation] += failures
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """List the artifacts of all runs."""
+        return [made for run in self.runs.values() for made in run.artifacts]
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
@@ -70,15 +132,16 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
-        body = self._body()
-        with self.server.lock:
-            if self.path == "/graphql":
-                self._answer(self._graphql(json.loads(body)))
-            elif stream := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
-                self._stream(self.server.run(stream[1]), json.loads(body))
-                self._answer({})
-            else:
-                self._answer({}, 404)
+        body = json.loads(self._body())
+        if self.path == "/graphql":
+            self._graphql(body)
+        elif stream := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
+            with self.server.lock:
+                run = self.server.run(stream[1])
+                _take_stream(run, body)
+            self._answer({"stopped": run.stop} if run.stop else {})
+        else:
+            self._answer({}, 404)
 
     def do_PUT(self) -> None:
         with self.server.lock:
@@ -87,112 +150,52 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.run(file[1]).files[file[2]] = self.server.blobs[self.path]
         self._answer({})
 
+    def do_GET(self) -> None:
+        self.server.requests["GET"] += 1
+        blob = self.server.blobs.get(self.path.partition("?")[0])
+        self._answer(blob if blob is not None else {}, 200 if blob is not None else 404)
+
+    def _graphql(self, request: dict[str, Any]) -> None:
+        from tests import wandb_graphql
+
+        named = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
+        operation = request.get("operationName") or (named[1] if named else "")
+        self.server.requests[operation] += 1
+        if self.server.failures[operation]:
+            failure = self.server.failures[operation].popleft()
+            if failure == "silence":
+                time.sleep(SILENCE_SECONDS)
+                self.close_connection = True
+            else:
+                self._answer({"errors": [{"message": f"{operation} fails with {failure}"}]}, failure)
+            return
+        with self.server.lock:
+            answer = wandb_graphql.answer(self.server, operation, request.get("variables") or {})
+        self._answer(answer)
+
     def _body(self) -> bytes:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         return zlib.decompress(body, 31) if self.headers.get("Content-Encoding") == "gzip" else body
 
     def _answer(self, content: Any, status: int = 200) -> None:
-        body = json.dumps(content).encode()
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def _stream(self, run: Run, body: dict[str, Any]) -> None:
-        """Take the rows, the summary and the end of a run."""
-        for name, part in (body.get("files") or {}).items():
-            if name == "wandb-history.jsonl":
-                run.lines |= {part["offset"] + place: line for place, line in enumerate(part["content"])}
-            elif name == "wandb-summary.json":
-                run.summary = json.loads(part["content"][-1])
-        if body.get("complete"):
-            run.exitcode = body.get("exitcode")
 
-    def _graphql(self, request: dict[str, Any]) -> dict[str, Any]:
-        named = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
-        operation = request.get("operationName") or (named[1] if named else "")
-        variables = request.get("variables") or {}
-        answer = getattr(self, f"_on_{operation}", None)
-        if answer is None:
-            self.server.unknown.add(operation)
-            return {"errors": [{"message": f"{operation} is not known here"}], "data": None}
-        return {"data": answer(variables)}
-
-    def _on_Viewer(self, variables: dict) -> dict:
-        return {"viewer": {"id": "1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}",
-                           "teams": {"edges": []}}}  # fmt: skip
-
-    _on_GetViewer = _on_GetDefaultEntity = _on_Viewer
-
-    def _on_ServerFeaturesQuery(self, variables: dict) -> dict:
-        return {"serverInfo": {"features": []}}
-
-    def _on_RunResumeStatus(self, variables: dict) -> dict:
-        run = self.server.runs.get(variables["name"])
-        if run is None or not run.fields:
-            return {"model": None}
-        bucket = {
-            "name": run.name, "displayName": run.name, "id": run.name, "config": json.dumps(run.config),
-            "summaryMetrics": json.dumps(run.summary), "historyLineCount": len(run.lines), "eventsLineCount": 0,
-            "logLineCount": 0, "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
-            "eventsTail": "[]", "tags": [], "wandbConfig": "{}",
-        }  # fmt: skip
-        return {"model": {"id": "1", "name": "p", "entity": {"id": "1", "name": ENTITY}, "bucket": bucket}}
-
-    def _on_UpsertBucket(self, variables: dict) -> dict:
-        run = self.server.run(variables["name"])
-        inserted = not run.fields
-        run.fields |= {key: value for key, value in variables.items() if value is not None}
-        run.config |= json.loads(variables.get("config") or "{}")
-        project = {"name": variables.get("project") or "p", "entity": {"name": ENTITY}}
-        bucket = {"id": run.name, "name": run.name, "displayName": run.name, "config": json.dumps(run.config),
-                  "sweepName": None, "project": project, "historyLineCount": len(run.lines)}  # fmt: skip
-        return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
-
-    def _on_CreateRunFiles(self, variables: dict) -> dict:
-        files = [{"name": name, "uploadUrl": f"{self.server.url}/upload/{variables['run']}/{name}"}
-                 for name in variables["files"]]  # fmt: skip
-        return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
-
-    def _on_ArtifactType(self, variables: dict) -> dict:
-        return {"project": {"artifactType": None, "artifact": None}}
-
-    def _on_CreateArtifact(self, variables: dict) -> dict:
-        given = variables["input"]
-        run = self.server.run(given["runName"])
-        made = {
-            "id": f"artifact-{len(run.artifacts)}-{run.name}",
-            "name": given["artifactCollectionName"],
-            "type": given["artifactTypeName"],
-            "state": "PENDING",
-        }
-        run.artifacts.append(made)
-        return {"createArtifact": {"artifact": {"id": made["id"], "state": "PENDING",
-                                                "artifactSequence": {"id": "1", "latestArtifact": None}}}}  # fmt: skip
-
-    def _on_CreateArtifactManifest(self, variables: dict) -> dict:
-        file = {"id": "1", "name": "wandb_manifest.json", "displayName": "wandb_manifest.json", "uploadHeaders": [],
-                "uploadUrl": f"{self.server.url}/blob/{variables.get('artifactID')}/manifest"}  # fmt: skip
-        return {"createArtifactManifest": {"artifactManifest": {"id": "1", "file": file}}}
-
-    _on_UpdateArtifactManifest = _on_CreateArtifactManifest
-
-    def _on_CreateArtifactFiles(self, variables: dict) -> dict:
-        edges = []
-        for spec in variables["input"]["artifactFiles"] if "input" in variables else variables["artifactFiles"]:
-            url = f"{self.server.url}/blob/{spec['artifactID']}/{spec['name']}"
-            edges.append({"node": {"id": "1", "name": spec["name"], "displayName": spec["name"], "uploadUrl": url,
-                                   "uploadHeaders": [], "storagePath": None, "uploadMultipartUrls": None,
-                                   "artifact": {"id": spec["artifactID"]}}})  # fmt: skip
-        return {"createArtifactFiles": {"files": {"edges": edges}}}
-
-    def _on_CommitArtifact(self, variables: dict) -> dict:
-        for run in self.server.runs.values():
-            for made in run.artifacts:
-                if made["id"] == variables["artifactID"]:
-                    made["state"] = "COMMITTED"
-        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": ""}}}
+def _take_stream(run: Run, body: dict[str, Any]) -> None:
+    """Take the rows, the summary and the end of a run."""
+    for name, part in (body.get("files") or {}).items():
+        if name == "wandb-history.jsonl":
+            run.lines |= {part["offset"] + place: line for place, line in enumerate(part["content"])}
+        elif name == "wandb-summary.json":
+            run.summary = json.loads(part["content"][-1])
+    run.preempting |= bool(body.get("preempting"))
+    if body.get("complete"):
+        run.exitcode = body.get("exitcode")
 
 
 if __name__ == "__main__":
