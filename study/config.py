@@ -14,7 +14,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from study.errors import UserError, nearest
-from study.names import AUGMENTATIONS, DATASETS, EARLY_STOPPING, NETWORKS, OPTIMIZERS, SCHEDULES, Table, own_knobs
+from study.names import (
+    ACTIVATIONS,
+    AUGMENTATIONS,
+    DATASETS,
+    EARLY_STOPPING,
+    NETWORKS,
+    OPTIMIZERS,
+    SCHEDULES,
+    Table,
+    own_knobs,
+)
 from study.values import Device, Widths, fill_own_knobs, list_of, one_of, pairs, sentence
 
 RESULTS_VERSION = 1
@@ -36,10 +46,26 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    model: Annotated[str, one_of("model", NETWORKS)] = _knob("two-block", "network", ", ".join(NETWORKS))
+    model: Annotated[str, one_of("model", NETWORKS, "timm:")] = _knob(
+        "two-block", "network", f"{', '.join(name for name in NETWORKS if name != 'timm:')}, or timm:NAME for any "
+        "other that timm has, such as timm:convnext_atto",
+    )  # fmt: skip
     filters: Widths = _knob(None, "network", "filters of each convolution block, such as 32,64,128")
     hidden: Widths = _knob(None, "network", "units of each hidden fully connected layer, such as 100")
     dropout: float | None = _knob(None, "network", "probability of dropping a unit, 0 <= p < 1", ge=0, lt=1)
+    activation: Annotated[str | None, list_of("activation", ACTIVATIONS, in_order=True)] = _knob(
+        None, "network", f"{', '.join(ACTIVATIONS)}; of a comma list the layers take one in turn"
+    )
+    batch_norm: bool | None = _knob(None, "network", "batch norm after each convolution and hidden layer")
+    softmax_output: bool | None = _knob(
+        None, "network", "a softmax at the end, although the loss, a cross-entropy, already holds one"
+    )
+    stem: Literal["auto", "cifar", "imagenet"] | None = _knob(
+        None, "network", "cifar takes small images in without stride and pooling; auto does for up to 64 px"
+    )
+    aux_weight: float | None = _knob(
+        None, "network", "weight of the losses of GoogLeNet's two auxiliary heads; 0 is without them", ge=0
+    )
 
     dataset: Annotated[str, one_of("data set", DATASETS, "folder:")] = _knob(
         "cifar10", "data", f"{', '.join(DATASETS)}, or folder:NAME for DATA_DIR/NAME/train/CLASS/*"
@@ -143,7 +169,7 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "Config":
         """Refuse values that exclude each other."""
-        own = NETWORKS[self.model].get("filters")
+        own = own_knobs(NETWORKS, self.model).get("filters")
         if own and len(self.filters.split(",")) != len(own.split(",")):
             raise ValueError(
                 f"filters of {self.model} must be as many as its blocks, such as {own}, not {self.filters}"

@@ -9,13 +9,41 @@ from typing import Any
 
 Table = dict[str, dict[str, Any]]
 
+_COMMON = {"activation": "relu", "batch_norm": False, "dropout": 0.0}
+_DENSE = {**_COMMON, "softmax_output": False}
+_VGG = {**_DENSE, "filters": "64,128,256,512,512", "hidden": "4096,4096", "dropout": 0.5}
+
 NETWORKS: Table = {
-    "single-block": {"filters": "32", "hidden": "100", "dropout": 0.0},
-    "two-block": {"filters": "32,64", "hidden": "100", "dropout": 0.0},
-    "cnn": {"filters": "32,64,128", "hidden": "100", "dropout": 0.0},
-    "mlp": {"hidden": "100", "dropout": 0.0},
-    "all-conv": {"filters": "32,64,128", "dropout": 0.0},
-}
+    "single-block": {**_DENSE, "filters": "32", "hidden": "100"},
+    "two-block": {**_DENSE, "filters": "32,64", "hidden": "100"},
+    "cnn": {**_DENSE, "filters": "32,64,128", "hidden": "100"},
+    "mlp": {**_DENSE, "hidden": "100"},
+    "all-conv": {**_COMMON, "filters": "32,64,128"},
+    "net": {**_DENSE, "hidden": "3072,1024,120,120,84"},
+    "net1": {
+        **_DENSE, "hidden": "1024,512,512,256,256,128,128,64", "activation": "relu,leaky_relu", "dropout": 0.2,
+    },
+    "net2": {
+        **_DENSE, "hidden": "1024,512,512,256,256,128,128,64,64", "activation": "leaky_relu", "dropout": 0.4,
+    },
+    "net3": {**_DENSE, "hidden": "1024,512,256,128,64", "activation": "relu,elu,leaky_relu", "dropout": 0.2},
+    "netconv": {**_DENSE, "filters": "6,16", "hidden": "120,120,120,120,84"},
+    "simple-cnn": {**_DENSE, "filters": "32,32", "hidden": "128"},
+    "alexnet": {**_DENSE, "filters": "48,128,192,192,128", "hidden": "2048,2048", "dropout": 0.5},
+    "vgg11": _VGG,
+    "vgg11-lrn": _VGG,
+    "vgg13": _VGG,
+    "vgg16-1x1": _VGG,
+    "vgg16": _VGG,
+    "vgg19": _VGG,
+    "googlenet": {"stem": "auto", "dropout": 0.2, "aux_weight": 0.3},
+    "resnet18": {"stem": "auto"},
+    "resnet34": {"stem": "auto"},
+    "resnet50": {"stem": "auto"},
+    "timm:": {"stem": "auto"},
+}  # fmt: skip
+
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 
 DATASETS = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "pets")
 """Data sets known by name; any other is a `folder:NAME` of class folders."""

@@ -5,6 +5,7 @@ loss, correct = step(images, labels)    # tensors on the device: nothing waits f
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,23 @@ def create(
     average: AveragedModel | None = None,
     label_smoothing: float = 0.0,
     clip_norm: float | None = None,
+    aux_weight: float = 0.0,
 ) -> Step:
     """Make the step that takes images (n, channels, height, width), float32, and labels (n,), int64.
 
+    A model that returns a tuple has auxiliary heads: their losses count `aux_weight` each.
     It updates the model, its moving average where there is one, and the learning rate, and returns the mean loss and
     the number of correct predictions before the update.
     """
 
+    loss_of = partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
+
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(images)
-        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        output = model(images)
+        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+        loss = loss_of(logits, labels)
+        for other in auxiliary:
+            loss = loss + aux_weight * loss_of(other, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if clip_norm is not None:

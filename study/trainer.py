@@ -77,7 +77,13 @@ class Trainer:
             average = get_ema_multi_avg_fn(config.ema_decay)
             self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
         self.step = step.create(
-            self.model, self.optimizer, self.scheduler, self.average, config.label_smoothing, config.clip_norm
+            self.model,
+            self.optimizer,
+            self.scheduler,
+            self.average,
+            config.label_smoothing,
+            config.clip_norm,
+            config.aux_weight or 0.0,
         )
         self.progress = Progress(sums=torch.zeros(2, device=device))
         self.best_weights: dict[str, Tensor] = {}

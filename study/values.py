@@ -27,15 +27,18 @@ def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def list_of(kind: str, names: Iterable[str] | None = None) -> BeforeValidator:
-    """Make a check of a comma list of names; it is put into one order, each name once."""
+def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = False) -> BeforeValidator:
+    """Make a check of a comma list of names; it is sorted, each name once, unless its order matters."""
 
-    def check(value: Any) -> str:
+    def check(value: Any) -> str | None:
+        if value is None and in_order:
+            return None
         words = value.split(",") if isinstance(value, str) else value or ()
-        wanted = {str(word).strip() for word in words} - {"", "none", "None"}
-        for word in sorted(wanted - set(names) if names is not None else ()):
-            raise ValueError(f"unknown {kind} {word!r}; {nearest(word, names)}")
-        return ",".join(sorted(wanted))
+        wanted = [word for word in (str(word).strip() for word in words) if word not in ("", "none", "None")]
+        for word in wanted if names is not None else ():
+            if word not in names:
+                raise ValueError(f"unknown {kind} {word!r}; {nearest(word, names)}")
+        return ",".join(wanted if in_order else sorted(set(wanted)))
 
     return BeforeValidator(check)
 

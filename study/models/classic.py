@@ -1,70 +1,105 @@
-"""The assignments' own networks.
+"""The networks of the assignments, small and from scratch.
 
 python -c "from study import models, config; print(models.create(config.Config(model='cnn'), (3, 32, 32), 10))"
 """
 
-import math
 from collections import OrderedDict
 
-import torch
 from torch import nn
 
 from study.config import Config
-from study.errors import UserError
+from study.models.layers import Network, activations, convolution, dense, flat_size, widths
+
+Shape = tuple[int, int, int]
 
 
-class Network(nn.Sequential):
-    """`features`, then a `head` that ends in logits."""
-
-    def __init__(self, features: nn.Module, head: nn.Module):
-        super().__init__(OrderedDict(features=features, head=head))
-
-
-def convnet(config: Config, image_shape: tuple[int, int, int], classes: int) -> Network:
-    """Build blocks of convolution, ReLU and pooling, then a hidden fully connected layer."""
-    blocks = _blocks(config, image_shape)
-    with torch.no_grad():
-        flat = blocks(torch.zeros(1, *image_shape)).numel()
-    return Network(blocks, nn.Sequential(nn.Flatten(), *_hidden(config, flat), *_output(config, flat, classes)))
+def convnet(config: Config, image_shape: Shape, classes: int) -> Network:
+    """Build blocks of convolution 3×3, activation and pooling, then fully connected layers."""
+    activation = activations(config)
+    blocks = _blocks(config, image_shape, activation)
+    hidden = len(widths(config.hidden))
+    return Network(blocks, dense(config, flat_size(blocks, image_shape), classes, activation, {hidden}))
 
 
-def mlp(config: Config, image_shape: tuple[int, int, int], classes: int) -> Network:
-    """Build a perceptron with hidden layers on the flattened image."""
-    flat = math.prod(image_shape)
-    return Network(nn.Sequential(nn.Flatten(), *_hidden(config, flat)), nn.Sequential(*_output(config, flat, classes)))
-
-
-def all_conv(config: Config, image_shape: tuple[int, int, int], classes: int) -> Network:
+def all_conv(config: Config, image_shape: Shape, classes: int) -> Network:
     """Build blocks, then a 1×1 convolution with a filter per class and the mean of each of its feature maps."""
-    filters = _widths(config.filters)[-1]
-    head = [nn.Dropout2d(config.dropout), nn.Conv2d(filters, classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return Network(_blocks(config, image_shape), nn.Sequential(*head))
+    blocks = _blocks(config, image_shape, activations(config))
+    flat_size(blocks, image_shape)
+    head = OrderedDict(
+        dropout=nn.Dropout2d(config.dropout),
+        classes=nn.Conv2d(widths(config.filters)[-1], classes, 1),
+        mean=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+    )
+    return Network(blocks, nn.Sequential(head))
 
 
-def _blocks(config: Config, image_shape: tuple[int, int, int]) -> nn.Sequential:
-    """Build convolution 3×3 'same', ReLU, max-pool 2 for each width in `filters`."""
-    channels, height, width = image_shape
-    blocks = nn.Sequential()
-    for filters in _widths(config.filters):
-        blocks.append(nn.Sequential(nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)))
+def _blocks(config: Config, image_shape: Shape, activation) -> nn.Sequential:
+    """Build convolution 3×3 'same', activation, max-pool 2 for each width in `filters`."""
+    channels, blocks = image_shape[0], OrderedDict()
+    for place, filters in enumerate(widths(config.filters), 1):
+        blocks[f"block{place}"] = convolution(config, channels, filters, 3, activation, padding=1, pool=2)
         channels = filters
-    smallest = 2 ** len(blocks)
-    if min(height, width) < smallest:
-        raise UserError(f"{config.model} needs images of at least {smallest} px, not {height}×{width}")
-    return blocks
+    return nn.Sequential(blocks)
 
 
-def _hidden(config: Config, inputs: int) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for units in _widths(config.hidden):
-        layers += [nn.Linear(inputs, units), nn.ReLU()]
-        inputs = units
-    return layers
+def perceptron(config: Config, image_shape: Shape, classes: int) -> Network:
+    """Build fully connected layers on the flattened image; where dropout stands is the network's own.
+
+    `net1` has it after the 2nd and 5th hidden layer, `net2` after every second from the 1st, `net3` after the 3rd,
+    the others after the last.
+    """
+    hidden = len(widths(config.hidden))
+    dropouts = {"net1": {2, 5}, "net2": range(1, hidden + 1, 2), "net3": {3}}.get(config.model, {hidden})
+    channels, height, width = image_shape
+    layers = dense(config, channels * height * width, classes, activations(config), dropouts)
+    output = list(layers).index(layers.get_submodule(f"fc{hidden + 1}"))
+    return Network(layers[:output], layers[output:])
 
 
-def _output(config: Config, flat: int, classes: int) -> list[nn.Module]:
-    return [nn.Dropout(config.dropout), nn.Linear((_widths(config.hidden) or [flat])[-1], classes)]
+def netconv(config: Config, image_shape: Shape, classes: int) -> Network:
+    """Build two convolutions 5×5 with pooling, then a deep stack of fully connected layers (after LeNet-5)."""
+    activation = activations(config)
+    first, second = widths(config.filters)
+    features = nn.Sequential(
+        OrderedDict(
+            conv1=convolution(config, image_shape[0], first, 5, activation, pool=2),
+            conv2=convolution(config, first, second, 5, activation, pool=2),
+        )
+    )
+    hidden = len(widths(config.hidden))
+    return Network(features, dense(config, flat_size(features, image_shape), classes, activation, {hidden}))
 
 
-def _widths(text: str) -> list[int]:
-    return [int(width) for width in text.split(",")]
+def simple_cnn(config: Config, image_shape: Shape, classes: int) -> Network:
+    """Build two convolutions 3×3, one pooling, one hidden layer."""
+    activation = activations(config)
+    first, second = widths(config.filters)
+    features = nn.Sequential(
+        OrderedDict(
+            conv1=convolution(config, image_shape[0], first, 3, activation, padding=1),
+            conv2=convolution(config, first, second, 3, activation, padding=1, pool=2),
+        )
+    )
+    hidden = len(widths(config.hidden))
+    return Network(features, dense(config, flat_size(features, image_shape), classes, activation, {hidden}))
+
+
+def alexnet(config: Config, image_shape: Shape, classes: int) -> Network:
+    """Build AlexNet for images of 32×32 px (after Krizhevsky, Sutskever, Hinton 2012): five convolutions."""
+    activation = activations(config)
+    sizes = [image_shape[0], *widths(config.filters)]
+    kinds = (
+        {"kernel": 5, "stride": 2, "padding": 2, "pool": 2, "pool_first": True},
+        {"kernel": 5, "padding": 2, "pool": 2, "pool_first": True},
+        {"kernel": 3, "padding": 1},
+        {"kernel": 3, "padding": 1},
+        {"kernel": 3, "padding": 1, "pool": 2, "pool_first": True},
+    )
+    features = nn.Sequential(
+        OrderedDict(
+            (f"conv{place}", convolution(config, sizes[place - 1], sizes[place], activation=activation, **kind))
+            for place, kind in enumerate(kinds, 1)
+        )
+    )
+    return Network(features, dense(config, flat_size(features, image_shape), classes, activation, {0, 1}))

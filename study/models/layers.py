@@ -1,0 +1,129 @@
+"""What the networks of this study are put together from.
+
+features = nn.Sequential(OrderedDict(block1=convolution(config, 3, 32, 3, activations(config), padding=1, pool=2)))
+Network(features, dense(config, flat_size(features, image_shape), classes, activations(config), {1}))
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from itertools import cycle
+
+import torch
+from torch import Tensor, nn
+
+from study.config import Config
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+
+
+class TooSmall(Exception):
+    """The images are too small for the network."""
+
+
+class Network(nn.Sequential):
+    """`features`, then a `head` that ends in logits."""
+
+    def __init__(self, features: nn.Module, head: nn.Module):
+        super().__init__(OrderedDict(features=features, head=head))
+
+
+def widths(text: str) -> list[int]:
+    """Read a comma list of layer widths."""
+    return [int(width) for width in text.split(",")]
+
+
+def activations(config: Config) -> Iterator[nn.Module]:
+    """Make the activation functions of a config, in turn, for one layer after the other."""
+    return (ACTIVATIONS[name]() for name in cycle(config.activation.split(",")))
+
+
+def convolution(
+    config: Config, channels: int, filters: int, kernel: int, activation: Iterator[nn.Module], *,
+    stride: int = 1, padding: int = 0, pool: int = 0, pool_first: bool = False,
+) -> nn.Sequential:  # fmt: skip
+    """Build a convolution, batch norm where the config wants it, an activation, and max-pooling after or before it."""
+    layers = OrderedDict(conv=nn.Conv2d(channels, filters, kernel, stride, padding))
+    if config.batch_norm:
+        layers["norm"] = nn.BatchNorm2d(filters)
+    layers["activation"] = next(activation)
+    if pool:
+        layers["pool"] = nn.MaxPool2d(pool)
+    if pool_first:
+        layers.move_to_end("activation")
+    return nn.Sequential(layers)
+
+
+def dense(
+    config: Config, inputs: int, classes: int, activation: Iterator[nn.Module], dropouts: Collection[int],
+    batch_norm: bool | None = None,
+) -> nn.Sequential:  # fmt: skip
+    """Build the fully connected layers fc1, fc2… of a config, the last of them giving logits.
+
+    `dropouts` holds after which hidden layers dropout stands, 0 being before the first; `batch_norm` overrides the
+    config's.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    if 0 in dropouts:
+        layers["dropout"] = nn.Dropout(config.dropout)
+    units = widths(config.hidden)
+    for place, (given, made) in enumerate(zip([inputs, *units], units, strict=False), 1):
+        layer = OrderedDict(linear=nn.Linear(given, made))
+        if config.batch_norm if batch_norm is None else batch_norm:
+            layer["norm"] = nn.BatchNorm1d(made)
+        layer["activation"] = next(activation)
+        if place in dropouts:
+            layer["dropout"] = nn.Dropout(config.dropout)
+        layers[f"fc{place}"] = nn.Sequential(layer)
+    layers[f"fc{len(units) + 1}"] = nn.Linear(units[-1], classes)
+    if config.softmax_output:
+        layers["softmax"] = nn.Softmax(1)
+    return nn.Sequential(layers)
+
+
+def flat_size(features: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Return how many numbers features (eval mode) make of one image; TooSmall where nothing is left of it."""
+    image = torch.zeros(1, *image_shape, device=next(features.parameters()).device)
+    try:
+        with torch.no_grad():
+            size = features.eval()(image).numel()
+    except RuntimeError:
+        raise TooSmall from None
+    finally:
+        features.train()
+    if size == 0:
+        raise TooSmall
+    return size
+
+
+class AveragePool(nn.Module):
+    """Average feature maps over an even grid of side × side, whether or not that divides them.
+
+    The same numbers as `nn.AdaptiveAvgPool2d`, which MPS has only where it divides them (pytorch 96056).
+    """
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        height, width = maps.shape[-2:]
+        if height % self.side == 0 and width % self.side == 0:
+            return nn.functional.adaptive_avg_pool2d(maps, self.side)
+        return self._means(height, maps) @ maps @ self._means(width, maps).T
+
+    def _means(self, size: int, like: Tensor) -> Tensor:
+        """Return the matrix (side, size) that averages each of the overlapping windows."""
+        rows = torch.zeros(self.side, size)
+        for row in range(self.side):
+            start, end = row * size // self.side, math.ceil((row + 1) * size / self.side)
+            rows[row, start:end] = 1 / (end - start)
+        return rows.to(like)

@@ -1,0 +1,114 @@
+"""Networks that torchvision and timm have: ResNets, GoogLeNet, and by `timm:NAME` any other of a thousand.
+
+    python -m study.train --model timm:convnext_atto --dataset digits --image-size 32
+
+A `cifar` stem keeps small images large: it takes them in without the strides and the pooling with which ImageNet's
+networks begin.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from study.config import Config
+from study.errors import UserError, is_out_of_memory, nearest
+from study.models.layers import AveragePool, TooSmall
+
+CIFAR_STEM_UP_TO = 64
+"""The largest images, in pixels, for which `stem: auto` takes a cifar stem."""
+
+STEM_POOLS = ("maxpool", "features.pool0", "stem.pool")
+"""Where timm's networks have the pooling of their stem."""
+
+Shape = tuple[int, int, int]
+
+
+def resnet(config: Config, image_shape: Shape, classes: int) -> nn.Module:
+    """Build torchvision's ResNet (He et al. 2015, https://arxiv.org/abs/1512.03385)."""
+    model = getattr(torchvision.models, config.model)(num_classes=classes)
+    if _wants_cifar_stem(config, image_shape):
+        model.conv1 = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+    elif image_shape[0] != 3:
+        model.conv1 = nn.Conv2d(image_shape[0], 64, 7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return model
+
+
+def googlenet(config: Config, image_shape: Shape, classes: int) -> nn.Module:
+    """Build torchvision's GoogLeNet (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842).
+
+    In training it returns its logits and those of two auxiliary heads, unless their weight is 0.
+    """
+    model = torchvision.models.googlenet(
+        num_classes=classes, aux_logits=config.aux_weight > 0, init_weights=True, dropout=config.dropout
+    )
+    if _wants_cifar_stem(config, image_shape):
+        model.conv1.conv = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
+        model.maxpool1 = model.maxpool2 = nn.Identity()
+    elif image_shape[0] != 3:
+        model.conv1.conv = nn.Conv2d(image_shape[0], 64, 7, stride=2, padding=3, bias=False)
+    for name in ("aux1", "aux2"):
+        if getattr(model, name) is not None:
+            setattr(model, name, nn.Sequential(AveragePool(4), getattr(model, name)))
+    return model
+
+
+def from_timm(config: Config, image_shape: Shape, classes: int) -> nn.Module:
+    """Build a network of timm's by name, for images of this size."""
+    import timm
+
+    name = config.model.removeprefix("timm:")
+    if not timm.is_model(name):
+        raise UserError(f"timm has no network {name!r}; {nearest(name, timm.list_models())}")
+    options = {"num_classes": classes, "in_chans": image_shape[0]}
+    given = timm.models.get_pretrained_cfg(name)
+    if given is not None and given.fixed_input_size:
+        options["img_size"] = image_shape[1:]
+    try:
+        model = timm.create_model(name, **options)
+        if _wants_cifar_stem(config, image_shape):
+            model = _with_cifar_stem(config, model, options, image_shape)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *image_shape))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise TooSmall(str(error)) from None
+    return model.train()
+
+
+def _wants_cifar_stem(config: Config, image_shape: Shape) -> bool:
+    return config.stem == "cifar" or (config.stem == "auto" and max(image_shape[1:]) <= CIFAR_STEM_UP_TO)
+
+
+def _with_cifar_stem(config: Config, model: nn.Module, options: dict[str, Any], image_shape: Shape) -> nn.Module:
+    """Take the stride and the pooling from the stem of a network of timm's; where it cuts patches, cut smaller ones."""
+    import timm
+
+    first = model.pretrained_cfg.get("first_conv")
+    convolution = model.get_submodule(first) if isinstance(first, str) else None
+    if not isinstance(convolution, nn.Conv2d) or convolution.stride == (1, 1):
+        return _unchanged(config, model)
+    if convolution.stride == convolution.kernel_size:
+        patch = max(1, convolution.stride[0] * image_shape[1] // 224)
+        try:
+            return timm.create_model(config.model.removeprefix("timm:"), patch_size=patch, **options)
+        except (KeyError, TypeError):
+            return _unchanged(config, model)
+    convolution.stride = (1, 1)
+    for path in STEM_POOLS:
+        parent, _, name = path.rpartition(".")
+        with suppress(AttributeError):
+            if isinstance(getattr(model.get_submodule(parent), name), nn.Module):
+                setattr(model.get_submodule(parent), name, nn.Identity())
+    return model
+
+
+def _unchanged(config: Config, model: nn.Module) -> nn.Module:
+    if config.stem == "cifar":
+        raise UserError(f"{config.model} has no stem that can be changed; leave --stem at auto")
+    return model

@@ -1,0 +1,65 @@
+"""VGG, configurations A to E (Simonyan, Zisserman 2014, https://arxiv.org/abs/1409.1556, table 1).
+
+    python -m analysis.anatomy vgg --table
+
+The first fully connected layer takes what the five poolings leave of an image: 7×7 of 224 px, as in the paper,
+1×1 of 32 px.
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from study.config import Config
+from study.models.layers import Network, activations, dense, flat_size, widths
+
+CONVOLUTIONS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg11-lrn": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16-1x1": (2, 2, 3, 3, 3),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+"""How many convolutions each block has: configurations A, A-LRN, B, C, D and E."""
+
+
+def vgg(config: Config, image_shape: tuple[int, int, int], classes: int) -> Network:
+    """Build five blocks of convolutions, each ending in a pooling, then fully connected layers with dropout."""
+    activation = activations(config)
+    channels, blocks = image_shape[0], OrderedDict()
+    for block, (filters, count) in enumerate(
+        zip(widths(config.filters), CONVOLUTIONS[config.model], strict=True), start=1
+    ):
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for place in range(1, count + 1):
+            kernel = 1 if config.model == "vgg16-1x1" and place == 3 else 3
+            layers[f"conv{place}"] = nn.Conv2d(channels, filters, kernel, padding=kernel // 2)
+            if config.batch_norm:
+                layers[f"norm{place}"] = nn.BatchNorm2d(filters)
+            layers[f"activation{place}"] = next(activation)
+            if config.model == "vgg11-lrn" and block == 1:
+                layers["lrn"] = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)
+            channels = filters
+        layers["pool"] = nn.MaxPool2d(2)
+        blocks[f"Conv{block}"] = nn.Sequential(layers)
+    features = nn.Sequential(blocks)
+    hidden = len(widths(config.hidden))
+    flat = flat_size(features, image_shape)
+    network = Network(features, dense(config, flat, classes, activation, range(1, hidden + 1), batch_norm=False))
+    _initialise(network)
+    return network
+
+
+def _initialise(network: nn.Module) -> None:
+    """Draw weights so that the signal keeps its size through many layers (He et al. 2015); else deep VGGs stand still.
+
+    The same draw as torchvision's.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+            nn.init.zeros_(module.bias)
