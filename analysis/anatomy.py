@@ -7,19 +7,10 @@
 Networks are built on the meta device: nothing is allocated or computed.
 """
 
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
-from analysis import figures, tables
-from analysis.wording import label, sentence
+from analysis.wording import label
 from study.config import Config
-from study.errors import UserError, run_command
-from study.names import NETWORKS
 
 VGG = {
     "vgg11": "A", "vgg11-lrn": "A-LRN", "vgg13": "B", "vgg16-1x1": "C", "vgg16": "D", "vgg19": "E",
@@ -44,7 +35,7 @@ def native(model: str) -> tuple[tuple[int, int, int], int]:
 
 
 def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> pd.DataFrame:
-    """Return a row per layer that has parameters or changes the shape, in the order in which they compute.
+    """Return a row per layer that has parameters or makes more or fewer numbers, in the order in which they compute.
 
     Columns: block, layer, kind, output (shape for one image), weights, biases, params, param_bits and param_mb
     (float32, MB = 10⁶ bytes), activation_mb (of the output, float32), flops (2 × multiply-adds of convolutions and
@@ -79,7 +70,7 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
         biases = sum(count for name, count in own.items() if "bias" in name)
         computed = _own_flops(model, module, path, flops)
         is_leaf = not any(True for _ in module.children())
-        if own or computed or (is_leaf and inside != outside):
+        if own or computed or (is_leaf and math.prod(inside) != math.prod(outside)):
             words = path.removeprefix("features.").removeprefix("head.").split(".")
             rows.append(
                 {
@@ -89,7 +80,7 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
                     "output": "×".join(map(str, outside)),
                     "weights": sum(own.values()) - biases,
                     "biases": biases,
-                    "activations": torch.Size(outside).numel() if outside else 0,
+                    "activations": math.prod(outside) if outside else 0,
                     "flops": computed,
                 }
             )

@@ -1,0 +1,209 @@
+"""Every network: its size to the unit, one step of training, what it refuses.
+
+python -m tests.test_models > tests/networks.json    # after a change of a network that was meant
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.anatomy import layers, native
+from study import models, step
+from study.config import Config
+from study.errors import UserError
+from study.models.layers import AveragePool
+from study.names import ACTIVATIONS, NETWORKS
+
+NAMES = [
+    *(name for name in NETWORKS if name != "timm:"),
+    *("timm:convnext_atto", "timm:densenet121", "timm:efficientnet_lite0", "timm:inception_v3"),
+    "timm:vit_tiny_patch16_224",
+]
+FROZEN = Path(__file__).with_name("networks.json")
+
+
+def size(name: str) -> dict[str, int]:
+    """Count a network at the size it was designed for."""
+    frame = layers(Config(model=name), *native(name))
+    return {key: int(frame[key].sum()) for key in ("params", "flops", "activations")}
+
+
+def small(name: str, **values) -> tuple[torch.nn.Module, torch.Tensor]:
+    """Build a network for the smallest images that suit it, and draw a batch of them."""
+    side = {"timm:inception_v3": 75}.get(name, 32)
+    torch.manual_seed(0)
+    model = models.create(Config(model=name, **values), (3, side, side), 10)
+    return model, torch.randn(4, 3, side, side)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_are_the_frozen_ones(name):
+    assert size(name) == json.loads(FROZEN.read_text())[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_of_training(name, tmp_path):
+    model, images = small(name)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda batch: 1.0)
+    take = step.create(model.train(), optimizer, scheduler, aux_weight=0.3)
+    loss, correct = take(images, torch.arange(4))
+    assert loss.isfinite()
+    assert 0 <= correct <= 4
+    for path, parameter in model.named_parameters():
+        assert parameter.grad is not None, path
+        assert parameter.grad.isfinite().all(), path
+        assert parameter.grad.any(), path
+
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    again, _ = small(name)
+    again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    with torch.inference_mode():
+        found = models.activations(model.eval(), images)
+        assert found["logits"].shape == (4, 10)
+        assert torch.equal(found["logits"], again.eval()(images))
+        assert torch.equal(found["logits"], model(images))
+    assert all(len(tensor) == 4 and tensor.isfinite().all() for tensor in found.values())
+    assert 1 < found["intermediate"].shape[1] <= 512
+
+
+COUNTED = [
+    ({"model": "simple-cnn"}, (1, 28, 28), 10, 813_802),
+    ({"model": "alexnet"}, (3, 32, 32), 10, 6_199_498),
+    ({"model": "net"}, (3, 32, 32), 10, 12_735_542),
+    ({"model": "netconv"}, (3, 32, 32), 10, 105_566),
+    ({"model": "vgg16", "batch_norm": True}, (3, 224, 224), 10, 134_309_962),
+    ({"model": "vgg16", "batch_norm": True}, (3, 32, 32), 10, 33_646_666),
+    ({"model": "vgg11"}, (3, 224, 224), 1000, 132_863_336),
+    ({"model": "vgg11-lrn"}, (3, 224, 224), 1000, 132_863_336),
+    ({"model": "vgg13"}, (3, 224, 224), 1000, 133_047_848),
+    ({"model": "vgg16-1x1"}, (3, 224, 224), 1000, 133_638_952),
+    ({"model": "vgg16"}, (3, 224, 224), 1000, 138_357_544),
+    ({"model": "vgg19"}, (3, 224, 224), 1000, 143_667_240),
+    ({"model": "resnet18"}, (3, 224, 224), 1000, 11_689_512),
+    ({"model": "resnet50"}, (3, 224, 224), 1000, 25_557_032),
+    ({"model": "googlenet"}, (3, 224, 224), 1000, 13_004_888),
+    ({"model": "googlenet", "aux_weight": 0}, (3, 224, 224), 1000, 6_624_904),
+]
+
+
+@pytest.mark.parametrize(("values", "shape", "classes", "params"), COUNTED)
+def test_parameters_are_those_of_the_sources(values, shape, classes, params):
+    with torch.device("meta"):
+        model = models.create(Config(**values), shape, classes)
+    assert sum(parameter.numel() for parameter in model.parameters()) == params
+    assert models.count(model, shape)["params"] == params
+
+
+BLOCK_1, BLOCK_2, BLOCK_3 = 27 * 32, 288 * 64, 576 * 128
+"""Weights of the three convolutions: 3·3·channels·filters."""
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "multiply_adds"),
+    [
+        (
+            "two-block",
+            BLOCK_1 + 32 + BLOCK_2 + 64 + 409_700 + 1_010,
+            BLOCK_1 * 32**2 + BLOCK_2 * 16**2 + 409_600 + 1000,
+        ),
+        ("mlp", 307_300 + 1_010, 307_200 + 1_000),
+        (
+            "all-conv",
+            BLOCK_1 + 32 + BLOCK_2 + 64 + BLOCK_3 + 128 + 1_290,
+            BLOCK_1 * 32**2 + BLOCK_2 * 16**2 + BLOCK_3 * 8**2 + 1_280 * 4**2,
+        ),
+    ],
+)
+def test_parameters_and_flops(name, params, multiply_adds):
+    counted = models.count(models.create(Config(model=name), (3, 32, 32), 10), (3, 32, 32))
+    assert counted == {"params": params, "param_bytes": 4 * params, "flops": 2 * multiply_adds}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "smallest"),
+    [
+        ("cnn", 4, 8),
+        ("netconv", 8, 16),
+        ("alexnet", 8, 15),
+        ("vgg16", 8, 32),
+        ("vgg19", 31, 32),
+        ("timm:inception_v3", 65, 75),
+    ],
+)
+def test_images_too_small_for_a_network_are_refused(name, given, smallest):
+    with pytest.raises(UserError, match=f"^{name} needs images of at least {smallest} px, not {given}×{given}$"):
+        models.create(Config(model=name), (3, given, given), 10)
+    models.create(Config(model=name), (3, smallest, smallest), 10)
+
+
+def test_a_network_that_timm_lacks_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'resnet10t'"):
+        models.create(Config(model="timm:resnet10x"), (3, 32, 32), 10)
+
+
+@pytest.mark.parametrize("name", ["cnn", "netconv", "net1", "alexnet", "vgg11"])
+def test_knobs_of_a_network(name):
+    plain, images = small(name)
+    for activation in ACTIVATIONS:
+        model, _ = small(name, activation=activation, batch_norm=True, dropout=0.1, softmax_output=True)
+        kinds = {type(module).__name__.lower() for module in model.modules()}
+        assert activation.replace("_", "") in kinds
+        assert kinds & {"batchnorm1d", "batchnorm2d"}
+        assert torch.allclose(model.eval()(images).sum(1), torch.ones(4))
+        assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.1}
+    wider, _ = small(name, hidden="16,8")
+    assert models.count(wider, (3, 32, 32))["params"] < models.count(plain, (3, 32, 32))["params"]
+
+
+def test_activations_of_a_list_are_taken_in_turn():
+    model, _ = small("net3")
+    kinds = [
+        type(module).__name__ for module in model.modules() if type(module).__name__ in ("ReLU", "ELU", "LeakyReLU")
+    ]
+    assert kinds == ["ReLU", "ELU", "LeakyReLU", "ReLU", "ELU"]
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [("net", [5]), ("net1", [2, 5]), ("net2", [1, 3, 5, 7, 9]), ("net3", [3]), ("mlp", [1]), ("alexnet", [0, 1])],
+)
+def test_dropout_stands_where_the_sources_have_it(name, after):
+    model, _ = small(name)
+    found, place = [], 0
+    for module in model.modules():
+        place += isinstance(module, torch.nn.Linear)
+        if isinstance(module, torch.nn.Dropout):
+            found.append(place)
+    assert found == after
+
+
+@pytest.mark.parametrize(("stem", "side", "expected"), [("auto", 64, 64), ("auto", 65, 33), ("imagenet", 32, 16)])
+def test_a_cifar_stem_keeps_small_images_large(stem, side, expected):
+    for name in ("resnet18", "timm:resnet10t", "googlenet"):
+        with torch.device("meta"):
+            model = models.create(Config(model=name, stem=stem), (1, side, side), 10)
+            sides = []
+            first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+            first.register_forward_hook(lambda _, given, result, sides=sides: sides.append(result.shape[-1]))
+            model.eval()(torch.zeros(2, 1, side, side))
+        assert sides == [expected]
+
+
+def test_a_stem_that_cannot_be_changed_is_refused():
+    with pytest.raises(UserError, match="timm:mixer_s16_224 has no stem that can be changed"):
+        models.create(Config(model="timm:mixer_s16_224", stem="cifar"), (3, 32, 32), 10)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 8))
+def test_average_pool_is_torchs(height, width, side):
+    maps = torch.randn(2, 3, height, width)
+    torch.testing.assert_close(AveragePool(side)(maps), torch.nn.functional.adaptive_avg_pool2d(maps, side))
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: size(name) for name in NAMES}, indent=1))
