@@ -7,6 +7,8 @@
 Networks are built on the meta device: nothing is allocated or computed.
 """
 
+import math
+
 import pandas as pd
 
 from analysis.wording import label
