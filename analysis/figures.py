@@ -4,16 +4,17 @@
         figures.learning_curves(runs.by_dataset(runs.load('runs'))[0].history, 'digits').savefig('curves.png')"
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.statistics import estimate
-from analysis.wording import label
+from analysis.wording import label, number, shown, spoken
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
 """Okabe and Ito's colours, told apart by most colour-blind people, and three more."""
@@ -24,26 +25,44 @@ DASHES = ("-", "--", ":", "-.")
 GREY, PALE_GREY = "#999999", "#E6E6E6"
 
 
-def learning_curves(history: pd.DataFrame, title: str) -> Figure:
+@dataclass(frozen=True)
+class Look:
+    """How a setting is drawn, wherever it is."""
+
+    color: str
+    linestyle: str
+
+
+Looks = Mapping[str, Look]
+
+
+def look(place: int) -> Look:
+    """Return the look of the n-th setting: colours first, then the same colours with other dashes."""
+    return Look(PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)])
+
+
+def looks_of(settings: Sequence[str]) -> Looks:
+    """Give each of these settings a look of its own."""
+    return {setting: look(place) for place, setting in enumerate(settings)}
+
+
+def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
     """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
 
     A line per setting: the mean over seeds, with a band where there are several. `history` has columns setting,
     epoch, train/loss, val/loss, train/acc and val/acc.
     """
     settings = list(history.setting.unique())
+    looks = looks or looks_of(settings)
     columns = max(1, min(4, len(settings), 110 // (6 + max(map(len, settings)))))
     figure = Figure(figsize=(10, 6.6 + 0.22 * -(-len(settings) // columns)), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
     for row, split in zip(panels, ("val", "train"), strict=True):
         for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
-            for place, setting in enumerate(settings):
+            for setting in settings:
                 chosen = history[history.setting == setting]
-                look = {
-                    "color": PALETTE[place % len(PALETTE)],
-                    "linestyle": DASHES[place // len(PALETTE) % len(DASHES)],
-                }
-                _band(axes, chosen, f"{split}/{metric}", scale, str(setting), look)
-            _finish(axes, label(f"{split}/{metric}"), label("epoch"), label(metric))
+                _band(axes, chosen, f"{split}/{metric}", scale, shown(setting), looks[setting])
+            finish(axes, label(f"{split}/{metric}"), label("epoch"), label(metric))
             axes.tick_params(labelbottom=True)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = panels[0, 1].get_ylim()
@@ -56,15 +75,16 @@ def learning_curves(history: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _band(axes: Axes, history: pd.DataFrame, metric: str, scale: float, name: str, look: dict[str, str]) -> None:
+def _band(axes: Axes, history: pd.DataFrame, metric: str, scale: float, name: str, drawn: Look) -> None:
     """Draw the mean of a metric over seeds, and the 95 % interval of that mean where there are several."""
     found = {epoch: estimate(values * scale) for epoch, values in history.groupby("epoch")[metric]}
     epochs, means = list(found), np.array([one.mean for one in found.values()])
     widths = np.array([one.half_width for one in found.values()])
     marker = "o" if len(epochs) == 1 else None
-    axes.plot(epochs, means, linewidth=1.6, marker=marker, markersize=4, label=name, **look)
+    axes.plot(epochs, means, linewidth=1.6, marker=marker, markersize=4, label=name,
+              color=drawn.color, linestyle=drawn.linestyle)  # fmt: skip
     if not np.isnan(widths).all():
-        axes.fill_between(epochs, means - widths, means + widths, color=look["color"], alpha=0.15, linewidth=0)
+        axes.fill_between(epochs, means - widths, means + widths, color=drawn.color, alpha=0.15, linewidth=0)
 
 
 def confusion_matrix(predictions: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:
@@ -83,7 +103,7 @@ def confusion_matrix(predictions: pd.DataFrame, classes: Sequence[str], title: s
     if size <= 30:
         for row, column in np.ndindex(size, size):
             colour = "white" if shares[row, column] > 55 else "#222222" if counts[row, column] else "#BBBBBB"
-            axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=8)
+            axes.text(column, row, number(counts[row, column], ","), ha="center", va="center", color=colour, fontsize=8)
     tilt = 0 if max(map(len, classes)) <= 2 else 45
     ticks = range(size) if size <= 30 else range(0, size, max(1, size // 20))
     axes.set_xticks(ticks, [classes[tick] for tick in ticks], rotation=tilt, ha="right" if tilt else "center",
@@ -94,12 +114,14 @@ def confusion_matrix(predictions: pd.DataFrame, classes: Sequence[str], title: s
     axes.set_ylabel(label("target"))
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, shrink=0.8)
+    bar.ax.yaxis.set_major_formatter(tick_format())
     bar.set_label(label("share"))
     bar.outline.set_visible(False)
     return figure
 
 
-def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+def finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Give a plot its title, both labels, a grid, and numbers as the language writes them."""
     axes.set_title(title)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -107,3 +129,11 @@ def _finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(tick_format())
+
+
+def tick_format() -> FuncFormatter:
+    """Write the numbers on an axis with thousands separators, as the language does."""
+    language = spoken()
+    return FuncFormatter(lambda value, place: number(round(value, 10), ",.10g", language))

@@ -1,111 +1,81 @@
-"""The report: tables and figures as files, and one page that shows them all.
+"""The report: what it says of each section, in which order.
 
 python -m analysis.summarize runs --out report
 """
 
-import base64
-import io
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-import jinja2
-import pandas as pd
-from matplotlib.figure import Figure
-
-from analysis import figures, runs, tables
+from analysis import comparison, figures, page, runs
+from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
+from analysis.figures import Looks, look
+from analysis.page import Part
 from analysis.runs import Frames, Section
-from analysis.wording import label, sentence
-from study.errors import UserError
+from analysis.wording import label, sentence, shown
 from study.run_directory import DONE
 
-TEMPLATE = Path(__file__).with_name("report.html")
+
+def confusion(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show the confusion matrix of each setting's best run."""
+    best = section.runs.sort_values("best/val_acc", ascending=False).drop_duplicates("setting")
+    predictions = runs.predictions(frames, list(best.index))
+    pictures = []
+    for run, row in best.iterrows():
+        setting = shown(row["setting"])
+        title = sentence("confusion_title", dataset=section.dataset, setting=setting, seed=row["seed"])
+        classes = frames.data(str(run))["classes"]
+        figure = figures.confusion_matrix(predictions[predictions.run == run], classes, title)
+        pictures.append(Picture(f"confusion-{row['setting']}", title, figure))
+    return [Heading(label("confusion")), Gallery(pictures, sentence("confusion_caption"))]
 
 
-@dataclass
-class _Picture:
-    """A figure that has been written, as the page shows it."""
-
-    name: str
-    title: str
-    svg: str
-
-
-@dataclass
-class _Part:
-    """A section of the page."""
-
-    anchor: str
-    title: str
-    description: str
-    data: list[str]
-    notes: list[str]
-    table: dict[str, Any] | None = None
-    table_notes: list[str] = field(default_factory=list)
-    curves: _Picture | None = None
-    curves_caption: str = ""
-    confusions: list[_Picture] = field(default_factory=list)
+THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
+    comparison.blocks,
+    confusion,
+)
+"""What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
 
 
 def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -> Path:
-    """Write `index.html`, `tables/` and `figures/` into a folder, and return the path of the page."""
-    try:
-        for folder in (out / "tables", out / "figures"):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
-    parts, anchors = [], set()
-    for section in sections:
-        anchor = _unused(_file_name(section.name) or "section", anchors)
-        parts.append(_part(frames, section, anchor, out))
-    older = int((frames.runs.results_version != runs.RESULTS_VERSION).sum())
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(say=sentence, label=label)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        parts=parts,
-        problems=[*frames.problems, *([sentence("other_version", count=older)] if older else [])],
-        source=sentence(
-            "source",
-            finished=int((frames.runs.state == "finished").sum()),
-            runs=len(frames.runs) + len(frames.problems),
-            source=source,
-            date=date.today().isoformat(),
-        ),
-        made_with=_made_with(frames),
+    """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
+    looks = looks_of(sections)
+    parts = [
+        Part(section.name, section.title, section.description, _section(frames, section, looks[place]))
+        for place, section in enumerate(sections)
+    ]
+    problems = _problems(frames)
+    if problems:
+        parts.append(Part("problems", label("problems"), "", [Items(problems)]))
+    said = sentence(
+        "source",
+        finished=int((frames.runs.state == "finished").sum()),
+        runs=len(frames.runs) + len(frames.problems),
+        source=source,
+        date=date.today().isoformat(),
     )
-    _write(out / "index.html", page)
-    return out / "index.html"
+    return page.write(parts, label("report_title"), said, _made_with(frames), out)
 
 
-def _part(frames: Frames, section: Section, anchor: str, out: Path) -> _Part:
-    part = _Part(anchor, section.name, section.description, _data(frames, section), _notes(section))
+def looks_of(sections: Sequence[Section]) -> list[Looks]:
+    """Give each section's settings their looks: one setting has one in all sections, two of one section never share."""
+    groups = [section.runs.drop_duplicates("setting").set_index("setting").group for section in sections]
+    found: dict[str, int] = {}
+    for group in dict.fromkeys(group for section in groups for group in section):
+        beside = {found.get(other) for section in groups if group in set(section) for other in section}
+        found[group] = next(place for place in range(len(found) + 1) if place not in beside)
+    return [{setting: look(found[group]) for setting, group in section.items()} for section in groups]
+
+
+def _section(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Say what a section's runs were trained on, what a reader must know of them, and what each theme finds."""
+    found: list[Block] = [Paragraph(text, soft=True) for text in _data(frames, section)]
+    notes = _notes(section)
     if section.runs.empty:
-        part.notes.insert(0, sentence("nothing"))
-        return part
-    frame = tables.comparison(section)
-    for suffix, text in (("md", tables.markdown(frame)), ("tex", tables.latex(frame)), ("csv", tables.csv(frame))):
-        _write(out / "tables" / f"{part.anchor}.{suffix}", text)
-    header, rows, tied = tables.cells(frame)
-    part.table = {"header": header, "rows": list(zip(rows, tied, strict=True))}
-    part.table_notes = _table_notes(frame)
-    name = section.dataset if section.dataset in section.name else f"{section.name} ({section.dataset})"
-    title = sentence("curves_title", name=name)
-    part.curves = _draw(figures.learning_curves(section.history, title), f"{part.anchor}-curves", out, title)
-    part.curves_caption = sentence("curves_caption" if frame.n.max() > 1 else "curves_caption_single")
-    best = section.runs.sort_values("best/val_acc", ascending=False).drop_duplicates("setting")
-    best = best.sort_values("setting", key=lambda column: column.map(list(frame.setting).index))
-    predictions = runs.predictions(frames, list(best.index))
-    names: set[str] = set()
-    for run, row in best.iterrows():
-        title = sentence("confusion_title", dataset=section.dataset, setting=row["setting"], seed=row["seed"])
-        figure = figures.confusion_matrix(predictions[predictions.run == run], frames.data(str(run))["classes"], title)
-        part.confusions.append(
-            _draw(figure, _unused(f"{part.anchor}-confusion-{_file_name(row['setting'])}", names), out, title)
-        )
-    return part
+        return [*found, Items([sentence("nothing"), *notes], soft=True)]
+    if notes:
+        found.append(Items(notes, soft=True))
+    return found + [block for theme in THEMES for block in theme(frames, section, looks)]
 
 
 def _data(frames: Frames, section: Section) -> list[str]:
@@ -127,48 +97,23 @@ def _notes(section: Section) -> list[str]:
     """Say what a reader must know of a section's runs: what is missing, what is left out, what is mixed."""
     notes = []
     if section.missing:
-        notes.append(sentence("missing", points="; ".join(section.missing)))
-    others = {state: count for state, count in section.states.items() if state != "finished"}
+        notes.append(sentence("missing", points="; ".join(map(shown, section.missing))))
+    others: Mapping[str, int] = {state: count for state, count in section.states.items() if state != "finished"}
     if others:
-        notes.append(sentence("other_states", states=", ".join(f"{count} {state}" for state, count in others.items())))
+        states = ", ".join(f"{count} {label(f'state {state}')}" for state, count in others.items())
+        notes.append(sentence("other_states", states=states))
     for setting, group in section.runs.groupby("setting", sort=False):
         for what in ("device", "threads", "data_digest"):
             values = sorted(map(str, group[what].unique()))
             if len(values) > 1:
-                notes.append(sentence("mixed", setting=setting, what=what, values=", ".join(values)))
+                notes.append(sentence("mixed", setting=shown(setting), what=label(what), values=", ".join(values)))
     return notes
 
 
-def _table_notes(frame: pd.DataFrame) -> list[str]:
-    notes = []
-    if (frame.n > 1).any():
-        notes.append(sentence("table_interval"))
-    if (frame.n == 1).any():
-        notes.append(sentence("table_single"))
-    notes.append(sentence("table_gap"))
-    if frame.epoch_seconds.notna().any():
-        notes.append(sentence("table_times"))
-    if frame.epoch_seconds.isna().any():
-        notes.append(sentence("table_no_times"))
-    return notes
-
-
-def _draw(figure: Figure, name: str, out: Path, title: str) -> _Picture:
-    """Write a figure as PNG and SVG and return it for the page."""
-    written = {}
-    for suffix in ("png", "svg"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=160, metadata={"Date": None} if suffix == "svg" else None)
-        _write(out / "figures" / f"{name}.{suffix}", buffer.getvalue())
-        written[suffix] = buffer.getvalue()
-    return _Picture(name, title, "data:image/svg+xml;base64," + base64.b64encode(written["svg"]).decode())
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, then put it in place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+def _problems(frames: Frames) -> list[str]:
+    """Say which runs could not be read, and how many were made by another version of the code."""
+    other = int((frames.runs.results_version != runs.RESULTS_VERSION).sum())
+    return [*frames.problems, *([sentence("other_version", count=other)] if other else [])]
 
 
 def _made_with(frames: Frames) -> str:
@@ -178,14 +123,3 @@ def _made_with(frames: Frames) -> str:
     versions = sorted({f"{name} {version}" for info in infos for name, version in info.get("versions", {}).items()})
     hosts = sorted({f"{info.get('host')} ({info.get('device')})" for info in infos})
     return sentence("made_with", hosts=", ".join(hosts), versions=", ".join(versions)) if infos else ""
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
-
-
-def _unused(name: str, used: set[str]) -> str:
-    """Number a name that has been used before."""
-    numbered = next(word for word in (name, *(f"{name}-{n}" for n in range(2, len(used) + 3))) if word not in used)
-    used.add(numbered)
-    return numbered

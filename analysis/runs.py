@@ -87,6 +87,11 @@ class Section:
         """Name the data that its runs were trained on."""
         return ", ".join(name.removeprefix("folder:") for name in self.runs.dataset.unique())
 
+    @property
+    def title(self) -> str:
+        """Name the section and its data."""
+        return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
+
 
 def load(source: str | Path) -> Frames:
     """Read all runs below a directory; those that cannot be read are left out and named in `problems`."""

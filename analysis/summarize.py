@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from analysis import report, runs, tables
+from analysis import comparison, report, runs, tables, wording
 from study import search
 from study.errors import UserError, run_command
 
@@ -27,6 +27,7 @@ def main(argv: list[str]) -> int:
         help="values in place of the sweeps' own, as given to `study.sweep run`",
     )  # fmt: skip
     parser.add_argument("--out", default="report", metavar="DIR", help="folder to write (default: report)")
+    parser.add_argument("--lang", choices=wording.LANGUAGES, default="en", help="English or Spanish (default: en)")
     args = parser.parse_args(argv)
     # what follows --sweep or --set and is none is the source
     for words in (args.sweep, args.set):
@@ -42,10 +43,11 @@ def main(argv: list[str]) -> int:
     if all(section.runs.empty for section in sections):
         what = " of these sweeps" if sweeps else ""
         raise UserError(f"{args.source} holds no finished run{what}; `python -m study.sweep run` makes some")
-    for section in sections:
-        if not section.runs.empty:
-            print(f"{section.name}\n\n{tables.markdown(tables.comparison(section))}")
-    page = report.write(frames, sections, str(args.source), Path(args.out))
+    with wording.language(args.lang):
+        for section in sections:
+            if not section.runs.empty:
+                print(f"{section.name}\n\n{tables.markdown(comparison.table(section))}")
+        page = report.write(frames, sections, str(args.source), Path(args.out))
     print(f"report: {page.resolve()}")
     return 0
 

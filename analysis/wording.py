@@ -1,75 +1,95 @@
-"""Every label and sentence that a reader of tables, figures and the report sees.
+"""Every label and sentence that a reader of tables, figures and the report sees, in English and Spanish.
 
-python -c "from analysis.wording import label; print(label('val/acc'))"
+    python -c "from analysis.wording import label, language
+    with language('es'): print(label('val/acc'))"
+
+`wording.yaml` holds the texts: under each key an English and a Spanish one. Code never holds a text that a reader
+sees; it asks for it by its key:
+
+- `label("epoch")` for a word or a heading: of an axis, a table's column, a state of a run;
+- `sentence("missing", points=…)` for a text with values in it; `{count:,}` writes a number as the language does, and
+  `{count:run|runs}` chooses the first word for 1, else the second;
+- `number(0.5, ".1f")` for a number alone; `shown("dropout 0.5, augment none")` for the name of a setting, which inside
+  of the analysis is always the same.
+
+CSV files are data: they are the same in every language.
 """
 
-LABELS = {
-    "epoch": "Epoch",
-    "loss": "Cross-entropy loss",
-    "acc": "Accuracy (%)",
-    "train/loss": "Training loss",
-    "train/acc": "Training accuracy",
-    "val/loss": "Validation loss",
-    "val/acc": "Validation accuracy",
-    "setting": "Setting",
-    "n": "Seeds",
-    "val_acc": "Best val acc (%)",
-    "best_epoch": "at epoch",
-    "test_acc": "Test acc (%)",
-    "gap_best": "Gap at best (points)",
-    "gap_last": "Gap at end (points)",
-    "val_loss_last": "Val loss at end",
-    "params": "Parameters",
-    "param_mb": "Memory (MB)",
-    "epoch_seconds": "s/epoch",
-    "images_per_second": "Images/s",
-    "predicted": "Predicted class",
-    "target": "True class",
-    "share": "Share of the true class (%)",
-}
+import re
+import string
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
 
-SENTENCES = {
-    "report_title": "Image classifiers compared",
-    "source": "{finished} finished runs of {runs} in {source}; made on {date}.",
-    "data": "{dataset}: {train:,} training, {val:,} validation and {test:,} test images of {height}×{width} pixels; "
-    "channels: {channels}, classes: {classes}.",
-    "curves_title": "Learning curves: {name}",
-    "confusion_title": "Test images of {dataset}: {setting} (seed {seed})",
-    "curves_caption": "Mean over seeds; bands are 95 % intervals of the mean (Student t). Training values are those "
-    "met while training, with dropout and augmentation, so they can lie below validation.",
-    "curves_caption_single": "One seed per setting, so no band. Training values are those met while training, with "
-    "dropout and augmentation, so they can lie below validation.",
-    "confusion_caption": "Counts of test images, coloured by their share of the true class. For each setting, the run "
-    "with the best validation accuracy.",
-    "table_interval": "mean ± half the 95 % interval over seeds (Student t). Settings are ranked by best validation "
-    "accuracy. Bold: the interval of its difference from the best contains 0.",
-    "table_single": "A single seed tells nothing of the spread between seeds, so no ± is given and nothing is bold; "
-    "in brackets the 95 % sampling interval of the test set (Wilson).",
-    "table_gap": "Gap: accuracy on training images minus accuracy on validation images, both without dropout or "
-    "augmentation. Memory: that of the parameters, 1 MB = 10⁶ bytes.",
-    "table_times": "Times leave out the first epoch.",
-    "table_no_times": "Times are left empty where runs shared their device with others, or had a single epoch: "
-    "train with --per-device 1 to measure them.",
-    "mixed": "Runs of {setting} differ in {what}: {values}.",
-    "missing": "Without a result: {points}.",
-    "other_states": "Counted, but not averaged: {states}.",
-    "other_version": "{count} runs were made by an older version of the code, whose results differ, and are left out.",
-    "nothing": "None of its runs has finished yet.",
-    "table": "Comparison",
-    "curves": "Learning curves",
-    "confusion": "What the networks confuse",
-    "contents": "Contents",
-    "files": "Files",
-    "problems": "Runs left out",
-    "made_with": "Made by {hosts} with {versions}.",
-}
+import yaml
+
+LANGUAGES = ("en", "es")
+
+OPTION = "option "
+"""Begins the keys of the options' names, such as `option batch_size`."""
+
+_language: ContextVar[str] = ContextVar("language", default="en")
+
+
+@contextmanager
+def language(name: str) -> Iterator[None]:
+    """Let every text that is made inside be in this language, one of LANGUAGES."""
+    token = _language.set(name)
+    try:
+        yield
+    finally:
+        _language.reset(token)
+
+
+def spoken() -> str:
+    """Return the language that texts are made in now."""
+    return _language.get()
+
+
+@cache
+def texts() -> dict[str, dict[str, str]]:
+    """Read all texts: by key, then by language."""
+    return yaml.safe_load(Path(__file__).with_name("wording.yaml").read_text(encoding="utf-8"))
 
 
 def label(key: str) -> str:
-    """Return the label of a column, an axis or a parameter."""
-    return LABELS.get(key, key.replace("_", " "))
+    """Return a word or heading; a key without one says itself."""
+    return texts()[key][spoken()] if key in texts() else key.replace("_", " ")
 
 
 def sentence(key: str, **values: object) -> str:
-    """Return a sentence with its values filled in."""
-    return SENTENCES[key].format(**values)
+    """Return a text with its values filled in."""
+    return _Formatter().format(texts()[key][spoken()], **values)
+
+
+def number(value: float, spec: str = "", lang: str | None = None) -> str:
+    """Write a number as the language does: 1,234.5 in English, 1 234,5 in Spanish."""
+    text = format(value, spec).replace("-", "−")
+    return text.translate({ord(","): "\u202f", ord("."): ","}) if (lang or spoken()) == "es" else text
+
+
+def shown(text: str) -> str:
+    """Return the name of a setting or of a point, such as `dropout 0.5, seed 1`, as the language writes it."""
+    return text if spoken() == "en" else ", ".join(map(_shown_part, text.split(", ")))
+
+
+def _shown_part(part: str) -> str:
+    name, _, value = part.rpartition(" ")
+    known = texts().get(OPTION + name.replace(" ", "_"))
+    if name and not known:
+        return part
+    if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value):
+        value = value.replace(".", ",")
+    words = [known[spoken()]] if known else []
+    return " ".join([*words, label(value) if value in ("none", "True", "False") else value])
+
+
+class _Formatter(string.Formatter):
+    """Writes numbers as the language does, and chooses between singular and plural."""
+
+    def format_field(self, value: object, spec: str) -> str:
+        if "|" in spec:
+            return spec.split("|")[value != 1]
+        return number(value, spec) if isinstance(value, int | float) else format(value, spec)

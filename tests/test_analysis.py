@@ -1,10 +1,12 @@
 """From run directories to tables, figures and a page."""
 
+import html
 import io
 import json
 import math
 import re
 import shutil
+import string
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -15,10 +17,11 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis import figures, runs, statistics, tables
+from analysis import comparison, figures, runs, statistics, tables, wording
 from study import search
 from study.config import RESULTS_VERSION, Config
 from study.run_directory import RunDirectory
+from tests.conftest import ROOT
 
 EPOCHS = 3
 
@@ -99,34 +102,35 @@ def test_the_table_to_the_letter(folder):
     make_run(folder / "more", 0.5)  # a folder in between is no run: named and left out
     one = section(folder)
     chosen = one.runs[one.runs.model == "two-block"]
-    text = tables.markdown(tables.comparison(runs.Section("x", "", one.varied, chosen, one.history, [], {})))
+    text = tables.markdown(comparison.table(runs.Section("x", "", one.varied, chosen, one.history, [], {})))
     # 0.70, 0.72, 0.71: mean 71, s = 1, t(2) = 4.303, so ± 4.303 / √3 = 2.48
     assert text == MARKDOWN
 
 
 def test_a_single_seed_has_no_spread_and_is_not_bold(folder):
-    frame = tables.comparison(section(folder))
+    table = comparison.table(section(folder))
+    frame = table.frame
     single = frame.set_index("setting").loc["mlp, dropout 0.0"]
     assert single.n == 1 and not single.tied
     assert math.isnan(single.val_acc_ci95)
     assert math.isnan(single.epoch_seconds), "it shared its device"
     low, high = (100 * bound for bound in stats.binomtest(8, 10).proportion_ci(method="wilson"))
-    assert (single.test_low, single.test_high) == pytest.approx((low, high))
+    assert (single.test_acc_low, single.test_acc_high) == pytest.approx((low, high))
     assert frame.setting[0] == single.name, "settings are ranked by validation accuracy"
     assert not frame.tied.any(), "nothing is compared with a single run"
-    row = next(line for line in tables.markdown(frame).splitlines() if "mlp" in line)
+    row = next(line for line in tables.markdown(table).splitlines() if "mlp" in line)
     assert "| 71.50 | 2 | 80.00 [49.02, 94.33] |" in row
 
 
 def test_latex_and_csv_hold_the_same(folder):
-    frame = tables.comparison(section(folder))
-    latex = tables.latex(frame)
+    table = comparison.table(section(folder))
+    frame, latex = table.frame, tables.latex(table)
     rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
     assert len({line.count("&") for line in rows}) == 1
     assert r"Best val acc (\%)" in latex
     assert r"71.00 $\pm$ 2.48" in latex
     assert not re.search(r"(?<!\\)[%#_]", latex)
-    again = pd.read_csv(io.StringIO(tables.csv(frame)))
+    again = pd.read_csv(io.StringIO(tables.csv(table)))
     assert list(again.columns) == list(frame.columns)
     assert np.allclose(again.val_acc_ci95, frame.val_acc_ci95, equal_nan=True)
     assert list(again.model) == list(frame.model)
@@ -149,15 +153,15 @@ def test_runs_that_share_weights_and_order_are_compared_in_pairs(tmp_path, other
     for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
         make_run(tmp_path, accuracy, seed=seed)
         make_run(tmp_path, accuracy - 0.01 - seed / 1e5, seed=seed, **other)
-    assert list(tables.comparison(section(tmp_path)).tied) == [True, tied]
+    assert list(comparison.compare(section(tmp_path)).tied) == [True, tied]
 
 
 def test_a_copy_of_a_run_is_no_further_seed(folder):
-    before = tables.markdown(tables.comparison(section(folder)))
+    before = tables.markdown(comparison.table(section(folder)))
     one = next(folder.glob("two-block*"))
     shutil.copytree(one, folder / "copy")
     frames = runs.load(folder)
-    assert tables.markdown(tables.comparison(runs.by_dataset(frames)[0])) == before
+    assert tables.markdown(comparison.table(runs.by_dataset(frames)[0])) == before
     assert f"its config belongs to a run named {one.name}" in frames.problems[0]
 
 
@@ -192,7 +196,7 @@ def test_runs_without_a_result_are_counted_not_averaged(folder):
     make_run(folder, 0.99, seed=23, dropout=0.5, version=RESULTS_VERSION + 1)
     one = section(folder)
     assert one.states == {"finished": 7, "diverged": 1, "interrupted": 1}
-    assert tables.comparison(one).set_index("setting").loc["two-block, dropout 0.5"].val_acc == pytest.approx(71)
+    assert comparison.compare(one).set_index("setting").loc["two-block, dropout 0.5"].val_acc == pytest.approx(71)
 
 
 SWEEP = """
@@ -278,14 +282,17 @@ def test_a_sweep_becomes_a_page(command, call, tmp_path):
     assert "&lt;tiny&gt; &amp; co" in page and "<tiny>" not in page
     assert "Which dropout?" in page
     assert not re.search(r"(src|href)=\"?https?:", page)
-    assert page.count("data:image/svg+xml;base64,") == 3
-    made = sorted(path.relative_to(tmp_path / "report").as_posix() for path in (tmp_path / "report").rglob("*.*"))
-    assert made == [
-        *[f"figures/tiny-co-confusion-dropout-{value}.{kind}" for value in ("0.0", "0.5") for kind in ("png", "svg")],
-        "figures/tiny-co-curves.png", "figures/tiny-co-curves.svg", "index.html",
-        "tables/tiny-co.csv", "tables/tiny-co.md", "tables/tiny-co.tex",
-    ]  # fmt: skip
-    frame = pd.read_csv(tmp_path / "report" / "tables" / "tiny-co.csv")
+    for folder, kinds in (("tables", {".csv", ".md", ".tex"}), ("figures", {".pdf", ".png", ".svg"})):
+        made = list((tmp_path / "report" / folder).iterdir())
+        stems = {path.name.removesuffix(path.suffix) for path in made}
+        assert stems and all(stem.startswith("tiny-co-") for stem in stems)
+        assert {path.name for path in made} == {stem + kind for stem in stems for kind in kinds}
+        assert {f"{folder}/{path.name}" for path in made} <= set(re.findall('href="([^"#]+)"', page))
+    figure_count = len(list((tmp_path / "report" / "figures").glob("*.svg")))
+    assert page.count("data:image/svg+xml;base64,") == figure_count
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert markdown.count("](figures/") == figure_count and r"\<tiny> & co" in markdown
+    frame = pd.read_csv(tmp_path / "report" / "tables" / "tiny-co-comparison.csv")
     directories = [RunDirectory(path) for path in (tmp_path / "runs").iterdir()]
     for dropout, value in zip(frame.dropout, frame.val_acc, strict=True):
         found = [d.summary()["best/val_acc"] for d in directories if d.info()["config"]["dropout"] == dropout]
@@ -293,6 +300,59 @@ def test_a_sweep_becomes_a_page(command, call, tmp_path):
     assert frame.images_per_second.min() > 0
     default = call("analysis.summarize", "runs", "--out", "other").stdout
     assert "digits" in default
+    call("analysis.summarize", "--lang", "es", "--out", "informe")
+    assert_no_english(tmp_path / "informe")
+    assert (tmp_path / "informe" / "tables" / "digits-comparison.csv").read_bytes() == (
+        tmp_path / "other" / "tables" / "digits-comparison.csv"
+    ).read_bytes()
+
+
+def assert_no_english(folder):
+    """Look for English texts of the wording, and for decimal points, in all of a Spanish report."""
+    texts = wording.texts().items()
+    plain = {key: re.sub(r"\s+", " ", re.split(r"\{", text["en"])[0]).strip() for key, text in texts}
+    both = " | ".join(text["es"].casefold() for _, text in texts)
+    english = {text for text in plain.values() if len(text) > 3 and text.casefold() not in both}
+    assert len(english) > 50
+    for path in [folder / "index.html", folder / "report.md", *folder.rglob("*.tex"), *folder.rglob("*.svg")]:
+        text = path.read_text()
+        if path.suffix == ".svg":  # matplotlib writes each text as a comment beside its outlines
+            text = "\n".join(re.findall(r"<!-- (.*?) -->", text))
+        text = re.sub(
+            r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)", " ", text, flags=re.S
+        )
+        text = re.sub(r"\s+", " ", html.unescape(text.replace(r"\%", "%"))).casefold()
+        found = [one for one in english if re.search(rf"(?<!\w){re.escape(one.casefold())}(?!\w)", text)]
+        assert not found, f"{path} says {found}"
+        prose = text.split("hecho por")[0]  # versions of libraries follow
+        assert not re.findall(r"\d\.\d", prose), path
+
+
+def test_every_text_is_in_both_languages():
+    texts = wording.texts()
+    for key, text in texts.items():
+        assert set(text) == set(wording.LANGUAGES) and all(isinstance(one, str) for one in text.values()), key
+        fields = [sorted(field for _, field, _, _ in string.Formatter().parse(one) if field) for one in text.values()]
+        assert set(fields[0]) == set(fields[1]), f"{key} says other values in Spanish"
+    missing = [f"option {name}" for name in runs.IDENTITY if f"option {name}" not in texts]
+    missing.remove("option model")  # its name is left out of settings
+    assert not missing, f"analysis/wording.yaml needs a text for {missing}"
+    lines = (ROOT / "analysis" / "wording.yaml").read_text().splitlines()
+    keys = [line.split(":")[0] for line in lines if re.match(r"[^\s#]", line)]
+    assert len(keys) == len(set(keys)), "a key stands twice"
+
+
+def test_numbers_and_settings_are_written_as_the_language_does():
+    texts = "dropout 0.5, augment none, batch size 64, timm:vgg, flip,crop, lr 1e-05, seed 2"
+    assert wording.shown(texts) == texts
+    assert wording.number(-1234.5, ",.2f") == "−1,234.50"
+    with wording.language("es"):
+        assert wording.shown(texts) == (
+            "dropout 0,5, aumento ninguno, tamaño de lote 64, timm:vgg, flip,crop, tasa de aprendizaje 1e-05, semilla 2"
+        )
+        assert wording.number(-1234.5, ",.2f") == "−1\u202f234,50"
+        assert wording.label("epoch") == "Época"
+    assert wording.label("epoch") == "Epoch"
 
 
 def test_nothing_to_report_is_a_mistake(call, tmp_path):

@@ -1,0 +1,171 @@
+"""Writes parts made of blocks: one self-contained HTML page, the same as Markdown, and each table and figure as files.
+
+python -c "from analysis import page; help(page.write)"
+"""
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from analysis import tables
+from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
+from analysis.tables import Table
+from analysis.wording import label, spoken
+from study.errors import UserError
+
+TEMPLATE = Path(__file__).with_name("report.html")
+PICTURES = ("png", "svg", "pdf")
+TABLES = {"md": tables.markdown, "tex": tables.latex, "csv": tables.csv}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page; `name` begins the names of its files."""
+
+    name: str
+    title: str
+    description: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that has been written: the stem of its files, and its SVG as a data URL."""
+
+    stem: str
+    title: str
+    caption: str
+    photo: bool
+    svg: str
+
+
+def write(parts: Sequence[Part], title: str, source: str, made_with: str, out: Path) -> Path:
+    """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
+    try:
+        for folder in (out / "tables", out / "figures"):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
+    anchors, files = _Names(), _Names()
+    shown = []
+    for part in parts:
+        anchor = anchors.unused(part.name)
+        blocks = [_written(block, anchor, anchors, files, out) for block in part.blocks]
+        shown.append({"anchor": anchor, "title": part.title, "description": part.description, "blocks": blocks})
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals.update(label=label, language=spoken())
+    environment.filters["strong"] = _strong
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    content = {"title": title, "source": source, "parts": shown, "made_with": made_with}
+    _save(out / "index.html", template.render(content))
+    _save(out / "report.md", _markdown(content))
+    return out / "index.html"
+
+
+class _Names:
+    """Names of files and anchors, each given once."""
+
+    def __init__(self):
+        self.used: set[str] = set()
+
+    def unused(self, text: str) -> str:
+        """Make a name of a text; number it if it has been used before."""
+        name = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "section"
+        name = next(word for n in range(1, len(self.used) + 2)
+                    if (word := name if n == 1 else f"{name}-{n}") not in self.used)  # fmt: skip
+        self.used.add(name)
+        return name
+
+
+def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path) -> dict:
+    """Write a block's files and return what the page and the Markdown show of it."""
+    match block:
+        case Heading(text):
+            return {"kind": "heading", "text": text, "anchor": anchors.unused(f"{anchor}-{text}")}
+        case Paragraph(text, soft):
+            return {"kind": "paragraph", "text": text, "soft": soft}
+        case Items(texts, soft):
+            return {"kind": "items", "texts": texts, "soft": soft}
+        case Table():
+            stem = files.unused(f"{anchor}-{block.name}")
+            for suffix, text in TABLES.items():
+                _save(out / "tables" / f"{stem}.{suffix}", text(block))
+            return {"kind": "table", "table": block, "stem": stem}
+        case Picture():
+            return {"kind": "picture", "picture": _draw(block, anchor, files, out)}
+        case Gallery(pictures, caption):
+            drawn = [_draw(picture, anchor, files, out) for picture in pictures]
+            return {"kind": "gallery", "pictures": drawn, "caption": caption}
+
+
+def _draw(picture: Picture, anchor: str, files: _Names, out: Path) -> Drawn:
+    """Write a figure in every format."""
+    stem, figure = files.unused(f"{anchor}-{picture.name}"), picture.figure
+    for suffix in PICTURES:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, dpi=160, metadata=_undated(suffix))
+        figure.set_layout_engine("none")  # the first drawing has laid it out; the others keep that
+        _save(out / "figures" / f"{stem}.{suffix}", buffer.getvalue())
+        if suffix == "svg":
+            svg = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Drawn(stem, picture.title, picture.caption, picture.photo, svg)
+
+
+def _undated(suffix: str) -> dict[str, None] | None:
+    """Leave out the time of writing: equal figures are equal files."""
+    return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
+
+
+def _strong(text: str) -> Markup:
+    """Escape a text for HTML, `**words**` bold."""
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text))))
+
+
+def _markdown(content: dict) -> str:
+    """Write the page as Markdown, its tables within and its figures beside it."""
+    lines = [f"# {content['title']}", _plain(content["source"])]
+    for part in content["parts"]:
+        lines += [f"## {_plain(part['title'])}", _plain(part["description"])]
+        for block in part["blocks"]:
+            lines += _markdown_of(block)
+    return "\n\n".join(line for line in [*lines, _plain(content["made_with"])] if line) + "\n"
+
+
+def _markdown_of(block: dict) -> list[str]:
+    match block["kind"]:
+        case "heading":
+            return [f"### {_plain(block['text'])}"]
+        case "paragraph":
+            return [_plain(block["text"])]
+        case "items":
+            return ["\n".join(f"- {_plain(text)}" for text in block["texts"])]
+        case "table":
+            table = block["table"]
+            return [f"**{_plain(table.title)}**", tables.markdown(table).rstrip(), _plain(" ".join(table.notes))]
+        case "picture":
+            return _markdown_picture(block["picture"])
+        case _:
+            pictures = [line for picture in block["pictures"] for line in _markdown_picture(picture)]
+            return [*pictures, _plain(block["caption"])]
+
+
+def _markdown_picture(drawn: Drawn) -> list[str]:
+    return [f"![{_plain(drawn.title)}](figures/{drawn.stem}.png)", _plain(drawn.caption)]
+
+
+def _plain(text: str) -> str:
+    """Keep what Markdown would take for markup, but for the bold."""
+    return re.sub(r"([\\`_<\[\]])", r"\\\1", text)
+
+
+def _save(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, then put it in place."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(path)
