@@ -31,6 +31,7 @@ INFO = [
     "device_shared_by",
     "threads",
     "data_digest",
+    "val_images",
     "test_images",
 ]
 
@@ -71,7 +72,8 @@ class Section:
     """The runs that answer one question.
 
     `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only runs of the present
-    results version with a result are in it. `missing` names points without one, `states` counts runs by state.
+    results version with a result are in it. `points` has a row for each run that was asked for: setting, the values of
+    what is varied, seed, and the fingerprint of its run. `states` counts runs by state.
     """
 
     name: str
@@ -79,8 +81,14 @@ class Section:
     varied: list[str]
     runs: pd.DataFrame
     history: pd.DataFrame
-    missing: list[str]
+    points: pd.DataFrame
     states: dict[str, int]
+
+    @property
+    def missing(self) -> list[str]:
+        """Name the points without a result."""
+        absent = self.points[~self.points.fingerprint.isin(self.runs.fingerprint)]
+        return [f"{setting}, seed {seed}" for setting, seed in zip(absent.setting, absent.seed, strict=True)]
 
     @property
     def dataset(self) -> str:
@@ -128,7 +136,8 @@ def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, An
     info, summary, history = directory.info(), directory.summary(), directory.history()
     config = Config.recorded(info["config"])
     values = [getattr(config, name) for name in IDENTITY]
-    told = {**info, "state": state, "test_images": info.get("data", {}).get("images", {}).get("test")}
+    images = info.get("data", {}).get("images", {})
+    told = {**info, "state": state, "val_images": images.get("val"), "test_images": images.get("test")}
     values += [told.get(name) for name in INFO]
     return config, values + [summary.get(name, np.nan) for name in SUMMARY_METRICS], history
 
@@ -170,19 +179,20 @@ def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
 
 def of_sweep(frames: Frames, sweep: Sweep) -> Section:
     """Choose the runs that a sweep's points describe, by their fingerprints."""
-    points = {point.config.fingerprint: point for point in sweep.points()}
-    chosen = frames.runs[frames.runs.fingerprint.isin(points) & _present(frames.runs)]
-    labels = chosen.fingerprint.map(lambda fingerprint: sweep.setting(points[fingerprint].values))
-    values = {
-        name: chosen.fingerprint.map(lambda fingerprint, name=name: points[fingerprint].values[name])
-        for name in sweep.varied
-        if name != "setting"
-    }
-    order = {fingerprint: place for place, fingerprint in enumerate(points)}
-    chosen = chosen.assign(**values, setting=labels).sort_values("fingerprint", key=lambda column: column.map(order))
-    finished = _with_result(chosen)
-    missing = [point.label for fingerprint, point in points.items() if fingerprint not in set(finished.fingerprint)]
-    return _section(frames, sweep.name, sweep.description, sweep.varied, chosen, missing)
+    rows = [
+        {name: point.values[name] for name in sweep.varied}
+        | {
+            "setting": sweep.setting(point.values),
+            "seed": point.config.seed,
+            "fingerprint": point.config.fingerprint,
+        }
+        for point in sweep.points()
+    ]
+    points = pd.DataFrame(rows)
+    shown = ["setting", *(name for name in sweep.varied if name != "setting")]
+    found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
+    chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
+    return _section(frames, sweep.name, sweep.description, sweep.varied, chosen, points)
 
 
 def by_dataset(frames: Frames) -> list[Section]:
@@ -194,7 +204,9 @@ def by_dataset(frames: Frames) -> list[Section]:
         identities = [frames.configs[run].identity() for run in chosen.index]
         varied = [name for name in IDENTITY if name != "seed" and len({repr(one.get(name)) for one in identities}) > 1]
         chosen = chosen.assign(setting=[label(row, varied) or row["model"] for row in chosen.to_dict("records")])
-        sections.append(_section(frames, str(dataset), "", varied, chosen.sort_values(["setting", "seed"]), []))
+        chosen = chosen.sort_values(["setting", "seed"])
+        points = chosen[["setting", *varied, "seed", "fingerprint"]]
+        sections.append(_section(frames, str(dataset), "", varied, chosen, points))
     return sections
 
 
@@ -203,9 +215,9 @@ def _present(runs: pd.DataFrame) -> pd.Series:
 
 
 def _section(
-    frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, missing: list[str]
+    frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, points: pd.DataFrame
 ) -> Section:
     finished = _with_result(chosen)
     history = finished[["setting", "seed"]].reset_index().merge(frames.history, on="run")
     states: Mapping[str, int] = Counter(chosen.state.drop(finished.index)) + Counter({"finished": len(finished)})
-    return Section(name, description, varied, finished, history, missing, dict(states))
+    return Section(name, description, varied, finished, history, points, dict(states))

@@ -102,7 +102,7 @@ def test_the_table_to_the_letter(folder):
     make_run(folder / "more", 0.5)  # a folder in between is no run: named and left out
     one = section(folder)
     chosen = one.runs[one.runs.model == "two-block"]
-    text = tables.markdown(comparison.table(runs.Section("x", "", one.varied, chosen, one.history, [], {})))
+    text = tables.markdown(comparison.table(runs.Section("x", "", one.varied, chosen, one.history, one.points, {})))
     # 0.70, 0.72, 0.71: mean 71, s = 1, t(2) = 4.303, so ± 4.303 / √3 = 2.48
     assert text == MARKDOWN
 
