@@ -1,6 +1,6 @@
-"""Where runs come from: a runs directory, as three tidy frames.
+"""Where runs come from: a runs directory or W&B, as three tidy frames, equal from both.
 
-python -c "from analysis import runs; print(runs.load('runs').runs)"
+python -c "from analysis import runs; print(runs.load('runs').runs)"    # or runs.load('ENTITY/PROJECT')
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import pull
 from study.config import RESULTS_VERSION, Config, is_identity
 from study.errors import UserError
 from study.names import HISTORY_METRICS, SUMMARY_METRICS
@@ -26,6 +27,7 @@ INFO = [
     "results_version",
     "state",
     "stopped_by",
+    "started",
     "host",
     "device",
     "device_shared_by",
@@ -101,33 +103,57 @@ class Section:
         return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
 
 
-def load(source: str | Path) -> Frames:
-    """Read all runs below a directory; those that cannot be read are left out and named in `problems`."""
-    source = Path(source)
-    if not source.is_dir():
+def load(source: str | Path, refresh: bool = False) -> Frames:
+    """Read all runs below a directory, or of a project ENTITY/PROJECT or a sweep ENTITY/PROJECT/SWEEP_ID in W&B.
+
+    Runs that cannot be read, or that another one repeats, are left out and named in `problems`. What has been pulled
+    from W&B is not fetched again unless it has changed, or `refresh` says so.
+    """
+    if Path(source).is_dir():
+        paths = [path for path in sorted(Path(source).iterdir()) if path.is_dir()]
+        found = [RunDirectory(path) for path in paths if path.name != "wandb" and not path.name.startswith(".")]
+        return _frames(found, [], "the same command or sweep trains it anew")
+    if not pull.is_path(str(source)):
         raise UserError(f"there is no directory {source}; name the one that --runs-dir named when training")
-    rows, histories, configs, directories, problems = {}, [], {}, {}, []
-    for path in sorted(source.iterdir()):
-        if path.is_dir() and path.name != "wandb" and not path.name.startswith("."):
-            directory = RunDirectory(path)
-            try:
-                config, row, history = _read(directory)
-            except (UserError, KeyError, TypeError, ValueError) as error:
-                problems.append(f"{path} is left out: {_reason(error)}; the same command or sweep trains it anew")
-                continue
-            if path.name != config.run_name:
-                problems.append(f"{path} is left out: its config belongs to a run named {config.run_name}")
-                continue
-            rows[path.name], configs[path.name], directories[path.name] = row, config, directory
-            histories += [{"run": path.name, **line} for line in history]
-    columns = [*IDENTITY, *INFO, *SUMMARY_METRICS]
-    runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=object).rename_axis("run")
+    try:
+        found, problems = pull.pull(str(source), refresh)
+    except UserError as error:
+        raise UserError(f"there is no directory {source}, and as a project of W&B: {error}") from None
+    return _frames(found, problems, "where its directory is, `python -m study.wandb_run` sends what is missing")
+
+
+def _frames(found: Sequence[RunDirectory], problems: Sequence[str], remedy: str) -> Frames:
+    read: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], list[dict[str, Any]]]]] = {}
+    problems = list(problems)
+    for directory in found:
+        try:
+            config, row, history = _read(directory)
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            problems.append(f"{directory.path} is left out: {_reason(error)}; {remedy}")
+            continue
+        name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
+        read.setdefault(name, []).append((directory, config, row, history))
+    rows, lines, configs, directories = [], [], {}, {}
+    for name, same in sorted(read.items()):
+        counted = max(same, key=lambda one: (*_rank(one[2]), one[0].path.name == name))
+        directories[name], configs[name] = counted[:2]
+        rows.append(counted[2])
+        lines += [{"run": name, **line} for line in counted[3]]
+        others = [one[0].path for one in same if one is not counted]
+        problems += [f"{path} is left out: it is the same run as {counted[0].path}" for path in others]
+    runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY_METRICS], dtype=object)
     runs[list(SUMMARY_METRICS)] = runs[list(SUMMARY_METRICS)].astype(float)
-    history = pd.DataFrame(histories, columns=["run", "epoch", *HISTORY_METRICS])
-    return Frames(runs, history, configs, directories, problems)
+    history = pd.DataFrame(lines, columns=["run", "epoch", *HISTORY_METRICS])
+    history[list(HISTORY_METRICS)] = history[list(HISTORY_METRICS)].astype(float)
+    return Frames(runs.rename_axis("run"), history, configs, directories, problems)
 
 
-def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, Any]]]:
+def _rank(row: Mapping[str, Any]) -> tuple[bool, str]:
+    """Order runs of one fingerprint: one with a result counts before one without, a later before an earlier one."""
+    return has_result(row["state"], row["stopped_by"]), row["started"] or ""
+
+
+def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], list[dict[str, Any]]]:
     state = directory.state()
     if state == "corrupt":
         raise CorruptRun(directory.defect())
@@ -135,11 +161,15 @@ def _read(directory: RunDirectory) -> tuple[Config, list[Any], list[dict[str, An
         raise CorruptRun("it has no run.json")
     info, summary, history = directory.info(), directory.summary(), directory.history()
     config = Config.recorded(info["config"])
-    values = [getattr(config, name) for name in IDENTITY]
+    if info["results_version"] == RESULTS_VERSION and info["fingerprint"] != config.fingerprint:
+        raise CorruptRun(
+            f"its config is not that of its fingerprint {info['fingerprint']}, but of {config.fingerprint}"
+        )
+    row = {name: getattr(config, name) for name in IDENTITY}
     images = info.get("data", {}).get("images", {})
     told = {**info, "state": state, "val_images": images.get("val"), "test_images": images.get("test")}
-    values += [told.get(name) for name in INFO]
-    return config, values + [summary.get(name, np.nan) for name in SUMMARY_METRICS], history
+    row |= {name: told.get(name) for name in INFO}
+    return config, row | {name: summary.get(name, np.nan) for name in SUMMARY_METRICS}, history
 
 
 def has_result(state: str, stopped_by: str | None) -> bool:

@@ -1,6 +1,7 @@
 """Makes the report of runs: tables, figures and one page.
 
 python -m analysis.summarize runs --sweep sweeps/dropout.yaml --out report
+python -m analysis.summarize ENTITY/PROJECT[/SWEEP_ID]      # runs in W&B
 """
 
 import argparse
@@ -17,7 +18,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m analysis.summarize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", nargs="?", default="runs", help="directory of runs (default: runs)")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        default="runs",
+        help="directory of runs (default: runs), or ENTITY/PROJECT[/SWEEP_ID] in W&B",
+    )
+    parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
     parser.add_argument(
         "--sweep", nargs="+", action="extend", default=[], metavar="FILE",
         help="a section for each of these sweeps (default: one for each data set)",
@@ -36,7 +43,9 @@ def main(argv: list[str]) -> int:
             args.source = word
 
     sweeps = [search.read(path).replaced(search.assignments(args.set)) for path in args.sweep]
-    frames = runs.load(args.source)
+    frames = runs.load(args.source, args.refresh)
+    states = frames.runs.state.value_counts().items()
+    print(f"{args.source}: {', '.join(f'{count} {state}' for state, count in states) or 'no runs'}")
     for problem in frames.problems:
         print(f"warning: {problem}", file=sys.stderr)
     sections = [runs.of_sweep(frames, sweep) for sweep in sweeps] if sweeps else runs.by_dataset(frames)

@@ -62,12 +62,16 @@ class WandbRun:
             job_type="train",
             tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()],
             notes=config.notes or None,
-            config={**config.model_dump(), "fingerprint": config.fingerprint},
+            config={**config.model_dump(), "fingerprint": config.fingerprint, "info": self._info()},
             dir=os.environ.get("WANDB_DIR") or folder,
             mode=mode,
             resume="allow" if mode == "online" else None,
             settings=wandb.Settings(silent=True, disable_code=True, **_patience()),
         )
+
+    def _info(self) -> dict[str, Any]:
+        """Return what run.json says beside the config: with it a run in W&B is as complete as its directory."""
+        return {name: value for name, value in self.directory.info().items() if name != "config"}
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Send the row of one epoch."""
@@ -79,6 +83,7 @@ class WandbRun:
         try:
             if code == 0 and (self.directory.path / "evaluation.npz").exists():
                 self._send_evaluation()
+            self.run.config.update({"info": self._info()}, allow_val_change=True)
             self.run.summary.update(finite(summary))
         finally:
             self.run.finish(exit_code=code)

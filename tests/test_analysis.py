@@ -162,7 +162,7 @@ def test_a_copy_of_a_run_is_no_further_seed(folder):
     shutil.copytree(one, folder / "copy")
     frames = runs.load(folder)
     assert tables.markdown(comparison.table(runs.by_dataset(frames)[0])) == before
-    assert f"its config belongs to a run named {one.name}" in frames.problems[0]
+    assert frames.problems == [f"{folder / 'copy'} is left out: it is the same run as {one}"]
 
 
 def test_pairs_by_seed_tell_more_than_welch():

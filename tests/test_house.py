@@ -76,6 +76,6 @@ def test_imports_run_one_way(module, path):
     assert heavy <= ({"torch"} if room in TORCH_USERS else {"wandb"} if room == "study.wandb_run" else set())
 
 
-def test_wandb_is_imported_in_one_place():
+def test_wandb_is_imported_where_it_is_written_and_where_it_is_read():
     users = {module for module, path in modules() for name in imports(path) if name.split(".")[0] == "wandb"}
-    assert users == {"study.wandb_run"}
+    assert users == {"study.wandb_run", "analysis.pull"}

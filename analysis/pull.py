@@ -1,0 +1,226 @@
+"""Runs in W&B, pulled into a cache of run directories: what `runs.load('ENTITY/PROJECT')` reads.
+
+    python -m analysis.summarize ENTITY/PROJECT [--refresh]
+
+The cache is `~/.cache/image-classifier-study/wandb/` (XDG_CACHE_HOME moves it). A run that W&B says is in the same
+state and at the same step as when it was pulled is not asked for again.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import filelock
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from study.config import Config
+from study.errors import UserError, one_line
+from study.names import HISTORY_METRICS
+from study.run_directory import RunDirectory
+
+PARALLEL = 8
+PAGE = 100
+ATTEMPTS = 3
+TIMEOUT = 60
+"""Seconds for one answer; WANDB_HTTP_TIMEOUT says otherwise."""
+
+PATIENCE = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_min_seconds": 1, "x_graphql_retry_wait_max_seconds": 20}
+"""How the client itself backs off from a 429 or silence; WANDB_X_GRAPHQL_RETRY_MAX and so on say otherwise."""
+
+ALIVE = ("running", "pending", "preempting")
+LINE_SECONDS = 10.0
+
+KEY = "pulled.json"
+"""What W&B said of a run when it was pulled."""
+
+
+def is_path(source: str) -> bool:
+    """Tell whether a text can be ENTITY/PROJECT or ENTITY/PROJECT/SWEEP_ID."""
+    return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*){1,2}", source) is not None
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be computed or pulled again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "image-classifier-study"
+
+
+def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str]]:
+    """Bring the cache up to date with a project, or a sweep of it, in W&B.
+
+    Returns the directories of its runs, in the order in which they were made, and a sentence for each run that could
+    not be had. Raises UserError where W&B cannot be asked or knows no such project.
+    """
+    entity, project, *sweep = path.split("/")
+    api = _api()
+    listed = _list(api, f"{entity}/{project}", {"sweep": sweep[0]} if sweep else {})
+    folder = cache_folder() / "wandb" / re.sub(r"\W+", "-", api.settings["base_url"]) / entity / project
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        changed = [run for run in listed if refresh or _read_key(folder / run.id) != _key(run)]
+        failed = _fetch_all(changed, folder)
+    directories = [RunDirectory(folder / run.id) for run in listed if run.id not in failed]
+    problems = [f"{entity}/{project}/{name} is left out: {reason}" for name, reason in failed.items()]
+    return directories, problems
+
+
+def _api() -> Any:
+    """Return W&B's public API; UserError where there is no key or no answer."""
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    try:
+        with redirect_stderr(StringIO()):
+            if not wandb.login(prompt=False, verify=False):
+                raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY")
+        wandb.setup(wandb.Settings(silent=True, **_patience()))
+        return wandb.Api(timeout=int(os.environ.get("WANDB_HTTP_TIMEOUT", TIMEOUT)))
+    except (wandb.Error, OSError) as error:
+        raise UserError(f"W&B does not answer: {one_line(error)}") from None
+
+
+def _patience() -> dict[str, int]:
+    return {name: value for name, value in PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
+
+
+def _list(api: Any, path: str, filters: Mapping[str, Any]) -> list[Any]:
+    """Return all runs of a project with their configs and summaries, the oldest first."""
+    import wandb
+
+    try:
+        return _patiently(lambda: list(api.runs(path, filters=dict(filters), per_page=PAGE, lazy=False)))
+    except (wandb.Error, ValueError) as error:
+        raise UserError(f"W&B does not list the runs of {path}: {one_line(error)}") from None
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """Ask a few times, waiting longer each time; a mistake of the user is none that waiting mends."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return ask()
+        except UserError:
+            raise
+        except Exception:
+            time.sleep(2 ** (attempt - 1))
+    return ask()
+
+
+def _fetch_all(runs: list[Any], folder: Path) -> dict[str, str]:
+    """Fetch runs, several at a time; return why those failed that did, by their id."""
+    failed: dict[str, str] = {}
+    pool = ThreadPoolExecutor(PARALLEL)
+    try:
+        tasks = {pool.submit(_patiently, lambda run=run: _fetch(run, folder)): run for run in runs}
+        for task in _shown(tasks):
+            if error := task.exception():
+                failed[tasks[task].id] = one_line(error)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return failed
+
+
+def _shown(tasks: Mapping[Any, Any]) -> Iterator[Any]:
+    """Yield tasks as they end, with a bar on a terminal, else a line now and then."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (TextColumn("pulled from W&B"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"),
+               TimeRemainingColumn(compact=True))  # fmt: skip
+    pending, started, told = set(tasks), time.monotonic(), time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=len(tasks))
+        while pending:
+            ended, pending = wait(pending, return_when=FIRST_COMPLETED)
+            done, now = len(tasks) - len(pending), time.monotonic()
+            bar.update(task, completed=done)
+            if not console.is_terminal and (not pending or now - told > LINE_SECONDS):
+                left = (now - started) / done * len(pending)
+                print(f"pulled from W&B: {done} of {len(tasks)} runs, ETA {left:.0f} s", file=sys.stderr)
+                told = now
+            yield from ended
+
+
+def _fetch(run: Any, folder: Path) -> None:
+    """Put a run into the cache, whole or not at all."""
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".pull-"))
+    try:
+        directory = RunDirectory(temporary)
+        directory.write_info(_info(run))
+        directory.write_history(_history(run))
+        if summary := _summary(run):
+            directory.write_summary(summary)
+        _download_evaluation(run, temporary)
+        (temporary / KEY).write_text(json.dumps(_key(run)))
+        shutil.rmtree(folder / run.id, ignore_errors=True)
+        temporary.replace(folder / run.id)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _key(run: Any) -> list[Any]:
+    return [run.state, (run.history_keys or {}).get("lastStep", -1)]
+
+
+def _read_key(path: Path) -> list[Any] | None:
+    try:
+        return json.loads((path / KEY).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _info(run: Any) -> dict[str, Any]:
+    """Return run.json of a run: its config, and what it told W&B of itself."""
+    told = run.config.get("info")
+    if not isinstance(told, dict):
+        raise UserError("no run of this study: its config in W&B has no `info`")
+    config = Config.parse({name: value for name, value in run.config.items() if name in Config.model_fields})
+    info = {"config": config.model_dump(), **told}
+    if run.state in ALIVE:
+        info["state"] = "running"
+    elif "state" not in info:
+        info["state"] = "interrupted" if run.state in ("finished", "failed") else run.state
+    return info
+
+
+def _history(run: Any) -> list[dict[str, Any]]:
+    """Return the row of every epoch; the last one where an epoch was logged again."""
+    rows = {}
+    for row in run.scan_history(use_cache=False):
+        if not row.keys().isdisjoint(HISTORY_METRICS) and "epoch" in row:
+            values = {name: _plain(value) for name, value in row.items() if not name.startswith("_")}
+            rows[int(row["epoch"])] = values | {"epoch": int(row["epoch"])}
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _summary(run: Any) -> dict[str, Any]:
+    """Return what a run wrote once, at its end, without what W&B adds."""
+    logged = {"epoch", "state", *HISTORY_METRICS}
+    return {
+        name: _plain(value)
+        for name, value in run.summary_metrics.items()
+        if name not in logged and not name.startswith("_") and not (isinstance(value, dict) and "_type" in value)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return None for what is no number, which W&B gives back as text."""
+    if value in ("NaN", "Infinity", "-Infinity") or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
+
+
+def _download_evaluation(run: Any, folder: Path) -> None:
+    """Fetch evaluation.npz from the newest artifact of that type, if there is one."""
+    artifacts = [artifact for artifact in run.logged_artifacts() if artifact.type == "evaluation"]
+    if artifacts:
+        newest = max(artifacts, key=lambda artifact: int(artifact.version.removeprefix("v")))
+        newest.download(root=str(folder), skip_cache=True)

@@ -1,0 +1,140 @@
+"""Runs in W&B read back by the real client, against a stand-in server."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.wandb_server import Run, Server
+
+PROJECT = "somebody/image-classifier-study"
+
+COMPARE = """
+import sys
+import pandas as pd
+from analysis import runs, summarize
+sources = sys.argv[1:]
+here, there = map(runs.load, sources)
+pd.testing.assert_frame_equal(here.runs, there.runs)
+pd.testing.assert_frame_equal(here.history, there.history)
+pd.testing.assert_frame_equal(here.predictions, there.predictions)
+assert not here.problems and not there.problems, there.problems
+assert [here.data(run) for run in here.runs.index] == [there.data(run) for run in here.runs.index]
+for source, out in zip(sources, ("here", "there")):
+    summarize.main([source, "--out", out])
+runs.load(sources[1], refresh=True)
+"""
+
+LOAD = """
+import sys
+from analysis import runs
+frames = runs.load(sys.argv[1])
+finished = frames.runs[frames.runs.state == "finished"].index
+print(*(f"{n} {state}" for state, n in sorted(frames.runs.state.value_counts().items())), end=", ")
+print(frames.directories[finished[0]].path.name, "counts")
+print(*frames.problems, sep="\\n")
+"""
+
+SWEEP = """
+name: pulled
+method: grid
+metric: {name: val/acc, goal: maximize}
+parameters:
+  dataset: {value: digits}
+  model: {value: mlp}
+  epochs: {value: 2}
+  setting: {values: ["dropout=0.0", "dropout=0.5", "lr=1e6"]}
+  seed: {values: [0, 1]}
+"""
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory):
+    """Return a server that has got a sweep as it was trained, and the folder with its runs; two of them diverged."""
+    folder = tmp_path_factory.mktemp("sent")
+    (folder / "sweep.yaml").write_text(SWEEP)
+    with Server() as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "study.sweep", "run", "sweep.yaml", "--per-device=1"], cwd=folder,
+            env={**os.environ, **account(server), "PYTHONPATH": str(ROOT), "HOME": str(folder)},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        yield server, folder / "runs"
+
+
+def account(server):
+    return {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": server.url, "WANDB_ERROR_REPORTING": "false",
+            "WANDB_X_GRAPHQL_RETRY_WAIT_MIN_SECONDS": "0.1"}  # fmt: skip
+
+
+@pytest.fixture
+def there(sent, monkeypatch):
+    """Set the environment to that server and return it with the folder; its counters and failures begin anew."""
+    server, folder = sent
+    for name, value in account(server).items():
+        monkeypatch.setenv(name, value)
+    server.requests.clear()
+    server.failures.clear()
+    yield server, folder
+    for run in server.runs.values():
+        run.broken = run.crashed = False
+        run.exitcode = 0
+
+
+def python(code, *words, folder=None):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_directory_and_wandb_give_equal_frames_and_equal_tables(there, tmp_path):
+    server, folder = there
+    out = python(COMPARE, folder, PROJECT, folder=tmp_path)
+    assert f"{PROJECT}: 4 finished, 2 diverged" in out
+    here, there = ({path.name: path.read_bytes() for path in (tmp_path / name / "tables").iterdir()}
+                   for name in ("here", "there"))  # fmt: skip
+    assert here == there and len(here) >= 3
+    assert server.requests["HistoryPage"] == 2 * 6, "each run is fetched once, and once more to refresh"
+    assert not server.unknown
+
+
+def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there):
+    server, _ = there
+    broken, running, crashed, kept = sorted(name for name in server.runs if server.runs[name].artifacts)
+    server.runs[broken].broken = True
+    for name, is_crashed in ((running, False), (crashed, True)):
+        server.runs[name].exitcode, server.runs[name].crashed = None, is_crashed
+        del server.runs[name].config["info"]["value"]["state"]
+    server.runs["again"] = copy.deepcopy(server.runs[kept])
+    server.runs["again"].name = "again"
+    server.runs["again"].config["info"]["value"]["started"] = "2020-01-01T00:00:00+00:00"
+    server.runs["another"] = Run("another", {"lr": {"value": 0.1}})
+    server.runs["another"].fields["project"] = PROJECT.split("/")[1]
+    server.fail("Runs", 429)
+    server.fail("HistoryPage", "silence", 503)
+    told = python(LOAD, PROJECT).splitlines()
+    assert told[0] == f"1 crashed 2 diverged 1 finished 1 running, {kept} counts"
+    assert len(told) == 4
+    for name, reason in (
+        (broken, "CommError"),
+        ("another", "no run of this study"),
+        ("again", "it is the same run as"),
+    ):
+        assert sum(f"/{name} is left out: {reason}" in line for line in told[1:]) == 1
+
+
+def test_without_a_key_or_an_answer_there_is_one_sentence(command, monkeypatch):
+    monkeypatch.setenv("WANDB_X_GRAPHQL_RETRY_MAX", "1")
+    missing = command("analysis.summarize", PROJECT, code=2).stderr
+    assert f"there is no directory {PROJECT}, and as a project of W&B: there is no W&B key" in missing
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    silent = command("analysis.summarize", PROJECT, code=2).stderr
+    assert "W&B does not answer" in silent and len(silent.strip().splitlines()) == 1
