@@ -4,15 +4,25 @@
     python -m analysis.anatomy vgg --table                   # configurations A to E of the VGG paper
     python -m analysis.anatomy cnn all-conv --compare        # and a picture of where their parameters sit
 
-Networks are built on the meta device: nothing is allocated or computed.
+Large networks are built on the meta device: nothing is allocated or computed.
 """
 
+import argparse
 import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
+from rich.table import Table as Grid
 
-from analysis.wording import label
+from analysis import tables
+from analysis.tables import Column, Table
+from analysis.wording import LANGUAGES, label, language, sentence
 from study.config import Config
+from study.errors import UserError, run_command
+from study.names import NETWORKS, own_knobs
 
 VGG = {
     "vgg11": "A", "vgg11-lrn": "A-LRN", "vgg13": "B", "vgg16-1x1": "C", "vgg16": "D", "vgg19": "E",
@@ -20,6 +30,8 @@ VGG = {
 """The configurations' names in the paper."""
 
 IMAGENET = (*VGG, "googlenet", "resnet18", "resnet34", "resnet50")
+
+FORMATS = {"md": tables.markdown, "tex": tables.latex, "csv": tables.csv}
 
 COUNTS = ["weights", "biases", "params", "param_bits", "param_mb", "activation_mb", "flops"]
 
@@ -39,18 +51,20 @@ def native(model: str) -> tuple[tuple[int, int, int], int]:
 def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> pd.DataFrame:
     """Return a row per layer that has parameters or makes more or fewer numbers, in the order in which they compute.
 
-    Columns: block, layer, kind, output (shape for one image), weights, biases, params, param_bits and param_mb
-    (float32, MB = 10⁶ bytes), activation_mb (of the output, float32), flops (2 × multiply-adds of convolutions and
-    matrix products, one image). Layers that only training uses (auxiliary heads) come last, without an output.
+    Columns: block, layer, kind, is_dense, is_weight_layer, output (its shape for one image), weights, biases, params,
+    param_bits and param_mb (float32, MB = 10⁶ bytes), activations and activation_mb (of the output, float32), flops
+    (2 × multiply-adds of convolutions and matrix products, one image). Layers that only training uses (auxiliary heads)
+    come last, without an output.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from study import models
 
-    with torch.device("meta"):
+    is_large = config.model in IMAGENET or config.model.startswith("timm:")
+    with torch.device("meta") if is_large else nullcontext():  # meta allocates nothing, but takes a second to load
         model = models.create(config, image_shape, classes).eval()
         image = torch.zeros(1, *image_shape)
+    flops = models.flops(model, image_shape)
     paths = {module: path for path, module in model.named_modules()}
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
@@ -61,29 +75,29 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
 
     for module in model.modules():
         module.register_forward_hook(note)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad():
         model(image)
-    flops = {key: sum(count.values()) for key, count in counter.get_flop_counts().items()}
     rows = []
     for path in [*shapes, *(path for path in paths.values() if path not in shapes)]:
         module = model.get_submodule(path)
         inside, outside = shapes.get(path, ((), ()))
         own = {name: parameter.numel() for name, parameter in module.named_parameters(recurse=False)}
         biases = sum(count for name, count in own.items() if "bias" in name)
-        computed = _own_flops(model, module, path, flops)
         is_leaf = not any(True for _ in module.children())
-        if own or computed or (is_leaf and math.prod(inside) != math.prod(outside)):
+        if own or flops.get(path) or (is_leaf and math.prod(inside) != math.prod(outside)):
             words = path.removeprefix("features.").removeprefix("head.").split(".")
             rows.append(
                 {
                     "block": words[0] or config.model,
                     "layer": ".".join(words[1:]) or words[0],
                     "kind": _kind(module),
+                    "is_dense": isinstance(module, torch.nn.Linear),
+                    "is_weight_layer": isinstance(module, torch.nn.Linear | torch.nn.Conv2d),
                     "output": "×".join(map(str, outside)),
                     "weights": sum(own.values()) - biases,
                     "biases": biases,
                     "activations": math.prod(outside) if outside else 0,
-                    "flops": computed,
+                    "flops": flops.get(path, 0),
                 }
             )
     frame = pd.DataFrame(rows)
@@ -94,54 +108,173 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
     return frame
 
 
-def _own_flops(model, module, path: str, flops: dict[str, int]) -> int:
-    """Return the FLOPs of a module that no module within it computes."""
-
-    def total(place: str) -> int:
-        return flops.get(f"{type(model).__name__}.{place}" if place else type(model).__name__, 0)
-
-    return total(path) - sum(total(f"{path}.{name}".lstrip(".")) for name, _ in module.named_children())
-
-
 def _kind(module) -> str:
     """Name the kind of a layer as a table does."""
     name = type(module).__name__
     if name.startswith("Conv2d"):
         height, width = module.kernel_size
         stride = f" /{module.stride[0]}" if module.stride[0] > 1 else ""
-        return f"conv {height}×{width}{stride}" + (f", {module.groups} groups" if module.groups > 1 else "")
+        groups = sentence("anatomy_groups", groups=module.groups) if module.groups > 1 else ""
+        return f"{label('kind conv')} {height}×{width}{stride}{groups}"
     if name == "MaxPool2d":
-        return f"max-pool {module.kernel_size}×{module.kernel_size}"
-    known = {"Linear": "linear", "BatchNorm2d": "batch norm", "BatchNorm1d": "batch norm", "Flatten": "flatten"}
-    return known.get(name, "mean" if name == "AdaptiveAvgPool2d" else name)
+        return f"{label('kind max-pool')} {module.kernel_size}×{module.kernel_size}"
+    names = {
+        "Linear": "kind linear", "BatchNorm1d": "kind batch norm", "BatchNorm2d": "kind batch norm",
+        "AdaptiveAvgPool2d": "kind mean",
+    }  # fmt: skip
+    return label(names[name]) if name in names else name
 
 
-def with_totals(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put the sums of each block before its layers and those of all at the end; `level` tells which is which."""
+def with_sums(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put the sums of each block before its layers and those of all at the end; `level` says which row is which."""
     parts = []
     for block in frame.block.unique():
         chosen = frame[frame.block == block]
-        if len(chosen) > 1 or chosen.layer.iloc[0] != block:
-            sums = {"block": block, "layer": "", "output": chosen.output.iloc[-1], **chosen[COUNTS].sum()}
-            parts += [pd.DataFrame([{"level": "block", **sums}]), chosen.assign(level="layer")]
-        else:
+        if len(chosen) == 1:
             parts.append(chosen.assign(level="block", layer=""))
-    total = {"level": "total", "block": label("total"), "layer": "", **frame[COUNTS].sum()}
-    joined = pd.concat([*parts, pd.DataFrame([total])], ignore_index=True)
-    joined[["kind", "output"]] = joined[["kind", "output"]].fillna("")
-    whole = [name for name in COUNTS if not name.endswith("mb")]
-    return joined.astype(dict.fromkeys(whole, "int64"))[["level", "block", "layer", "kind", "output", *COUNTS]]
+        else:
+            outside = chosen.output[chosen.output != ""].tail(1).sum()
+            parts.append(pd.DataFrame([{"level": "block", "block": block, "output": outside, **chosen[COUNTS].sum()}]))
+            parts.append(chosen.assign(level="layer"))
+    parts.append(pd.DataFrame([{"level": "total", "block": label("total"), **frame[COUNTS].sum()}]))
+    result = pd.concat(parts, ignore_index=True)[["level", "block", "layer", "kind", "output", *COUNTS]]
+    return result.fillna("").astype({name: "int64" for name in COUNTS if not name.endswith("mb")})
 
 
-def summary(config: Config, frame: pd.DataFrame) -> dict[str, object]:
-    """Return the totals of a network, and the share of its parameters that sits in fully connected layers."""
-    return {
-        "model": config.model,
-        "weight_layers": int(frame.kind.str.startswith(("conv", "linear")).sum()),
-        "params": int(frame.params.sum()),
-        "params_millions": frame.params.sum() / 1e6,
-        "param_mb": frame.param_mb.sum(),
-        "dense_share": 100 * frame.params[frame.kind == "linear"].sum() / frame.params.sum(),
-        "activation_mb": frame.activation_mb.sum(),
-        "flops": int(frame.flops.sum()),
-    }
+def table(model: str, frame: pd.DataFrame) -> Table:
+    """Make the table of a network's layers, with the sums of its blocks and of all."""
+    sums = with_sums(frame)
+    shown = sums.assign(
+        place=sums.block.where(sums.level != "layer", "  " + sums.layer.astype(str)), is_sum=sums.level != "layer"
+    )
+    columns = [Column("place", bold="is_sum"), Column("kind"), Column("output")]
+    columns += [Column(name, 3 if name.endswith("mb") else 0, bold="is_sum") for name in COUNTS]
+    return Table(model, model, shown, columns, [sentence("anatomy_note")])
+
+
+def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
+    """Make the table of the totals of several networks, and of the share of each in fully connected layers."""
+    rows = [
+        {
+            "model": f"{model} ({VGG[model]})" if model in VGG else model,
+            "weight_layers": frame.is_weight_layer.sum(),
+            "params": frame.params.sum(),
+            "params_millions": frame.params.sum() / 1e6,
+            "param_mb": frame.param_mb.sum(),
+            "dense_share": 100 * frame.params[frame.is_dense].sum() / frame.params.sum(),
+            "activation_mb": frame.activation_mb.sum(),
+            "flops": frame.flops.sum(),
+        }
+        for model, frame in frames.items()
+    ]
+    millions = 0 if min(row["params_millions"] for row in rows) >= 100 else 3
+    digits = {"weight_layers": 0, "params": 0, "params_millions": millions, "param_mb": 3, "dense_share": 1,
+              "activation_mb": 3, "flops": 0}  # fmt: skip
+    columns = [Column("model"), *(Column(key, places) for key, places in digits.items())]
+    return Table("totals", label("anatomy"), pd.DataFrame(rows), columns, [sentence("anatomy_note")])
+
+
+def answer(frames: Mapping[str, pd.DataFrame]) -> str:
+    """Say which network is the smaller, by how much, and how much of each sits in fully connected layers."""
+    params = {model: int(frame.params.sum()) for model, frame in frames.items()}
+    small, large = min(params, key=params.get), max(params, key=params.get)
+    shares = "; ".join(
+        sentence(
+            "anatomy_share", model=model, params=params[model], mb=4e-6 * params[model],
+            share=100 * frame.params[frame.is_dense].sum() / params[model],
+        )
+        for model, frame in frames.items()
+    )  # fmt: skip
+    ratio = sentence("anatomy_ratio", small=small, large=large, ratio=params[large] / params[small])
+    return f"{shares}. {ratio}"
+
+
+def _configs(args: argparse.Namespace, knobs: Mapping[str, object]) -> list[Config]:
+    """Make a config of each network that is asked for; `vgg` stands for all configurations."""
+    names = [name for word in args.models for name in (VGG if word == "vgg" else [word])]
+    configs = [Config.parse({"model": name, **knobs}) for name in names]
+    if len(configs) > 1 and not (args.table or args.compare):
+        raise UserError("of several networks say --table or --compare")
+    if args.compare and len(configs) < 2:
+        raise UserError("--compare needs two networks or more, such as cnn all-conv")
+    return configs
+
+
+def _sized(config: Config, args: argparse.Namespace) -> tuple[tuple[int, int, int], int]:
+    (channels, height, width), classes = native(config.model)
+    sides = (args.image_size, args.image_size) if args.image_size else (height, width)
+    return (args.channels or channels, *sides), args.classes or classes
+
+
+def _print(made: Table, form: str) -> None:
+    """Print a table in one of FORMATS, or for the terminal."""
+    if form != "text":
+        print(FORMATS[form](made), end="")
+        return
+    grid = Grid(title=made.title, title_justify="left", caption="\n".join(made.notes), caption_justify="left")
+    for column, header in zip(made.columns, made.header, strict=True):
+        grid.add_column(header, justify="left" if column.digits is None else "right", no_wrap=True)
+    for row in made.rows:
+        grid.add_row(*(cell.text for cell in row), style="bold" if row[0].bold else None)
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(width=200, highlight=False)).print(grid)
+
+
+def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
+    """Draw where the parameters of networks sit, in every format, and return the path of the PNG."""
+    from analysis import figures
+
+    figure = figures.parameters_per_layer(frames, label("anatomy_picture"))
+    stem = "anatomy-" + "-".join(frames).replace(":", "-").replace("/", "-")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for suffix in ("pdf", "svg", "png"):
+            temporary = out / f".{stem}.{suffix}"
+            figure.savefig(temporary, dpi=160)
+            temporary.replace(out / f"{stem}.{suffix}")
+    except OSError as error:
+        raise UserError(f"the picture cannot be written to {out}: {error.strerror}") from None
+    return out / f"{stem}.png"
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def main(argv: list[str]) -> int:
+    """Say what the networks of the command line are made of."""
+    parser = argparse.ArgumentParser(
+        "python -m analysis.anatomy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")
+    parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
+    parser.add_argument("--compare", action="store_true", help="the same, the answer in words, and a picture")
+    parser.add_argument("--image-size", type=_positive, metavar="PX", help="default: what the network was designed for")
+    parser.add_argument("--channels", type=_positive, metavar="N")
+    parser.add_argument("--classes", type=_positive, metavar="N")
+    parser.add_argument("--format", choices=("text", *FORMATS), default="text")
+    parser.add_argument("--lang", choices=LANGUAGES, default="en")
+    parser.add_argument(
+        "--out", type=Path, default=Path("report"), metavar="DIR", help="of the picture; default: report"
+    )
+    knobs = sorted({knob for name in NETWORKS for knob in own_knobs(NETWORKS, name) or own_knobs(NETWORKS, f"{name}x")})
+    for knob in knobs:
+        field = Config.model_fields[knob]
+        parser.add_argument(f"--{knob.replace('_', '-')}", default=argparse.SUPPRESS, help=field.description)
+    args = parser.parse_args(argv)
+    configs = _configs(args, {knob: value for knob, value in vars(args).items() if knob in knobs})
+    with language(args.lang):
+        frames = {config.model: layers(config, *_sized(config, args)) for config in configs}
+        if not (args.table or args.compare):
+            _print(table(*next(iter(frames.items()))), args.format)
+            return 0
+        _print(totals(frames), args.format)
+        if args.compare:
+            print(f"\n{answer(frames)}\n{_draw(frames, args.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -120,6 +120,40 @@ def confusion_matrix(predictions: pd.DataFrame, classes: Sequence[str], title: s
     return figure
 
 
+def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Draw a bar for each weight layer of networks, fully connected layers in another colour.
+
+    `frames` holds for each network columns block, layer, params, is_dense and is_weight_layer.
+    """
+    chosen = {model: frame[frame.is_weight_layer] for model, frame in frames.items()}
+    rows = [len(frame) for frame in chosen.values()]
+    figure = Figure(figsize=(9, 1.4 + 0.3 * sum(rows) + 0.7 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), sharex=True, squeeze=False, height_ratios=[count + 1 for count in rows])
+    for axes, (model, frame) in zip(panels[:, 0], chosen.items(), strict=True):
+        names = [
+            row.block if row.layer in (row.block, "") else f"{row.block}.{row.layer}" for row in frame.itertuples()
+        ]
+        for is_dense, colour in ((False, PALETTE[0]), (True, PALETTE[1])):
+            kind = frame.is_dense.to_numpy() == is_dense
+            axes.barh(np.arange(len(frame))[kind], frame.params[kind], color=colour,
+                      label=label("dense layers" if is_dense else "convolutions"))  # fmt: skip
+        for place, params in enumerate(frame.params):
+            axes.annotate(
+                number(params, ","), (params, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+            )
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.margins(x=0.12)
+        finish(axes, model, label("params"), label("weight layer"))
+        axes.set_yticks(range(len(names)), names)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9,
+        title=title, title_fontproperties={"weight": "bold", "size": 12},
+    )  # fmt: skip
+    return figure
+
+
 def finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     """Give a plot its title, both labels, a grid, and numbers as the language writes them."""
     axes.set_title(title)

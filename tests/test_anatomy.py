@@ -1,0 +1,85 @@
+"""python -m analysis.anatomy, as it is used."""
+
+import csv
+import io
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from study import models
+from study.config import Config
+
+GROUPS = {
+    "Conv1": 38_720, "Conv2": 221_440, "Conv3": 1_475_328, "Conv4": 5_899_776, "Conv5": 7_079_424,
+    "fc1": 102_764_544, "fc2": 16_781_312, "fc3": 4_097_000,
+}  # fmt: skip
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_vgg16_is_that_of_the_paper(call):
+    *found, total = rows(call("analysis.anatomy", "vgg16", "--format=csv").stdout)
+    assert {row["block"]: int(row["params"]) for row in found if row["level"] == "block"} == GROUPS
+    assert (total["level"], total["params"], total["param_bits"]) == ("total", "138357544", "4427441408")
+    assert float(total["param_mb"]) == pytest.approx(553.430, abs=5e-4)
+    layers = [row for row in found if row["level"] == "layer"] + found[-3:]
+    assert sum(int(row["params"]) for row in layers) == 138_357_544
+    assert next(row["output"] for row in layers if row["block"] == "Conv5" and row["layer"] == "pool") == "512×7×7"
+    text = call("analysis.anatomy", "vgg16").stdout
+    last = [line for line in text.splitlines() if "│" in line][-1]
+    assert all(number in last for number in ("138,357,544", "4,427,441,408", "553.430"))
+
+
+def test_the_table_of_the_vgg_paper(call):
+    found = rows(call("analysis.anatomy", "vgg", "--table", "--format=csv").stdout)
+    assert [round(float(row["params_millions"])) for row in found] == [133, 133, 133, 134, 138, 144]
+    assert [row["weight_layers"] for row in found] == ["11", "11", "13", "16", "16", "19"]
+    markdown = call("analysis.anatomy", "vgg", "--table", "--format=md").stdout
+    assert "| vgg16 (D) | 16 | 138,357,544 | 138 | 553.430 | 89.4 |" in markdown
+
+
+def test_a_comparison_answers_and_draws(call, tmp_path):
+    text = call("analysis.anatomy", "cnn", "all-conv", "--compare").stdout
+    assert "cnn has 299,158 parameters, 1.197 MB, 68.8 % of them in fully connected layers" in text
+    assert "all-conv has 94,538 parameters, 0.378 MB, 0.0 % of them in fully connected layers" in text
+    assert "all-conv is 3.16 times smaller than cnn" in text
+    for suffix in ("png", "svg", "pdf"):
+        assert (tmp_path / "report" / f"anatomy-cnn-all-conv.{suffix}").stat().st_size > 5_000
+    spanish = call("analysis.anatomy", "cnn", "all-conv", "--compare", "--lang=es").stdout
+    assert "68,8 % en capas totalmente conectadas" in spanish
+
+
+def test_options_of_the_network_count(call):
+    def params(*options) -> int:
+        return int(rows(call("analysis.anatomy", *options, "--format=csv").stdout)[-1]["params"])
+
+    assert params("mlp", "--hidden=10", "--image-size=8", "--channels=1") == 64 * 10 + 10 + 110
+    assert params("mlp", "--hidden=10", "--image-size=8", "--channels=1", "--classes=2") == 64 * 10 + 10 + 22
+    assert params("googlenet", "--aux-weight=0") == 6_624_904
+    assert params("googlenet") == 13_004_888
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["cn"], "unknown model 'cn'; did you mean 'cnn'?"),
+        (["vgg16", "--image-size=8"], "vgg16 needs images of at least 32 px, not 8×8"),
+        (["cnn", "--stem=cifar"], "model cnn has no stem"),
+        (["cnn", "mlp"], "of several networks say --table or --compare"),
+        (["cnn", "--compare"], "--compare needs two networks or more"),
+    ],
+)
+def test_a_mistake_is_one_sentence(call, argv, message):
+    assert message in call("analysis.anatomy", *argv, code=2).stderr
+
+
+@pytest.mark.parametrize("name", ["cnn", "alexnet", "googlenet", "resnet18", "timm:vit_tiny_patch16_224"])
+def test_flops_are_those_that_torch_counts(name):
+    with torch.device("meta"):
+        model = models.create(Config(model=name), (3, 32, 32), 10)
+        with FlopCounterMode(display=False) as counter:
+            model.eval()(torch.zeros(1, 3, 32, 32))
+    assert sum(models.flops(model, (3, 32, 32)).values()) == counter.get_total_flops()
