@@ -87,39 +87,6 @@ def _band(axes: Axes, history: pd.DataFrame, metric: str, scale: float, name: st
         axes.fill_between(epochs, means - widths, means + widths, color=drawn.color, alpha=0.15, linewidth=0)
 
 
-def confusion_matrix(predictions: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:
-    """Draw how often each class is taken for each: counts, coloured by the share of the true class.
-
-    `predictions` has columns target and predicted, indices into `classes`.
-    """
-    size = len(classes)
-    counts = np.zeros((size, size), dtype=int)
-    np.add.at(counts, (predictions.target.to_numpy(), predictions.predicted.to_numpy()), 1)
-    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(12.0, 3.2 + 0.42 * size)
-    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    if size <= 30:
-        for row, column in np.ndindex(size, size):
-            colour = "white" if shares[row, column] > 55 else "#222222" if counts[row, column] else "#BBBBBB"
-            axes.text(column, row, number(counts[row, column], ","), ha="center", va="center", color=colour, fontsize=8)
-    tilt = 0 if max(map(len, classes)) <= 2 else 45
-    ticks = range(size) if size <= 30 else range(0, size, max(1, size // 20))
-    axes.set_xticks(ticks, [classes[tick] for tick in ticks], rotation=tilt, ha="right" if tilt else "center",
-                    rotation_mode="anchor" if tilt else None)  # fmt: skip
-    axes.set_yticks(ticks, [classes[tick] for tick in ticks])
-    axes.set_title(title, fontweight="bold", fontsize=11, wrap=True)
-    axes.set_xlabel(label("predicted"))
-    axes.set_ylabel(label("target"))
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, shrink=0.8)
-    bar.ax.yaxis.set_major_formatter(tick_format())
-    bar.set_label(label("share"))
-    bar.outline.set_visible(False)
-    return figure
-
-
 def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Draw a bar for each weight layer of networks, fully connected layers in another colour.
 

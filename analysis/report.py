@@ -7,32 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from analysis import comparison, figures, page, runs
-from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
+from analysis import comparison, confusion, page, runs
+from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
 from analysis.runs import Frames, Section
 from analysis.wording import label, sentence, shown
 from study.run_directory import DONE
 
-
-def confusion(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the confusion matrix of each setting's best run."""
-    best = section.runs.sort_values("best/val_acc", ascending=False).drop_duplicates("setting")
-    predictions = runs.predictions(frames, list(best.index))
-    pictures = []
-    for run, row in best.iterrows():
-        setting = shown(row["setting"])
-        title = sentence("confusion_title", dataset=section.dataset, setting=setting, seed=row["seed"])
-        classes = frames.data(str(run))["classes"]
-        figure = figures.confusion_matrix(predictions[predictions.run == run], classes, title)
-        pictures.append(Picture(f"confusion-{row['setting']}", title, figure))
-    return [Heading(label("confusion")), Gallery(pictures, sentence("confusion_caption"))]
-
-
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     comparison.blocks,
-    confusion,
+    confusion.blocks,
 )
 """What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
 

@@ -43,7 +43,8 @@ class Frames:
     """Runs as tidy frames.
 
     `runs`: indexed by run, with the config's values, what `run.json` says of the state and the machine, and the
-    summary. `history`: a row per run and epoch. `problems`: a sentence for each run that could not be read.
+    summary. `history`: a row per run and epoch. `problems`: a sentence for each run that could not be read. `given`:
+    accuracies of classes in percent from elsewhere, to compare with.
     """
 
     runs: pd.DataFrame
@@ -51,6 +52,7 @@ class Frames:
     configs: dict[str, Config] = field(repr=False)
     directories: dict[str, RunDirectory] = field(repr=False)
     problems: list[str] = field(default_factory=list)
+    given: pd.Series | None = None
 
     @cached_property
     def predictions(self) -> pd.DataFrame:

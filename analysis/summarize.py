@@ -6,9 +6,10 @@ python -m analysis.summarize ENTITY/PROJECT[/SWEEP_ID]      # runs in W&B
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from analysis import comparison, report, runs, tables, wording
+from analysis import comparison, confusion, report, runs, tables, wording
 from study import search
 from study.errors import UserError, run_command
 
@@ -35,6 +36,10 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--out", default="report", metavar="DIR", help="folder to write (default: report)")
     parser.add_argument("--lang", choices=wording.LANGUAGES, default="en", help="English or Spanish (default: en)")
+    parser.add_argument(
+        "--compare-per-class", metavar="FILE",
+        help="compare each class's accuracy with another run's, by its directory, or with a CSV file: class,accuracy",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     # what follows --sweep or --set and is none is the source
     for words in (args.sweep, args.set):
@@ -44,6 +49,9 @@ def main(argv: list[str]) -> int:
 
     sweeps = [search.read(path).replaced(search.assignments(args.set)) for path in args.sweep]
     frames = runs.load(args.source, args.refresh)
+    if args.compare_per_class:
+        frames = replace(frames, given=confusion.read_accuracies(args.compare_per_class))
+        confusion.check_classes(frames.given, frames)
     states = frames.runs.state.value_counts().items()
     print(f"{args.source}: {', '.join(f'{count} {state}' for state, count in states) or 'no runs'}")
     for problem in frames.problems:

@@ -84,6 +84,8 @@ def call(monkeypatch, tmp_path, capfd):
             run_command(importlib.import_module(module).main)
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_flush_denormal(False)  # training sets it for its process
         out, err = capfd.readouterr()
         assert end.value.code == code, f"exit code {end.value.code}\n{out}\n{err}"
         return subprocess.CompletedProcess(sys.argv, code, out, err)

@@ -255,19 +255,6 @@ def test_learning_curves_show_the_mean_and_its_interval(folder):
     ElementTree.fromstring(text_of(figure))
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100])
-def test_a_confusion_matrix_counts(classes):
-    random = np.random.default_rng(0)
-    target = random.integers(classes, size=500)
-    predicted = np.where(random.random(500) < 0.7, target, random.integers(classes, size=500))
-    frame = pd.DataFrame({"target": target, "predicted": predicted})
-    figure = figures.confusion_matrix(frame, [f"class {index}" for index in range(classes)], "Confusion")
-    assert_labelled(figure)
-    counts = np.array([int(text.get_text()) for text in figure.axes[0].texts])
-    if classes <= 30:
-        assert np.array_equal(counts.reshape(classes, classes), pd.crosstab(target, predicted))
-
-
 def test_a_sweep_becomes_a_page(command, call, tmp_path):
     sweep = tmp_path / "tiny.yaml"
     sweep.write_text(

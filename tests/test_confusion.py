@@ -1,0 +1,140 @@
+"""What networks confuse: numbers and pictures of predictions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from analysis import confusion, figures, runs
+from study.errors import UserError
+from tests.test_analysis import assert_labelled, text_of
+
+
+def predictions(classes, images=2000, right=0.7):
+    random = np.random.default_rng(0)
+    target = random.integers(classes, size=images)
+    predicted = np.where(random.random(images) < right, target, random.integers(classes, size=images))
+    return pd.DataFrame({"target": target, "predicted": predicted})
+
+
+def names(count):
+    return [f"class {index}" for index in range(count)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
+def test_counts_accuracy_and_precision_are_those_of_scikit_learn(pairs):
+    frame = pd.DataFrame(pairs, columns=["target", "predicted"])
+    counts = confusion.matrix(frame, names(5))
+    assert np.array_equal(counts, metrics.confusion_matrix(frame.target, frame.predicted, labels=range(5)))
+    rates = confusion.per_class(counts)
+    for column, score in (("accuracy", metrics.recall_score), ("precision", metrics.precision_score)):
+        wanted = score(frame.target, frame.predicted, labels=range(5), average=None, zero_division=np.nan)
+        assert np.allclose(rates[column] / 100, wanted, equal_nan=True)
+    known = rates.dropna(subset="accuracy")
+    assert ((known.accuracy_low <= known.accuracy + 1e-9) & (known.accuracy <= known.accuracy_high + 1e-9)).all()
+    assert np.allclose(confusion.shares(counts).sum(axis=1), np.where(rates.images, 100, 0))
+
+
+@given(st.lists(st.integers(0, 9), min_size=9, max_size=9))
+def test_confusions_are_pairs_both_ways(cells):
+    counts = pd.DataFrame(np.reshape(cells, (3, 3)), index=names(3), columns=names(3))
+    found = confusion.frequent(counts)
+    assert len(found) == sum(counts.iat[a, b] + counts.iat[b, a] > 0 for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert (found.images >= found.back).all()
+    assert (found.images + found.back).is_monotonic_decreasing
+    for row in found.itertuples():
+        assert counts.loc[row.target, row.predicted] == row.images
+        assert counts.loc[row.predicted, row.target] == row.back
+        assert row.share == pytest.approx(100 * row.images / counts.loc[row.target].sum())
+    assert found.images.sum() + found.back.sum() == counts.to_numpy().sum() - np.trace(counts)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_a_matrix_names_every_class(classes):
+    counts = confusion.matrix(predictions(classes), names(classes))
+    for normalised in (False, True):
+        figure = confusion.matrix_figure(counts, "Confusion", normalised)
+        assert_labelled(figure)
+        axes = figure.axes[0]
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == names(classes)
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == names(classes)
+        if classes <= 10:
+            shown = np.reshape([float(text.get_text()) for text in axes.texts], (classes, classes))
+            assert np.allclose(shown, confusion.shares(counts) if normalised else counts, atol=0.05)
+        assert "Confusion" in text_of(figure)
+
+
+@pytest.mark.parametrize("classes", [3, 100])
+def test_classes_are_drawn_with_the_worst_at_the_top(classes):
+    rates = {name: confusion.per_class(confusion.matrix(predictions(classes, right=right), names(classes)))
+             for name, right in (("a", 0.8), ("b", 0.6))}  # fmt: skip
+    given = pd.Series([50.0], index=["class 1"], name="given")
+    figure = confusion.per_class_figure(rates, given, "Classes", figures.looks_of(["a", "b"]))
+    assert_labelled(figure)
+    lines = {line.get_label(): line.get_xdata() for line in figure.axes[0].get_lines()}
+    assert (np.diff(lines["a"]) >= 0).all() and len(lines["a"]) == min(classes, confusion.DRAWN_CLASSES)
+    assert {"a", "b", "given"} <= set(lines)
+
+
+@pytest.mark.parametrize(("images", "channels"), [(0, 1), (1, 1), (11, 3), (64, 1)])
+def test_mistakes_say_what_was_taken_for_what(images, channels):
+    arrays = {
+        "mistake_images": np.zeros((images, channels, 8, 8), np.uint8), "class_names": np.array(["cat", "dog"]),
+        "mistake_targets": np.zeros(images, int), "mistake_predictions": np.ones(images, int),
+        "mistake_confidences": np.linspace(0.995, 0.5, images),
+    }  # fmt: skip
+    figure = confusion.mistakes_figure(arrays, "Mistakes")
+    if not images:
+        assert figure is None
+        return
+    assert_labelled(figure)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert len(texts) == min(images, confusion.MISTAKES)
+    assert texts[0] == "cat\n→ dog\n99.5 %"
+
+
+def test_given_accuracies_are_read_or_refused(tmp_path):
+    file = tmp_path / "theirs.csv"
+    file.write_text("class,accuracy\ncat, 70.1\n3,90\n")
+    found = confusion.read_accuracies(file)
+    assert found.to_dict() == {"cat": 70.1, "3": 90.0} and found.name == "theirs"
+    for text, message in (
+        ("", "must be a run's directory, or CSV"),
+        ("class,share\ncat,3\n", "must be a run's directory, or CSV"),
+        ("class,accuracy\ncat,high\n", "must be a run's directory, or CSV"),
+        ("class,accuracy\ncat,70\ncat,80\n", "each class once"),
+        ("class,accuracy\ncat,0.7\n", "in percent"),
+        ("class,accuracy\ncat,170\n", "in percent"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            confusion.read_accuracies(file)
+    with pytest.raises(UserError, match="cannot be read"):
+        confusion.read_accuracies(tmp_path / "none.csv")
+
+
+def test_a_report_says_what_is_confused(call, tmp_path):
+    for model in ("mlp", "single-block"):
+        call("study.train", "--dataset=digits", f"--model={model}", "--epochs=2", "--wandb=disabled")
+    (tmp_path / "theirs.csv").write_text("class,accuracy\n" + "".join(f"{digit},{90 + digit}\n" for digit in range(10)))
+    call("analysis.summarize", "--compare-per-class", "theirs.csv")
+    frames = runs.load(tmp_path / "runs")
+    best = frames.runs["best/val_acc"].idxmax()
+    tested = frames.predictions[frames.predictions.run == best]
+    table = pd.read_csv(tmp_path / "report" / "tables" / "digits-per-class.csv", dtype={"class": str})
+    assert list(table["class"]) == list("0123456789"), "in the order of the classes"
+    for row in table.itertuples():
+        mine = tested[tested.target == row.Index]
+        assert row.accuracy == pytest.approx(100 * (mine.predicted == row.Index).mean(), abs=0.01)
+        assert row.difference == pytest.approx(row.accuracy - 90 - row.Index, abs=0.01)
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "taken for" in page and "theirs" in page
+    drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
+    other = frames.runs.model.drop(best).iloc[0]
+    for name in ("confusion-counts", "confusion-shares", "class-accuracy", "mistakes", f"confusion-{other}"):
+        assert any(stem.startswith(f"digits-{name}") for stem in drawn), name
+    assert np.allclose(confusion.read_accuracies(tmp_path / "runs" / best), table.accuracy)
+    (tmp_path / "theirs.csv").write_text("class,accuracy\ncat,50\n")
+    assert "no run knows the class 'cat'" in call("analysis.summarize", "--compare-per-class=theirs.csv", code=2).stderr
