@@ -21,17 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from study import devices, models, optim, step
+from study import devices, evaluation, models, optim, step
 from study.augment import augment
 from study.config import Config
 from study.data import Data, Split, memory_format
 
-EVALUATION_BATCH = 500
-"""Images of 32×32; fewer where they are larger."""
-
 CHECKPOINT_SECONDS = 30.0
-FEATURE_IMAGES = 2_000
-MISTAKE_IMAGES = 64
 
 
 @dataclass
@@ -62,9 +57,7 @@ class Trainer:
         torch.manual_seed(_stream(config.seed, "weights"))
         self.model = models.create(config, data.image_shape, len(data.classes))
         self.model.to(device, memory_format=memory_format(device))
-        self.evaluation_batch = max(
-            1, min(EVALUATION_BATCH, EVALUATION_BATCH * 32**2 // math.prod(data.image_shape[1:]))
-        )
+        self.evaluation_batch = evaluation.batch_size(data.image_shape)
         devices.forget_peak(device)
         self.augment_generator = torch.Generator(device)
         leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
@@ -160,7 +153,7 @@ class Trainer:
         train_seconds = at.epoch_seconds + time.perf_counter() - waited
         peak = devices.peak_megabytes(self.device)
         validated = time.perf_counter()
-        val_loss, val_acc = self._loss_and_accuracy(self.data.val)
+        val_loss, val_acc = self._score(self.data.val)
         at.epoch += 1
         row = {
             "epoch": at.epoch,
@@ -191,12 +184,19 @@ class Trainer:
         model = self.evaluated.eval()
         return torch.cat([model(self._prepared(batch)) for batch in split.batches(self.evaluation_batch)])
 
+    @torch.inference_mode()
+    def _activations(self, split: Split) -> dict[str, Tensor]:
+        """Return what the network computes for every image of a split, as `models.activations` names it."""
+        model = self.evaluated.eval()
+        parts = [models.activations(model, self._prepared(batch)) for batch in split.batches(self.evaluation_batch)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
     def _prepared(self, batch: Split) -> Tensor:
         return self.data.normalise(self.data.resize(batch.images))
 
-    def _loss_and_accuracy(self, split: Split) -> tuple[float, float]:
+    def _score(self, split: Split) -> tuple[float, float]:
         """Return the mean cross-entropy and the top-1 accuracy of a split."""
-        return _score(self._logits(split), split.labels)
+        return evaluation.score(self._logits(split), split.labels)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Summarise the training and test the best weights, once; return summary.json's values and evaluation.npz's.
@@ -205,52 +205,15 @@ class Trainer:
         training images as there are validation images: the gap to validation is then no effect of either.
         """
         at, data = self.progress, self.data
-        sample = data.train[_stratified(data.train.labels.cpu(), len(data.val))]
+        sample, chosen = data.train[evaluation.train_sample(data)], evaluation.feature_sample(data)
         summary = models.count(self.model, data.image_shape)
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
-        summary |= self._checkpoint_summary("last", at.history[-1], sample)
+        summary |= evaluation.checkpoint("last", at.history[-1], self._score(sample))
         self.evaluated.load_state_dict(self.best_weights)
-        summary |= self._checkpoint_summary("best", at.best, sample)
+        summary |= evaluation.checkpoint("best", at.best, self._score(sample))
         logits = self._logits(data.test)
-        summary["test/loss"], summary["test/acc"] = _score(logits, data.test.labels)
-        return summary, self._evaluation(logits)
-
-    def _checkpoint_summary(self, name: str, row: dict[str, float], sample: Split) -> dict[str, float]:
-        train_loss, train_acc = self._loss_and_accuracy(sample)
-        return {
-            f"{name}/epoch": row["epoch"],
-            f"{name}/val_acc": row["val/acc"],
-            f"{name}/val_loss": row["val/loss"],
-            f"{name}/train_acc": train_acc,
-            f"{name}/train_loss": train_loss,
-        }
-
-    @torch.inference_mode()
-    def _evaluation(self, logits: Tensor) -> dict[str, np.ndarray]:
-        """Return the arrays of evaluation.npz for the test logits (n, classes) of the best weights."""
-        data, probabilities = self.data, logits.softmax(1)
-        confidence, predicted = probabilities.max(1)
-        surest = confidence.masked_fill(predicted == data.test.labels, -1).argsort(descending=True)
-        mistakes = surest[: min(MISTAKE_IMAGES, int((predicted != data.test.labels).sum()))]
-        chosen = _stratified(data.val.labels.cpu(), FEATURE_IMAGES)
-        parts = [
-            models.activations(self.evaluated, self._prepared(batch))
-            for batch in data.val[chosen].batches(self.evaluation_batch)
-        ]
-        features = {name: torch.cat([part[name] for part in parts]).half() for name in parts[0]}
-        tensors = {
-            "test_targets": data.test.labels,
-            "test_predictions": predicted.short(),
-            "test_probabilities": probabilities.half(),
-            "mistake_index": mistakes,
-            "mistake_images": data.test[mistakes].images.contiguous(),
-            "mistake_targets": data.test.labels[mistakes],
-            "mistake_predictions": predicted[mistakes],
-            "mistake_confidences": confidence[mistakes],
-            "feature_index": chosen,
-            "feature_targets": data.val.labels.cpu()[chosen],
-        } | features
-        return {"class_names": np.array(data.classes)} | {key: value.cpu().numpy() for key, value in tensors.items()}
+        summary["test/loss"], summary["test/acc"] = evaluation.score(logits, data.test.labels)
+        return summary, evaluation.arrays(data, logits, chosen, self._activations(data.val[chosen]))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a training needs to go on exactly where it stands."""
@@ -292,19 +255,6 @@ class Trainer:
             elif self.device.type == "mps":
                 torch.mps.set_rng_state(state["device_generator"].cpu())
         return True
-
-
-def _score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    loss = nn.functional.cross_entropy(logits, labels)
-    return loss.item(), int((logits.argmax(1) == labels).sum()) / len(labels)
-
-
-def _stratified(labels: Tensor, count: int) -> Tensor:
-    """Choose about `count` indices, evenly spread over the images of each class."""
-    if len(labels) <= count:
-        return torch.arange(len(labels))
-    members = [torch.where(labels == label)[0] for label in labels.unique()]
-    return torch.cat([index[: max(1, len(index) * count // len(labels))] for index in members]).sort().values
 
 
 def _stream(*keys: Any) -> int:

@@ -21,7 +21,8 @@ ALLOWED = {
     "study.models": {"config", "errors", "models"},
     "study.optim": {"config", "errors"},
     "study.step": set(),
-    "study.trainer": {"augment", "config", "data", "devices", "models", "optim", "step"},
+    "study.evaluation": {"data"},
+    "study.trainer": {"augment", "config", "data", "devices", "evaluation", "models", "optim", "step"},
     "study.run_directory": {"config", "errors"},
     "study.wandb_run": {"config", "errors", "run_directory"},
     "study.tracker": {"config", "errors", "run_directory", "wandb_run"},
@@ -38,7 +39,8 @@ ALLOWED = {
     "analysis": {"config", "errors", "names", "run_directory", "search"},
 }  # fmt: skip
 TORCH_USERS = {
-    f"study.{name}" for name in ("augment", "sources", "data", "models", "optim", "step", "trainer", "predict")
+    f"study.{name}"
+    for name in ("augment", "sources", "data", "evaluation", "models", "optim", "step", "trainer", "predict")
 }
 
 

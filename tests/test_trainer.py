@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from study import data, models
+from study import data, evaluation, models
 from study import trainer as trainer_module
 from study.config import Config
 from study.errors import UserError
@@ -141,8 +141,8 @@ def test_the_gap_is_that_of_training_images_of_all_classes():
         model="mlp", epochs=60, batch_size=16, optimizer="adam", lr=0.003,
     )  # fmt: skip
     counts = []
-    score = one._loss_and_accuracy
-    one._loss_and_accuracy = lambda split: (counts.append(split.labels.unique().numel()), score(split))[1]
+    score = one._score
+    one._score = lambda split: (counts.append(split.labels.unique().numel()), score(split))[1]
     fit(one)
     counts.clear()
     summary, _ = one.evaluate()
@@ -162,7 +162,7 @@ def test_a_last_batch_of_one_image_is_left_out():
 
 def test_features_are_taken_of_every_class_alike():
     labels = torch.arange(10).repeat(1000)
-    chosen = trainer_module._stratified(labels, 2000)
+    chosen = evaluation.stratified(labels, 2000)
     assert torch.bincount(labels[chosen]).tolist() == [200] * 10
     assert len(chosen.unique()) == 2000
 
@@ -244,7 +244,7 @@ def test_the_moving_average_is_what_is_validated_and_kept():
     fit(one)
     kept = one.evaluated.state_dict()
     assert all(torch.allclose(kept[name], expected[name], atol=1e-6) for name in expected)
-    assert not torch.allclose(kept["head.1.weight"], one.model.state_dict()["head.1.weight"], atol=1e-4)
+    assert not torch.allclose(kept["head.fc2.weight"], one.model.state_dict()["head.fc2.weight"], atol=1e-4)
     assert one.best_weights.keys() == one.model.state_dict().keys()
 
 

@@ -1,0 +1,85 @@
+"""What is known of a network once it is trained: summary.json's scores, and the arrays of evaluation.npz.
+
+loss, accuracy = score(logits, labels)
+arrays = evaluation.arrays(data, test_logits, chosen, activations)
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from study.data import Data
+
+LARGEST_BATCH = 500
+"""Images of 32×32; fewer where they are larger."""
+
+FEATURE_IMAGES = 2_000
+MISTAKE_IMAGES = 64
+
+
+def batch_size(image_shape: tuple[int, int, int]) -> int:
+    """Return how many images (channels, height, width) are evaluated at once."""
+    return max(1, min(LARGEST_BATCH, LARGEST_BATCH * 32**2 // math.prod(image_shape[1:])))
+
+
+def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the mean cross-entropy and the top-1 accuracy of logits (n, classes)."""
+    loss = nn.functional.cross_entropy(logits, labels)
+    return loss.item(), int((logits.argmax(1) == labels).sum()) / len(labels)
+
+
+def stratified(labels: Tensor, count: int) -> Tensor:
+    """Choose about `count` indices, evenly spread over the images of each class."""
+    labels = labels.cpu()
+    if len(labels) <= count:
+        return torch.arange(len(labels))
+    members = [torch.where(labels == label)[0] for label in labels.unique()]
+    return torch.cat([index[: max(1, len(index) * count // len(labels))] for index in members]).sort().values
+
+
+def train_sample(data: Data) -> Tensor:
+    """Choose as many training images as there are validation images, to compare the accuracies of both."""
+    return stratified(data.train.labels, len(data.val))
+
+
+def feature_sample(data: Data) -> Tensor:
+    """Choose the validation images of which evaluation.npz keeps activations."""
+    return stratified(data.val.labels, FEATURE_IMAGES)
+
+
+def checkpoint(name: str, row: Mapping[str, float], train_score: tuple[float, float]) -> dict[str, float]:
+    """Return the summary of the weights that an epoch's row tells of; `name` is best or last."""
+    return {
+        f"{name}/epoch": row["epoch"],
+        f"{name}/val_acc": row["val/acc"],
+        f"{name}/val_loss": row["val/loss"],
+        f"{name}/train_acc": train_score[1],
+        f"{name}/train_loss": train_score[0],
+    }
+
+
+def arrays(data: Data, logits: Tensor, chosen: Tensor, activations: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return the arrays of evaluation.npz for the logits (n, classes) of the test images.
+
+    `activations` are those of the validation images that `chosen` names, in the form of `models.activations`.
+    """
+    probabilities = logits.softmax(1)
+    confidence, predicted = probabilities.max(1)
+    surest = confidence.masked_fill(predicted == data.test.labels, -1).argsort(descending=True)
+    mistakes = surest[: min(MISTAKE_IMAGES, int((predicted != data.test.labels).sum()))]
+    tensors = {
+        "test_targets": data.test.labels,
+        "test_predictions": predicted.short(),
+        "test_probabilities": probabilities.half(),
+        "mistake_index": mistakes,
+        "mistake_images": data.test[mistakes].images.contiguous(),
+        "mistake_targets": data.test.labels[mistakes],
+        "mistake_predictions": predicted[mistakes],
+        "mistake_confidences": confidence[mistakes],
+        "feature_index": chosen,
+        "feature_targets": data.val.labels.cpu()[chosen],
+    } | {name: values.half() for name, values in activations.items()}
+    return {"class_names": np.array(data.classes)} | {key: value.cpu().numpy() for key, value in tensors.items()}
