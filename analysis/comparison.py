@@ -1,21 +1,21 @@
-"""Which setting is best: the comparison of a section's settings, and their learning curves.
+"""Which setting is best: the comparison of a section's settings.
 
 python -c "from analysis import comparison, runs; print(comparison.compare(runs.by_dataset(runs.load('runs'))[0]))"
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from analysis import figures
+from analysis import runs as sources
 from analysis.blocks import Block, Heading, Picture
-from analysis.figures import Looks
+from analysis.figures import GREY, Looks, finish, looks_of
 from analysis.runs import IDENTITY, Frames, Section
-from analysis.statistics import difference, estimate, sampling_interval
-from analysis.tables import Column, Table
-from analysis.wording import label, sentence
+from analysis.statistics import ALPHA, differences, estimates, holm, mcnemar, sampling_interval
+from analysis.tables import Column, Table, p_value
+from analysis.wording import label, sentence, shown
 
 UNSHARED = {
     "seed", "activation", "softmax_output", "dropout", "epochs", "label_smoothing", "optimizer", "lr", "momentum",
@@ -25,110 +25,151 @@ UNSHARED = {
 }  # fmt: skip
 """Runs of one seed that differ only in these begin with the same weights and see the images in the same order."""
 
+PER_RUN = {
+    "val_acc": lambda runs: 100 * runs["best/val_acc"],
+    "best_epoch": lambda runs: runs["best/epoch"],
+    "test_acc": lambda runs: 100 * runs["test/acc"],
+}
+"""What is compared, of each run."""
 
-@dataclass(frozen=True)
-class Measure:
-    """A number of each run that is compared."""
-
-    key: str
-    values: Callable[[pd.DataFrame], pd.Series]
-    scale: float = 1.0
-    digits: int = 2
-    spread: bool = True
-
-
-MEASURES = (
-    Measure("val_acc", lambda runs: runs["best/val_acc"], 100),
-    Measure("best_epoch", lambda runs: runs["best/epoch"], digits=1, spread=False),
-    Measure("test_acc", lambda runs: runs["test/acc"], 100),
-    Measure("gap_best", lambda runs: runs["best/train_acc"] - runs["best/val_acc"], 100),
-    Measure("gap_last", lambda runs: runs["last/train_acc"] - runs["last/val_acc"], 100),
-    Measure("val_loss_last", lambda runs: runs["last/val_loss"], digits=3),
-    Measure("params", lambda runs: runs["params"], digits=0, spread=False),
-    Measure("param_mb", lambda runs: runs["param_bytes"] / 1e6, digits=3, spread=False),
-    Measure("epoch_seconds", lambda runs: runs["epoch_seconds"], digits=3),
-    Measure("images_per_second", lambda runs: runs["images_per_second"], digits=0),
-)
+SHOWN = 40
+"""So many settings, the best, are drawn in one figure; the table holds all."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the table of a section's settings and their learning curves."""
-    compared = table(section)
-    title = sentence("curves_title", name=section.title)
-    caption = sentence("curves_caption" if compared.frame.n.max() > 1 else "curves_caption_single")
-    return [
-        Heading(label("comparison")),
-        compared,
-        Heading(label("curves")),
-        Picture("curves", title, figures.learning_curves(section.history, title, looks), caption),
-    ]
+    """Show the table of a section's settings and their accuracies side by side."""
+    frame = compare(section)
+    found: list[Block] = [Heading(label("comparison")), table(section, frame, with_best(frames, section, frame))]
+    if (frame.n > 0).sum() > 1:
+        title = sentence("ranking_title", name=section.title)
+        caption = sentence("ranking_caption" if frame.n.max() > 1 else "ranking_caption_single")
+        found.append(Picture("accuracies", title, ranking(frame, section.runs, title, looks), caption))
+    return found
 
 
 def compare(section: Section) -> pd.DataFrame:
-    """Return a row per setting, the best validation accuracy first.
+    """Return a row per setting, the best validation accuracy first, those without a result last.
 
-    Columns: `setting`, the values of what is varied, `n`, for each of MEASURES its mean in the unit of its label and,
-    as `…_ci95`, half the width of its interval over seeds (NaN where n = 1); `test_acc_low` and `test_acc_high`, where
-    n = 1, the sampling interval of the test set in percent; `tied`, whether the difference in validation accuracy from
-    the best is within noise.
+    Columns: `setting`, the values of what is varied, `n` (seeds), for each of PER_RUN its mean and, as `…_ci95`, half
+    the width of its interval over seeds (NaN where n = 1); `test_acc_low` and `test_acc_high`, where n = 1, the
+    sampling interval of the test set; accuracies in percent. Of the difference from the best setting (see `reference`):
+    `below`, how many points lower the validation accuracy is; where both have several seeds also `below_ci95`,
+    `paired`, `p`, and `p_holm`, corrected for all pairs of the section; `tied`: is `p_holm` no less than 5 %?
     """
-    runs = section.runs.join(_times(section))
-    rows = []
-    for setting, group in runs.groupby("setting", sort=False):
-        varied = {name: group[name].iloc[0] for name in section.varied if name != "setting"}
-        row: dict[str, object] = {"setting": setting, **varied, "n": len(group)}
-        for measure in MEASURES:
-            found = estimate(measure.values(group) * measure.scale)
-            row |= {measure.key: found.mean} | ({f"{measure.key}_ci95": found.half_width} if measure.spread else {})
-        row |= {"test_acc_low": math.nan, "test_acc_high": math.nan}
-        if len(group) == 1:
-            low, high = sampling_interval(group["test/acc"].iloc[0], int(group["test_images"].iloc[0]))
-            row |= {"test_acc_low": 100 * low, "test_acc_high": 100 * high}
-        rows.append(row)
-    frame = pd.DataFrame(rows).sort_values("val_acc", ascending=False, ignore_index=True)
-    best = runs[runs.setting == frame.setting[0]]
-    frame["tied"] = [_is_tied(runs[runs.setting == setting], best) for setting in frame.setting]
-    return frame
+    measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
+    found = estimates(measured, "setting", list(PER_RUN)).rename(columns={"val_acc_n": "n"})
+    found = found.drop(columns=["best_epoch_ci95", "best_epoch_n", "test_acc_n"])
+    bounds = {
+        run.setting: sampling_interval(run["test/acc"], int(run["test_images"]))
+        for _, run in section.runs[~section.runs.setting.duplicated(keep=False)].iterrows()
+    }
+    for place, name in enumerate(("test_acc_low", "test_acc_high")):
+        found[name] = pd.Series({setting: 100 * pair[place] for setting, pair in bounds.items()}, dtype=float)
+    varied = [name for name in section.varied if name != "setting"]
+    asked = section.points.drop_duplicates("setting").set_index("setting")[varied]
+    frame = asked.join(found).sort_values("val_acc", ascending=False, kind="stable").rename_axis("setting")
+    frame["n"] = frame.n.fillna(0).astype(int)
+    best = reference(frame)
+    pairs = pairwise(section).rename(columns={"half_width": "below_ci95", "holm": "p_holm"})
+    with_reference = (
+        pairs.xs(best, level="a") if best in pairs.index.get_level_values("a") else pairs.droplevel("a")[:0]
+    )
+    frame["below"] = frame.val_acc[best] - frame.val_acc
+    frame = frame.join(with_reference[["below_ci95", "paired", "p", "p_holm"]])
+    frame["tied"] = (frame.p_holm >= ALPHA) | ((frame.index == best) & frame.p_holm.notna().any())
+    return frame.reset_index()
 
 
-def table(section: Section) -> Table:
-    """Return the comparison as a table."""
-    frame = compare(section)
-    columns = [Column("setting"), Column("n", 0), Column("val_acc", 2, bold="tied")]
-    columns += [Column(measure.key, measure.digits) for measure in MEASURES[1:]]
-    return Table("comparison", label("comparison"), frame, columns, _notes(frame))
+def reference(frame: pd.DataFrame) -> str:
+    """Return the setting that others are compared with: the best one with several seeds, else the best one.
+
+    `frame` is indexed by setting, the best first.
+    """
+    several = frame.index[frame.n > 1]
+    return several[0] if len(several) else frame.index[0]
 
 
-def _times(section: Section) -> pd.DataFrame:
-    """Return seconds per epoch and images per second of the runs that had their device alone, the first epoch apart."""
-    alone = section.runs.index[section.runs.device_shared_by == 1]
-    history = section.history[section.history.run.isin(alone) & (section.history.epoch > 1)]
-    means = history.groupby("run")[["time/epoch", "time/images_per_second"]].mean()
-    means.columns = ["epoch_seconds", "images_per_second"]
-    return means
-
-
-def _is_tied(group: pd.DataFrame, best: pd.DataFrame) -> bool:
-    """Tell whether a setting's validation accuracy differs from the best one's by no more than noise."""
-    if min(len(group), len(best)) < 2:
-        return False
-    if group.index.equals(best.index):
-        return True
+def pairwise(section: Section) -> pd.DataFrame:
+    """Compare the best validation accuracies, in percent, of all pairs of settings, as `statistics.differences`."""
     shared = [name for name in IDENTITY if name not in UNSHARED]
-    paired = all(repr(group[name].iloc[0]) == repr(best[name].iloc[0]) for name in shared)
-    a, b = (runs.set_index("seed")["best/val_acc"] for runs in (best, group))
-    return difference(a, b, paired).contains_zero
+    first = section.runs.drop_duplicates("setting").set_index("setting")
+    kinds = {setting: tuple(map(repr, values)) for setting, *values in first[shared].itertuples()}
+    accuracies = 100 * section.runs.set_index(["setting", "seed"])["best/val_acc"]
+    return differences(accuracies, kinds, resolution=100 / section.runs.val_images.astype(float).min())
 
 
-def _notes(frame: pd.DataFrame) -> list[str]:
+def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:
+    """Compare single networks with the best one on the test images, where settings have one seed each.
+
+    Returns, indexed by setting, how many images `only_best` and `only_this` got right, of how many `images`, and `p`
+    (McNemar's exact test, corrected by Holm) for up to SHOWN settings that were tested on the same images.
+    """
+    single = section.runs[~section.runs.setting.duplicated(keep=False)].reset_index().set_index("setting")
+    names = [setting for setting in frame.setting[frame.n > 0][:SHOWN] if setting in single.index]
+    rows = {}
+    if len(names) > 1 and names[0] == frame.setting[0]:
+        runs = single.loc[names]
+        same = (runs[["dataset", "classes", "split_seed", "data_digest"]] == runs.iloc[0][
+            ["dataset", "classes", "split_seed", "data_digest"]]).all(axis=1)  # fmt: skip
+        predictions = sources.predictions(frames, list(runs.run[same]))
+        right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
+        for setting, run in runs.run[same].iloc[1:].items():
+            first, second, p = mcnemar(right[runs.run.iloc[0]], right[run])
+            rows[setting] = {"only_best": first, "only_this": second, "images": len(right[run]), "p": p}
+    found = pd.DataFrame.from_dict(rows, orient="index", columns=["only_best", "only_this", "images", "p"])
+    return found.assign(p=holm(found.p))
+
+
+def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.DataFrame | None = None) -> Table:
+    """Write what `compare` and `with_best` found."""
+    frame = compare(section) if frame is None else frame
+    columns = [Column("setting"), Column("n", 0), Column("val_acc", 2, bold="tied"), Column("best_epoch", 1)]
     notes = []
+    if len(frame) > 1:
+        best = reference(frame.set_index("setting"))
+        columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best else None))
+    if frame.p_holm.notna().any():
+        columns.append(Column("p_holm", 3, text=lambda row: p_value(row["p_holm"])))
+        paired = frame.paired.dropna().astype(bool)
+        how = "paired" if paired.all() else "mixed" if paired.any() else "welch"
+        notes.append(sentence("table_pairs", how=label(f"pairs {how}")))
+    if networks is not None and not networks.empty:
+        frame = frame.merge(networks.p.rename("p_mcnemar"), left_on="setting", right_index=True, how="left")
+        columns.append(Column("p_mcnemar", 3, text=lambda row: p_value(row["p_mcnemar"])))
+        notes.append(sentence("table_mcnemar"))
+    columns.append(Column("test_acc", 2))
     if (frame.n > 1).any():
-        notes.append(sentence("table_interval"))
+        notes.insert(0, sentence("table_interval"))
     if (frame.n == 1).any():
         notes.append(sentence("table_single"))
-    notes.append(sentence("table_gap"))
-    if frame.epoch_seconds.notna().any():
-        notes.append(sentence("table_times"))
-    if frame.epoch_seconds.isna().any():
-        notes.append(sentence("table_no_times"))
-    return notes
+    return Table("comparison", sentence("comparison_title", name=section.title), frame, columns, notes)
+
+
+def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
+    """Draw the best validation accuracy of each setting: mean, 95 % interval, each seed; and the test accuracy.
+
+    `frame` is what `compare` returns, `runs` a section's.
+    """
+    frame = frame[frame.n > 0][:SHOWN]
+    looks = looks or looks_of(list(frame.setting))
+    figure = Figure(figsize=(10, 1.6 + 0.36 * len(frame)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(frame.to_dict("records")):
+        color = looks[row["setting"]].color
+        accuracies = 100 * runs["best/val_acc"][runs.setting == row["setting"]].to_numpy(dtype=float)
+        if len(accuracies) > 1:
+            axes.plot(accuracies, np.full(len(accuracies), place), "o", color=color, alpha=0.35, markersize=5)
+        axes.errorbar(row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2)
+        axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6)
+    axes.plot([], [], "o", color=GREY, markersize=8, label=label("val/acc"))
+    axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=label("test/acc"))
+    axes.set_yticks(range(len(frame)), [shown(setting) for setting in frame.setting])
+    axes.set_ylim(len(frame) - 0.5, -0.5)
+    finish(axes, title, label("acc"), label("setting"), numbers="x")
+    axes.grid(visible=False, axis="y")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _half_width(row: dict) -> float | None:
+    return None if math.isnan(row["val_acc_ci95"]) else row["val_acc_ci95"]

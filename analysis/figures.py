@@ -13,14 +13,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.statistics import estimate
-from analysis.wording import label, number, shown, spoken
+from analysis.statistics import estimates
+from analysis.wording import label, number, sentence, shown, spoken
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
 """Okabe and Ito's colours, told apart by most colour-blind people, and three more."""
 
 DASHES = ("-", "--", ":", "-.")
 """Tell settings apart that share a colour."""
+
+CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
+
+DRAWN = 12
+"""So many settings, the best, are drawn in colours of their own."""
 
 GREY, PALE_GREY = "#999999", "#E6E6E6"
 
@@ -49,25 +54,36 @@ def looks_of(settings: Sequence[str]) -> Looks:
 def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
     """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
 
-    A line per setting: the mean over seeds, with a band where there are several. `history` has columns setting,
-    epoch, train/loss, val/loss, train/acc and val/acc.
+    A line per setting: the mean over seeds as long as all are trained, with the 95 % interval of that mean where there
+    are several. Of more than DRAWN settings the best are drawn in their colours, the others in grey. `history` has
+    columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
     """
-    settings = list(history.setting.unique())
-    looks = looks or looks_of(settings)
-    columns = max(1, min(4, len(settings), 110 // (6 + max(map(len, settings)))))
-    figure = Figure(figsize=(10, 6.6 + 0.22 * -(-len(settings) // columns)), layout="constrained")
+    looks = looks or looks_of(list(history.setting.unique()))
+    found = estimates(history, ["setting", "epoch"], CURVES)
+    repeats = history.groupby("setting").run.nunique()
+    found = found[found["val/acc_n"] == repeats.reindex(found.index.get_level_values("setting")).to_numpy()]
+    ranked = list(found["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
+    coloured = [setting for setting in history.setting.unique() if setting in ranked[:DRAWN]]
+    columns = max(1, min(4, len(coloured), 110 // (6 + max(map(len, coloured)))))
+    figure = Figure(figsize=(10, 6.8 + 0.22 * -(-len(coloured) // columns)), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
     for row, split in zip(panels, ("val", "train"), strict=True):
         for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
-            for setting in settings:
-                chosen = history[history.setting == setting]
-                _band(axes, chosen, f"{split}/{metric}", scale, shown(setting), looks[setting])
-            finish(axes, label(f"{split}/{metric}"), label("epoch"), label(metric))
+            name = f"{split}/{metric}"
+            for setting in ranked[DRAWN:]:
+                axes.plot(scale * found.loc[setting, name], color=PALE_GREY, linewidth=1, zorder=1)
+            for setting in coloured:
+                _band(axes, scale * found.loc[setting, [name, f"{name}_ci95"]], shown(setting), looks[setting])
+            finish(axes, label(name), label("epoch"), label(metric))
             axes.tick_params(labelbottom=True)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = panels[0, 1].get_ylim()
     panels[0, 1].set_ylim(max(0, low), min(100, high))
+    panels[0, 0].set_ylim(0, min(panels[0, 0].get_ylim()[1], _highest_loss(found)))
     handles, labels = panels[0, 0].get_legend_handles_labels()
+    if ranked[DRAWN:]:
+        handles.append(panels[0, 0].plot([], [], color=PALE_GREY)[0])
+        labels.append(sentence("more", count=len(ranked) - DRAWN))
     figure.legend(
         handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9,
         title=title, title_fontproperties={"weight": "bold", "size": 12},
@@ -75,16 +91,22 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     return figure
 
 
-def _band(axes: Axes, history: pd.DataFrame, metric: str, scale: float, name: str, drawn: Look) -> None:
-    """Draw the mean of a metric over seeds, and the 95 % interval of that mean where there are several."""
-    found = {epoch: estimate(values * scale) for epoch, values in history.groupby("epoch")[metric]}
-    epochs, means = list(found), np.array([one.mean for one in found.values()])
-    widths = np.array([one.half_width for one in found.values()])
-    marker = "o" if len(epochs) == 1 else None
-    axes.plot(epochs, means, linewidth=1.6, marker=marker, markersize=4, label=name,
-              color=drawn.color, linestyle=drawn.linestyle)  # fmt: skip
-    if not np.isnan(widths).all():
-        axes.fill_between(epochs, means - widths, means + widths, color=drawn.color, alpha=0.15, linewidth=0)
+def _highest_loss(found: pd.DataFrame) -> float:
+    """Return where the axis of the loss may end, so that one setting that blew up does not flatten the others."""
+    losses = found[["val/loss", "train/loss"]]
+    return 1.05 * float(min(losses.max().max(), 3 * losses.groupby("setting").max().max(axis=1).median()))
+
+
+def _band(axes: Axes, values: pd.DataFrame, name: str, drawn: Look) -> None:
+    """Draw a mean over the epochs, and its interval where there is one; `values` has a column of each."""
+    marker = "o" if len(values) == 1 else None
+    mean, half_width = values.iloc[:, 0], values.iloc[:, 1]
+    axes.plot(mean, linewidth=1.7, marker=marker, markersize=4, label=name, color=drawn.color,
+              linestyle=drawn.linestyle)  # fmt: skip
+    if half_width.notna().any():
+        axes.fill_between(
+            values.index, mean - half_width, mean + half_width, color=drawn.color, alpha=0.15, linewidth=0
+        )
 
 
 def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figure:
@@ -121,8 +143,8 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
     return figure
 
 
-def finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
-    """Give a plot its title, both labels, a grid, and numbers as the language writes them."""
+def finish(axes: Axes, title: str, x_label: str, y_label: str, numbers: str = "xy") -> None:
+    """Give a plot its title, both labels, a grid, and on the axes with numbers these as the language writes them."""
     axes.set_title(title)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -130,8 +152,8 @@ def finish(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(tick_format())
+    for name in numbers:
+        getattr(axes, f"{name}axis").set_major_formatter(tick_format())
 
 
 def tick_format() -> FuncFormatter:

@@ -20,6 +20,9 @@ from analysis.wording import label, spoken
 from study.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("report.html")
+PIXELS = 115
+"""Of an inch of a figure on the page."""
+
 PICTURES = ("png", "svg", "pdf")
 TABLES = {"md": tables.markdown, "tex": tables.latex, "csv": tables.csv}
 
@@ -36,9 +39,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure that has been written: the stem of its files, and its SVG as a data URL."""
+    """A figure that has been written: the stem of its files, its width in pixels, and its SVG as a data URL."""
 
     stem: str
+    width: int
     title: str
     caption: str
     photo: bool
@@ -114,7 +118,8 @@ def _draw(picture: Picture, anchor: str, files: _Names, out: Path) -> Drawn:
         _save(out / "figures" / f"{stem}.{suffix}", buffer.getvalue())
         if suffix == "svg":
             svg = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Drawn(stem, picture.title, picture.caption, picture.photo, svg)
+    width = round(PIXELS * figure.get_figwidth())
+    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg)
 
 
 def _undated(suffix: str) -> dict[str, None] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from analysis import comparison, confusion, page, runs
+from analysis import answers, comparison, confusion, costs, page, runs, space, training
 from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
@@ -16,7 +16,11 @@ from analysis.wording import label, sentence, shown
 from study.run_directory import DONE
 
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
+    answers.blocks,
     comparison.blocks,
+    space.blocks,
+    training.blocks,
+    costs.blocks,
     confusion.blocks,
 )
 """What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
@@ -29,6 +33,9 @@ def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -
         Part(section.name, section.title, section.description, _section(frames, section, looks[place]))
         for place, section in enumerate(sections)
     ]
+    if len(sections) > 1:
+        parts.insert(0, Part("summary", label("summary"), "", [Items(_summary(frames, sections))]))
+    parts.append(Part("study", label("study"), "", costs.total(frames)))
     problems = _problems(frames)
     if problems:
         parts.append(Part("problems", label("problems"), "", [Items(problems)]))
@@ -50,6 +57,14 @@ def looks_of(sections: Sequence[Section]) -> list[Looks]:
         beside = {found.get(other) for section in groups if group in set(section) for other in section}
         found[group] = next(place for place in range(len(found) + 1) if place not in beside)
     return [{setting: look(found[group]) for setting, group in section.items()} for section in groups]
+
+
+def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:
+    """Answer each section in one sentence."""
+    return [
+        f"{section.title}: {sentence('nothing') if section.runs.empty else answers.headline(frames, section)}"
+        for section in sections
+    ]
 
 
 def _section(frames: Frames, section: Section, looks: Looks) -> list[Block]:

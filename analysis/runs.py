@@ -180,7 +180,8 @@ def has_result(state: str, stopped_by: str | None) -> bool:
 
 
 def _with_result(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs[[has_result(state, by) for state, by in zip(runs.state, runs.stopped_by, strict=True)]]
+    results = [has_result(state, by) for state, by in zip(runs.state, runs.stopped_by, strict=True)]
+    return runs[np.array(results, dtype=bool)]
 
 
 def _reason(error: Exception) -> str:
@@ -212,7 +213,7 @@ def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
 def of_sweep(frames: Frames, sweep: Sweep) -> Section:
     """Choose the runs that a sweep's points describe, by their fingerprints."""
     rows = [
-        {name: point.values[name] for name in sweep.varied}
+        {name: getattr(point.config, name) for name in sweep.varied}
         | {
             "setting": sweep.setting(point.values),
             "seed": point.config.seed,

@@ -4,7 +4,7 @@ python -c "from analysis.statistics import estimate; print(estimate([0.70, 0.71,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -23,38 +25,139 @@ class Estimate:
     n: int
 
     @property
+    def p(self) -> float:
+        """Return the two-sided p of Student's t test against 0; NaN for a single value."""
+        if math.isnan(self.half_width):
+            return math.nan
+        if self.mean == 0 or self.half_width == 0:
+            return float(self.mean == 0)
+        return float(2 * stats.t.sf(abs(self.mean) / self.half_width * _t(self.n - 1), self.n - 1))
+
+    @property
     def contains_zero(self) -> bool:
-        """Tell whether 0 lies in the interval; a single value has none."""
-        return abs(self.mean) <= self.half_width
+        """Tell whether 0 lies in the interval, or there is none."""
+        return not abs(self.mean) > self.half_width
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Estimate a mean from repeats, by Student's t; NaN values count as absent."""
+def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
+    """Estimate a mean from repeats, by Student's t; NaN values count as absent.
+
+    `rounding` is the standard deviation that rounding alone gives the values; no spread counts as smaller.
+    """
     present = np.asarray(values, dtype=float)
     present = present[~np.isnan(present)]
     if len(present) == 0:
         return Estimate(math.nan, math.nan, 0)
     if len(present) == 1:
         return Estimate(float(present[0]), math.nan, 1)
-    half_width = _t(len(present) - 1) * present.std(ddof=1) / math.sqrt(len(present))
+    half_width = _t(len(present) - 1) * max(present.std(ddof=1), rounding) / math.sqrt(len(present))
     return Estimate(float(present.mean()), float(half_width), len(present))
 
 
-def difference(a: pd.Series, b: pd.Series, paired: bool) -> Estimate:
-    """Estimate mean(a) - mean(b) from repeats indexed by seed.
+def estimates(frame: pd.DataFrame, by: str | list[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Estimate the mean of each column in each group, as `estimate` does.
 
-    Paired by seed where asked for and both have the same seeds; else for unequal variances (Welch 1947).
+    Returns, indexed by group in the order of its first row, each column's mean and, as `<column>_ci95`, half the width
+    of its interval, and as `<column>_n` the number of values.
     """
-    if paired and len(a) > 1 and set(a.index) == set(b.index):
-        return estimate(a - b.reindex(a.index))
-    smaller, mean = min(len(a), len(b)), float(a.mean() - b.mean())
-    if smaller < 2:
-        return Estimate(mean, math.nan, smaller)
-    spread_a, spread_b = a.var() / len(a), b.var() / len(b)
-    if spread_a + spread_b == 0:
-        return Estimate(mean, 0.0, smaller)
-    degrees = (spread_a + spread_b) ** 2 / (spread_a**2 / (len(a) - 1) + spread_b**2 / (len(b) - 1))
-    return Estimate(mean, _t(degrees) * math.sqrt(spread_a + spread_b), smaller)
+    grouped = frame.groupby(by, sort=False)[list(columns)]
+    means, deviations, counts = grouped.mean(), grouped.std(ddof=1), grouped.count()
+    half_widths = _t(counts.where(counts > 1) - 1) * deviations / np.sqrt(counts)
+    return means.join(half_widths.add_suffix("_ci95")).join(counts.add_suffix("_n"))
+
+
+def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: float = 0.0) -> pd.DataFrame:
+    """Compare the means of all pairs of settings that have two repeats or more.
+
+    `values` is indexed by (setting, seed). Two settings with the same seeds and the same value in `shared` are paired
+    by seed; others are compared for unequal variances (Welch 1947). No spread counts as smaller than that of rounding
+    to `resolution`: equal differences of a few hundred images are no proof. Returns, indexed by (a, b) both ways, the
+    `difference` a - b, `half_width` of its 95 % interval, its `p` (two-sided), `holm`, the same corrected for as many
+    comparisons as there are pairs (Holm 1979), the `deviation` of what is repeated, `degrees` of freedom, `paired`.
+    """
+    table = values.unstack()
+    table = table[table.count(axis=1) > 1]
+    names, count = list(table.index), table.count(axis=1).to_numpy(dtype=float)
+    rounding = resolution**2 / 12
+    variance = np.maximum(table.var(axis=1, ddof=1).to_numpy(dtype=float), rounding)
+    mean = table.mean(axis=1).to_numpy(dtype=float)
+    difference = mean[:, None] - mean[None, :]
+    parts = variance / count
+    squared_error = parts[:, None] + parts[None, :]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        terms = parts**2 / (count - 1)
+        degrees = np.where(squared_error > 0, squared_error**2 / (terms[:, None] + terms[None, :]), 1.0)
+    deviation = np.sqrt(variance[:, None] + variance[None, :])
+    paired = np.zeros(difference.shape, dtype=bool)
+    kinds = pd.Series([(shared[name], *table.columns[table.loc[name].notna()]) for name in names], dtype=object)
+    for _, places in kinds.groupby(kinds):
+        at = places.index.to_numpy()
+        rows = table.iloc[at].dropna(axis=1).to_numpy(dtype=float)
+        spread = np.maximum((rows[:, None] - rows[None, :]).var(axis=2, ddof=1), 2 * rounding)
+        block = np.ix_(at, at)
+        squared_error[block], degrees[block] = spread / rows.shape[1], rows.shape[1] - 1
+        deviation[block], paired[block] = np.sqrt(spread), True
+    error = np.sqrt(squared_error)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = np.where(difference == 0, 1.0, 2 * stats.t.sf(np.abs(difference) / error, degrees))
+    corrected = np.ones_like(p)
+    upper = np.triu_indices(len(names), 1)
+    corrected[upper] = holm(p[upper])
+    corrected.T[upper] = corrected[upper]
+    columns = {
+        "difference": difference, "half_width": _t(degrees) * error, "p": p, "holm": corrected,
+        "deviation": deviation, "degrees": degrees, "paired": paired,
+    }  # fmt: skip
+    index = pd.MultiIndex.from_product([names, names], names=["a", "b"])
+    frame = pd.DataFrame({name: column.ravel() for name, column in columns.items()}, index=index)
+    return frame[frame.index.get_level_values("a") != frame.index.get_level_values("b")]
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Correct p values for their number, so that a false claim among all of them is as rare as alpha (Holm 1979)."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
+
+
+def seeds_to_show(difference: float, deviation: float, paired: bool, comparisons: int = 1) -> int | None:
+    """Return how many seeds would show such a difference in 4 of 5 studies, if it is real; None beyond 100.
+
+    `deviation` is that of one difference between two repeats, paired or not; the level is Bonferroni's for so many
+    comparisons.
+    """
+    for n in range(2, 101):
+        degrees = n - 1 if paired else 2 * (n - 1)
+        needed = stats.t.ppf(1 - ALPHA / comparisons / 2, degrees) + stats.t.ppf(POWER, degrees)
+        if abs(difference) >= needed * deviation / math.sqrt(n):
+            return n
+    return None
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
+    """Compare what two classifiers got right on the same images (McNemar 1947, exact).
+
+    Returns how many images only the first and only the second got right, and the two-sided p.
+    """
+    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    first, second = int((a & ~b).sum()), int((b & ~a).sum())
+    p = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    return first, second, float(p)
+
+
+def slopes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a line to each row over its places, by least squares: return the slopes and their standard errors.
+
+    `values` (rows, places); three places or more.
+    """
+    places = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
+    squares = (places**2).sum()
+    slope = values @ places / squares
+    residuals = values - values.mean(axis=1, keepdims=True) - slope[:, None] * places
+    error = np.sqrt((residuals**2).sum(axis=1) / (values.shape[1] - 2) / squares)
+    return slope, error
 
 
 def sampling_interval(share: float, n: int) -> tuple[float, float]:
@@ -63,5 +166,5 @@ def sampling_interval(share: float, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _t(degrees: float) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
+def _t(degrees):
+    return stats.t.ppf((1 + CONFIDENCE) / 2, degrees)

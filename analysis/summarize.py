@@ -6,12 +6,33 @@ python -m analysis.summarize ENTITY/PROJECT[/SWEEP_ID]      # runs in W&B
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from analysis import comparison, confusion, report, runs, tables, wording
 from study import search
 from study.errors import UserError, run_command
+
+
+def sections(frames: runs.Frames, files: Sequence[str], values: Mapping[str, str]) -> list[runs.Section]:
+    """Make a section for each sweep file; without any, for those in `sweeps/` that have runs, then for each data set.
+
+    `values` stand in place of the sweeps' own.
+    """
+    if files:
+        return [runs.of_sweep(frames, search.read(path).replaced(values)) for path in files]
+    found = []
+    for path in sorted(Path("sweeps").glob("*.yaml")):
+        try:
+            section = runs.of_sweep(frames, search.read(path).replaced(values))
+        except UserError as error:
+            print(f"warning: no section for a sweep: {error}", file=sys.stderr)
+            continue
+        if not section.runs.empty:
+            found.append(section)
+    shown = {run for section in found for run in section.runs.index}
+    return found + runs.by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +49,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
     parser.add_argument(
         "--sweep", nargs="+", action="extend", default=[], metavar="FILE",
-        help="a section for each of these sweeps (default: one for each data set)",
+        help="a section for each of these sweeps (default: those in sweeps/ that have runs, others by data set)",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -47,7 +68,6 @@ def main(argv: list[str]) -> int:
             words.remove(word)
             args.source = word
 
-    sweeps = [search.read(path).replaced(search.assignments(args.set)) for path in args.sweep]
     frames = runs.load(args.source, args.refresh)
     if args.compare_per_class:
         frames = replace(frames, given=confusion.read_accuracies(args.compare_per_class))
@@ -56,15 +76,15 @@ def main(argv: list[str]) -> int:
     print(f"{args.source}: {', '.join(f'{count} {state}' for state, count in states) or 'no runs'}")
     for problem in frames.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    sections = [runs.of_sweep(frames, sweep) for sweep in sweeps] if sweeps else runs.by_dataset(frames)
-    if all(section.runs.empty for section in sections):
-        what = " of these sweeps" if sweeps else ""
+    found = sections(frames, args.sweep, search.assignments(args.set))
+    if all(section.runs.empty for section in found):
+        what = " of these sweeps" if args.sweep else ""
         raise UserError(f"{args.source} holds no finished run{what}; `python -m study.sweep run` makes some")
     with wording.language(args.lang):
-        for section in sections:
+        for section in found:
             if not section.runs.empty:
                 print(f"{section.name}\n\n{tables.markdown(comparison.table(section))}")
-        page = report.write(frames, sections, str(args.source), Path(args.out))
+        page = report.write(frames, found, str(args.source), Path(args.out))
     print(f"report: {page.resolve()}")
     return 0
 

@@ -12,6 +12,9 @@ import pandas as pd
 
 from analysis.wording import label, number, shown
 
+SIGNIFICANT = -1
+"""As `digits` of a column: so many that the smallest of its values shows two digits that count."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -20,13 +23,15 @@ class Column:
     `key` names the frame's column and, unless `header` is given, the label. A column with `digits` holds numbers: with
     `<key>_ci95` beside it in the frame they are written `mean ± half-width`, with `<key>_low` and `<key>_high`
     `value [low, high]`, and without digits where all are whole and no spread is given. Others hold text. NaN and None
-    are empty cells. `bold` names a column of booleans.
+    are empty cells. `bold` names a column of booleans. `text` writes a row's cell itself; it may leave that to the rule
+    by returning None.
     """
 
     key: str
     digits: int | None = None
     bold: str = ""
     header: str = ""
+    text: Callable[[dict], str | None] = lambda row: None
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,20 @@ class Table:
 
     def _digits(self, column: Column) -> int:
         """Return how many digits follow the decimal point."""
-        if column.digits is None or f"{column.key}_ci95" in self.frame:
-            return column.digits or 0
-        return 0 if (self.frame[column.key].dropna() % 1 == 0).all() else column.digits
+        if column.digits is None:
+            return 0
+        values = self.frame[column.key].dropna().abs()
+        if f"{column.key}_ci95" not in self.frame and (values % 1 == 0).all():
+            return 0
+        if column.digits == SIGNIFICANT:
+            return min(6, max(0, 1 - math.floor(math.log10(values[values > 0].min())))) if (values > 0).any() else 0
+        return column.digits
 
 
 def _cell(column: Column, digits: int, row: dict) -> Cell:
-    value, bold = row[column.key], bool(column.bold and row[column.bold])
+    value, bold, text = row[column.key], bool(column.bold and row[column.bold]), column.text(row)
+    if text is not None:
+        return Cell(text, "" if value is None or value != value else value, bold)
     if value is None or value != value:
         return Cell("", "")
     if column.digits is None:
@@ -87,6 +99,11 @@ def _cell(column: Column, digits: int, row: dict) -> Cell:
     elif not math.isnan(low):
         text += f" [{number(low, spec)}{label('between')} {number(high, spec)}]"
     return Cell(text, float(value), bold)
+
+
+def p_value(p: float) -> str:
+    """Write a p value, three digits of it; empty where there is none."""
+    return "" if p != p else f"< {number(0.001, '.3f')}" if p < 0.001 else number(p, ".3f")
 
 
 def markdown(table: Table) -> str:

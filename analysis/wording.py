@@ -15,9 +15,10 @@ sees; it asks for it by its key:
 CSV files are data: they are the same in every language.
 """
 
+import numbers
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -26,6 +27,9 @@ from pathlib import Path
 import yaml
 
 LANGUAGES = ("en", "es")
+
+NAMED = 4
+"""So many settings are named in a sentence; the others are counted."""
 
 OPTION = "option "
 """Begins the keys of the options' names, such as `option batch_size`."""
@@ -70,20 +74,36 @@ def number(value: float, spec: str = "", lang: str | None = None) -> str:
     return text.translate({ord(","): "\u202f", ord("."): ","}) if (lang or spoken()) == "es" else text
 
 
+def named(names: Sequence[str]) -> str:
+    """Join names; beyond NAMED, count the others."""
+    rest = [sentence("more", count=len(names) - NAMED)] if len(names) > NAMED else []
+    return "; ".join([*names[:NAMED], *rest])
+
+
 def shown(text: str) -> str:
     """Return the name of a setting or of a point, such as `dropout 0.5, seed 1`, as the language writes it."""
     return text if spoken() == "en" else ", ".join(map(_shown_part, text.split(", ")))
 
 
+def option(name: str) -> str:
+    """Return the name of an option, such as `batch_size`, as settings are named by it."""
+    known = texts().get(OPTION + name)
+    return known[spoken()] if known else name.replace("_", " ")
+
+
+def shown_value(value: str) -> str:
+    """Return the value of an option as the language writes it."""
+    if spoken() != "en" and re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value):
+        return value.replace(".", ",")
+    return label(value or "none") if value in ("", "none", "None", "True", "False") else value
+
+
 def _shown_part(part: str) -> str:
     name, _, value = part.rpartition(" ")
-    known = texts().get(OPTION + name.replace(" ", "_"))
-    if name and not known:
+    key = name.replace(" ", "_")
+    if name and OPTION + key not in texts():
         return part
-    if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value):
-        value = value.replace(".", ",")
-    words = [known[spoken()]] if known else []
-    return " ".join([*words, label(value) if value in ("none", "True", "False") else value])
+    return f"{option(key)} {shown_value(value)}" if name else shown_value(value)
 
 
 class _Formatter(string.Formatter):
@@ -92,4 +112,4 @@ class _Formatter(string.Formatter):
     def format_field(self, value: object, spec: str) -> str:
         if "|" in spec:
             return spec.split("|")[value != 1]
-        return number(value, spec) if isinstance(value, int | float) else format(value, spec)
+        return number(value, spec) if isinstance(value, numbers.Real) else format(value, spec)

@@ -1,0 +1,145 @@
+"""The answer of a section in words: which setting is best, by how much, and what is no more than noise.
+
+    python -c "from analysis import answers, runs; frames = runs.load('runs'); \\
+        print(*answers.sentences(frames, runs.by_dataset(frames)[0]), sep='\\n')"
+
+Nothing is claimed that the repeats do not carry: differences between settings need two seeds of each, and those with a
+corrected p of 5 % or more are called noise.
+"""
+
+import pandas as pd
+
+from analysis import comparison
+from analysis.blocks import Block, Heading, Items
+from analysis.figures import Looks
+from analysis.runs import Frames, Section
+from analysis.statistics import ALPHA, seeds_to_show
+from analysis.tables import p_value
+from analysis.wording import label, named, number, sentence, shown
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Say which setting is best."""
+    return [Heading(label("answer")), Items(sentences(frames, section))]
+
+
+def sentences(frames: Frames, section: Section) -> list[str]:
+    """Answer in sentences, the most important first."""
+    frame = comparison.compare(section)
+    frame = frame[frame.n > 0].set_index("setting")
+    if len(frame) == 1:
+        return [_alone(frame.iloc[0])]
+    if (frame.n > 1).sum() > 1:
+        return _several(section, frame)
+    return [_ahead(frame), *_networks(frames, section, frame), sentence("answer_seeds")]
+
+
+def headline(frames: Frames, section: Section) -> str:
+    """Answer in one sentence."""
+    return sentences(frames, section)[0]
+
+
+def _alone(row: pd.Series) -> str:
+    return sentence("answer_alone", setting=shown(row.name), **_accuracies(row))
+
+
+def _several(section: Section, frame: pd.DataFrame) -> list[str]:
+    """Compare settings that have several seeds with the best of them."""
+    best = comparison.reference(frame)
+    compared = frame[frame.p_holm.notna()]
+    worse, tied = compared[compared.p_holm < ALPHA], compared[compared.p_holm >= ALPHA]
+    if tied.empty:
+        said = [sentence("answer_best", setting=shown(best), others=_below(worse), **_accuracies(frame.loc[best]))]
+    elif worse.empty:
+        said = [sentence("answer_noise", setting=shown(best), n=len(compared), **_accuracies(frame.loc[best]))]
+    else:
+        said = [
+            sentence("answer_among", setting=shown(best), others=_below(worse), n=len(tied),
+                     **_accuracies(frame.loc[best]))
+        ]  # fmt: skip
+    if not tied.empty:
+        said.append(sentence("answer_tied", setting=shown(best), others=_below(tied)))
+        said.append(_needed(section, best, tied))
+    said.append(sentence("answer_test", setting=shown(best), test=_with_interval(frame.loc[best], "test_acc")))
+    single = frame[frame.n == 1]
+    if not single.empty:
+        said.append(sentence("answer_single", settings=named([shown(setting) for setting in single.index])))
+    return said
+
+
+def _ahead(frame: pd.DataFrame) -> str:
+    """Say which setting is ahead where seeds do not allow a comparison."""
+    first, second = frame.index[:2]
+    key = "answer_ahead" if frame.n[first] == 1 else "answer_ahead_single"
+    return sentence(
+        key, setting=shown(first), other=shown(second), points=float(frame.val_acc[first] - frame.val_acc[second]),
+        **_accuracies(frame.loc[first]),
+    )  # fmt: skip
+
+
+def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str]:
+    """Compare the trained networks themselves, on the test images."""
+    found = comparison.with_best(frames, section, frame.reset_index())
+    if found.empty:
+        return []
+    differ, alike = found[found.p < ALPHA], found[found.p >= ALPHA]
+    said = []
+    for key, rows in (("answer_mcnemar_differ", differ), ("answer_mcnemar_alike", alike)):
+        if not rows.empty:
+            others = [
+                sentence(
+                    "mcnemar_other", setting=shown(setting), first=row.only_best, second=row.only_this, p=_p(row.p)
+                )
+                for setting, row in rows.iterrows()
+            ]
+            said.append(sentence(key, setting=shown(frame.index[0]), others=named(others), images=rows.images.iloc[0]))
+    return said
+
+
+def _needed(section: Section, best: str, tied: pd.DataFrame) -> str:
+    """Say how many seeds would settle the easiest question that is open, if its difference is what it seems."""
+    pairs = comparison.pairwise(section)
+    needed = {
+        setting: seeds_to_show(pair.difference, pair.deviation, bool(pair.paired), len(pairs) // 2)
+        for setting, pair in pairs.loc[best].loc[tied.index].iterrows()
+    }
+    known = {setting: seeds for setting, seeds in needed.items() if seeds}
+    if not known:
+        return sentence("answer_needed_many", points=float(tied.below.max()))
+    easiest = min(known, key=known.get)
+    return sentence(
+        "answer_needed", seeds=known[easiest], other=shown(easiest), points=float(tied.below[easiest]),
+        setting=shown(best),
+    )  # fmt: skip
+
+
+def _accuracies(row: pd.Series) -> dict[str, object]:
+    return {"val": _with_interval(row, "val_acc"), "seeds": int(row.n), "test": _with_interval(row, "test_acc")}
+
+
+def _with_interval(row: pd.Series, key: str) -> str:
+    """Write an accuracy with what is known of its spread."""
+    text = f"{number(row[key], '.2f')} %"
+    if row.n > 1:
+        return f"{number(row[key], '.2f')} ± {number(row[f'{key}_ci95'], '.2f')} %"
+    if key == "test_acc":
+        low, high = number(row.test_acc_low, ".2f"), number(row.test_acc_high, ".2f")
+        return f"{text} [{low}{label('between')} {high}]"
+    return text
+
+
+def _below(rows: pd.DataFrame) -> str:
+    """List settings with their differences from the best one, intervals and corrected p."""
+    texts = [
+        sentence(
+            "answer_difference", setting=shown(setting), points=float(row.below), p=_p(row.p_holm),
+            low=float(row.below - row.below_ci95), high=float(row.below + row.below_ci95),
+        )
+        for setting, row in rows.iterrows()
+    ]  # fmt: skip
+    return named(texts)
+
+
+def _p(p: float) -> str:
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"

@@ -1,0 +1,181 @@
+"""What accuracy costs: parameters, memory, FLOPs, time, energy; and what the study cost.
+
+python -c "from analysis import costs, runs; print(costs.measure(runs.by_dataset(runs.load('runs'))[0]))"
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import textalloc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from analysis.blocks import Block, Heading, Items, Paragraph, Picture
+from analysis.figures import GREY, Looks, finish, looks_of
+from analysis.runs import Frames, Section
+from analysis.statistics import estimates
+from analysis.tables import SIGNIFICANT, Column, Table
+from analysis.training import epoch_seconds
+from analysis.wording import label, named, sentence, shown
+
+COLUMNS = (
+    Column("params", 0), Column("param_mb", SIGNIFICANT), Column("mflops", SIGNIFICANT),
+    Column("images_per_second", 0), Column("epoch_seconds", SIGNIFICANT), Column("train_seconds", SIGNIFICANT),
+    Column("peak_mb", 0), Column("energy_wh", SIGNIFICANT),
+)  # fmt: skip
+
+AGAINST = ("params", "mflops", "epoch_seconds", "energy_wh")
+"""Costs that accuracy is drawn against, where settings differ in them."""
+
+ALIKE = 1.05
+"""Costs whose largest is less than so many times the smallest are alike."""
+
+WIDE = 10
+"""Costs whose largest is so many times the smallest are drawn on a logarithmic scale."""
+
+LABELLED = 12
+"""Of more settings than this only those on the front carry their names."""
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show what each setting costs, and which ones nothing cheaper beats."""
+    frame = measure(section)
+    found: list[Block] = [Heading(label("costs")), _table(section, frame)]
+    against = [
+        name for name in AGAINST if frame[name].notna().sum() > 1 and frame[name].max() > ALIKE * frame[name].min()
+    ]
+    if against:
+        title = sentence("pareto_title", name=section.title)
+        found.insert(1, Paragraph(_front(frame, against[0])))
+        found.append(Picture("pareto", title, pareto(frame, against, title, looks), sentence("pareto_caption")))
+    return found
+
+
+def measure(section: Section) -> pd.DataFrame:
+    """Return a row per setting, the best validation accuracy first, with what it costs.
+
+    Columns: `setting`, `val_acc` (percent), and those of COLUMNS: parameters, their memory and the peak of memory in
+    MB, millions of FLOPs for an image, images per second in training, seconds of an epoch and of a whole training, and
+    energy of a training in Wh. What depends on the machine is known of runs that had their device alone.
+    """
+    runs = section.runs
+    alone = runs.device_shared_by == 1
+    found = pd.DataFrame(
+        {
+            "setting": runs.setting,
+            "val_acc": 100 * runs["best/val_acc"],
+            "params": runs["params"],
+            "param_mb": runs["param_bytes"] / 1e6,
+            "mflops": runs["flops"] / 1e6,
+            "train_seconds": runs["train_seconds"].where(alone),
+            "peak_mb": section.history.groupby("run")["memory/peak_mb"].max().where(alone),
+            "energy_wh": _energy(runs).where(alone) / 3600,
+        }
+    )
+    times = epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"})
+    found = found.join(times)
+    names = ["val_acc", *(column.key for column in COLUMNS)]
+    frame = estimates(found, "setting", names)
+    exact = [f"{name}_ci95" for name in ("params", "param_mb", "mflops")]
+    frame = frame.drop(columns=[*exact, *(f"{name}_n" for name in names)])
+    return frame.sort_values("val_acc", ascending=False, kind="stable").reset_index()
+
+
+def _energy(runs: pd.DataFrame) -> pd.Series:
+    """Return the joules of each run; NaN where the device did not tell."""
+    return runs["energy_joules"] if "energy_joules" in runs else pd.Series(math.nan, runs.index)
+
+
+def _table(section: Section, frame: pd.DataFrame) -> Table:
+    columns = [column for column in COLUMNS if frame[column.key].notna().any()]
+    notes = [sentence("costs_note")]
+    if frame.epoch_seconds.notna().any():
+        notes.append(sentence("costs_times"))
+    if frame.epoch_seconds.isna().any():
+        notes.append(sentence("costs_no_times"))
+    columns = [Column("setting"), Column("val_acc", 2), *columns]
+    return Table("costs", sentence("costs_title", name=section.title), frame, columns, notes)
+
+
+def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """Return the settings that no other one beats: more accurate at the same cost, or as accurate at less."""
+    known = frame[frame[cost].notna()]
+    costs, accuracies = known[cost].to_numpy(), known.val_acc.to_numpy().round(6)
+    better = (costs <= costs[:, None]) & (accuracies >= accuracies[:, None])
+    alike = (costs == costs[:, None]) & (accuracies == accuracies[:, None])
+    return known[~(better & ~alike).any(axis=1)].sort_values(cost, kind="stable")
+
+
+def _front(frame: pd.DataFrame, cost: str) -> str:
+    """Say which settings lie on the front."""
+    best = front(frame, cost)
+    cheapest, dearest = best.iloc[0], best.iloc[-1]
+    if len(best) == 1:
+        return sentence("front_one", setting=shown(cheapest.setting), cost=label(f"cost {cost}"))
+    return sentence(
+        "front", settings=named([shown(setting) for setting in best.setting]), cost=label(f"cost {cost}"),
+        dearest=shown(dearest.setting), cheapest=shown(cheapest.setting), points=dearest.val_acc - cheapest.val_acc,
+        times=dearest[cost] / cheapest[cost],
+    )  # fmt: skip
+
+
+def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks | None = None) -> Figure:
+    """Draw validation accuracy against costs and the front that nothing cheaper beats.
+
+    `frame` is what `measure` returns.
+    """
+    looks = looks or looks_of(list(frame.setting))
+    columns = min(2, len(against))
+    rows = -(-len(against) // columns)
+    figure = Figure(figsize=(5.5 * columns if columns > 1 else 8, 0.4 + 4.4 * rows), layout="constrained")
+    figure.suptitle(title, fontweight="bold", fontsize=12)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, cost in zip(panels, against, strict=False):
+        best = front(frame, cost)
+        axes.step(best[cost], best.val_acc, where="post", color=GREY, linewidth=1.5, linestyle="--", zorder=1)
+        for row in frame.to_dict("records"):
+            axes.plot(row[cost], row["val_acc"], "o", color=looks[row["setting"]].color, markersize=8,
+                      markeredgecolor="black" if row["setting"] in set(best.setting) else "none")  # fmt: skip
+        wide = frame[cost].max() >= WIDE * frame[cost].min()
+        axes.set_xscale("log" if wide else "linear")
+        finish(axes, sentence("pareto_panel", cost=label(f"cost {cost}")), label(cost), label("acc"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(labelleft=True)
+        axes.margins(0.18, 0.14)
+    for axes in panels[len(against) :]:
+        axes.remove()
+    figure.draw_without_rendering()
+    for axes, cost in zip(panels, against, strict=False):
+        labelled = frame if len(frame) <= LABELLED else front(frame, cost)
+        _name_points(axes, labelled[labelled[cost].notna()], frame, cost)
+    return figure
+
+
+def _name_points(axes: Axes, labelled: pd.DataFrame, frame: pd.DataFrame, cost: str) -> None:
+    """Write names beside points so that none covers another or a point."""
+    steps = front(frame, cost)
+    textalloc.allocate(
+        axes, labelled[cost].to_numpy(), labelled.val_acc.to_numpy(), [shown(setting) for setting in labelled.setting],
+        x_scatter=frame[cost].to_numpy(), y_scatter=frame.val_acc.to_numpy(), textsize=8, linecolor=GREY,
+        x_lines=[steps[cost].repeat(2).to_numpy()[1:]], y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
+        linewidth=0.7, min_distance=0.02, max_distance=0.4,
+    )  # fmt: skip
+
+
+def total(frames: Frames) -> list[Block]:
+    """Say what all runs together cost, those without a result too."""
+    runs = frames.runs
+    seconds = frames.history.groupby("run")["time/epoch"].sum()
+    said = [sentence("study_total", runs=len(runs), hours=seconds.sum() / 3600, epochs=len(frames.history))]
+    shared = int((runs.device_shared_by != 1).sum())
+    if shared:
+        said.append(sentence("study_shared", count=shared))
+    joules = _energy(runs).where(runs.device_shared_by == 1).dropna()
+    said.append(
+        sentence("study_energy", kwh=joules.sum() / 3.6e6, count=len(joules), runs=len(runs))
+        if len(joules)
+        else sentence("study_no_energy")
+    )
+    return [Items(said)]

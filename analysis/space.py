@@ -1,0 +1,268 @@
+"""What the options of a sweep do: each one's effect, two as a heat map, more as parallel coordinates and importance.
+
+python -c "from analysis import runs, space; print(space.effects(runs.by_dataset(runs.load('runs'))[0]))"
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from analysis import comparison
+from analysis.blocks import Block, Heading, Paragraph, Picture
+from analysis.figures import GREY, PALETTE, Looks, finish, tick_format
+from analysis.runs import Frames, Section
+from analysis.statistics import ALPHA, estimate, holm
+from analysis.tables import Column, Table
+from analysis.wording import label, named, number, option, sentence, shown_value
+
+MOST_VALUES = 8
+"""An option with more values, such as one drawn at random, has no table of effects."""
+
+TREES, FOLDS = 64, 5
+
+COLOURS = "viridis"
+"""A scale that colour-blind people see too."""
+
+LOGARITHMIC = 50
+"""Values of an option whose largest is so many times the smallest are scaled by their logarithm."""
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show what each of two or more varied options does."""
+    varied = options(section)
+    if len(varied) < 2:
+        return []
+    frame = comparison.compare(section)
+    found: list[Block] = [Heading(label("options"))]
+    done = frame[frame.n > 0]
+    effect = effects(section)
+    if not effect.empty:
+        found += [Paragraph(_effects(effect)), _table(section, effect)]
+    if len(varied) == 2:
+        title = sentence("grid_title", name=section.title)
+        caption = sentence("grid_caption" if done.n.max() > 1 else "grid_caption_single")
+        found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
+    elif len(done) > 2:
+        title = sentence("parallel_title", name=section.title)
+        found.append(Picture("parallel", title, parallel(done, varied, title), sentence("parallel_caption")))
+        shares, fit = importance(done, varied)
+        if fit > 0:
+            title = sentence("importance_title", name=section.title)
+            caption = sentence("importance_caption", fit=fit, settings=len(done))
+            found.append(Picture("importance", title, bars(shares, title), caption))
+        else:
+            found.append(Paragraph(sentence("importance_none", settings=len(done))))
+    return found
+
+
+def options(section: Section) -> list[str]:
+    """Name the options that a section varies on their own; `setting`, which holds several at once, is none."""
+    return [name for name in section.varied if name != "setting"]
+
+
+def effects(section: Section) -> pd.DataFrame:
+    """Compare the values of each option, averaged over the others, where all of its values were trained beside them.
+
+    Returns a row per option and value: `option`, `value`, `n` (seeds), `settings` (how many combinations of the other
+    options it is averaged over), `val_acc` and `gap_last`, and their differences from the option's first value,
+    `val_acc_change` and `gap_last_change`, with half the width of their intervals over seeds as `…_ci95` and p as
+    `…_p`, corrected by Holm for the number of such differences.
+    """
+    runs, varied = section.runs, options(section)
+    measured = runs[[*varied, "seed"]].assign(
+        val_acc=100 * runs["best/val_acc"], gap_last=100 * (runs["last/train_acc"] - runs["last/val_acc"])
+    )
+    measured[varied] = measured[varied].astype(str)
+    resolution = 100 / runs.val_images.astype(float).min()
+    rows = []
+    for name in varied:
+        values = list(dict.fromkeys(map(str, ordered(section.points[name]))))
+        others = [other for other in [*varied, "seed"] if other != name]
+        wide = measured.pivot_table(index=others, columns=name, values=["val_acc", "gap_last"], sort=False)
+        if len(values) > MOST_VALUES or not {("val_acc", value) for value in values} <= set(wide.columns):
+            continue
+        wide = wide.dropna()
+        by_seed = wide.groupby("seed").mean()
+        for value in values if len(by_seed) else []:
+            row: dict[str, object] = {"option": name, "value": value, "n": len(by_seed)}
+            row["settings"] = len(wide.groupby(others[:-1])) if others[:-1] else 1
+            for what in ("val_acc", "gap_last"):
+                rounding = resolution / math.sqrt(6 * row["settings"])
+                change = estimate(by_seed[what, value] - by_seed[what, values[0]], rounding)
+                row[what] = by_seed[what, value].mean()
+                row[f"{what}_change"] = change.mean if value != values[0] else math.nan
+                row[f"{what}_change_ci95"] = change.half_width if value != values[0] else math.nan
+                row[f"{what}_change_p"] = change.p if value != values[0] else math.nan
+            rows.append(row)
+    columns = ["option", "value", "n", "settings", *(f"{what}{more}" for what in ("val_acc", "gap_last")
+               for more in ("", "_change", "_change_ci95", "_change_p"))]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=columns)
+    for name in ("val_acc_change_p", "gap_last_change_p"):
+        tested = frame[name].notna()
+        frame.loc[tested, name] = holm(frame[name][tested])
+    return frame
+
+
+def _table(section: Section, effect: pd.DataFrame) -> Table:
+    columns = [
+        Column("option", text=lambda row: option(row["option"])),
+        Column("value", text=lambda row: shown_value(row["value"])),
+        Column("settings", 0), Column("n", 0), Column("val_acc", 2), Column("val_acc_change", 2),
+        Column("gap_last", 2), Column("gap_last_change", 2),
+    ]  # fmt: skip
+    return Table("options", sentence("options_title", name=section.title), effect, columns, [sentence("options_note")])
+
+
+def _effects(effect: pd.DataFrame) -> str:
+    """Say which changes of one option are more than noise."""
+    changes = effect[effect.val_acc_change.notna()]
+    certain, first = [], effect.drop_duplicates("option").set_index("option").value
+    for row in changes.itertuples():
+        for what in ("val_acc", "gap_last"):
+            change, half_width = getattr(row, f"{what}_change"), getattr(row, f"{what}_change_ci95")
+            if getattr(row, f"{what}_change_p") < ALPHA:
+                values = {"option": option(row.option), "value": shown_value(row.value)}
+                values |= {"first": shown_value(first[row.option]), "change": change, "spread": half_width}
+                certain.append(sentence(f"effect_{what}", **values))
+    if (changes.n < 2).all():
+        return sentence("effects_single")
+    return sentence("effects_certain", changes=named(certain)) if certain else sentence("effects_none")
+
+
+def is_numeric(values: pd.Series) -> bool:
+    """Tell whether all values of an option are numbers."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def ordered(values: pd.Series) -> list:
+    """Return the values that occur: numbers in order, others as they come."""
+    found = list(dict.fromkeys(values))
+    return sorted(found) if is_numeric(values) else found
+
+
+def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
+    """Draw the best validation accuracy over the values of two options; `frame` is what `comparison.compare` returns.
+
+    Combinations without a result are empty.
+    """
+    rows, columns = varied if frame[varied[0]].nunique() >= frame[varied[1]].nunique() else varied[::-1]
+    cells = frame.set_index([rows, columns])
+    heights, widths = ordered(frame[rows]), ordered(frame[columns])
+    grid = cells.val_acc.reindex(pd.MultiIndex.from_product([heights, widths])).to_numpy(float)
+    grid = grid.reshape(len(heights), len(widths))
+    figure = Figure(figsize=(min(12, 3.6 + 1.15 * len(widths)), 1.7 + 0.55 * len(heights)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for row, column in np.argwhere(~np.isnan(grid)):
+        spread = cells.val_acc_ci95[heights[row], widths[column]]
+        text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
+        axes.text(column, row, text, ha="center", va="center", color="black" if grid[row, column] > middle else "white")
+    finish(axes, title, option(columns), option(rows), numbers="")
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(widths)), [shown_value(str(value)) for value in widths])
+    axes.set_yticks(range(len(heights)), [shown_value(str(value)) for value in heights])
+    axes.spines[:].set_visible(False)
+    _colour_bar(figure, axes, image)
+    return figure
+
+
+def parallel(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
+    """Draw a line per setting through its values of the options to its validation accuracy, the best on top.
+
+    `frame` is what `comparison.compare` returns.
+    """
+    figure = Figure(figsize=(min(13, 3 + 1.7 * len(varied)), 5.5), layout="constrained")
+    axes = figure.subplots()
+    columns = [*(frame[name] for name in varied), frame.val_acc.round(2)]
+    places = np.column_stack([_places(values) for values in columns])
+    scale = ScalarMappable(Normalize(frame.val_acc.min(), frame.val_acc.max()), COLOURS)
+    for row in np.argsort(frame.val_acc.to_numpy()):
+        axes.plot(places[row], color=scale.to_rgba(frame.val_acc.iloc[row]), linewidth=2, alpha=0.85)
+    for place, values in enumerate(columns):
+        axes.axvline(place, color=GREY, linewidth=1, zorder=0)
+        heights, found = dict(zip(values, places[:, place], strict=True)), ordered(values)
+        for value in found if len(found) <= MOST_VALUES else [found[0], found[-1]]:
+            text = shown_value(f"{value:g}" if isinstance(value, float) else str(value))
+            box = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}
+            axes.text(place + 0.03, heights[value], text, fontsize=9, va="center", bbox=box)
+    finish(axes, title, label("option"), label("value_scale"), numbers="")
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(columns)), [*map(option, varied), label("val/acc")])
+    axes.set_yticks([])
+    axes.set_xlim(-0.1, len(varied) + 0.35)
+    axes.spines[:].set_visible(False)
+    _colour_bar(figure, axes, scale)
+    return figure
+
+
+def _places(values: pd.Series) -> np.ndarray:
+    """Place values between 0 and 1: many numbers by their size, others evenly."""
+    found = ordered(values)
+    if len(found) > MOST_VALUES and is_numeric(values):
+        sizes = np.array(values, dtype=float)
+        sizes = np.log(sizes) if _is_logarithmic(values) else sizes
+        return (sizes - sizes.min()) / np.ptp(sizes)
+    return np.array([found.index(value) for value in values]) / max(1, len(found) - 1)
+
+
+def _is_logarithmic(values: pd.Series) -> bool:
+    return min(values) > 0 and max(values) >= LOGARITHMIC * min(values)
+
+
+def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float]:
+    """Return the share of each option in the variance of the validation accuracy over settings, and how sure it is.
+
+    The shares are Optuna's functional ANOVA of a random forest (Hutter, Hoos and Leyton-Brown 2014), the effects of
+    single options; what they leave of 1 is interaction. How sure: R² of such a forest on settings that it has not
+    seen, 0 or less where it predicts no better than the mean.
+    """
+    import optuna
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.metrics import r2_score
+    from sklearn.model_selection import KFold, cross_val_predict
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    numeric = {name: is_numeric(frame[name]) for name in varied}
+    given = {name: frame[name].astype(float if numeric[name] else str) for name in varied}
+    inputs = pd.get_dummies(pd.DataFrame(given)).to_numpy(float)
+    target = frame.val_acc.to_numpy(float)
+    forest = RandomForestRegressor(TREES, random_state=0)
+    folds = KFold(min(FOLDS, len(frame)), shuffle=True, random_state=0)
+    fit = r2_score(target, cross_val_predict(forest, inputs, target, cv=folds)) if np.ptp(target) > 0 else 0.0
+    ranges = {
+        name: optuna.distributions.FloatDistribution(min(values), max(values), log=_is_logarithmic(values))
+        if numeric[name]
+        else optuna.distributions.CategoricalDistribution(list(dict.fromkeys(values)))
+        for name, values in given.items()
+    }
+    study = optuna.create_study(direction="maximize")
+    for place, value in enumerate(target):
+        params = {name: values.iloc[place] for name, values in given.items()}
+        study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied, normalize=False)
+    return pd.Series(shares, dtype=float).sort_values(), float(fit)
+
+
+def bars(shares: pd.Series, title: str) -> Figure:
+    """Draw the importance of each option, in percent."""
+    figure = Figure(figsize=(10, 1.4 + 0.4 * len(shares)), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.barh([option(name) for name in shares.index], 100 * shares, color=PALETTE[0])
+    axes.bar_label(drawn, [number(100 * share, ".0f") for share in shares], padding=4)
+    finish(axes, title, label("variance_share"), label("option"), numbers="x")
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _colour_bar(figure: Figure, axes: Axes, scale: ScalarMappable) -> None:
+    bar = figure.colorbar(scale, ax=axes, shrink=0.9)
+    bar.ax.yaxis.set_major_formatter(tick_format())
+    bar.set_label(sentence("percent", what=label("val/acc")))
+    bar.outline.set_visible(False)

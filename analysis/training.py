@@ -1,0 +1,305 @@
+"""How training went: overfitting, which epoch was best, whether more would help, how fast accuracies were reached.
+
+python -c "from analysis import runs, training; print(training.measure(runs.by_dataset(runs.load('runs'))[0]))"
+"""
+
+import math
+
+import pandas as pd
+from scipy import stats
+
+from analysis import comparison, figures
+from analysis.blocks import Block, Heading, Items, Paragraph, Picture
+from analysis.figures import Looks
+from analysis.runs import Frames, Section
+from analysis.statistics import ALPHA, estimates, slopes
+from analysis.tables import SIGNIFICANT, Column, Table
+from analysis.wording import NAMED, label, named, sentence, shown
+from study.run_directory import EARLY
+
+FEWEST = 4
+"""Epochs that a trend needs."""
+
+END = 0.3
+"""The share of the epochs, the last ones, over which the trend at the end is measured."""
+
+DECAYED = 0.1
+"""Below this share of its highest value, the learning rate has decayed."""
+
+RISEN = 1.1
+"""A validation loss has risen again when it ends so many times above its lowest value."""
+
+VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decayed", "early", "few")
+"""Whether more epochs would help, the most hopeful first; see `more_epochs`."""
+
+GAPS = (
+    "train_acc_last", "gap_best", "gap_last", "loss_gap_best", "loss_gap_last",
+    "val_loss_min", "val_loss_min_epoch", "val_loss_last",
+)  # fmt: skip
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show the learning curves, and what they say."""
+    runs = measure(section)
+    title = sentence("curves_title", name=section.title)
+    caption = sentence("curves_caption" if runs.setting.duplicated().any() else "curves_caption_single")
+    overfit, longer = overfitting(section, runs), more_epochs(section, runs)
+    found: list[Block] = [
+        Heading(label("curves")),
+        Picture("curves", title, figures.learning_curves(section.history, title, looks), caption),
+        Heading(label("overfitting")),
+        Items([_overfitting(overfit.frame), *_causes(section, overfit.frame)]),
+        overfit,
+        Heading(label("longer")),
+        Paragraph(_longer(longer.frame)),
+        longer,
+    ]
+    reached = speed(section, runs)
+    return [*found, Heading(label("speed")), Paragraph(_speed(reached.frame)), reached] if reached else found
+
+
+def measure(section: Section) -> pd.DataFrame:
+    """Return, for each run, its setting, its gaps, its lowest validation loss, and the trends at its end.
+
+    Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per
+    epoch), `loss_slope` (per epoch) and their standard errors are those of lines through the last epochs; NaN where
+    there are too few. `lr_share` is the learning rate at the end over its highest. `seconds` are those of an epoch.
+    """
+    runs = section.runs
+    found = pd.DataFrame(
+        {
+            "setting": runs.setting,
+            "best_epoch": runs["best/epoch"],
+            "epochs": runs["last/epoch"],
+            "train_acc_last": 100 * runs["last/train_acc"],
+            "gap_best": 100 * (runs["best/train_acc"] - runs["best/val_acc"]),
+            "gap_last": 100 * (runs["last/train_acc"] - runs["last/val_acc"]),
+            "loss_gap_best": runs["best/val_loss"] - runs["best/train_loss"],
+            "loss_gap_last": runs["last/val_loss"] - runs["last/train_loss"],
+            "val_loss_last": runs["last/val_loss"],
+            "iterations": runs["iterations"] / runs["last/epoch"],
+            "early": runs.stopped_by == EARLY,
+        }
+    )
+    by_run = section.history.groupby("run")
+    lowest = section.history.loc[by_run["val/loss"].idxmin().dropna()].set_index("run")
+    found["val_loss_min"], found["val_loss_min_epoch"] = lowest["val/loss"], lowest["epoch"].astype(float)
+    found["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
+    trends = {run: _trend(history) for run, history in by_run[["val/acc", "val/loss"]]}
+    names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error"]
+    found = found.join(pd.DataFrame.from_dict(trends, orient="index", columns=names))
+    return found.join(epoch_seconds(section))
+
+
+def epoch_seconds(section: Section) -> pd.DataFrame:
+    """Return `seconds` per epoch and `images_per_second` of runs that had their device alone, the first epoch apart."""
+    alone = section.runs.index[section.runs.device_shared_by == 1]
+    history = section.history[section.history.run.isin(alone) & (section.history.epoch > 1)]
+    means = history.groupby("run")[["time/epoch", "time/images_per_second"]].mean()
+    return means.set_axis(["seconds", "images_per_second"], axis=1)
+
+
+def _trend(history: pd.DataFrame) -> tuple[float, ...]:
+    """Return the length of a run's end, and the slope and its error of accuracy (points) and loss over it."""
+    window = max(FEWEST, round(END * len(history)))
+    if len(history) < window:
+        return (math.nan,) * 5
+    values = history[["val/acc", "val/loss"]].to_numpy(dtype=float)[-window:].T * [[100], [1]]
+    slope, error = slopes(values)
+    return window, slope[0], error[0], slope[1], error[1]
+
+
+def overfitting(section: Section, runs: pd.DataFrame) -> Table:
+    """Compare the gaps between training and validation; `runs` is what `measure` returns."""
+    frame = _in_order(section, estimates(runs, "setting", GAPS)).reset_index()
+    columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in GAPS)]
+    columns = [Column(one.key, 1) if one.key == "val_loss_min_epoch" else one for one in columns]
+    frame = frame.drop(columns=["val_loss_min_epoch_ci95", *(f"{key}_n" for key in GAPS)])
+    title = sentence("overfitting_title", name=section.title)
+    return Table("overfitting", title, frame, columns, [sentence("overfitting_note")])
+
+
+def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
+    """Judge for each setting whether more epochs would help, by the trend of its last epochs.
+
+    Columns: the slopes with half the width of their 95 % intervals, over seeds where there are several, else of the
+    line's fit; `verdict`: few, early, decayed, rises, mixed, falls, overfits, perhaps or unclear.
+    """
+    frame = estimates(runs, "setting", ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share"])
+    frame["early"] = runs.groupby("setting", sort=False).early.any()
+    single = runs[~runs.setting.duplicated(keep=False)].set_index("setting")
+    for name in ("acc", "loss"):
+        fit = stats.t.ppf(1 - ALPHA / 2, (single.window - 2).to_numpy(dtype=float)) * single[f"{name}_error"]
+        frame[f"{name}_slope_ci95"] = frame[f"{name}_slope_ci95"].fillna(fit)
+    frame["n"] = frame.epochs_n
+    kept = ["n", "epochs", "best_epoch", "window", "acc_slope", "acc_slope_ci95", "loss_slope", "loss_slope_ci95"]
+    frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
+    frame = _in_order(section, frame[[*kept, "verdict"]]).reset_index()
+    columns = [
+        Column("setting"), Column("epochs", 1), Column("best_epoch", 1, header=label("best")), Column("acc_slope", 3),
+        Column("loss_slope", 4),
+        Column("verdict", text=lambda row: label(f"verdict {row['verdict']}")),
+    ]  # fmt: skip
+    notes = [sentence("longer_note")] + ([sentence("longer_single")] if (frame.n == 1).any() else [])
+    return Table("epochs", sentence("longer_title", name=section.title), frame, columns, notes)
+
+
+def _verdict(row: dict) -> str:
+    accuracy, loss = (
+        0 if not abs(row[f"{name}_slope"]) > row[f"{name}_slope_ci95"] else math.copysign(1, row[f"{name}_slope"])
+        for name in ("acc", "loss")
+    )
+    if row["early"]:
+        return "early"
+    if row["window"] != row["window"]:
+        return "few"
+    if row["lr_share"] < DECAYED:
+        return "decayed"
+    if accuracy > 0:
+        return "mixed" if loss > 0 else "rises"
+    if accuracy < 0 or loss > 0:
+        return "falls" if accuracy < 0 else "overfits"
+    return "perhaps" if loss < 0 else "unclear"
+
+
+def thresholds(section: Section) -> list[float]:
+    """Choose accuracies in percent to reach: round ones, half, four fifths and nearly all of the way to the best."""
+    first = 100 * section.history[section.history.epoch == 1]["val/acc"].median()
+    best = 100 * section.runs.groupby("setting")["best/val_acc"].mean().max()
+    span = best - first
+    if not span > 0:
+        return []
+    step = next(step for step in (5, 1, 0.5, 0.1, 0.02, 0) if span >= 4 * step)
+    wanted = {
+        round(math.floor((first + share * span) / size + 1e-9) * size, 3)
+        for share, size in ((0.5, step), (0.8, step), (0.95, step / 5))
+        if size
+    }
+    return sorted(value for value in wanted if value > first)
+
+
+def speed(section: Section, runs: pd.DataFrame) -> Table | None:
+    """Compare after how many epochs, iterations and seconds given validation accuracies were first reached.
+
+    A cell is empty, with a count of the runs that did, where not every run of a setting reached the accuracy.
+    """
+    wanted = thresholds(section)
+    if not wanted:
+        return None
+    measured, counted, columns = runs[["setting", "iterations", "seconds"]].copy(), {}, [Column("setting")]
+    for value in wanted:
+        name = f"{value:g}"
+        hit = section.history[100 * section.history["val/acc"] >= value].groupby("run").epoch.min()
+        measured[f"epochs_{name}"] = hit.reindex(measured.index).astype(float)
+        measured[f"iterations_{name}"] = measured[f"epochs_{name}"] * measured.iterations
+        measured[f"seconds_{name}"] = measured[f"epochs_{name}"] * measured.seconds
+        columns += [
+            Column(f"epochs_{name}", 1, header=sentence("epochs_to", accuracy=value), text=_reached(name)),
+            Column(f"seconds_{name}", SIGNIFICANT, header=sentence("seconds_to", accuracy=value)),
+        ]
+        counted[f"reached_{name}"] = measured[f"epochs_{name}"].notna().groupby(measured.setting, sort=False).sum()
+    keys = [f"{what}_{value:g}" for value in wanted for what in ("epochs", "iterations", "seconds")]
+    frame = estimates(measured, "setting", ["iterations", *keys]).assign(**counted)
+    frame["n"] = measured.groupby("setting", sort=False).size()
+    for value in wanted:
+        unsure = frame[f"reached_{value:g}"] < frame.n
+        for what in ("epochs", "iterations", "seconds"):
+            frame.loc[unsure, [f"{what}_{value:g}", f"{what}_{value:g}_ci95"]] = math.nan
+    kept = ["n", "iterations", *(name for key in keys for name in (key, f"{key}_ci95")), *counted]
+    frame = _in_order(section, frame[kept]).reset_index()
+    columns = [one for one in columns if one.key == "setting" or frame[one.key].notna().any()]
+    columns.insert(1, Column("iterations", 0))
+    return Table("speed", sentence("speed_title", name=section.title), frame, columns, [sentence("speed_note")])
+
+
+def _reached(name: str):
+    """Write how many runs of a setting reached an accuracy, where not all did."""
+
+    def text(row: dict) -> str | None:
+        some = row[f"reached_{name}"] < row["n"]
+        return sentence("reached", some=row[f"reached_{name}"], all=row["n"]) if some else None
+
+    return text
+
+
+def _in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
+    """Order settings as in the comparison: the best validation accuracy first."""
+    order = section.runs.groupby("setting", sort=False)["best/val_acc"].mean()
+    order = order.sort_values(ascending=False, kind="stable").index
+    return frame.reindex(order).rename_axis("setting")
+
+
+def _overfitting(frame: pd.DataFrame) -> str:
+    """Say where the gap is widest and narrowest, why others lie below the best, and whose validation loss rises."""
+    wide, narrow = (frame.loc[place] for place in (frame.gap_last.idxmax(), frame.gap_last.idxmin()))
+    said = [
+        sentence("overfitting_gap", setting=shown(wide.setting), points=float(wide.gap_last))
+        if len(frame) == 1
+        else sentence("overfitting_gaps", wide=shown(wide.setting), points=float(wide.gap_last),
+                      narrow=shown(narrow.setting), fewer=float(narrow.gap_last))
+    ]  # fmt: skip
+    rising = frame[frame.val_loss_last > RISEN * frame.val_loss_min]
+    rising = rising.sort_values("val_loss_last", ascending=False, key=lambda last: last / rising.val_loss_min)
+    if not rising.empty:
+        texts = [
+            sentence("rises_one", setting=shown(row.setting), low=row.val_loss_min, epoch=row.val_loss_min_epoch,
+                     high=row.val_loss_last)
+            for row in rising.itertuples()
+        ]  # fmt: skip
+        said.append(sentence("rises", settings=named(texts)))
+    return " ".join(said)
+
+
+def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
+    """Say of the settings shown to be worse than the best whether they overfit more or fit even training images worse.
+
+    Where settings have one seed each, of the one furthest below.
+    """
+    compared = comparison.compare(section).set_index("setting")
+    compared = compared[compared.n > 0]
+    best = comparison.reference(compared)
+    worse = compared[compared.p_holm < ALPHA] if (compared.n > 1).sum() > 1 else compared[compared.below > 0]
+    by = frame.set_index("setting")
+    said = []
+    for setting in worse.index[::-1][:NAMED]:
+        more, less = by.train_acc_last[setting], by.train_acc_last[best]
+        values = {"setting": shown(setting), "best": shown(best), "train": more, "best_train": less}
+        values |= {"gap": by.gap_last[setting], "best_gap": by.gap_last[best]}
+        if more > less and by.gap_last[setting] > by.gap_last[best]:
+            said.append(sentence("cause_overfits", **values))
+        elif more < less:
+            said.append(sentence("cause_underfits", **values))
+    return said
+
+
+def _longer(frame: pd.DataFrame) -> str:
+    """Say which settings more epochs would help."""
+    said = []
+    for verdict in VERDICTS:
+        settings = list(frame.setting[frame.verdict == verdict])
+        if settings:
+            names = label("every") if len(settings) == len(frame) > 1 else named([shown(one) for one in settings])
+            said.append(sentence(f"longer_{verdict}", settings=names, count=len(settings)))
+    rising = frame[frame.verdict.isin(["rises", "mixed"])]
+    if not rising.empty:
+        top = rising.loc[rising.acc_slope.idxmax()]
+        said.append(sentence("longer_gain", setting=shown(top.setting), slope=top.acc_slope, spread=top.acc_slope_ci95))
+    return " ".join(said)
+
+
+def _speed(frame: pd.DataFrame) -> str:
+    """Say who reached the highest accuracy that some setting always reaches first, in epochs and in seconds."""
+    names = [name.removeprefix("epochs_") for name in frame if name.startswith("epochs_") and "_ci95" not in name]
+    name = next((name for name in reversed(names) if frame[f"epochs_{name}"].notna().any()), None)
+    if name is None:
+        return sentence("speed_none")
+    by_epochs = frame.loc[frame[f"epochs_{name}"].idxmin()]
+    values = {"setting": shown(by_epochs.setting), "epochs": by_epochs[f"epochs_{name}"], "accuracy": float(name)}
+    said = [sentence("speed_epochs", iterations=by_epochs[f"iterations_{name}"], **values)]
+    if frame[f"seconds_{name}"].notna().any():
+        by_seconds = frame.loc[frame[f"seconds_{name}"].idxmin()]
+        said.append(sentence("speed_seconds", setting=shown(by_seconds.setting), seconds=by_seconds[f"seconds_{name}"]))
+    never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
+    if never:
+        said.append(sentence("speed_never", settings=named(never)))
+    return " ".join(said)
