@@ -103,7 +103,7 @@ def _notes(section: Section) -> list[str]:
         states = ", ".join(f"{count} {label(f'state {state}')}" for state, count in others.items())
         notes.append(sentence("other_states", states=states))
     for setting, group in section.runs.groupby("setting", sort=False):
-        for what in ("device", "threads", "data_digest"):
+        for what in ("device", "threads", "precision", "data_digest"):
             values = sorted(map(str, group[what].unique()))
             if len(values) > 1:
                 notes.append(sentence("mixed", setting=shown(setting), what=label(what), values=", ".join(values)))

@@ -32,6 +32,7 @@ INFO = [
     "device",
     "device_shared_by",
     "threads",
+    "precision",
     "data_digest",
     "val_images",
     "test_images",

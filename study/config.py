@@ -128,6 +128,12 @@ class Config(BaseModel):
     step_factor: float | None = _knob(None, "optimization", "factor of each step of schedule step", gt=0, lt=1)
 
     device: Device = _note("auto", "execution", "auto (cuda, else mps, else cpu), cpu, mps, cuda or cuda:N")
+    precision: Literal["float32", "bfloat16", "auto"] = _note(
+        "float32", "execution", "of convolutions and matrix products: float32, bfloat16, or auto, the faster one here"
+    )
+    cuda_graph: bool = _note(
+        True, "execution", "on CUDA, launch all kernels of a batch at once, where that can be done"
+    )
     threads: int = _note(0, "execution", "CPU threads; 0 is one per core", ge=0)
     data_dir: str = _note("data", "execution", "folder that holds the data sets, and where downloads go")
 

@@ -47,14 +47,15 @@ class Split:
         images = self.images.to(device if images_too else "cpu", memory_format=memory_format(device))
         return Split(images, self.labels.to(device))
 
-    def batches(self, size: int, order: Tensor | None = None) -> Iterator["Split"]:
-        """Yield batches on the labels' device, in the given order of indices or in the split's own."""
-        if order is not None:
-            order = order.to(self.images.device)
-        for start in range(0, len(self) if order is None else len(order), size):
-            index = slice(start, start + size)
-            batch = self[index if order is None else order[index]]
-            yield Split(batch.images.to(self.labels.device, non_blocking=True), batch.labels)
+    def batches(self, size: int) -> Iterator["Split"]:
+        """Yield batches in the split's own order, on the labels' device."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size))
+
+    def take(self, index: slice | Tensor) -> "Split":
+        """Return the images with these indices on the labels' device."""
+        part = self[index]
+        return Split(part.images.to(self.labels.device, non_blocking=True), part.labels)
 
 
 @dataclass(frozen=True)

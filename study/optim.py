@@ -1,12 +1,19 @@
 """Optimizers and schedules of the learning rate by name.
 
 optimizer = create(config, model)
-scheduler = schedule(config, optimizer, batches_per_epoch)    # scheduler.step() after every batch
+factor = schedule(config, batches_per_epoch)
+set_learning_rate(optimizer, factor(iteration))    # before every batch
+average = MovingAverage(model, decay=0.999)
+average.update(model)                              # after it
 """
+
+import copy
+import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.optim import lr_scheduler
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from study.config import Config
 from study.errors import UserError, nearest
@@ -20,6 +27,8 @@ def create(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     if config.optimizer.startswith("timm:"):
         return _from_timm(config, model)
     given = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer != "sgd" and next(model.parameters()).is_cuda:
+        given["capturable"] = True
     if config.momentum is not None:
         given |= {"momentum": config.momentum, "nesterov": bool(config.nesterov)}
     return OPTIMIZERS[config.optimizer](_parameter_groups(config, model), **given)
@@ -50,22 +59,69 @@ def _from_timm(config: Config, model: nn.Module) -> torch.optim.Optimizer:
         raise UserError(f"optimizer timm:{name} cannot be made here: {error}") from None
 
 
-def schedule(config: Config, optimizer: torch.optim.Optimizer, batches: int) -> lr_scheduler.LRScheduler:
-    """Build the schedule of a config, in steps of one batch, for epochs of so many batches."""
+def schedule(config: Config, batches: int) -> Callable[[int], float]:
+    """Return the schedule of a config for epochs of so many batches: from the batches done to a factor of the lr.
+
+    The same numbers as torch's LinearLR, StepLR, CosineAnnealingLR and OneCycleLR; as a function of the batch it has no
+    state of its own to keep.
+    """
     total = config.epochs * batches
     if config.schedule == "onecycle":
-        return lr_scheduler.OneCycleLR(optimizer, max_lr=config.lr, total_steps=total + 1, cycle_momentum=False)
+        return lambda batch: _one_cycle(batch, total)
     warmup = min(round(config.warmup_epochs * batches), total - 1)
-    main = {
-        "none": lambda: lr_scheduler.LambdaLR(optimizer, _constant),
-        "step": lambda: lr_scheduler.StepLR(optimizer, config.step_epochs * batches, config.step_factor),
-        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, T_max=total - warmup),
+    main: Callable[[int], float] = {
+        "none": lambda batch: 1.0,
+        "step": lambda batch: config.step_factor ** (batch // (config.step_epochs * batches)),
+        "cosine": lambda batch: _cosine(1.0, 0.0, batch / (total - warmup)),
     }[config.schedule]
-    if not warmup:
-        return main()
-    rise = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-    return lr_scheduler.SequentialLR(optimizer, [rise, main()], milestones=[warmup])
+    return lambda batch: (batch + 1) / (warmup + 1) if batch < warmup else main(batch - warmup)
 
 
-def _constant(step: int) -> float:
-    return 1.0
+def _one_cycle(batch: int, total: int) -> float:
+    """Rise to 1 in the first 30 % and fall to nearly nothing (Smith, Topin 2018, https://arxiv.org/abs/1708.07120)."""
+    start, end, top = 1 / 25, 1 / 25e4, 0.3 * (total + 1) - 1
+    if batch <= top:
+        return _cosine(start, 1.0, batch / top)
+    return _cosine(1.0, end, (batch - top) / (total - top))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Let each group have this factor of the learning rate that it began with."""
+    for group in optimizer.param_groups:
+        lr = group.setdefault("initial_lr", float(group["lr"])) * factor
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def keep_learning_rate_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Hold the learning rates in tensors on the device, where a CUDA graph reads them anew at each step."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", float(group["lr"]))
+        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+
+class MovingAverage:
+    """The exponential moving average of a network's weights and buffers, as a network; the first update copies."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.blend = get_ema_multi_avg_fn(decay)
+        self.has_begun = False
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the weights of another step in; nothing waits for the device."""
+        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        blended = [pair for pair in pairs if pair[0].is_floating_point()] if self.has_begun else []
+        if blended:
+            self.blend(*map(list, zip(*blended, strict=True)), None)
+        for ours, theirs in pairs:
+            if not (self.has_begun and ours.is_floating_point()):
+                ours.copy_(theirs)
+        self.has_begun = True

@@ -89,6 +89,7 @@ def train(
             device_shared_by=max(device_shared_by, before.get("device_shared_by", 1)),
             wandb_id=before.get("wandb_id", fresh_id),
             threads=before.get("threads") or config.threads or devices.cores(),
+            precision=before.get("precision") or config.precision,
             **({"first_started": before.get("first_started", before.get("started"))} if before else {}),
         )
         try:
@@ -111,12 +112,14 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
     torch.set_flush_denormal(True)
     data = data_sets.load(config, device, display.say)
     tracker.note(device=devices.describe(device), data=data.describe())
-    trainer = Trainer(config, data, device)
+    precision = tracker.info["precision"]
+    trainer = Trainer(config, data, device, precision, display.say)
     if resumes and trainer.load(tracker.directory.path / "last.pt"):
         display.say(f"going on after epoch {trainer.progress.epoch}")
     elif resumes:
         display.say("last.pt cannot be read: training begins anew")
-        trainer = Trainer(config, data, device)
+        trainer = Trainer(config, data, device, precision, display.say)
+    tracker.note(precision=str(trainer.precision).removeprefix("torch."))
     if resumes:
         tracker.resume(trainer.progress.history)
     occupancy = devices.Occupancy(device)

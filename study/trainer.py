@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from study import devices, evaluation, models, optim, step
 from study.augment import augment
 from study.config import Config
 from study.data import Data, Split, memory_format
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -52,7 +52,15 @@ class Trainer:
     A last batch of a single image, which batch norm cannot take, is left out of its epoch.
     """
 
-    def __init__(self, config: Config, data: Data, device: torch.device):
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        device: torch.device,
+        precision: str | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        """Build all that a training needs; `precision` is that of an earlier start, which stays."""
         self.config, self.data, self.device = config, data, device
         torch.manual_seed(_stream(config.seed, "weights"))
         self.model = models.create(config, data.image_shape, len(data.classes))
@@ -64,22 +72,32 @@ class Trainer:
         self.images = len(data.train) - leftover
         self.batches = math.ceil(self.images / config.batch_size)
         self.optimizer = optim.create(config, self.model)
-        self.scheduler = optim.schedule(config, self.optimizer, self.batches)
-        self.average = None
-        if config.ema_decay is not None:
-            average = get_ema_multi_avg_fn(config.ema_decay)
-            self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        self.schedule = optim.schedule(config, self.batches)
+        self.average = optim.MovingAverage(self.model, config.ema_decay) if config.ema_decay is not None else None
+        self.precision = PRECISIONS.get(precision or config.precision) or self._faster_precision()
         self.step = step.create(
-            self.model,
-            self.optimizer,
-            self.scheduler,
-            self.average,
-            config.label_smoothing,
-            config.clip_norm,
-            config.aux_weight or 0.0,
-        )
+            self.model, self.optimizer, self.average, config.label_smoothing, config.clip_norm,
+            config.aux_weight or 0.0, self.precision,
+        )  # fmt: skip
+        self.train_batch = self._captured(say) if device.type == "cuda" and config.cuda_graph else self._train_batch
         self.progress = Progress(sums=torch.zeros(2, device=device))
         self.best_weights: dict[str, Tensor] = {}
+
+    def _faster_precision(self) -> torch.dtype:
+        """Try on one batch, without augmentation, in which precision training is faster here."""
+        batch = self.data.train[: self.config.batch_size]
+        return step.faster_precision(self.model, self._prepared(batch), batch.labels)
+
+    def _captured(self, say: Callable[[str], None]) -> Callable[[Tensor], None]:
+        """Let whole batches be launched as one CUDA graph, where all that they need is on the device."""
+        if self.data.train.images.device.type != "cuda":
+            say("without CUDA graphs: the images are on the host")
+            return self._train_batch
+        if self.config.optimizer.startswith("timm:"):
+            say("without CUDA graphs: timm's optimizers cannot be captured")
+            return self._train_batch
+        optim.keep_learning_rate_on(self.optimizer, self.device)
+        return step.Captured(self._train_batch, self.config.batch_size, self.device, [self.augment_generator], say)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -134,16 +152,23 @@ class Trainer:
             self.augment_generator.manual_seed(_stream(config.seed, at.epoch, "augment"))
         self.model.train()
         started, before = time.perf_counter(), at.epoch_seconds
-        remaining = order[at.batch * config.batch_size : self.images]
-        for batch in data.train.batches(config.batch_size, remaining):
-            at.lr = self.optimizer.param_groups[0]["lr"]
-            images = augment(data.resize(batch.images), config.augmentations, self.augment_generator)
-            loss, correct = self.step(data.normalise(images), batch.labels)
-            at.sums += torch.stack([loss * len(batch), correct])
+        order = order[: self.images].to(data.train.images.device)
+        for start in range(at.batch * config.batch_size, self.images, config.batch_size):
+            factor = self.schedule(at.iterations)
+            at.lr = config.lr * factor
+            optim.set_learning_rate(self.optimizer, factor)
+            self.train_batch(order[start : start + config.batch_size])
             at.batch += 1
             at.iterations += 1
             at.epoch_seconds = before + time.perf_counter() - started
             yield at.batch
+
+    def _train_batch(self, indices: Tensor) -> None:
+        """Train on the images with these indices, and add to the epoch's sums of losses and correct predictions."""
+        batch = self.data.train.take(indices)
+        images = augment(self.data.resize(batch.images), self.config.augmentations, self.augment_generator)
+        loss, correct = self.step(self.data.normalise(images), batch.labels)
+        self.progress.sums += torch.stack([loss * len(batch), correct])
 
     def _end_epoch(self) -> dict[str, float]:
         """Validate, keep the weights if they are the best so far, and return the epoch's row."""
@@ -182,7 +207,9 @@ class Trainer:
     def _logits(self, split: Split) -> Tensor:
         """Return the logits (n, classes) of every image of a split, on the device."""
         model = self.evaluated.eval()
-        return torch.cat([model(self._prepared(batch)) for batch in split.batches(self.evaluation_batch)])
+        with step.autocast(self.device, self.precision):
+            parts = [model(self._prepared(batch)) for batch in split.batches(self.evaluation_batch)]
+        return torch.cat(parts).float()
 
     @torch.inference_mode()
     def _activations(self, split: Split) -> dict[str, Tensor]:
@@ -221,9 +248,8 @@ class Trainer:
             "progress": vars(self.progress),
             "model": self.model.state_dict(),
             "best": self.best_weights,
-            "average": self.average and self.average.state_dict(),
+            "average": self.average and self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
             "augment_generator": self.augment_generator.get_state(),
             "cpu_generator": torch.get_rng_state(),
             "device": self.device.type,
@@ -242,9 +268,11 @@ class Trainer:
             return False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        if isinstance(self.train_batch, step.Captured):
+            optim.keep_learning_rate_on(self.optimizer, self.device)
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.module.load_state_dict(state["average"])
+            self.average.has_begun = state["progress"]["iterations"] > 0
         self.best_weights = state["best"]
         self.progress = Progress(**state["progress"])
         if state["device"] == self.device.type:  # another kind of device has generators of its own

@@ -77,8 +77,8 @@ def test_labels_stay_with_their_images(photo_folder):
             Image.new("RGB", (16, 16), colour).save(path)
     photos = load(dataset="folder:photos", data_dir=str(photo_folder.parent))
     order = torch.randperm(len(photos.train))
-    for split, chosen in ((photos.train, order), (photos.val, None), (photos.test, None)):
-        for batch in split.batches(4, chosen):
+    for split in (photos.train.take(order), photos.val, photos.test):
+        for batch in split.batches(4):
             assert (batch.images[:, 0, 5, 5] == 10 * (batch.labels + 1)).all()
 
 
@@ -195,7 +195,7 @@ def test_images_on_the_host_give_the_same_batches(monkeypatch):
     data._loaded.clear()
     assert "stay on the host" in told[0]
     order = torch.randperm(len(here.train))
-    for a, b in zip(here.train.batches(100, order), there.train.batches(100, order), strict=True):
+    for a, b in zip(here.train.take(order).batches(100), there.train.take(order).batches(100), strict=True):
         assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
 
 
@@ -244,7 +244,7 @@ def test_batches_hold_every_image_once(n, size, random):
     images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1)
     order = list(range(n))
     random.shuffle(order)
-    batches = list(data.Split(images, torch.arange(n)).batches(size, torch.tensor(order)))
+    batches = list(data.Split(images, torch.arange(n)).take(torch.tensor(order)).batches(size))
     assert [label for batch in batches for label in batch.labels.tolist()] == order
     assert all((batch.images.flatten() == batch.labels).all() for batch in batches)
     assert {len(batch) for batch in batches[:-1]} <= {size}

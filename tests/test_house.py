@@ -20,7 +20,7 @@ ALLOWED = {
     "study.data": {"config", "errors", "folder", "sources"},
     "study.models": {"config", "errors", "models"},
     "study.optim": {"config", "errors"},
-    "study.step": set(),
+    "study.step": {"errors", "optim"},
     "study.evaluation": {"data"},
     "study.trainer": {"augment", "config", "data", "devices", "evaluation", "models", "optim", "step"},
     "study.run_directory": {"config", "errors"},

@@ -5,8 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler
 
-from study import data, evaluation, models
+from study import data, evaluation, models, optim
 from study import trainer as trainer_module
 from study.config import Config
 from study.errors import UserError
@@ -209,6 +212,53 @@ def test_schedules():
     onecycle = learning_rates(lr=0.1, schedule="onecycle")
     assert max(onecycle) == pytest.approx(0.1, rel=0.01) and onecycle.index(max(onecycle)) in (5, 6)
     assert onecycle[0] == pytest.approx(0.004) and onecycle[-1] < 0.002
+
+
+@given(st.integers(1, 9), st.integers(1, 7), st.floats(0, 3), st.integers(1, 4), st.sampled_from(sorted(SCHEDULES)))
+def test_schedules_are_torchs(epochs, batches, warmup, step_epochs, name):
+    own = {"none": {}, "cosine": {}, "onecycle": {}, "step": {"step_epochs": step_epochs, "step_factor": 0.3}}[name]
+    own |= {} if name == "onecycle" else {"warmup_epochs": warmup}
+    config = Config(schedule=name, epochs=epochs, lr=0.1, **own)
+    total, ours = epochs * batches, optim.schedule(config, batches)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    rise = 0 if name == "onecycle" else min(round(warmup * batches), total - 1)
+    theirs = {
+        "none": lambda: lr_scheduler.ConstantLR(optimizer, 1.0),
+        "step": lambda: lr_scheduler.StepLR(optimizer, step_epochs * batches, 0.3),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, total - rise),
+        "onecycle": lambda: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=total + 1, cycle_momentum=False),
+    }[name]
+    if rise:
+        first = lr_scheduler.LinearLR(optimizer, 1 / (rise + 1), total_iters=rise)
+        theirs = lr_scheduler.SequentialLR(optimizer, [first, theirs()], milestones=[rise])
+    else:
+        theirs = theirs()
+    for batch in range(total):
+        assert 0.1 * ours(batch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6, abs=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet18"])
+def test_bfloat16_is_float32_but_for_rounding(name):
+    """Losses of the first steps agree, step by step."""
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        one, found = trainer(model=name, precision=precision, train_images=100, epochs=1, lr=0.001), []
+        take = one.step
+        one.step = lambda images, labels, take=take, found=found: found.append(take(images, labels)) or found[-1]
+        fit(one)
+        losses[precision] = [loss.item() for loss, _ in found]
+        assert one.precision == getattr(torch, precision)
+        assert all(weight.dtype == torch.float32 for weight in one.model.parameters())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+def test_auto_takes_one_of_the_precisions_and_leaves_the_training_as_it_was():
+    one = trainer(precision="auto", dropout=0.5, train_images=200)
+    other = trainer(precision=str(one.precision).removeprefix("torch."), dropout=0.5, train_images=200)
+    assert same(fit(one)[1]) == same(fit(other)[1])
 
 
 @pytest.mark.parametrize("schedule", sorted(set(SCHEDULES) - {"onecycle"}))

@@ -7,7 +7,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from study.config import Config
 from study.errors import UserError
@@ -79,15 +78,56 @@ def _smallest(build, config: Config, channels: int, side: int, classes: int) -> 
 def count(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
     """Count parameters, their bytes, and the FLOPs of one image: 2 × multiply-adds of convolutions and matrices."""
     parameters = list(model.parameters())
-    image = torch.zeros(1, *image_shape, device=parameters[0].device)
-    training = model.training
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(image)
-    model.train(training)
     return {
         "params": sum(p.numel() for p in parameters),
         "param_bytes": sum(p.numel() * p.element_size() for p in parameters),
-        "flops": counter.get_total_flops(),
+        "flops": sum(flops(model, image_shape).values()),
+    }
+
+
+def flops(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Count the FLOPs of one image for each module, by its path, without those of the modules within it."""
+    image = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
+    training = model.training
+    counted = _flops_of_operations if hasattr(model, "forward_features") else _flops_of_layers
+    with torch.no_grad():
+        result = counted(model.eval(), image)
+    model.train(training)
+    return result
+
+
+def _flops_of_layers(model: nn.Module, image: Tensor) -> dict[str, int]:
+    """Count the FLOPs of a network whose matrix products are all in convolutions and fully connected layers."""
+    result: dict[str, int] = {}
+
+    def note(path: str, layer: nn.Module, made: Tensor) -> None:
+        each = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.in_features
+        result[path] = result.get(path, 0) + 2 * each * made.numel()
+
+    hooks = [
+        module.register_forward_hook(lambda layer, given, made, path=path: note(path, layer, made))
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    model(image)
+    for hook in hooks:
+        hook.remove()
+    return result
+
+
+def _flops_of_operations(model: nn.Module, image: Tensor) -> dict[str, int]:
+    """Count the FLOPs of any network, attention's too; torch needs a second to load what counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model(image)
+    root = type(model).__name__
+    totals = {key.removeprefix(root).lstrip("."): sum(of.values()) for key, of in counter.get_flop_counts().items()}
+    totals[""] = counter.get_total_flops()
+    return {
+        path: totals[path] - sum(totals.get(f"{path}.{name}".lstrip("."), 0) for name, _ in module.named_children())
+        for path, module in model.named_modules()
+        if path in totals
     }
 
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from study.config import Config
@@ -28,6 +27,8 @@ Shape = tuple[int, int, int]
 
 def resnet(config: Config, image_shape: Shape, classes: int) -> nn.Module:
     """Build torchvision's ResNet (He et al. 2015, https://arxiv.org/abs/1512.03385)."""
+    import torchvision
+
     model = getattr(torchvision.models, config.model)(num_classes=classes)
     if _wants_cifar_stem(config, image_shape):
         model.conv1 = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
@@ -43,6 +44,8 @@ def googlenet(config: Config, image_shape: Shape, classes: int) -> nn.Module:
 
     In training it returns its logits and those of two auxiliary heads, unless their weight is 0.
     """
+    import torchvision
+
     model = torchvision.models.googlenet(
         num_classes=classes, aux_logits=config.aux_weight > 0, init_weights=True, dropout=config.dropout
     )
