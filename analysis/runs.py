@@ -220,10 +220,10 @@ def of_sweep(frames: Frames, sweep: Sweep) -> Section:
             "seed": point.config.seed,
             "fingerprint": point.config.fingerprint,
         }
-        for point in sweep.points()
+        for point in sweep.points(recorded=[directory.info() for directory in frames.directories.values()])
     ]
-    points = pd.DataFrame(rows)
     shown = ["setting", *(name for name in sweep.varied if name != "setting")]
+    points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"])
     found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
     return _section(frames, sweep.name, sweep.description, sweep.varied, chosen, points)

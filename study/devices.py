@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from study.errors import UserError
+from study.errors import UserError, one_line
 
 
 def cores() -> int:
@@ -43,6 +43,18 @@ def pick(name: str):
     if wanted not in found:
         raise UserError(f"device {name} is not there; this machine has {', '.join(found)}")
     return torch.device(wanted)
+
+
+def trouble(name: str) -> str | None:
+    """Compute something on a device, and say why it cannot be done; None where it can."""
+    import torch
+
+    try:
+        numbers = torch.ones(8, 8, device=pick(name))
+        (numbers @ numbers).sum().item()
+    except Exception as error:
+        return one_line(error)
+    return None
 
 
 def describe(device) -> str:

@@ -1,43 +1,69 @@
 """Trains the points of a sweep on this machine, several at a time, in warm workers.
 
-    outcomes = Engine(devices=["cuda:0", "cuda:1"], per_device=2).run(configs)
+    outcomes = Engine(["cuda:0", "cuda:1"], per_device=2, display=display).run(jobs, count)
 
-A worker is a process that loads torch and the data once and trains one run after the other. One that dies
-takes only its run with it. Workers end with the process that started them.
+A worker that dies takes only its run with it, which is tried once more in a fresh one. A device that fails
+again and again is dropped, and its runs go to the others. A run that another process trains is waited for.
+Workers end with the process that started them.
 """
 
 import multiprocessing
-import os
 import signal
-import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from study import folder
 from study.config import Config
 from study.devices import cores
-from study.errors import Busy, Interrupted, UserError, one_line
-from study.progress import Display, SweepDisplay, result
+from study.errors import Busy
+from study.progress import SweepDisplay, result
+from study.run_directory import RunDirectory
+from study.worker import GRACE_SECONDS, Order, work
 
-GRACE_SECONDS = 30.0
+TRIES = 2
+"""Trainings of a run whose worker dies or whose device fails."""
+
+STRIKES = 3
+"""Failures in a row that drop a device."""
+
+POLL_SECONDS = 0.5
 _spawn = multiprocessing.get_context("spawn")
+
+
+@dataclass
+class Job:
+    """A run to be trained, even if it has been where `force` is set; `is_given_up` tells whether its sweep ends it."""
+
+    config: Config
+    label: str
+    is_given_up: Callable[[], bool] | None = None
+    force: bool = False
+    tries: int = 0
+    failed_on: str = ""
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Return the directory of the run."""
+        return RunDirectory.of(self.config)
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the run has the result that its sweep wants."""
+        return self.directory.is_done(may_be_stopped=self.is_given_up is not None)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a point ended: a state of the run, or `busy` where another process trains it, and in a few words why.
-
-    `spoilt` says that its worker has ended with it.
-    """
+    """How a run ended: its state, and in a few words why."""
 
     config: Config
     state: str
     text: str
-    spoilt: bool = False
 
 
 @dataclass
@@ -47,140 +73,204 @@ class _Worker:
     device: str
     process: Any
     connection: Connection
-    config: Config | None = None
+    job: Job | None = None
+    is_ready: bool = False
 
 
 class Engine:
-    """A number of slots on each of some devices, each with a worker."""
+    """A number of slots on each of some devices, each with a worker as soon as there is a run for it."""
 
-    def __init__(self, devices: Sequence[str], per_device: int):
+    def __init__(self, devices: Iterable[str], per_device: int, display: SweepDisplay):
         self.slots = [device for _ in range(per_device) for device in devices]
-        self.per_device = per_device
+        self.display = display
+        self.workers: list[_Worker] = []
+        self.again: deque[Job] = deque()
+        self.elsewhere: list[Job] = []
+        self.outcomes: list[Outcome] = []
+        self.strikes: Counter[str] = Counter()
+        self.told: set[str] = set()
 
-    def run(self, configs: Sequence[Config], display: SweepDisplay, force: bool = False) -> list[Outcome]:
-        """Train configs in the order given, and return how each ended."""
-        pending, outcomes = deque(configs), []
-        slots = self.slots[: len(configs)]
-        threads = max(1, cores() // len(slots)) if slots else 1
-        workers = [self._start(device, threads, force) for device in slots]
+    def run(self, jobs: Iterable[Job], count: int) -> list[Outcome]:
+        """Train jobs, about `count` of them, in the order given, and return how each ended.
+
+        A job is taken when a worker is free for it, no sooner. Those that no device is left for are not among the ends.
+        """
+        self.jobs = iter(jobs)
+        self.free = self.slots[:count]
+        self.shared_by = Counter(self.free)
+        self.threads = max(1, cores() // max(1, len(self.free)))
         try:
-            for worker in workers:
-                self._assign(worker, pending, display)
-            while any(worker.config for worker in workers):
-                busy = {worker.connection: worker for worker in workers if worker.config}
-                for connection in wait(busy):
-                    worker = busy[connection]
-                    outcome = self._receive(worker, display)
-                    if outcome is None:
-                        continue
-                    outcomes.append(outcome)
-                    display.end(outcome.config.run_name, outcome.state, outcome.text)
-                    if outcome.spoilt:
-                        worker.process.join()
-                        worker.config = None
-                        if pending:
-                            workers[workers.index(worker)] = worker = self._start(worker.device, threads, force)
-                    self._assign(worker, pending, display)
+            while True:
+                self._hand_out()
+                busy = {worker.connection: worker for worker in self.workers if worker.job}
+                if not busy and self.again and not all(map(self._is_dropped, self.slots)):
+                    continue
+                if not busy and not self.elsewhere:
+                    return self.outcomes
+                if not busy:
+                    self._tell_elsewhere()
+                for connection in wait(busy, POLL_SECONDS if self.elsewhere else None):
+                    self._receive(busy[connection])
+                self._look_elsewhere()
         finally:
-            self._end(workers)
-        return outcomes
+            self._end_workers()
 
-    def _start(self, device: str, threads: int, force: bool) -> _Worker:
+    def _hand_out(self) -> None:
+        """Give a run to every worker that has none, and to new workers on free slots, as long as there are runs."""
+        for worker in [worker for worker in self.workers if not worker.job]:
+            if self._is_dropped(worker.device):
+                self._discard(worker)
+            elif job := self._next_job(worker.device):
+                self._assign(worker, job)
+        for device in [device for device in self.free if not self._is_dropped(device)]:
+            if job := self._next_job(device):
+                self.free.remove(device)
+                self._assign(self._start(device), job)
+
+    def _next_job(self, device: str) -> Job | None:
+        """Return the next run for a device that nobody trains; what another process has, or has done, is set apart."""
+        while job := self._next_again(device) or next(self.jobs, None):
+            if not job.force and job.is_done:
+                self._end(job, job.directory.info()["state"], result(job.directory.summary()))
+            elif job.directory.is_locked():
+                self.elsewhere.append(job)
+            else:
+                return job
+        return None
+
+    def _next_again(self, device: str) -> Job | None:
+        """Return a run to be tried again, on another device than the one that failed with it, if there is another."""
+        alone = len({other for other in self.slots if not self._is_dropped(other)}) == 1
+        for job in self.again:
+            if job.failed_on != device or alone:
+                self.again.remove(job)
+                return job
+        return None
+
+    def _tell_elsewhere(self) -> None:
+        names = [name for job in self.elsewhere if (name := job.config.run_name) not in self.told]
+        if names:
+            self.told.update(names)
+            self.display.say(f"waiting for what other processes train: {', '.join(names)}")
+
+    def _look_elsewhere(self) -> None:
+        """Take over the results of other processes, and the runs that they left without one."""
+        for job in [job for job in self.elsewhere if not job.directory.is_locked()]:
+            self.elsewhere.remove(job)
+            info = job.directory.info()
+            if job.is_done:
+                self._end(job, info["state"], result(job.directory.summary()))
+            elif info.get("state") == "failed":
+                self._end(job, "failed", info.get("error", ""))
+            else:
+                self.again.append(job)
+
+    def _start(self, device: str) -> _Worker:
         ours, theirs = _spawn.Pipe()
-        process = _spawn.Process(target=_work, args=(theirs, device, threads, self.per_device, force), daemon=False)
+        process = _spawn.Process(target=work, args=(theirs, device, self.threads, self.shared_by[device]), daemon=False)
         process.start()
         theirs.close()
-        return _Worker(device, process, ours)
+        self.workers.append(_Worker(device, process, ours))
+        return self.workers[-1]
 
-    def _assign(self, worker: _Worker, pending: deque[Config], display: SweepDisplay) -> None:
-        worker.config = pending.popleft() if pending and worker.process.is_alive() else None
-        if worker.config:
-            worker.connection.send(worker.config.model_dump())
-            display.begin(worker.config.run_name, worker.config.epochs)
+    def _assign(self, worker: _Worker, job: Job) -> None:
+        worker.job = job
+        forced_anew = job.force and (job.tries == 0 or job.is_done)  # a second try goes on from a checkpoint
+        try:
+            worker.connection.send(Order(job.config, forced_anew, asks=job.is_given_up is not None))
+        except OSError:  # it has died since its last run, or at once
+            self.strikes[worker.device] += not worker.is_ready
+            self._discard(worker)
+            self.again.appendleft(job)
 
-    def _receive(self, worker: _Worker, display: SweepDisplay) -> Outcome | None:
-        """Take one message of a worker; return an outcome if its run has ended."""
+    def _receive(self, worker: _Worker) -> None:
+        """Take one message of a worker."""
+        job = worker.job
         try:
             kind, value = worker.connection.recv()
         except (EOFError, ConnectionError):
             worker.process.join()
-            return Outcome(worker.config, "failed", f"its worker {_death(worker.process.exitcode)}", spoilt=True)
+            kind, value = "dead", f"its worker {_death(worker.process.exitcode)}"
         match kind:
-            case "epoch":
-                display.epoch(worker.config.run_name, value)
+            case "ready":
+                worker.is_ready = True
+            case "begin":
+                self.display.begin(job.config.run_name, job.label, job.config.epochs)
             case "say":
-                display.say(f"          {value}")
+                self.display.say(f"          {value}")
+            case "epoch":
+                self.display.epoch(job.config.run_name, value)
+                if job.is_given_up and value["epoch"] < job.config.epochs:
+                    with suppress(OSError):  # its death is read next
+                        worker.connection.send(job.is_given_up())
+            case "end" if value[0] == "busy":
+                worker.job = None
+                self.elsewhere.append(job)
             case "end":
-                return Outcome(worker.config, *value)
-        return None
+                self.strikes[worker.device] = 0
+                worker.job = None
+                self._end(job, *value)
+            case "spoilt":
+                self._discard(worker)
+                self._end(job, "failed", value)
+            case "unfit" | "dead":
+                self._fail(worker, value, is_unfit=kind == "unfit" or not worker.is_ready)
 
-    def _end(self, workers: list[_Worker]) -> None:
+    def _fail(self, worker: _Worker, why: str, is_unfit: bool) -> None:
+        """See to a run whose worker died or whose device failed, by no fault of the run if it had not begun."""
+        job = worker.job
+        self._discard(worker)
+        job.tries += worker.is_ready
+        if is_unfit:
+            job.failed_on = worker.device
+            self.strikes[worker.device] += 1
+            if self.strikes[worker.device] == STRIKES:
+                self.display.say(f"{worker.device} is dropped after {STRIKES} failures in a row: {why}")
+        if job.tries < TRIES:
+            if worker.is_ready:
+                self.display.say(f"          {job.label}: {why}; it is tried once more")
+            self.again.appendleft(job)
+            return
+        try:
+            job.directory.record_failure(job.config, folder.digest(job.config), why)
+        except Busy:
+            self.elsewhere.append(job)
+        else:
+            self._end(job, "failed", why)
+
+    def _end(self, job: Job, state: str, text: str) -> None:
+        self.outcomes.append(Outcome(job.config, state, text))
+        self.display.end(job.config.run_name, job.label, state, text)
+
+    def _is_dropped(self, device: str) -> bool:
+        return self.strikes[device] >= STRIKES
+
+    def _discard(self, worker: _Worker) -> None:
+        """Let a worker go; when it has ended, its slot is free for another."""
+        worker.connection.close()
+        self.workers.remove(worker)
+        _join(worker, GRACE_SECONDS)
+        self.free.append(worker.device)
+
+    def _end_workers(self) -> None:
         """End all workers: idle ones at once, others when they have written a checkpoint."""
-        for worker in workers:
-            if worker.config and worker.process.is_alive():
+        for worker in self.workers:
+            if worker.job and worker.process.is_alive():
                 worker.process.terminate()
             else:
                 worker.connection.close()
         deadline = time.monotonic() + GRACE_SECONDS
-        for worker in workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+        for worker in self.workers:
+            _join(worker, deadline - time.monotonic())
+
+
+def _join(worker: _Worker, seconds: float) -> None:
+    """Wait for the end of a worker's process, and then make an end of it."""
+    worker.process.join(max(0.0, seconds))
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join()
 
 
 def _death(exitcode: int) -> str:
     return f"was ended by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"ended with exit code {exitcode}"
-
-
-class _Messages(Display):
-    """Sends what a training tells to the process that started the worker."""
-
-    def __init__(self, connection: Connection):
-        self.connection = connection
-
-    def say(self, text: str) -> None:
-        self._send("say", text)
-
-    def epoch(self, row: dict[str, float]) -> None:
-        self._send("epoch", row)
-
-    def _send(self, kind: str, value: Any) -> None:
-        with suppress(OSError):  # that nobody listens any more is told by SIGTERM, which leaves a checkpoint
-            self.connection.send((kind, value))
-
-
-def _work(connection: Connection, device: str, threads: int, device_shared_by: int, force: bool) -> None:
-    """Train one config after the other, as they come, until the connection closes."""
-    from study.train import Signals, train
-
-    signals = Signals()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    messages = _Messages(connection)
-    try:
-        while not signals.received:
-            values = connection.recv()
-            config = Config.recorded(values)
-            config = config.model_copy(
-                update={"device": device, "threads": config.threads or threads, "setting": values["setting"]}
-            )
-            try:
-                outcome = train(config, messages, signals, force, device_shared_by)
-                ended = (outcome.state, result(outcome.summary), False)
-            except Busy as error:
-                ended = ("busy", one_line(error), False)
-            except UserError as error:
-                ended = ("failed", one_line(error), False)
-            except Exception as error:  # it may have spoilt the device for what comes next: a fresh process goes on
-                ended = ("failed", one_line(error), True)
-            connection.send(("end", ended))
-            if ended[-1]:
-                return
-    except (EOFError, ConnectionError, Interrupted):
-        pass
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -11,6 +11,7 @@
 """
 
 import difflib
+import gc
 import signal
 import sys
 import traceback
@@ -57,6 +58,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+DEVICE_FAILURES = (
+    "uncorrectable ecc", "busy or unavailable", "no cuda-capable device", "no cuda gpus are available", "gpu is lost",
+    "cuda driver", "cuda error: initialization error", "cuda error: unspecified launch failure",
+    "cuda error: hardware stack error", "cuda error: unknown error", "status_not_initialized",
+)  # fmt: skip
+"""What CUDA says, in lower case, when the device itself does not work, whatever it was asked for."""
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Tell whether a device failed, rather than what was computed on it."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(failure in text for failure in DEVICE_FAILURES)
+
+
 def one_line(error: BaseException) -> str:
     """Put an exception into one line."""
     text = " ".join(str(error).split())
@@ -81,6 +96,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         else:
             traceback.print_exc()
         code = exit_code(error)
+    gc.freeze()  # what torch holds need not be searched for garbage at the end: that takes a second or two
     sys.exit(code)
 
 

@@ -4,7 +4,6 @@ display = RunDisplay()
 """
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -89,10 +88,11 @@ class RunDisplay(Display):
 class SweepDisplay:
     """A sweep: an overall bar and a line per running run on a terminal, else a line per run that ends."""
 
-    def __init__(self, runs: int, labels: Mapping[str, str]) -> None:
+    def __init__(self, runs: int) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.runs, self.labels, self.ended, self.started = runs, labels, 0, time.monotonic()
+        self.runs, self.ended, self.started = runs, 0, time.monotonic()
         self.tasks: dict[str, Any] = {}
+        self.labels: dict[str, str] = {}
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("ETA"),
             TimeRemainingColumn(compact=True), _metrics_column(),
@@ -111,11 +111,13 @@ class SweepDisplay:
         """Tell a line, above the bars."""
         self.console.print(text, markup=False)
 
-    def begin(self, name: str, epochs: int) -> None:
-        """Tell that a run begins."""
-        self.tasks[name] = self.bar.add_task(self.labels[name], total=epochs, metrics="")
+    def begin(self, name: str, label: str, epochs: int) -> None:
+        """Tell that a run begins, perhaps for the second time."""
+        self._forget(name)
+        self.labels[name] = label
+        self.tasks[name] = self.bar.add_task(label, total=epochs, metrics="")
         if not self.console.is_terminal:
-            self.say(f"begins    {self.labels[name]}  ({name})")
+            self.say(f"begins    {label}  ({name})")
 
     def epoch(self, name: str, row: dict[str, float]) -> None:
         """Tell the row of an epoch of a run."""
@@ -123,14 +125,17 @@ class SweepDisplay:
         if not self.console.is_terminal:
             self.say(f"          {self.labels[name]}  epoch {row['epoch']}  {describe(row)}")
 
-    def end(self, name: str, state: str, text: str) -> None:
+    def end(self, name: str, label: str, state: str, text: str) -> None:
         """Tell how a run ended."""
         self.ended += 1
-        if name in self.tasks:
-            self.bar.remove_task(self.tasks.pop(name))
+        self._forget(name)
         self.bar.update(self.overall, completed=self.ended)
         left = (time.monotonic() - self.started) / self.ended * (self.runs - self.ended)
-        self.say(f"{state:<9} {self.labels[name]}  {text}  [{self.ended}/{self.runs}, ETA {duration(left)}]")
+        self.say(f"{state:<9} {label}  {text}  [{self.ended}/{self.runs}, ETA {duration(left)}]")
+
+    def _forget(self, name: str) -> None:
+        if name in self.tasks:
+            self.bar.remove_task(self.tasks.pop(name))
 
 
 def _metrics_column() -> TextColumn:

@@ -18,15 +18,16 @@ content but a lock on the directory, which the kernel frees however its holder e
 import json
 import math
 import os
+import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from study.config import Config
+from study.config import RESULTS_VERSION, Config
 from study.errors import Busy, UserError
 
 DONE = ("finished", "diverged", "stopped")
@@ -34,6 +35,9 @@ DONE = ("finished", "diverged", "stopped")
 
 EARLY = "early stopping"
 """What a run notes as `stopped_by` when its own early stopping ended it: it is then as good as finished."""
+
+HYPERBAND = "hyperband"
+"""What a run notes as `stopped_by` when the sweep that it belongs to gave it up."""
 
 Say = Callable[[str], None]
 
@@ -116,6 +120,24 @@ class RunDirectory:
             return "its evaluation.npz is missing or broken"
         return None
 
+    def is_done(self, may_be_stopped: bool = False) -> bool:
+        """Tell whether the run has the result that is wanted: one of all its epochs, unless it may be stopped early."""
+        return self.state() in DONE and (may_be_stopped or self.info().get("stopped_by") != HYPERBAND)
+
+    def has_begun(self) -> bool:
+        """Tell whether a training of the run has begun at any time."""
+        try:
+            return "started" in self.info() or (self.path / "damaged" / "run.json").exists()
+        except CorruptRun:
+            return True
+
+    def sweeps(self) -> list[str]:
+        """List the names of the sweeps that chose this run; those of a grid or a random search know theirs without."""
+        try:
+            return list(self.info().get("sweeps", ()))
+        except CorruptRun:
+            return []
+
     def is_locked(self) -> bool:
         """Tell whether some process is training this run."""
         if not (self.path / ".lock").exists():
@@ -135,6 +157,20 @@ class RunDirectory:
                 yield
         except filelock.Timeout:
             raise Busy(f"{self.path} is being trained by another process") from None
+
+    def claim(self, config: Config, sweep: str, data_digest: str) -> None:
+        """Note in run.json that a sweep asked for the run, which need not have begun; Busy while it is trained."""
+        with self.locked():
+            if self.defect():
+                self.set_aside()
+            info = self.info() or described(config, data_digest)
+            self.write_info({**info, "sweeps": sorted({*info.get("sweeps", ()), sweep})})
+
+    def record_failure(self, config: Config, data_digest: str, error: str) -> None:
+        """Note in run.json that the run has failed, for a process that could not do so itself; Busy as above."""
+        with self.locked():
+            info = {} if self.defect() else self.info()
+            self.write_info({**(info or described(config, data_digest)), "state": "failed", "error": error})
 
     def clear(self) -> None:
         """Delete what earlier starts wrote, but for run.json, which the next start replaces."""
@@ -169,6 +205,17 @@ class RunDirectory:
         text = "".join(json.dumps(finite(row)) + "\n" for row in rows)
         self.write("history.jsonl", lambda path: path.write_text(text))
 
+    def remove(self) -> bool:
+        """Delete the directory, unless the run has a result or is being trained, and tell whether it is gone."""
+        with suppress(Busy), self.locked():
+            if self.info().get("state") in DONE:
+                return False
+            going = self.path.with_name(f".{self.path.name}.removed")
+            self.path.rename(going)
+            shutil.rmtree(going)
+            return True
+        return False
+
     def set_aside(self) -> None:
         """Move what an earlier start wrote into the folder `damaged`."""
         (self.path / "damaged").mkdir(exist_ok=True)
@@ -198,6 +245,17 @@ class RunDirectory:
         if not isinstance(values, dict):
             raise CorruptRun(f"{self.path / name} is broken: it holds no mapping")
         return values
+
+
+def described(config: Config, data_digest: str) -> dict[str, Any]:
+    """Return what run.json says of every run, begun or not."""
+    return {
+        "config": config.model_dump(),
+        "fingerprint": config.fingerprint,
+        "group": config.group,
+        "results_version": RESULTS_VERSION,
+        "data_digest": data_digest,
+    }
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:

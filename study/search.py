@@ -3,24 +3,24 @@
 python -c "from study.search import read; print(*read('sweeps/dropout.yaml').points(), sep='\\n')"
 """
 
+import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from study import sweep_file
 from study.config import Config
-from study.errors import UserError, nearest
-from study.names import HISTORY_METRICS, SUMMARY_METRICS
+from study.errors import UserError
+from study.hyperband import Hyperband
+from study.space import Parameter
 from study.values import pairs
 
-SWEEP_KEYS = (
-    "name", "description", "program", "command", "method", "metric", "parameters", "early_terminate",
-    "run_cap", "project", "entity",
-)  # fmt: skip
-METHODS = ("grid", "random", "bayes")
+PROBES = 100
+"""Points of a bayes sweep that are tried for being valid configs before any is trained."""
 
 
 @dataclass(frozen=True)
@@ -36,39 +36,124 @@ class Point:
 class Sweep:
     """A sweep file, read and checked.
 
-    `parameters` maps each parameter to the list of its values.
+    `metric` is what a Bayesian search and Hyperband look at, `maximize` whether more of it is better; `ignored` are
+    keys that W&B alone heeds.
     """
 
     path: Path
     name: str
     description: str
-    parameters: dict[str, list[Any]]
+    parameters: dict[str, Parameter]
+    method: str = "grid"
+    metric: str = "val/acc"
+    maximize: bool = True
+    run_cap: int | None = None
+    early_terminate: Hyperband | None = None
+    where: Mapping[str, str] | None = None
+    ignored: tuple[str, ...] = ()
 
     @property
     def varied(self) -> list[str]:
         """List the parameters with more than one value, the seed left out: what the sweep compares."""
-        return [name for name, values in self.parameters.items() if len(values) > 1 and name != "seed"]
+        return [name for name, parameter in self.parameters.items() if parameter.varies and name != "seed"]
 
-    def points(self, base: Mapping[str, Any] | None = None) -> list[Point]:
-        """Expand the grid, the last parameter varying fastest; points that compute the same appear once.
-
-        `base` holds options that the sweep does not name. Raises UserError where a point is no valid config.
-        """
-        found: dict[str, Point] = {}
-        for combination in itertools.product(*self.parameters.values()):
-            values = dict(zip(self.parameters, combination, strict=True))
-            try:
-                config = Config.parse({**(base or {}), **values})
-            except UserError as error:
-                shown = ", ".join(f"{name}={values[name]}" for name in values if name in [*self.varied, "seed"])
-                raise UserError(f"{self.path}: {error}" + (f" (at {shown})" if shown else "")) from None
-            point = Point(values, config, f"{self.setting(values)}, seed {config.seed}")
-            found.setdefault(config.fingerprint, point)
-        return list(found.values())
-
+    @property
     def size(self) -> int:
-        """Count the combinations of the grid, those that compute the same too."""
-        return len(list(itertools.product(*self.parameters.values())))
+        """Count the points, those of a grid or of a random search that compute the same too."""
+        if self.method != "grid":
+            return self.run_cap
+        every = 1
+        for parameter in self.parameters.values():
+            every *= len(parameter.grid)
+        return min(every, self.run_cap or every)
+
+    def points(self, base: Mapping[str, Any] | None = None, recorded: Iterable[Mapping[str, Any]] = ()) -> list[Point]:
+        """List the points; those that compute the same appear once.
+
+        A grid's last parameter varies fastest. A random search's points follow from the file. Those of a Bayesian
+        search are the runs, among those that `recorded` (what run.json says of each) describes, which name the sweep
+        and lie within it. `base` holds options that the sweep does not name. Raises UserError where a point is no
+        valid config.
+        """
+        match self.method:
+            case "grid":
+                every = itertools.product(*(parameter.grid for parameter in self.parameters.values()))
+                combinations = (dict(zip(self.parameters, one, strict=True)) for one in every)
+                found = [self.point(values, base) for values in itertools.islice(combinations, self.run_cap)]
+            case "random":
+                found = [self.point(self.draw(index), base) for index in range(self.run_cap)]
+            case "bayes":
+                for values in self._probes():
+                    self.point(values, base)
+                own = [info for info in recorded if self.name in info.get("sweeps", ())]
+                found = [point for info in own if (point := self.locate(Config.recorded(info["config"]), base))]
+        unique: dict[str, Point] = {}
+        for point in found:
+            unique.setdefault(point.config.fingerprint, point)
+        return list(unique.values())
+
+    def point(self, values: dict[str, Any], base: Mapping[str, Any] | None = None) -> Point:
+        """Make the point at which the parameters have these values; UserError where it is no valid config."""
+        try:
+            config = Config.parse({**(self.where or {}), **(base or {}), **values})
+        except UserError as error:
+            shown = ", ".join(f"{name}={values[name]}" for name in values if name in [*self.varied, "seed"])
+            raise UserError(f"{self.path}: {error}" + (f" (at {shown})" if shown else "")) from None
+        return Point(values, config, f"{self.setting(values)}, seed {config.seed}")
+
+    def example(self, base: Mapping[str, Any] | None = None) -> Config:
+        """Return the config of some point."""
+        return self.point(self.draw(0), base).config
+
+    @property
+    def named(self) -> set[str]:
+        """Return the options that the file names, those within `setting` too."""
+        settings = self.parameters["setting"].choices if "setting" in self.parameters else []
+        return {*self.parameters, *(name for text in settings for name in pairs(text))}
+
+    def draw(self, index: int) -> dict[str, Any]:
+        """Draw the values of a random search's point.
+
+        Each follows from what the file says of its parameter, and from the index: other parameters may change, and the
+        cap be raised, without another draw.
+        """
+        return {
+            name: parameter.value(_share(name, parameter.distribution, dict(parameter.keys), index))
+            for name, parameter in self.parameters.items()
+        }
+
+    def locate(self, config: Config, base: Mapping[str, Any] | None = None) -> Point | None:
+        """Return the point at which a config stands, None where the sweep has no such point."""
+        settings = self.parameters["setting"].choices if "setting" in self.parameters else [None]
+        return next((point for text in settings if (point := self._locate(config, text, base))), None)
+
+    def _locate(self, config: Config, setting: str | None, base: Mapping[str, Any] | None) -> Point | None:
+        values = {name: setting if name == "setting" else getattr(config, name) for name in self.parameters}
+        for name, parameter in self.parameters.items():
+            if parameter.choices is None and parameter.quantile(values[name]) is None:
+                return None
+            if parameter.choices is not None and values[name] not in parameter.choices:  # written in another way
+                same = (one for one in parameter.choices if self._point_of(config, {**values, name: one}, base))
+                values[name] = next(same, None)
+        return self._point_of(config, values, base)
+
+    def _point_of(self, config: Config, values: dict[str, Any], base: Mapping[str, Any] | None) -> Point | None:
+        """Return the point at which the parameters have these values if it computes what the config does."""
+        with suppress(UserError):
+            point = self.point(values, base)
+            return point if point.config.fingerprint == config.fingerprint else None
+
+    def _probes(self) -> Iterable[dict[str, Any]]:
+        """Yield points of a Bayesian search: random ones, and those at the ends of each range."""
+        yield from map(self.draw, range(PROBES))
+        for name, parameter in self.parameters.items():
+            for quantile in (0.0, 1.0) if "min" in parameter.keys else ():
+                yield {**self.draw(0), name: parameter.value(quantile)}
+
+    def losses(self, rows: Iterable[Mapping[str, Any]]) -> list[float]:
+        """Return the metric after each epoch, its sign changed where more is better; what is no number is left out."""
+        found = [row.get(self.metric) for row in rows]
+        return [-value if self.maximize else value for value in found if value is not None]
 
     def setting(self, values: Mapping[str, Any]) -> str:
         """Name what the sweep varies at a point: its label in tables and figures."""
@@ -78,8 +163,9 @@ class Sweep:
         """Return the sweep with these values in place of its own, wherever it says them."""
         parameters = {name: given for name, given in self.parameters.items() if name not in values}
         if "setting" in parameters:
-            parameters["setting"] = [_without(text, values) for text in parameters["setting"]]
-        return replace(self, parameters=parameters | {name: [value] for name, value in values.items()})
+            settings = [_without(text, values) for text in parameters["setting"].choices]
+            parameters["setting"] = replace(parameters["setting"], keys=_with_choices(parameters["setting"], settings))
+        return replace(self, parameters=parameters | {name: _constant(value) for name, value in values.items()})
 
 
 def label(values: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -101,82 +187,34 @@ def assignments(words: Sequence[str]) -> dict[str, str]:
         raise UserError(str(error).replace("setting", "--set")) from None
 
 
+def _share(*keys: Any) -> float:
+    """Derive a number from 0 to 1, 1 left out, from what it is for; it is the same with any library and machine."""
+    digest = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).digest()
+    return (int.from_bytes(digest[:8]) >> 11) / 2**53
+
+
+def _constant(value: Any) -> Parameter:
+    return Parameter("constant", {"value": value})
+
+
+def _with_choices(parameter: Parameter, choices: list[Any]) -> dict[str, Any]:
+    key = "value" if parameter.distribution == "constant" else "values"
+    return {**parameter.keys, key: choices[0] if key == "value" else choices}
+
+
 def _without(setting: str, names: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs(setting).items() if name not in names)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would keep the last in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} stands twice", node.value[place][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 def read(path: str | Path) -> Sweep:
     """Read a sweep file; a UserError names the file and says what in it is wrong."""
-    path = Path(path)
+    return parse(path, sweep_file.load(Path(path)))
+
+
+def parse(path: str | Path, content: Any) -> Sweep:
+    """Check what a sweep file holds; a UserError names the file and says what in it is wrong."""
     try:
-        content = yaml.load(path.read_text(), _UniqueKeys)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path} is no YAML: {error.problem}{line}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    try:
-        return _checked(path, content)
+        fields = sweep_file.check(content)
     except (UserError, ValueError) as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def _checked(path: Path, content: Any) -> Sweep:
-    if not isinstance(content, Mapping):
-        raise UserError("a sweep file must hold a mapping with `method`, `metric` and `parameters`")
-    for key in content:
-        if key not in SWEEP_KEYS:
-            raise UserError(f"unknown key {key!r}; {nearest(key, SWEEP_KEYS)}")
-    method = content.get("method")
-    if method is None:
-        raise UserError("there is no `method`; here it is grid")
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}; {nearest(str(method), METHODS)}")
-    if method != "grid":
-        raise UserError(f"method {method} is run by `wandb agent` only; here it must be grid")
-    _check_metric(content.get("metric"))
-    parameters = content.get("parameters")
-    if not isinstance(parameters, Mapping) or not parameters:
-        raise UserError("there are no `parameters`, such as `parameters: {dropout: {values: [0.0, 0.5]}}`")
-    values = {str(name).replace("-", "_"): _values(name, given) for name, given in parameters.items()}
-    return Sweep(path, str(content.get("name") or path.stem), str(content.get("description") or ""), values)
-
-
-def _check_metric(metric: Any) -> None:
-    if not isinstance(metric, Mapping) or "name" not in metric:
-        raise UserError("there is no `metric`; it must be {name: val/acc, goal: maximize}")
-    if metric["name"] not in HISTORY_METRICS + SUMMARY_METRICS:
-        close = nearest(metric["name"], HISTORY_METRICS + SUMMARY_METRICS)
-        raise UserError(f"metric {metric['name']!r} is never logged; {close}")
-    smaller = metric["name"].endswith("loss") or metric["name"] in ("time/epoch", "train_seconds", "memory/peak_mb")
-    wanted = "minimize" if smaller else "maximize"
-    if metric.get("goal", "minimize") != wanted:
-        raise UserError(f"the goal of metric {metric['name']} must be {wanted}, not {metric.get('goal', 'minimize')}")
-
-
-def _values(name: str, given: Any) -> list[Any]:
-    """Return the values of a grid's parameter."""
-    if not isinstance(given, Mapping) or len({"value", "values"} & set(given)) != 1:
-        raise UserError(f"parameter {name} needs `value: …` or `values: […]` in a grid, not {given!r}")
-    for key in given:
-        if key not in ("value", "values", "distribution"):
-            raise UserError(f"parameter {name} has an unknown key {key!r}; {nearest(key, ('value', 'values'))}")
-    values = given["values"] if "values" in given else [given["value"]]
-    if not isinstance(values, list) or not values:
-        raise UserError(f"the values of parameter {name} must be a list that is not empty, not {values!r}")
-    return values
+    return Sweep(Path(path), **fields | {"name": fields["name"] or Path(path).stem})

@@ -3,6 +3,7 @@
     python -m study.sweep check sweeps/*.yaml
     python -m study.sweep run sweeps/dropout.yaml [--devices cuda:0,cuda:1] [--per-device 2] [--set epochs=2]
     python -m study.sweep status sweeps/dropout.yaml
+    python -m study.sweep clean sweeps/dropout.yaml
 
 `run` trains what is missing: running it again completes a sweep, and does nothing when it is complete.
 """
@@ -18,14 +19,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from study import devices, folder, search
+from study import devices, folder, search, standing
 from study.config import Config, is_identity
 from study.engine import Engine, Outcome
 from study.errors import Interrupted, UserError, run_command
-from study.progress import SweepDisplay, result
+from study.plan import Plan
+from study.progress import SweepDisplay
 from study.run_directory import DONE, RunDirectory
 from study.search import Point, Sweep
-from study.values import pairs
+
+CLEANED = ("failed", "interrupted")
 
 
 def check(args: argparse.Namespace) -> int:
@@ -39,80 +42,119 @@ def check(args: argparse.Namespace) -> int:
             print(f"error: {error}", file=sys.stderr)
             wrong += 1
             continue
-        same = sweep.size() - len(points)
-        print(f"{path}: {len(points)} runs" + (f" ({same} more points compute the same as these)" if same else ""))
+        if sweep.method == "bayes":
+            note = " (each is chosen from the results of those before it)"
+        else:
+            same = sweep.size - len(points)
+            note = f" ({same} more points compute the same as these)" if same else ""
+        print(f"{path}: {len(points) or sweep.size} runs{note}")
     return 2 if wrong else 0
 
 
 def run(args: argparse.Namespace) -> int:
     """Train the points of sweeps that have no result yet."""
-    points = _all_points(args)
-    _refuse_other_data([point.config for point in points])
-    shown = {name for point in points for name in [*point.values, *pairs(point.values.get("setting", ""))]}
-    todo = [point.config for point in points if args.force or RunDirectory.of(point.config).state() not in DONE]
+    sweeps = [_read(path, args) for path in args.files]
+    plan = Plan(sweeps, _base(args), standing.Runs(args.runs_dir), args.force)
+    _refuse_other_data(
+        [*(job.config for job in plan.known.values()), *(sweep.example(_base(args)) for sweep in sweeps)]
+    )
+    todo = plan.todo
+    total, count = len(plan.known) + plan.coming, len(todo) + plan.coming
     if args.dry_run:
-        for config in todo:
-            print(_command(config, shown))
-        print(f"{len(todo)} of {len(points)} runs would be trained", file=sys.stderr)
+        shown = {name for sweep in sweeps for name in sweep.named}
+        for job in todo:
+            print(_command(job.config, shown))
+        later = f", {plan.coming} of them yet to be chosen" if plan.coming else ""
+        print(f"{count} of {total} runs would be trained{later}", file=sys.stderr)
         return 0
-    if not todo:
-        print(f"all {len(points)} runs were trained before: nothing to do")
+    if not count:
+        print(f"all {total} runs were trained before: nothing to do")
         return 0
+    for sweep in sweeps:
+        if sweep.ignored:
+            print(f"{sweep.path}: only W&B heeds {', '.join(sweep.ignored)}")
     used = args.devices.split(",") if args.devices else _fastest()
-    for name in used:
+    for name in set(used) - {"cpu"}:
         devices.pick(name)
-    per_device = args.per_device or (min(devices.cores(), len(todo)) if used == ["cpu"] else 1)
-    print(f"{len(points)} runs, {len(todo)} to train, {per_device} at a time on each of {', '.join(used)}")
+    per_device = args.per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
+    print(f"{total} runs, {count} to train, {per_device} at a time on each of {', '.join(used)}")
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _raise_interrupted)
-    labels = {point.config.run_name: point.label for point in points}
     try:
-        with SweepDisplay(len(todo), labels) as display:
-            outcomes = Engine(used, per_device).run(todo, display, args.force)
+        with SweepDisplay(count) as display:
+            outcomes = Engine(used, per_device, display).run(plan.jobs, count)
     except Interrupted:
         print("ended; the same command goes on from here", file=sys.stderr)
         raise
-    return _conclude(outcomes, args)
+    return _conclude(outcomes, count, args)
 
 
 def status(args: argparse.Namespace) -> int:
     """Say which points of sweeps have a result, which failed and why, and which are missing."""
+    runs = standing.Runs(args.runs_dir)
     for path in args.files:
         sweep = _read(path, args)
         table = Table("run", "state", "result", "directory", title=f"{sweep.name} ({path})", title_justify="left")
-        states = Counter()
-        for point in sweep.points(_base(args)):
-            state = RunDirectory.of(point.config).state()
+        states, points = Counter(), runs.points(sweep, _base(args))
+        for point in points:
+            directory = RunDirectory.of(point.config)
+            state = directory.state()
             states[state] += 1
-            table.add_row(point.label, state, _explanation(point.config, state), point.config.run_name)
+            why = standing.explanation(directory, state, point.config.epochs)
+            table.add_row(point.label, state, why, point.config.run_name)
+        if sweep.method == "bayes" and len(points) < sweep.run_cap:
+            states["missing"] += sweep.run_cap - len(points)
         Console(width=None if sys.stdout.isatty() else 200).print(table)
         print(", ".join(f"{count} {state}" for state, count in states.most_common()))
+        _print_copies(points, runs)
     return 0
 
 
-def _explanation(config: Config, state: str) -> str:
-    directory = RunDirectory.of(config)
-    if state == "failed":
-        return directory.info().get("error", "")
-    if state == "corrupt":
-        return f"{directory.defect()}; `run` trains it anew"
-    if state in ("running", "interrupted"):
-        return f"after epoch {len(directory.history())} of {config.epochs}"
-    return result(directory.summary()) if state in DONE else ""
+def _print_copies(points: Sequence[Point], runs: standing.Runs) -> None:
+    """Name the directories that hold a run which another one holds too; only the one with the run's own name counts."""
+    copies = runs.copies()
+    for point in points:
+        for name in copies.get(point.config.fingerprint, ()):
+            if name != point.config.run_name:
+                print(
+                    f"duplicated: {runs.path / name} holds the same run as {point.config.run_name}; it does not count"
+                )
 
 
-def _conclude(outcomes: Sequence[Outcome], args: argparse.Namespace) -> int:
+def clean(args: argparse.Namespace) -> int:
+    """Remove the directories of runs of sweeps that failed or were interrupted, asking first."""
+    runs, found = standing.Runs(args.runs_dir), {}
+    for path in args.files:
+        for point in runs.points(_read(path, args), _base(args)):
+            directory = RunDirectory.of(point.config)
+            if (state := directory.state()) in CLEANED:
+                found[directory.path] = directory
+                print(f"{state}: {directory.path}  {standing.explanation(directory, state, point.config.epochs)}")
+    if not found:
+        print("no run has failed or been interrupted: nothing to remove")
+        return 0
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise UserError("there is no terminal to ask on; --yes removes them without asking")
+        if input(f"remove these {len(found)} directories? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was removed")
+            return 0
+    removed = sum(directory.remove() for directory in found.values())
+    print(f"{removed} removed" + (f", {len(found) - removed} are in use again" if removed < len(found) else ""))
+    return 0
+
+
+def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace) -> int:
     """Say what came of a sweep; 0 if every run has a result."""
     counts = Counter(outcome.state for outcome in outcomes)
-    print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
+    counts["missing"] = max(0, count - len(outcomes))
+    print(", ".join(f"{number} {state}" for state, number in counts.most_common() if number))
     for outcome in outcomes:
         if outcome.state not in DONE:
             print(f"{outcome.state}: {outcome.config.run_name}: {outcome.text}", file=sys.stderr)
-    if counts["busy"]:
-        print("what is busy is trained elsewhere: running the sweep again later completes it", file=sys.stderr)
     if any(Path(args.runs_dir).glob("wandb/offline-run-*")):
         print(f"W&B: offline; to upload the runs: wandb sync {args.runs_dir}/wandb/offline-run-*")
-    if any(state not in DONE for state in counts):
+    if any(number for state, number in counts.items() if state not in DONE):
         return 1
     words = [args.runs_dir, "--sweep", *args.files, *(["--set", *args.set] if args.set else [])]
     print(f"report: python -m analysis.summarize {shlex.join(words)}")
@@ -125,15 +167,6 @@ def _read(path: str, args: argparse.Namespace) -> Sweep:
 
 def _base(args: argparse.Namespace) -> dict[str, str]:
     return {"runs_dir": args.runs_dir, "data_dir": args.data_dir, "wandb": args.wandb}
-
-
-def _all_points(args: argparse.Namespace) -> list[Point]:
-    """Expand all files; a point of several appears once."""
-    found = {}
-    for path in args.files:
-        for point in _read(path, args).points(_base(args)):
-            found.setdefault(point.config.fingerprint, point)
-    return list(found.values())
 
 
 def _refuse_other_data(configs: Sequence[Config]) -> None:
@@ -194,8 +227,8 @@ def main(argv: list[str]) -> int:
     common.add_argument("--runs-dir", default="runs", metavar="DIR", help="default: runs")
     common.add_argument("--data-dir", default="data", metavar="DIR", help="default: data")
     common.add_argument("--wandb", default="auto", metavar="MODE", help="auto, online, offline or disabled")
-    commands = parser.add_subparsers(required=True, metavar="check | run | status")
-    for function in (check, run, status):
+    commands = parser.add_subparsers(required=True, metavar="check | run | status | clean")
+    for function in (check, run, status, clean):
         command = commands.add_parser(
             function.__name__, parents=[common], description=function.__doc__, help=function.__doc__
         )
@@ -207,6 +240,7 @@ def main(argv: list[str]) -> int:
     )
     command.add_argument("--dry-run", action="store_true", help="print what would be trained, as commands")
     command.add_argument("--force", action="store_true", help="train again what has been trained")
+    commands.choices["clean"].add_argument("--yes", action="store_true", help="remove without asking")
     args = parser.parse_args(argv)
     args.files += [word for word in args.set if "=" not in word]  # a file after --set
     args.set = [word for word in args.set if "=" in word]

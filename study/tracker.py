@@ -15,21 +15,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from study.config import RESULTS_VERSION, Config
+from study.config import Config
 from study.errors import one_line
-from study.run_directory import RunDirectory, Say
+from study.run_directory import RunDirectory, Say, described
 
 
 class Tracker:
     """Records one run, in its directory and in W&B; the directory's lock is held by whoever makes it."""
 
-    def __init__(self, directory: RunDirectory, config: Config, say: Say, **info: Any):
+    def __init__(self, directory: RunDirectory, config: Config, say: Say, data_digest: str, **info: Any):
         self.directory = directory
         self.info = {
-            "config": config.model_dump(),
-            "fingerprint": config.fingerprint,
-            "group": config.group,
-            "results_version": RESULTS_VERSION,
+            **described(config, data_digest),
             "started": _now(),
             "host": socket.gethostname(),
             "versions": _versions(),

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from study.config import Config
 from study.errors import Interrupted, UserError, exit_code, one_line, run_command
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
-from study.run_directory import DONE, EARLY, CorruptRun, RunDirectory
+from study.run_directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
 from study.tracker import Tracker
 
 
@@ -58,24 +59,30 @@ class Signals:
 
 
 def train(
-    config: Config, display: Display, signals: Signals, force: bool = False, device_shared_by: int = 1
+    config: Config,
+    display: Display,
+    signals: Signals,
+    force: bool = False,
+    device_shared_by: int = 1,
+    gives_up: Callable[[dict[str, float]], bool] | None = None,
 ) -> Outcome:
     """Train one config, unless it has been trained, and return how it ended.
 
     `device_shared_by` is how many runs may use the device at once; it is recorded, since times then mean less.
+    `gives_up` tells from the row of an epoch whether the run's sweep ends it there.
     Raises UserError, Busy, Interrupted (the run can go on later), or whatever made the run fail.
     """
     digest = folder.digest(config)
     directory = RunDirectory.of(config)
     with directory.locked():
+        again, sweeps = directory.has_begun(), directory.sweeps()
         before = _read_before(directory, digest, force, display)
-        if before.get("state") in DONE:
+        if before.get("state") in DONE and (gives_up or before.get("stopped_by") != HYPERBAND):
             if "WANDB_RUN_ID" in os.environ and config.wandb != "disabled":
                 from study.wandb_run import replay
 
                 replay(directory, config, display.say)
             return Outcome(before["state"], directory.summary(), already=True)
-        again = any((directory.path / name).exists() for name in ("run.json", "damaged/run.json"))
         fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
         resumes = bool(before) and (directory.path / "last.pt").exists()
         if not resumes:
@@ -91,17 +98,25 @@ def train(
             threads=before.get("threads") or config.threads or devices.cores(),
             precision=before.get("precision") or config.precision,
             **({"first_started": before.get("first_started", before.get("started"))} if before else {}),
+            **({"sweeps": sweeps} if sweeps else {}),
         )
         try:
             tracker.start_wandb(config)
-            return _train(config, display, signals, tracker, resumes)
+            return _train(config, display, signals, tracker, resumes, gives_up)
         except BaseException as error:
             went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             tracker.fail(exit_code(error), went_wrong, _error_text(error))
             raise
 
 
-def _train(config: Config, display: Display, signals: Signals, tracker: Tracker, resumes: bool) -> Outcome:
+def _train(
+    config: Config,
+    display: Display,
+    signals: Signals,
+    tracker: Tracker,
+    resumes: bool,
+    gives_up: Callable[[dict[str, float]], bool] | None,
+) -> Outcome:
     import torch
 
     from study import data as data_sets
@@ -123,12 +138,18 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
     if resumes:
         tracker.resume(trainer.progress.history)
     occupancy = devices.Occupancy(device)
+    stopped_by = EARLY
 
-    def log(row: dict[str, float]) -> None:
+    def log(row: dict[str, float]) -> bool:
+        nonlocal stopped_by
         tracker.log(row)
         if (runs := occupancy.runs()) > tracker.info["device_shared_by"]:
             tracker.note(device_shared_by=runs)
         display.epoch(row)
+        if gives_up and row["epoch"] < config.epochs and gives_up(row):
+            stopped_by = HYPERBAND
+            return True
+        return False
 
     def save(name: str, state: dict[str, Any]) -> None:
         tracker.directory.write(name, lambda path: torch.save(state, path))
@@ -147,7 +168,7 @@ def _train(config: Config, display: Display, signals: Signals, tracker: Tracker,
         summary, arrays = trainer.evaluate()
         save("best.pt", trainer.best_weights)
         tracker.directory.write_evaluation(arrays)
-    tracker.finish(state, summary, config.keep_weights, **({"stopped_by": EARLY} if state == "stopped" else {}))
+    tracker.finish(state, summary, config.keep_weights, **({"stopped_by": stopped_by} if state == "stopped" else {}))
     display.finish(state, summary)
     return Outcome(state, summary)
 

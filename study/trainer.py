@@ -106,15 +106,16 @@ class Trainer:
 
     def fit(
         self,
-        on_epoch: Callable[[dict[str, float]], None],
+        on_epoch: Callable[[dict[str, float]], bool | None],
         on_batch: Callable[[int, int], None] = lambda batch, batches: None,
         checkpoint: Callable[["Trainer"], None] = lambda trainer: None,
         must_stop: Callable[[], bool] = lambda: False,
     ) -> str:
-        """Train to the last epoch and return `finished`, or before it `diverged`, `stopped` (by early stopping) or,
-        when `must_stop` says so, `interrupted`.
+        """Train to the last epoch and return `finished`, or before it `diverged`, `stopped` (by early stopping or by
+        `on_epoch`) or, when `must_stop` says so, `interrupted`.
 
-        `on_epoch` gets the row of every epoch, `on_batch` the batches done and their number in the epoch;
+        `on_epoch` gets the row of every epoch, and may return True to stop there; `on_batch` gets the batches done and
+        their number in the epoch;
         `checkpoint` is called about every 30 seconds, more rarely where that takes long, and before an interruption.
         """
         due = time.monotonic() + CHECKPOINT_SECONDS
@@ -131,9 +132,11 @@ class Trainer:
                     checkpoint(self)
                     due = time.monotonic() + max(CHECKPOINT_SECONDS, 20 * (time.monotonic() - started))
             row = self._end_epoch()
-            on_epoch(row)
+            gives_up = on_epoch(row)
             if not np.isfinite([row["train/loss"], row["val/loss"]]).all():
                 return "diverged"
+            if gives_up:
+                return "stopped"
         return "finished"
 
     def _is_to_stop(self) -> bool:

@@ -10,9 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import settings
 
 from study.errors import run_command
+from study.run_directory import RunDirectory
 
 settings.register_profile("study", deadline=None, print_blob=True)
 settings.load_profile("study")
@@ -20,6 +22,20 @@ settings.load_profile("study")
 os.environ["OMP_NUM_THREADS"] = "1"  # two processes test at once
 
 ROOT = Path(__file__).parent.parent
+SMALL = {
+    "name": "small",
+    "program": "study/train.py",
+    "command": ["${env}", "${interpreter}", "-m", "study.train", "${args}"],
+    "method": "grid",
+    "metric": {"name": "val/acc", "goal": "maximize"},
+    "parameters": {
+        "dataset": {"value": "digits"},
+        "model": {"value": "mlp"},
+        "epochs": {"value": 2},
+        "dropout": {"values": [0.0, 0.5]},
+        "seed": {"values": [0, 1]},
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +131,22 @@ def photo_folder(tmp_path, digit_images):
         for index, image in enumerate(images[labels == label][:20]):
             Image.fromarray(image).resize((16, 16)).save(folder / f"{index:02d}.png")
     return tmp_path / "data" / "photos"
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    """Write a sweep file: SMALL with other keys or parameters."""
+
+    def write(parameters=None, **keys) -> Path:
+        content = SMALL | keys | {"parameters": SMALL["parameters"] | (parameters or {})}
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+        return path
+
+    return write
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {
+        path.name: RunDirectory(path).state() for path in folder.iterdir() if path.name != "wandb" and path.is_dir()
+    }

@@ -1,0 +1,137 @@
+"""What a sweep file in W&B's own format says: each key read and checked.
+
+python -c "from study import sweep_file; print(sweep_file.load('sweeps/dropout.yaml'))"
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from study import hyperband, space
+from study.errors import UserError, nearest
+from study.names import HISTORY_METRICS, SUMMARY_METRICS
+from study.space import Parameter
+
+SWEEP_KEYS = (
+    "name", "description", "program", "command", "method", "metric", "parameters", "early_terminate",
+    "run_cap", "project", "entity", "controller",
+)  # fmt: skip
+METHODS = ("grid", "random", "bayes")
+METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands twice", node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path) -> Any:
+    """Read a YAML file; UserError where it cannot be read."""
+    try:
+        return yaml.load(path.read_text(), _UniqueKeys)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path} is no YAML: {error.problem}{line}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+
+
+def check(content: Any) -> dict[str, Any]:
+    """Check what a sweep file holds, and return the fields of a Sweep; a UserError says what in it is wrong."""
+    if not isinstance(content, Mapping):
+        raise UserError("a sweep file must hold a mapping with `method`, `metric` and `parameters`")
+    for key in content:
+        if key not in SWEEP_KEYS:
+            raise UserError(f"unknown key {key!r}; {nearest(key, SWEEP_KEYS)}")
+    for key in ("name", "description", "program", "project", "entity"):
+        if not isinstance(content.get(key, ""), str):
+            raise UserError(f"{key} must be a text, not {content[key]!r}")
+    method = content.get("method")
+    if method is None:
+        raise UserError(f"there is no `method`; it is one of {', '.join(METHODS)}")
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}; {nearest(str(method), METHODS)}")
+    metric, maximize, for_wandb = _metric(content.get("metric"))
+    _check_command(content.get("command"))
+    if "controller" in content and content["controller"] not in ({"type": "local"}, {"type": "cloud"}):
+        raise UserError(f"controller must be {{type: cloud}} or {{type: local}}, not {content['controller']!r}")
+    rule = hyperband.read(content["early_terminate"]) if "early_terminate" in content else None
+    if rule and metric not in HISTORY_METRICS:
+        raise UserError(f"early_terminate needs a metric that is logged each epoch, not {metric}")
+    parameters = content.get("parameters")
+    if not isinstance(parameters, Mapping) or not parameters:
+        raise UserError("there are no `parameters`, such as `parameters: {dropout: {values: [0.0, 0.5]}}`")
+    return {
+        "name": content.get("name", ""),
+        "description": content.get("description", ""),
+        "parameters": {
+            str(name).replace("-", "_"): _parameter(name, given, method) for name, given in parameters.items()
+        },
+        "method": method,
+        "metric": metric,
+        "maximize": maximize,
+        "run_cap": _run_cap(content.get("run_cap"), method),
+        "early_terminate": rule,
+        "where": {key: content[key] for key in ("project", "entity") if content.get(key)},
+        "ignored": tuple(for_wandb + ["controller"] * ("controller" in content)),
+    }
+
+
+def _metric(metric: Any) -> tuple[str, bool, list[str]]:
+    """Return the name of a sweep's metric, whether more of it is better, and its keys that W&B alone heeds."""
+    if not isinstance(metric, Mapping) or "name" not in metric:
+        raise UserError("there is no `metric`; it must be {name: val/acc, goal: maximize}")
+    for key in metric:
+        if key not in METRIC_KEYS:
+            raise UserError(f"metric: unknown key {key!r}; {nearest(key, METRIC_KEYS)}")
+    if metric["name"] not in HISTORY_METRICS + SUMMARY_METRICS:
+        close = nearest(metric["name"], HISTORY_METRICS + SUMMARY_METRICS)
+        raise UserError(f"metric {metric['name']!r} is never logged; {close}")
+    smaller = metric["name"].endswith("loss") or metric["name"] in ("time/epoch", "train_seconds", "memory/peak_mb")
+    wanted = "minimize" if smaller else "maximize"
+    if metric.get("goal", "minimize") != wanted:
+        raise UserError(f"the goal of metric {metric['name']} must be {wanted}, not {metric.get('goal', 'minimize')}")
+    return metric["name"], wanted == "maximize", [f"metric.{key}" for key in METRIC_KEYS[2:] if key in metric]
+
+
+def _check_command(command: Any) -> None:
+    """Refuse a command with which `wandb agent` would train something else than the points."""
+    if command is None:
+        return
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    if "study.train" not in words or not any(word.startswith("${args") for word in words):
+        good = '["${env}", "${interpreter}", "-m", "study.train", "${args}"]'
+        raise UserError(f"command must be {good}, not {command!r}")
+
+
+def _run_cap(given: Any, method: str) -> int | None:
+    if given is None and method == "grid":
+        return None
+    if given is None:
+        raise UserError(f"method {method} needs `run_cap`, the number of runs")
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise UserError(f"run_cap must be a whole number from 1, not {given!r}")
+    return given
+
+
+def _parameter(name: str, given: Any, method: str) -> Parameter:
+    parameter = space.read(name, given)
+    if method == "grid" and parameter.grid is None:
+        raise UserError(
+            f"parameter {name}: a grid cannot have distribution {parameter.distribution}; give its `values`"
+        )
+    if name == "setting" and parameter.choices is None:
+        raise UserError("parameter setting needs `values`, texts of key=value pairs")
+    return parameter

@@ -1,0 +1,170 @@
+"""The local engine: workers that die, devices that fail, runs that are stopped early, sweeps that are shared."""
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from analysis import runs as analysed
+from study import search, standing
+from study.engine import Engine, Job
+from study.progress import SweepDisplay
+from study.run_directory import RunDirectory
+from tests.conftest import states
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers below /proc")
+RATES = {"lr": {"values": [0.1, 0.0001]}, "dropout": {"value": 0.0}, "seed": {"value": 0}, "epochs": {"value": 6}}
+EARLY = {"early_terminate": {"type": "hyperband", "min_iter": 2}}
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def workers(pid: int) -> list[int]:
+    return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+@needs_proc
+def test_a_worker_that_dies_takes_only_its_run_which_is_tried_once_more(start, sweep_file, tmp_path):
+    path = sweep_file({"seed": {"value": 0}, "dropout": {"value": 0}, "setting": {
+        "values": ["model=mlp epochs=50000", "model=cnn epochs=100", "model=mlp epochs=1"]}})  # fmt: skip
+    process = start("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
+
+    def kill_while(model, others):
+        """Kill the worker that trains a network, as soon as it has ended an epoch and is none of the others."""
+        held = wait_for(
+            lambda: [run for run in (tmp_path / "runs").glob(f"{model}-*") if RunDirectory(run).is_locked()]
+        )
+        rows = len(RunDirectory(held[0]).history())
+        pid = wait_for(lambda: [pid for pid in workers(process.pid) if pid not in others])[0]
+        wait_for(lambda: len(RunDirectory(held[0]).history()) not in (0, rows) or pid not in workers(process.pid))
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    first = kill_while("mlp", ())
+    second = kill_while("mlp", (first,))
+    kill_while("cnn", (first, second))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert out.count("its worker was ended by SIGKILL; it is tried once more") == 2
+    assert "2 finished, 1 failed" in out
+    (failed,) = (name for name, state in states(tmp_path / "runs").items() if state == "failed")
+    assert RunDirectory(tmp_path / "runs" / failed).info()["error"] == "its worker was ended by SIGKILL"
+    assert f"failed: {failed}: its worker was ended by SIGKILL" in err
+
+
+@needs_proc
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_sweep_and_its_runs_go_on(start, command, sweep_file, tmp_path, signum):
+    path = sweep_file({"epochs": {"value": 5000}, "seed": {"value": 0}})
+    process = start(
+        "study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=2", start_new_session=True
+    )
+    wait_for(lambda: len(list((tmp_path / "runs").glob("*/history.jsonl"))) == 2)
+    pids = workers(process.pid)
+    assert len(pids) == 2
+    process.send_signal(signum)
+    assert process.wait(40) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[signum]
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 40)
+    assert list(states(tmp_path / "runs").values()) == ["interrupted"] * 2
+    assert len(list((tmp_path / "runs").glob("*/last.pt"))) == 2
+
+
+def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(sweep_file, tmp_path, capfd, monkeypatch):
+    sweep = search.read(sweep_file({"epochs": {"value": 1}}))
+    points = sweep.points({"runs_dir": str(tmp_path / "runs"), "wandb": "disabled"})
+
+    def train(*devices):
+        with SweepDisplay(len(points)) as display:
+            jobs = (Job(point.config, point.label) for point in points)
+            return [outcome.state for outcome in Engine(devices, 1, display).run(jobs, len(points))]
+
+    monkeypatch.setattr("study.engine.STRIKES", 2)
+    assert train("cuda:7", "cpu") == ["finished"] * 4
+    assert "cuda:7 is dropped after 2 failures in a row: device cuda:7 is not there" in capfd.readouterr().out
+    assert set(states(tmp_path / "runs").values()) == {"finished"}
+
+    monkeypatch.setattr("study.engine.STRIKES", 1)
+    points = sweep.points({"runs_dir": str(tmp_path / "other"), "wandb": "disabled"})
+    assert train("cuda:7") == [], "no device is left for them"
+
+
+@needs_proc
+def test_what_another_sweep_leaves_unfinished_is_taken_over(start, sweep_file, tmp_path):
+    path = sweep_file({"epochs": {"value": 300}, "seed": {"value": 0}, "dropout": {"value": 0}})
+    first = start("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
+    wait_for(lambda: list((tmp_path / "runs").glob("*/history.jsonl")))
+    second = start("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
+    assert "1 to train" in second.stdout.readline()
+    assert "waiting for what other processes train: mlp-digits" in second.stdout.readline()
+    first.kill()
+    assert first.wait() == -9
+    out, _ = second.communicate(timeout=120)
+    assert second.returncode == 0 and "1 finished" in out
+
+
+def test_hyperband_stops_a_losing_run_for_good_but_only_for_its_sweep(call, sweep_file, tmp_path):
+    path = sweep_file(RATES, **EARLY)
+    assert (
+        "1 finished, 1 stopped"
+        in call("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1").stdout
+    )
+    found = {RunDirectory(folder).state(): RunDirectory(folder) for folder in (tmp_path / "runs").iterdir()}
+    stopped = found["stopped"]
+    assert stopped.info()["config"]["lr"] == 0.0001
+    assert (stopped.info()["stopped_by"], len(stopped.history())) == ("hyperband", 2)
+    assert stopped.summary()["last/epoch"] == 2
+    assert "stopped │ by hyperband after epoch 2 of 6" in " ".join(call("study.sweep", "status", path).stdout.split())
+    assert "nothing to do" in call("study.sweep", "run", path).stdout
+
+    section = analysed.of_sweep(analysed.load(tmp_path / "runs"), search.read(path))
+    assert section.states == {"finished": 1, "stopped": 1}
+    assert list(section.runs.lr) == [0.1], "what was stopped is not averaged"
+
+    path = sweep_file(RATES)
+    assert (
+        "2 runs, 1 to train"
+        in call("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1").stdout
+    )
+    assert stopped.state() == "finished" and len(stopped.history()) == 6
+
+
+def test_two_processes_share_sweeps_without_doing_anything_twice(start, call, sweep_file, tmp_path):
+    grid = sweep_file({"epochs": {"value": 40}}).rename(tmp_path / "grid.yaml")
+    drawn = {
+        "lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.5},
+        "dropout": {"min": 0.0, "max": 0.5},
+    }
+    drawn |= {"seed": {"value": 0}}
+    bayes = sweep_file(drawn, method="bayes", run_cap=4)
+    command = ("run", grid, bayes, "--wandb=disabled", "--devices=cpu", "--per-device=1")
+    processes = [start("study.sweep", *command) for _ in range(2)]
+    ends = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    assert all("8 finished" in out for out, _ in ends), "both end with all of it"
+    begun = [line for out, _ in ends for line in out.splitlines() if line.startswith("begins")]
+    assert len(begun) == len(set(begun)) == 8, "each is trained once"
+    before = standing.Runs(tmp_path / "runs").infos()
+    assert len(before) == 8
+    assert Counter(tuple(info.get("sweeps", ())) for info in before.values()) == {(): 4, ("small",): 4}
+    assert "nothing to do" in call("study.sweep", *command).stdout
+
+    sweep_file(drawn, method="bayes", run_cap=5)
+    assert "4 finished, 1 missing" in call("study.sweep", "status", bayes).stdout
+    assert "5 runs, 1 to train" in call("study.sweep", "run", bayes, *command[3:]).stdout
+    after = standing.Runs(tmp_path / "runs").infos()
+    assert len(after) == 9 and all(after[name] == info for name, info in before.items())
+    section = analysed.of_sweep(analysed.load(tmp_path / "runs"), search.read(bayes))
+    assert len(section.runs) == 5 and section.varied == ["dropout", "lr"]

@@ -1,0 +1,211 @@
+"""Points of sweeps: parameters in W&B's vocabulary, random and Bayesian searches, Hyperband's rule."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study import bayes, hyperband, search, space
+from study.errors import UserError
+from study.run_directory import RunDirectory
+from study.standing import Runs
+
+RANGES = ("int_uniform", "uniform", "log_uniform_values", "inv_log_uniform_values", "q_uniform", "q_log_uniform_values")
+DRAWN = {"dropout": {"min": 0.0, "max": 0.6}, "lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 0.5}}
+
+
+@st.composite
+def parameters(draw):
+    """Draw what a sweep file may say of a parameter that is a number."""
+    numbers = st.floats(0.01, 50).map(lambda number: round(number, 3))
+    distribution = draw(st.sampled_from([name for name in space.DISTRIBUTIONS if not name.startswith("c")]))
+    keys = space.DISTRIBUTIONS[distribution]
+    given = {"distribution": distribution} | {
+        key: draw(numbers) for key in keys if key in ("q", "a", "b", "mu", "sigma")
+    }
+    if "min" in keys:
+        low, high = sorted(draw(st.sets(st.integers(1, 60), min_size=2, max_size=2)))
+        given |= {"min": low, "max": high}
+    return given
+
+
+@given(parameters(), st.floats(0, 1, exclude_max=True))
+def test_a_value_leads_to_a_quantile_that_leads_to_the_value(given, quantile):
+    parameter = space.read("lr", given)
+    value = parameter.value(quantile)
+    back = parameter.quantile(value)
+    assert back is not None and 0 <= back <= 1
+    assert math.isclose(parameter.value(back), value, rel_tol=1e-4, abs_tol=1e-12)
+    if given["distribution"] in RANGES:
+        slack = given.get("q", 0) / 2 + 1e-9
+        assert given["min"] * (1 - 1e-6) - slack <= value <= given["max"] * (1 + 1e-6) + slack
+        assert parameter.quantile(given["max"] * 2 + 1000) is None
+
+
+@given(parameters(), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_a_greater_quantile_is_no_smaller_value(given, one, other):
+    parameter = space.read("lr", given)
+    low, high = sorted([one, other])
+    assert parameter.value(low) <= parameter.value(high)
+
+
+@pytest.mark.parametrize(
+    ("given", "quantiles"),  # the quantiles 0.1, 0.5 and 0.9, as the package `sweeps` 0.3.0 gives them
+    [
+        ({"min": 1, "max": 5}, [1, 3, 5]),
+        ({"min": 0.1, "max": 0.7}, [0.16, 0.4, 0.64]),
+        ({"distribution": "log_uniform_values", "min": 1e-4, "max": 0.1}, [0.000199526, 0.00316228, 0.0501187]),
+        ({"distribution": "log_uniform", "min": -5, "max": 0}, [0.011109, 0.082085, 0.606531]),
+        ({"distribution": "inv_log_uniform", "min": 1, "max": 4}, [0.0247235, 0.082085, 0.272532]),
+        ({"distribution": "inv_log_uniform_values", "min": 0.01, "max": 4.0}, [0.0182056, 0.2, 2.19712]),
+        ({"distribution": "q_uniform", "min": 16, "max": 128, "q": 16}, [32, 64, 112]),
+        ({"distribution": "q_log_uniform_values", "min": 16, "max": 256, "q": 16}, [16, 64, 192]),
+        ({"distribution": "normal", "mu": 2, "sigma": 0.5}, [1.35922, 2.0, 2.64078]),
+        ({"distribution": "q_normal", "mu": 3, "sigma": 2}, [0.0, 3.0, 6.0]),
+        ({"distribution": "log_normal", "mu": -2, "sigma": 0.5}, [0.0713059, 0.135335, 0.25686]),
+        ({"distribution": "beta", "a": 2, "b": 5}, [0.0925953, 0.26445, 0.510316]),
+        ({"values": ["a", "b", "c"], "probabilities": [0.2, 0.5, 0.3]}, ["a", "b", "c"]),
+        ({"values": [1, 2, 3]}, [1, 2, 3]),
+        ({"value": 7}, [7, 7, 7]),
+    ],
+)
+def test_distributions_mean_what_they_mean_in_wandb(given, quantiles):
+    parameter = space.read("lr", given)
+    assert [parameter.value(quantile) for quantile in (0.1, 0.5, 0.9)] == quantiles
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"parameters": {"a": {"value": 1}}}, "parameter lr is nested"),
+        ({"min": "1e-4", "max": 0.1}, "min must be a number, not '1e-4'; YAML takes it for text: write 0.0001"),
+        ({"min": 0.1}, "distribution uniform needs 'max'"),
+        ({"min": 0.5, "max": 0.1}, "min must be less than max, not 0.5 and 0.1"),
+        ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "must be greater than 0, not 0"),
+        ({"distribution": "log_uniform", "min": 16, "max": 512}, "are exponents of e; log_uniform_values takes"),
+        ({"distribution": "unifrom", "min": 0, "max": 1}, "unknown distribution 'unifrom'; did you mean 'uniform'?"),
+        ({"min": 0.1, "max": 0.2, "mx": 1}, "has no key 'mx'; did you mean 'max'?"),
+        ({"values": [1, 2], "probabilities": [0.5]}, "must be as many as the values and sum to 1, not [0.5]"),
+        ({"values": [1, 2], "probabilities": [0.5, 0.4]}, "must be as many as the values and sum to 1"),
+        ({"distribution": "normal", "sigma": -1}, "sigma at least 0"),
+        (0.1, "needs `value: …`, `values: […]` or `min: …` and `max: …`, not 0.1"),
+    ],
+)
+def test_a_mistake_in_a_parameter_is_one_sentence(given, message):
+    with pytest.raises(UserError) as caught:
+        space.read("lr", given)
+    assert message in str(caught.value)
+
+
+def test_random_points_follow_from_the_file_and_the_index(sweep_file):
+    def points(run_cap=20, **changed):
+        return search.read(sweep_file(DRAWN | changed, method="random", run_cap=run_cap)).points()
+
+    first = points()
+    assert len(first) == 20
+    assert [point.config for point in points()] == [point.config for point in first]
+    assert [point.config for point in points(run_cap=30)][:20] == [point.config for point in first]
+    other = points(epochs={"value": 3}, dropout={"min": 0.2, "max": 0.3})
+    assert [point.config.lr for point in other] == [point.config.lr for point in first]
+    assert all(0.2 <= point.config.dropout <= 0.3 for point in other)
+    rates = sorted(math.log10(point.config.lr) for point in points(run_cap=400))
+    assert rates[200] == pytest.approx((-4 + math.log10(0.5)) / 2, abs=0.2), "the median of a log-uniform draw"
+
+
+def test_a_grid_takes_ranges_of_whole_numbers_and_steps_and_a_cap(sweep_file):
+    counted = {"dropout": {"distribution": "q_uniform", "min": 0.0, "max": 0.5, "q": 0.2}, "seed": {"min": 0, "max": 2}}
+    points = search.read(sweep_file(counted)).points()
+    assert [(point.config.dropout, point.config.seed) for point in points] == [
+        (dropout, seed) for dropout in (0.0, 0.2, 0.4) for seed in (0, 1, 2)
+    ]
+    assert len(search.read(sweep_file(counted, run_cap=4)).points()) == 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"method": "random"}, "method random needs `run_cap`"),
+        ({"run_cap": 0}, "run_cap must be a whole number from 1, not 0"),
+        ({"parameters": DRAWN}, "parameter dropout: a grid cannot have distribution uniform; give its `values`"),
+        ({"metric": {"name": "val/acc", "gaol": "maximize"}}, "metric: unknown key 'gaol'; did you mean 'goal'?"),
+        ({"early_terminate": {"type": "median"}}, "early_terminate must have the type hyperband"),
+        ({"early_terminate": {"type": "hyperband"}}, "early_terminate needs min_iter, or max_iter and s"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "min_iter must be a whole number from 1, not 0"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "eta must be greater than 1, not 1"),
+        ({"early_terminate": {"type": "hyperband", "miniter": 1}}, "unknown key 'miniter'; did you mean 'min_iter'?"),
+        ({"controller": "local"}, "controller must be {type: cloud} or {type: local}, not 'local'"),
+        ({"project": 3}, "project must be a text, not 3"),
+        ({"command": ["python", "train.py", "${args}"]}, "command must be [\"${env}\""),
+        (
+            {"method": "random", "run_cap": 3, "parameters": {"dropout": {"min": 1.5, "max": 2.5}}},
+            "dropout must be less than 1.0, not",
+        ),
+        (
+            {"method": "bayes", "run_cap": 3, "parameters": {"lr": {"min": 0.0, "max": 0.1}}},
+            "lr must be greater than 0.0, not 0.0 (at ",
+        ),
+    ],
+)  # fmt: skip
+def test_check_finds_what_is_wrong_with_a_search(sweep_file, call, keys, message):
+    path = sweep_file(**keys)
+    result = call("study.sweep", "check", path, code=2)
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_bayesian_search_learns_from_the_runs_directory(sweep_file, tmp_path):
+    path = sweep_file(
+        {"lr": DRAWN["lr"], "optimizer": {"values": ["sgd", "adam"]}, "seed": {"value": 0}, "dropout": {"value": 0}},
+        method="bayes", run_cap=30,
+    )  # fmt: skip
+    sweep, runs = search.read(path), Runs(tmp_path / "runs")
+    base = {"runs_dir": str(tmp_path / "runs")}
+
+    def train(count):
+        """Write `count` runs whose accuracy is best with adam at a learning rate of 0.01."""
+        errors = []
+        given = {point.config.fingerprint for point in runs.points(sweep, base)}
+        for point in itertools.islice(bayes.choose(sweep, base, Runs(tmp_path / "runs"), given), count):
+            config = point.config
+            error = abs(math.log10(config.lr) + 2) / 5 + 0.3 * (config.optimizer == "sgd")
+            directory = RunDirectory.of(config)
+            directory.append({"epoch": 1, "val/acc": 1 - error})
+            directory.write_summary({"last/epoch": 1})
+            directory.write_info(directory.info() | {"state": "diverged"})  # the state that needs no evaluation
+            errors.append(error)
+        return errors
+
+    first = train(15)
+    assert len(runs.points(sweep, base)) == 15
+    assert all(info["sweeps"] == ["small"] for info in runs.infos().values())
+    later = train(100)
+    assert len(later) == 15, "up to run_cap"
+    assert sum(later) < 0.75 * sum(first), "what was learnt is not forgotten"
+    assert len(runs.points(sweep, base)) == 30
+    assert runs.points(sweep.replaced({"epochs": "3"}), base) == [], "with other options they are no points of it"
+    assert train(5) == []
+
+
+def test_a_search_ends_where_there_are_no_more_points(sweep_file, tmp_path):
+    sweep = search.read(sweep_file(method="bayes", run_cap=10))
+    base = {"runs_dir": str(tmp_path / "runs")}
+    assert len(list(bayes.choose(sweep, base, Runs(tmp_path / "runs"), set()))) == 4
+
+
+def test_hyperband_stops_what_wandb_stops():
+    """Compare with the example in W&B's own engine (the package `sweeps`, hyperband_stop_runs)."""
+    rule = hyperband.read({"type": "hyperband", "max_iter": 5, "eta": 2, "s": 2})
+    assert rule.bands == (1, 2)
+    losses = {"a": [10, 9], "b": [10, 10], "c": [10, 8, 8], "d": [10, 7, 7], "e": [10, 6, 6]}
+    assert [name for name in "bcd" if rule.is_to_stop(losses[name], list(losses.values()))] == ["b"]
+    lenient = hyperband.read({"type": "hyperband", "min_iter": 2, "eta": 2, "strict": False})
+    assert lenient.bands[:4] == (2, 4, 8, 16)
+    assert not lenient.is_to_stop([5, 10], list(losses.values())), "its best epoch counts"
+    assert not rule.is_to_stop([], []), "no band is reached"
+
+
+def test_the_project_of_a_file_is_that_of_its_runs(sweep_file):
+    (point, *_) = search.read(sweep_file(project="mine", entity="us")).points({"wandb": "offline"})
+    assert (point.config.project, point.config.entity) == ("mine", "us")
