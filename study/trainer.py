@@ -122,7 +122,7 @@ class Trainer:
         while self.progress.epoch < self.config.epochs:
             if self._is_to_stop():
                 return "stopped"
-            for batch in self._train_epoch():
+            for batch in self.train_epoch():
                 on_batch(batch, self.batches)
                 if must_stop():
                     checkpoint(self)
@@ -144,7 +144,7 @@ class Trainer:
         patience, at = self.config.early_stopping, self.progress
         return patience is not None and at.epoch - at.improved_epoch >= patience
 
-    def _train_epoch(self):
+    def train_epoch(self):
         """Train the rest of an epoch, yielding after each batch the number of batches done."""
         at, config, data = self.progress, self.config, self.data
         order = torch.randperm(

@@ -36,6 +36,7 @@ ALLOWED = {
         "tracker", "trainer", "wandb_run",
     },
     "study.predict": {"config", "data", "devices", "errors", "models", "run_directory", "sources"},
+    "study.bench": {"config", "data", "devices", "errors", "models", "trainer"},
     "study.worker": {"config", "devices", "errors", "progress", "train"},
     "study.engine": {"config", "devices", "errors", "folder", "progress", "run_directory", "worker"},
     "study.standing": {"progress", "run_directory", "search"},
@@ -49,7 +50,7 @@ ALLOWED = {
 }  # fmt: skip
 TORCH_USERS = {
     f"study.{name}"
-    for name in ("augment", "sources", "data", "evaluation", "models", "optim", "step", "trainer", "predict")
+    for name in ("augment", "sources", "data", "evaluation", "models", "optim", "step", "trainer", "predict", "bench")
 }
 
 

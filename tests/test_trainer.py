@@ -19,13 +19,14 @@ from study.trainer import Trainer
 CPU = torch.device("cpu")
 
 
-def digits(**values):
-    return data.load(Config(**{"dataset": "digits", **values}), "cpu", say=lambda text: None)
+def digits(device="cpu", **values):
+    return data.load(Config(**{"dataset": "digits", **values}), device, say=lambda text: None)
 
 
-def trainer(images=None, **values) -> Trainer:
+def trainer(images=None, device=CPU, **values) -> Trainer:
     config = Config(**{"dataset": "digits", "model": "cnn", "epochs": 3, **values})
-    return Trainer(config, images or digits(train_images=config.train_images, seed=config.seed), CPU)
+    chosen = {"train_images": config.train_images, "seed": config.seed, "image_size": config.image_size}
+    return Trainer(config, images or digits(device, **chosen), device, say=pytest.fail)
 
 
 def fit(one: Trainer, **kwargs) -> tuple[str, list[dict]]:
@@ -259,6 +260,37 @@ def test_auto_takes_one_of_the_precisions_and_leaves_the_training_as_it_was():
     one = trainer(precision="auto", dropout=0.5, train_images=200)
     other = trainer(precision=str(one.precision).removeprefix("torch."), dropout=0.5, train_images=200)
     assert same(fit(one)[1]) == same(fit(other)[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "resnet18", "momentum": 0.9},
+        {"optimizer": "adam", "schedule": "onecycle", "dropout": 0.5},
+        {**EVERYTHING, "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.5},
+        {**EVERYTHING, "optimizer": "sgd", "nesterov": True, "schedule": "step", "step_epochs": 1, "model": "netconv",
+         "image_size": 16},
+        {"model": "googlenet", "lr": 0.001, "dropout": 0.0},
+    ],
+)  # fmt: skip
+def test_a_cuda_graph_computes_what_single_kernels_do(tmp_path, options):
+    cuda = torch.device("cuda")
+    plain = fit(trainer(device=cuda, cuda_graph=False, **options))[1]
+    one, seen = trainer(device=cuda, **options), []
+    state, rows = fit(
+        one,
+        on_batch=lambda batch, batches: seen.append(batch),
+        checkpoint=lambda one: torch.save(one.state_dict(), tmp_path / "last.pt"),
+        must_stop=lambda: len(seen) == 11,
+    )
+    assert state == "interrupted"
+    other = trainer(device=cuda, **options)
+    other.load(tmp_path / "last.pt")
+    rows += fit(other)[1]
+    assert other.train_batch.graph is not None
+    for metric, tolerance in (("train/loss", 0.03), ("val/loss", 0.06), ("lr", 1e-6)):
+        assert [row[metric] for row in rows] == pytest.approx([row[metric] for row in plain], rel=tolerance)
 
 
 @pytest.mark.parametrize("schedule", sorted(set(SCHEDULES) - {"onecycle"}))
