@@ -3,8 +3,8 @@
     python -c "from analysis import answers, runs; frames = runs.load('runs'); \\
         print(*answers.sentences(frames, runs.by_dataset(frames)[0]), sep='\\n')"
 
-Nothing is claimed that the repeats do not carry: differences between settings need two seeds of each, and those with a
-corrected p of 5 % or more are called noise.
+Nothing is claimed that the repeats do not carry. Differences between settings need two seeds of each. One is shown
+where p, corrected for all pairs of the section, is below 5 %; it is noise where its own interval contains 0.
 """
 
 import pandas as pd
@@ -46,21 +46,25 @@ def _alone(row: pd.Series) -> str:
 def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     """Compare settings that have several seeds with the best of them."""
     best = comparison.reference(frame)
-    compared = frame[frame.p_holm.notna()]
-    worse, tied = compared[compared.p_holm < ALPHA], compared[compared.p_holm >= ALPHA]
-    if tied.empty:
-        said = [sentence("answer_best", setting=shown(best), others=_below(worse), **_accuracies(frame.loc[best]))]
-    elif worse.empty:
-        said = [sentence("answer_noise", setting=shown(best), n=len(compared), **_accuracies(frame.loc[best]))]
+    others = frame[frame.p_holm.notna()]
+    worse, tied = others[others.p_holm < ALPHA], others[others.tied & (others.p_holm >= ALPHA)]
+    unsettled = others[~others.tied & (others.p_holm >= ALPHA)]
+    values = {"setting": shown(best), **_accuracies(frame.loc[best])}
+    if len(worse) == len(others):
+        said = [sentence("answer_best", others=_below(worse), **values)]
+    elif len(tied) == len(others):
+        said = [sentence("answer_noise", n=len(others), **values)]
     else:
-        said = [
-            sentence("answer_among", setting=shown(best), others=_below(worse), n=len(tied),
-                     **_accuracies(frame.loc[best]))
-        ]  # fmt: skip
-    if not tied.empty:
-        said.append(sentence("answer_tied", setting=shown(best), others=_below(tied)))
-        said.append(_needed(section, best, tied))
-    said.append(sentence("answer_test", setting=shown(best), test=_with_interval(frame.loc[best], "test_acc")))
+        groups = {"answer_worse": worse, "answer_unsettled": unsettled, "answer_tied": tied}
+        counts = "; ".join(sentence(f"count_{key}", n=len(rows)) for key, rows in groups.items() if len(rows))
+        said = [sentence("answer_counts", n=len(others), counts=counts, **values)]
+        pairs = (len(others) + 1) * len(others) // 2
+        said += [sentence(key, others=_below(rows), pairs=pairs, **values) for key, rows in groups.items() if len(rows)]
+    if len(tied) == len(others):
+        said.append(sentence("answer_tied", others=_below(tied)))
+    said.append(sentence("answer_test", **values))
+    if len(worse) < len(others):
+        said.append(_needed(section, best, pd.concat([unsettled, tied])))
     single = frame[frame.n == 1]
     if not single.empty:
         said.append(sentence("answer_single", settings=named([shown(setting) for setting in single.index])))
@@ -88,27 +92,28 @@ def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str
         if not rows.empty:
             others = [
                 sentence(
-                    "mcnemar_other", setting=shown(setting), first=row.only_best, second=row.only_this, p=_p(row.p)
+                    "mcnemar_other", setting=shown(row.Index), first=row.only_best, second=row.only_this, p=_p(row.p)
                 )
-                for setting, row in rows.iterrows()
+                for row in rows.itertuples()
             ]
-            said.append(sentence(key, setting=shown(frame.index[0]), others=named(others), images=rows.images.iloc[0]))
+            images = int(rows.images.iloc[0])
+            said.append(sentence(key, setting=shown(frame.index[0]), others=named(others), images=images))
     return said
 
 
-def _needed(section: Section, best: str, tied: pd.DataFrame) -> str:
+def _needed(section: Section, best: str, open_ones: pd.DataFrame) -> str:
     """Say how many seeds would settle the easiest question that is open, if its difference is what it seems."""
     pairs = comparison.pairwise(section)
     needed = {
         setting: seeds_to_show(pair.difference, pair.deviation, bool(pair.paired), len(pairs) // 2)
-        for setting, pair in pairs.loc[best].loc[tied.index].iterrows()
+        for setting, pair in pairs.loc[best].loc[open_ones.index].iterrows()
     }
     known = {setting: seeds for setting, seeds in needed.items() if seeds}
     if not known:
-        return sentence("answer_needed_many", points=float(tied.below.max()))
+        return sentence("answer_needed_many")
     easiest = min(known, key=known.get)
     return sentence(
-        "answer_needed", seeds=known[easiest], other=shown(easiest), points=float(tied.below[easiest]),
+        "answer_needed", seeds=known[easiest], other=shown(easiest), points=float(open_ones.below[easiest]),
         setting=shown(best),
     )  # fmt: skip
 

@@ -37,7 +37,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Sentences; `**words**` are bold. `soft` ones are small print: captions, notes."""
+    """Sentences; `**words**` are bold, words in backticks code. `soft` ones are small print: captions, notes."""
 
     text: str
     soft: bool = False

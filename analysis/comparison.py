@@ -13,7 +13,7 @@ from analysis import runs as sources
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import GREY, Looks, finish, looks_of
 from analysis.runs import IDENTITY, Frames, Section
-from analysis.statistics import ALPHA, differences, estimates, holm, mcnemar, sampling_interval
+from analysis.statistics import differences, estimates, holm, mcnemar, sampling_interval
 from analysis.tables import Column, Table, p_value
 from analysis.wording import label, sentence, shown
 
@@ -54,7 +54,8 @@ def compare(section: Section) -> pd.DataFrame:
     the width of its interval over seeds (NaN where n = 1); `test_acc_low` and `test_acc_high`, where n = 1, the
     sampling interval of the test set; accuracies in percent. Of the difference from the best setting (see `reference`):
     `below`, how many points lower the validation accuracy is; where both have several seeds also `below_ci95`,
-    `paired`, `p`, and `p_holm`, corrected for all pairs of the section; `tied`: is `p_holm` no less than 5 %?
+    `paired`, `p`, and `p_holm`, corrected for all pairs of the section; `tied`: does that difference's interval
+    contain 0?
     """
     measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
     found = estimates(measured, "setting", list(PER_RUN)).rename(columns={"val_acc_n": "n"})
@@ -76,7 +77,7 @@ def compare(section: Section) -> pd.DataFrame:
     )
     frame["below"] = frame.val_acc[best] - frame.val_acc
     frame = frame.join(with_reference[["below_ci95", "paired", "p", "p_holm"]])
-    frame["tied"] = (frame.p_holm >= ALPHA) | ((frame.index == best) & frame.p_holm.notna().any())
+    frame["tied"] = (frame.below.abs() <= frame.below_ci95) | ((frame.index == best) & frame.p_holm.notna().any())
     return frame.reset_index()
 
 

@@ -29,7 +29,7 @@ COLUMNS = (
 AGAINST = ("params", "mflops", "epoch_seconds", "energy_wh")
 """Costs that accuracy is drawn against, where settings differ in them."""
 
-ALIKE = 1.05
+ALIKE = 1.25
 """Costs whose largest is less than so many times the smallest are alike."""
 
 WIDE = 10

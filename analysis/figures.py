@@ -27,6 +27,9 @@ CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 DRAWN = 12
 """So many settings, the best, are drawn in colours of their own."""
 
+BANDS = 6
+"""With more settings than this, intervals would hide the lines."""
+
 GREY, PALE_GREY = "#999999", "#E6E6E6"
 
 
@@ -55,8 +58,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
 
     A line per setting: the mean over seeds as long as all are trained, with the 95 % interval of that mean where there
-    are several. Of more than DRAWN settings the best are drawn in their colours, the others in grey. `history` has
-    columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
+    are several, and no more than BANDS settings. Of more than DRAWN the best are drawn in their colours, the others in
+    grey. `history` has columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
     """
     looks = looks or looks_of(list(history.setting.unique()))
     found = estimates(history, ["setting", "epoch"], CURVES)
@@ -73,7 +76,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
             for setting in ranked[DRAWN:]:
                 axes.plot(scale * found.loc[setting, name], color=PALE_GREY, linewidth=1, zorder=1)
             for setting in coloured:
-                _band(axes, scale * found.loc[setting, [name, f"{name}_ci95"]], shown(setting), looks[setting])
+                values = scale * found.loc[setting, [name, f"{name}_ci95"]]
+                _band(axes, values, shown(setting), looks[setting], banded=len(coloured) <= BANDS)
             finish(axes, label(name), label("epoch"), label(metric))
             axes.tick_params(labelbottom=True)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -97,13 +101,13 @@ def _highest_loss(found: pd.DataFrame) -> float:
     return 1.05 * float(min(losses.max().max(), 3 * losses.groupby("setting").max().max(axis=1).median()))
 
 
-def _band(axes: Axes, values: pd.DataFrame, name: str, drawn: Look) -> None:
+def _band(axes: Axes, values: pd.DataFrame, name: str, drawn: Look, banded: bool) -> None:
     """Draw a mean over the epochs, and its interval where there is one; `values` has a column of each."""
     marker = "o" if len(values) == 1 else None
     mean, half_width = values.iloc[:, 0], values.iloc[:, 1]
     axes.plot(mean, linewidth=1.7, marker=marker, markersize=4, label=name, color=drawn.color,
               linestyle=drawn.linestyle)  # fmt: skip
-    if half_width.notna().any():
+    if banded and half_width.notna().any():
         axes.fill_between(
             values.index, mean - half_width, mean + half_width, color=drawn.color, alpha=0.15, linewidth=0
         )

@@ -128,8 +128,9 @@ def _undated(suffix: str) -> dict[str, None] | None:
 
 
 def _strong(text: str) -> Markup:
-    """Escape a text for HTML, `**words**` bold."""
-    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text))))
+    """Escape a text for HTML, `**words**` bold, words in backticks as code."""
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
 
 
 def _markdown(content: dict) -> str:
@@ -165,8 +166,8 @@ def _markdown_picture(drawn: Drawn) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Keep what Markdown would take for markup, but for the bold."""
-    return re.sub(r"([\\`_<\[\]])", r"\\\1", text)
+    """Keep what Markdown would take for markup, but for what is bold or code."""
+    return re.sub(r"([\\_<\[\]])(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", text)
 
 
 def _save(path: Path, content: str | bytes) -> None:

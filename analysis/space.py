@@ -53,7 +53,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         shares, fit = importance(done, varied)
         if fit > 0:
             title = sentence("importance_title", name=section.title)
-            caption = sentence("importance_caption", fit=fit, settings=len(done))
+            caption = sentence("importance_caption", fit=100 * fit, settings=len(done))
             found.append(Picture("importance", title, bars(shares, title), caption))
         else:
             found.append(Paragraph(sentence("importance_none", settings=len(done))))
@@ -190,7 +190,7 @@ def parallel(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
         for value in found if len(found) <= MOST_VALUES else [found[0], found[-1]]:
             text = shown_value(f"{value:g}" if isinstance(value, float) else str(value))
             box = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}
-            axes.text(place + 0.03, heights[value], text, fontsize=9, va="center", bbox=box)
+            axes.text(place + 0.03, heights[value], text, fontsize=9, va="center", bbox=box, zorder=5)
     finish(axes, title, label("option"), label("value_scale"), numbers="")
     axes.grid(visible=False)
     axes.set_xticks(range(len(columns)), [*map(option, varied), label("val/acc")])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import comparison, confusion, report, runs, tables, wording
+from analysis import comparison, confusion, pdf, report, runs, tables, wording
 from study import search
 from study.errors import UserError, run_command
 
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
         "--compare-per-class", metavar="FILE",
         help="compare each class's accuracy with another run's, by its directory, or with a CSV file: class,accuracy",
     )  # fmt: skip
+    parser.add_argument("--pdf", action="store_true", help="print report.pdf too (needs Chromium or Chrome)")
     args = parser.parse_args(argv)
     # what follows --sweep or --set and is none is the source
     for words in (args.sweep, args.set):
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> int:
             words.remove(word)
             args.source = word
 
+    browser = pdf.browser() if args.pdf else None
     frames = runs.load(args.source, args.refresh)
     if args.compare_per_class:
         frames = replace(frames, given=confusion.read_accuracies(args.compare_per_class))
@@ -86,6 +88,8 @@ def main(argv: list[str]) -> int:
                 print(f"{section.name}\n\n{tables.markdown(comparison.table(section))}")
         page = report.write(frames, found, str(args.source), Path(args.out))
     print(f"report: {page.resolve()}")
+    if browser:
+        print(f"report: {pdf.print_page(page, browser)}")
     return 0
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from analysis import comparison, figures
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
-from analysis.figures import Looks
+from analysis.figures import BANDS, Looks
 from analysis.runs import Frames, Section
 from analysis.statistics import ALPHA, estimates, slopes
 from analysis.tables import SIGNIFICANT, Column, Table
@@ -33,7 +33,7 @@ VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decaye
 """Whether more epochs would help, the most hopeful first; see `more_epochs`."""
 
 GAPS = (
-    "train_acc_last", "gap_best", "gap_last", "loss_gap_best", "loss_gap_last",
+    "train_acc_best", "gap_best", "gap_last", "loss_gap_best", "loss_gap_last",
     "val_loss_min", "val_loss_min_epoch", "val_loss_last",
 )  # fmt: skip
 
@@ -42,13 +42,14 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the learning curves, and what they say."""
     runs = measure(section)
     title = sentence("curves_title", name=section.title)
-    caption = sentence("curves_caption" if runs.setting.duplicated().any() else "curves_caption_single")
+    kind = "single" if not runs.setting.duplicated().any() else "bands" if runs.setting.nunique() <= BANDS else "many"
+    caption = f"{sentence(f'curves_caption_{kind}')} {sentence('curves_caption')}"
     overfit, longer = overfitting(section, runs), more_epochs(section, runs)
     found: list[Block] = [
         Heading(label("curves")),
         Picture("curves", title, figures.learning_curves(section.history, title, looks), caption),
         Heading(label("overfitting")),
-        Items([_overfitting(overfit.frame), *_causes(section, overfit.frame)]),
+        Items([_overfitting(overfit.frame), *_causes(frames, section, overfit.frame)]),
         overfit,
         Heading(label("longer")),
         Paragraph(_longer(longer.frame)),
@@ -71,7 +72,7 @@ def measure(section: Section) -> pd.DataFrame:
             "setting": runs.setting,
             "best_epoch": runs["best/epoch"],
             "epochs": runs["last/epoch"],
-            "train_acc_last": 100 * runs["last/train_acc"],
+            "train_acc_best": 100 * runs["best/train_acc"],
             "gap_best": 100 * (runs["best/train_acc"] - runs["best/val_acc"]),
             "gap_last": 100 * (runs["last/train_acc"] - runs["last/val_acc"]),
             "loss_gap_best": runs["best/val_loss"] - runs["best/train_loss"],
@@ -239,7 +240,7 @@ def _overfitting(frame: pd.DataFrame) -> str:
                       narrow=shown(narrow.setting), fewer=float(narrow.gap_last))
     ]  # fmt: skip
     rising = frame[frame.val_loss_last > RISEN * frame.val_loss_min]
-    rising = rising.sort_values("val_loss_last", ascending=False, key=lambda last: last / rising.val_loss_min)
+    rising = rising.loc[(rising.val_loss_last / rising.val_loss_min).sort_values(ascending=False).index]
     if not rising.empty:
         texts = [
             sentence("rises_one", setting=shown(row.setting), low=row.val_loss_min, epoch=row.val_loss_min_epoch,
@@ -250,26 +251,26 @@ def _overfitting(frame: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
-    """Say of the settings shown to be worse than the best whether they overfit more or fit even training images worse.
+def _causes(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str]:
+    """Divide what settings lie below the best into training accuracy not reached and a wider gap to validation.
 
-    Where settings have one seed each, of the one furthest below.
+    Only of settings whose difference is more than noise: by its interval over seeds, or, where settings have one seed
+    each, by McNemar's test of the two networks.
     """
-    compared = comparison.compare(section).set_index("setting")
-    compared = compared[compared.n > 0]
-    best = comparison.reference(compared)
-    worse = compared[compared.p_holm < ALPHA] if (compared.n > 1).sum() > 1 else compared[compared.below > 0]
-    by = frame.set_index("setting")
-    said = []
-    for setting in worse.index[::-1][:NAMED]:
-        more, less = by.train_acc_last[setting], by.train_acc_last[best]
-        values = {"setting": shown(setting), "best": shown(best), "train": more, "best_train": less}
-        values |= {"gap": by.gap_last[setting], "best_gap": by.gap_last[best]}
-        if more > less and by.gap_last[setting] > by.gap_last[best]:
-            said.append(sentence("cause_overfits", **values))
-        elif more < less:
-            said.append(sentence("cause_underfits", **values))
-    return said
+    compared = comparison.compare(section)
+    best = comparison.reference(compared.set_index("setting"))
+    networks = comparison.with_best(frames, section, compared)
+    differ = set(networks.index[networks.p < ALPHA]) | set(compared.setting[compared.p_holm.notna() & ~compared.tied])
+    by, said = frame.set_index("setting"), []
+    for setting, below in compared.set_index("setting").below.items():
+        if setting in differ and below > 0:
+            own, other = by.loc[setting], by.loc[best]
+            train, gap = other.train_acc_best - own.train_acc_best, own.gap_best - other.gap_best
+            values = {"own": own.train_acc_best, "other": other.train_acc_best, "train": train, "gap": gap}
+            values |= {"own_gap": own.gap_best, "other_gap": other.gap_best, "below": below}
+            why = label("cause overfits" if gap > train else "cause underfits")
+            said.append(sentence("cause", setting=shown(setting), best=shown(best), why=why, **values))
+    return said[:NAMED]
 
 
 def _longer(frame: pd.DataFrame) -> str:
