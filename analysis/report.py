@@ -106,7 +106,9 @@ def _notes(section: Section) -> list[str]:
         for what in ("device", "threads", "precision", "data_digest"):
             values = sorted(map(str, group[what].unique()))
             if len(values) > 1:
-                notes.append(sentence("mixed", setting=shown(setting), what=label(what), values=", ".join(values)))
+                notes.append(
+                    sentence("mixed", setting=shown(setting), what=label(f"run {what}"), values=", ".join(values))
+                )
     return notes
 
 

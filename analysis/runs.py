@@ -220,7 +220,7 @@ def of_sweep(frames: Frames, sweep: Sweep) -> Section:
             "seed": point.config.seed,
             "fingerprint": point.config.fingerprint,
         }
-        for point in sweep.points(recorded=[directory.info() for directory in frames.directories.values()])
+        for point in sweep.points(recorded=(directory.info() for directory in frames.directories.values()))
     ]
     shown = ["setting", *(name for name in sweep.varied if name != "setting")]
     points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"])
