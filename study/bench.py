@@ -9,7 +9,7 @@ The same network, batch size and augmentations in each loop, warm-up apart, in t
   number of worker processes that is fastest here
 - `timm`: the same with timm's loader, which normalises on the device and reads ahead
 - `tensors`: all images on the device as float32, batches by index, no augmentation; NCHW, float32
-- `ours` and `ours auto`: this project's trainer in float32, and in the faster precision
+- `ours` and `ours auto`: this project's trainer in float32, and in the faster precision; on CUDA compiled, too
 """
 
 import argparse
@@ -173,6 +173,9 @@ def compare(config: Config, data: Data, device: torch.device, args: argparse.Nam
     loops |= {"timm": timm_loader(config, data, device, workers[1])}
     loops |= {"tensors": tensors(config, data, device)} if not config.augment else {}
     loops |= {"ours": ours(config, data, device, "float32"), "ours auto": ours(config, data, device, "auto")}
+    if device.type == "cuda":
+        compiled = config.model_copy(update={"compile": True})
+        loops |= {"ours auto, compiled": ours(compiled, data, device, "auto")}
     for loop in loops.values():
         seconds(loop, max(6, args.steps // 4), device)
     turns: dict[str, list[float]] = {name: [] for name in loops}

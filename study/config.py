@@ -100,6 +100,9 @@ class Config(BaseModel):
     batch_size: int = _knob(64, "training", "images per step", ge=1)
     seed: int = _knob(0, "training", "seed of the initial weights, the data order, dropout and augmentation", ge=0)
     label_smoothing: float = _knob(0.0, "training", "share of the target spread over all classes", ge=0, lt=1)
+    flip_test: bool = _knob(
+        False, "training", "predict for an image and its mirror image, and average (test-time augmentation)"
+    )
     early_stopping: int | None = _knob(
         None, "training", "end after so many epochs without a better value; none trains to the last epoch", ge=1
     )
@@ -130,6 +133,9 @@ class Config(BaseModel):
     device: Device = _note("auto", "execution", "auto (cuda, else mps, else cpu), cpu, mps, cuda or cuda:N")
     precision: Literal["float32", "bfloat16", "auto"] = _note(
         "float32", "execution", "of convolutions and matrix products: float32, bfloat16, or auto, the faster one here"
+    )
+    compile: bool = _note(
+        False, "execution", "compile the network before training; takes half a minute and pays in long runs on CUDA"
     )
     cuda_graph: bool = _note(
         True, "execution", "on CUDA, launch all kernels of a batch at once, where that can be done"

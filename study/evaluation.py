@@ -25,6 +25,12 @@ def batch_size(image_shape: tuple[int, int, int]) -> int:
     return max(1, min(LARGEST_BATCH, LARGEST_BATCH * 32**2 // math.prod(image_shape[1:])))
 
 
+def logits(model: nn.Module, images: Tensor, flip_test: bool = False) -> Tensor:
+    """Return logits (n, classes), float32; with `flip_test` the mean of those for images and their mirror images."""
+    result = model(images).float()
+    return (result + model(images.flip(-1)).float()) / 2 if flip_test else result
+
+
 def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Return the mean cross-entropy and the top-1 accuracy of logits (n, classes)."""
     loss = nn.functional.cross_entropy(logits, labels)

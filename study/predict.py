@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from study import devices, models
+from study import devices, evaluation, models
 from study.config import Config
 from study.data import Data, Split
 from study.errors import UserError, run_command
@@ -18,7 +18,7 @@ from study.sources import read_image
 SHOWN = 3
 
 
-def load(path: str) -> tuple[torch.nn.Module, Data]:
+def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
     """Load the best weights of a run, and how it prepared its images (the splits of the data are empty)."""
     directory = RunDirectory(path)
     info, weights = directory.info(), directory.path / "best.pt"
@@ -36,7 +36,7 @@ def load(path: str) -> tuple[torch.nn.Module, Data]:
     )  # fmt: skip
     model = models.create(config, data.image_shape, len(data.classes))
     model.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
-    return model.eval(), data
+    return model.eval(), data, config
 
 
 def prepare(path: str, data: Data) -> torch.Tensor:
@@ -60,11 +60,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="default: cpu")
     args = parser.parse_args(argv)
     device = devices.pick(args.device)
-    model, data = load(args.run)
+    model, data, config = load(args.run)
     model.to(device)
     for path in args.images:
         with torch.inference_mode():
-            probabilities = model(prepare(path, data).to(device)).softmax(1)[0].cpu()
+            logits = evaluation.logits(model, prepare(path, data).to(device), config.flip_test)
+            probabilities = logits.softmax(1)[0].cpu()
         values, labels = probabilities.topk(min(SHOWN, len(data.classes)))
         likeliest = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
         print(f"{path}: {', '.join(likeliest)}")

@@ -28,19 +28,21 @@ def create(
     clip_norm: float | None = None,
     aux_weight: float = 0.0,
     precision: torch.dtype = torch.float32,
+    compile_for: int | None = None,
 ) -> Step:
     """Make the step that takes images (n, channels, height, width), float32, and labels (n,), int64.
 
     A model that returns a tuple has auxiliary heads: their losses count `aux_weight` each. Convolutions and matrix
-    products compute in `precision`, all else in float32.
+    products compute in `precision`, all else in float32. The network is compiled for batches of `compile_for` images.
     It updates the model and its moving average where there is one, and returns the mean loss and the number of correct
     predictions before the update.
     """
+    compiled = torch.compile(model, dynamic=False) if compile_for else model
     loss_of = partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
 
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(images.device, precision):
-            output = model(images)
+            output = (compiled if len(images) == compile_for else model)(images)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
         loss = loss_of(logits.float(), labels)
         for other in auxiliary:

@@ -77,7 +77,7 @@ class Trainer:
         self.precision = PRECISIONS.get(precision or config.precision) or self._faster_precision()
         self.step = step.create(
             self.model, self.optimizer, self.average, config.label_smoothing, config.clip_norm,
-            config.aux_weight or 0.0, self.precision,
+            config.aux_weight or 0.0, self.precision, config.batch_size if config.compile else None,
         )  # fmt: skip
         self.train_batch = self._captured(say) if device.type == "cuda" and config.cuda_graph else self._train_batch
         self.progress = Progress(sums=torch.zeros(2, device=device))
@@ -210,9 +210,9 @@ class Trainer:
     def _logits(self, split: Split) -> Tensor:
         """Return the logits (n, classes) of every image of a split, on the device."""
         model = self.evaluated.eval()
+        batches = (self._prepared(batch) for batch in split.batches(self.evaluation_batch))
         with step.autocast(self.device, self.precision):
-            parts = [model(self._prepared(batch)) for batch in split.batches(self.evaluation_batch)]
-        return torch.cat(parts).float()
+            return torch.cat([evaluation.logits(model, images, self.config.flip_test) for images in batches])
 
     @torch.inference_mode()
     def _activations(self, split: Split) -> dict[str, Tensor]:

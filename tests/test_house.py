@@ -35,7 +35,7 @@ ALLOWED = {
         "augment", "config", "data", "devices", "errors", "folder", "options", "progress", "run_directory",
         "tracker", "trainer", "wandb_run",
     },
-    "study.predict": {"config", "data", "devices", "errors", "models", "run_directory", "sources"},
+    "study.predict": {"config", "data", "devices", "errors", "evaluation", "models", "run_directory", "sources"},
     "study.bench": {"config", "data", "devices", "errors", "models", "trainer"},
     "study.worker": {"config", "devices", "errors", "progress", "train"},
     "study.engine": {"config", "devices", "errors", "folder", "progress", "run_directory", "worker"},
