@@ -30,7 +30,7 @@ def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
     looks = looks_of(sections)
     parts = [
-        Part(section.name, section.title, section.description, _section(frames, section, looks[place]))
+        Part(section.name, section.title, section.description, section_blocks(frames, section, looks[place]))
         for place, section in enumerate(sections)
     ]
     if len(sections) > 1:
@@ -67,7 +67,7 @@ def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:
     ]
 
 
-def _section(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Say what a section's runs were trained on, what a reader must know of them, and what each theme finds."""
     found: list[Block] = [Paragraph(text, soft=True) for text in _data(frames, section)]
     notes = _notes(section)

@@ -246,8 +246,7 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
         params = {name: values.iloc[place] for name, values in given.items()}
         study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied, normalize=False)
-    return pd.Series(shares, dtype=float).sort_values(), float(fit)
+    return pd.Series(evaluator.evaluate(study, params=varied), dtype=float).sort_values(), float(fit)
 
 
 def bars(shares: pd.Series, title: str) -> Figure:

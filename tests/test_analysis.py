@@ -1,12 +1,10 @@
 """From run directories to tables, figures and a page."""
 
-import html
 import io
 import json
 import math
 import re
 import shutil
-import string
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -16,11 +14,10 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis import comparison, figures, runs, tables, wording
+from analysis import comparison, figures, runs, tables
 from study import search
 from study.config import RESULTS_VERSION, Config
 from study.run_directory import RunDirectory
-from tests.conftest import ROOT
 
 EPOCHS = 3
 
@@ -223,93 +220,6 @@ def test_learning_curves_show_the_mean_and_its_interval(folder):
     assert lines["two-block, dropout 0.5"] == pytest.approx([35.5, 71, 35.5])
     assert len(validation.collections) == 2, "a band for each setting with several seeds"
     ElementTree.fromstring(text_of(figure))
-
-
-def test_a_sweep_becomes_a_page(command, call, tmp_path):
-    sweep = tmp_path / "tiny.yaml"
-    sweep.write_text(
-        SWEEP.replace("name: dropout", "name: <tiny> & co")
-        .replace("[0, 1, 2, 3]", "[0, 1]")
-        .replace("value: 3", "value: 2")
-    )
-    command("study.sweep", "run", sweep, "--per-device=1", "--wandb=disabled", "--set", "model=mlp")
-    result = call("analysis.summarize", "--sweep", sweep, "--set", "model=mlp")
-    page = (tmp_path / "report" / "index.html").read_text()
-    assert str(tmp_path / "report" / "index.html") in result.stdout
-    assert "&lt;tiny&gt; &amp; co" in page and "<tiny>" not in page
-    assert "Which dropout?" in page
-    assert not re.search(r"(src|href)=\"?https?:", page)
-    for folder, kinds in (("tables", {".csv", ".md", ".tex"}), ("figures", {".pdf", ".png", ".svg"})):
-        made = list((tmp_path / "report" / folder).iterdir())
-        stems = {path.name.removesuffix(path.suffix) for path in made}
-        assert stems and all(stem.startswith("tiny-co-") for stem in stems)
-        assert {path.name for path in made} == {stem + kind for stem in stems for kind in kinds}
-        assert {f"{folder}/{path.name}" for path in made} <= set(re.findall('href="([^"#]+)"', page))
-    figure_count = len(list((tmp_path / "report" / "figures").glob("*.svg")))
-    assert page.count("data:image/svg+xml;base64,") == figure_count
-    markdown = (tmp_path / "report" / "report.md").read_text()
-    assert markdown.count("](figures/") == figure_count and r"\<tiny> & co" in markdown
-    frame = pd.read_csv(tmp_path / "report" / "tables" / "tiny-co-comparison.csv")
-    directories = [RunDirectory(path) for path in (tmp_path / "runs").iterdir()]
-    for dropout, value in zip(frame.dropout, frame.val_acc, strict=True):
-        found = [d.summary()["best/val_acc"] for d in directories if d.info()["config"]["dropout"] == dropout]
-        assert value == pytest.approx(100 * np.mean(found), rel=1e-5)
-    costs = pd.read_csv(tmp_path / "report" / "tables" / "tiny-co-costs.csv")
-    assert costs.images_per_second.min() > 0
-    default = call("analysis.summarize", "runs", "--out", "other").stdout
-    assert "digits" in default
-    call("analysis.summarize", "--lang", "es", "--out", "informe")
-    assert_no_english(tmp_path / "informe")
-    assert (tmp_path / "informe" / "tables" / "digits-comparison.csv").read_bytes() == (
-        tmp_path / "other" / "tables" / "digits-comparison.csv"
-    ).read_bytes()
-
-
-def assert_no_english(folder):
-    """Look for English texts of the wording, and for decimal points, in all of a Spanish report."""
-    texts = wording.texts().items()
-    plain = {key: re.sub(r"\s+", " ", re.split(r"\{", text["en"])[0]).strip() for key, text in texts}
-    both = " | ".join(text["es"].casefold() for _, text in texts)
-    english = {text for text in plain.values() if len(text) > 3 and text.casefold() not in both}
-    assert len(english) > 50
-    for path in [folder / "index.html", folder / "report.md", *folder.rglob("*.tex"), *folder.rglob("*.svg")]:
-        text = path.read_text()
-        if path.suffix == ".svg":  # matplotlib writes each text as a comment beside its outlines
-            text = "\n".join(re.findall(r"<!-- (.*?) -->", text))
-        text = re.sub(
-            r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)", " ", text, flags=re.S
-        )
-        text = re.sub(r"\s+", " ", html.unescape(text.replace(r"\%", "%"))).casefold()
-        found = [one for one in english if re.search(rf"(?<!\w){re.escape(one.casefold())}(?!\w)", text)]
-        assert not found, f"{path} says {found}"
-        prose = text.split("hecho por")[0]  # versions of libraries follow
-        assert not re.findall(r"\d\.\d", prose), path
-
-
-def test_every_text_is_in_both_languages():
-    texts = wording.texts()
-    for key, text in texts.items():
-        assert set(text) == set(wording.LANGUAGES) and all(isinstance(one, str) for one in text.values()), key
-        fields = [sorted(field for _, field, _, _ in string.Formatter().parse(one) if field) for one in text.values()]
-        assert set(fields[0]) == set(fields[1]), f"{key} says other values in Spanish"
-    missing = [f"option {name}" for name in runs.IDENTITY if f"option {name}" not in texts]
-    assert not missing, f"analysis/wording.yaml needs a text for {missing}"
-    lines = (ROOT / "analysis" / "wording.yaml").read_text().splitlines()
-    keys = [line.split(":")[0] for line in lines if re.match(r"[^\s#]", line)]
-    assert len(keys) == len(set(keys)), "a key stands twice"
-
-
-def test_numbers_and_settings_are_written_as_the_language_does():
-    texts = "dropout 0.5, augment none, batch size 64, timm:vgg, flip,crop, lr 1e-05, seed 2"
-    assert wording.shown(texts) == texts
-    assert wording.number(-1234.5, ",.2f") == "−1,234.50"
-    with wording.language("es"):
-        assert wording.shown(texts) == (
-            "dropout 0,5, aumento ninguno, tamaño de lote 64, timm:vgg, flip,crop, tasa de aprendizaje 1e-05, semilla 2"
-        )
-        assert wording.number(-1234.5, ",.2f") == "−1\u202f234,50"
-        assert wording.label("epoch") == "Época"
-    assert wording.label("epoch") == "Epoch"
 
 
 def test_nothing_to_report_is_a_mistake(call, tmp_path):

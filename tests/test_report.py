@@ -1,0 +1,345 @@
+"""From runs that were really trained to the page: its words, its figures, its files, in both languages."""
+
+import html
+import importlib
+import os
+import re
+import shutil
+import string
+import subprocess
+import sys
+import tempfile
+import typing
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from analysis import answers, blocks, comparison, figures, report, runs, space, tables, wording
+from study import search
+from study.run_directory import RunDirectory
+from tests.conftest import ROOT
+from tests.test_analysis import assert_labelled
+
+GRID = """
+name: three options
+description: What do they do?
+method: grid
+metric: {name: val/acc, goal: maximize}
+parameters:
+  dataset: {value: digits}
+  epochs: {value: 4}
+  lr: {values: [0.001, 0.01, 0.1]}
+  model: {values: [mlp, single-block]}
+  dropout: {values: [0.0, 0.5]}
+  seed: {values: [0, 1]}
+"""
+ONE = GRID.replace("three options", "<one> & co").replace("values: [0.001, 0.01, 0.1]", "value: 0.1").replace(
+      "values: [mlp, single-block]", "value: mlp")  # fmt: skip
+TWO = (
+    GRID.replace("three options", "two").replace("0.001", "0.2").replace("[0, 1]", "[1]").replace("[0.0, 0.5]", "[0.0]")
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Train the grid of three options, for real, and write two sweeps that need some of its runs."""
+    folder = tmp_path_factory.mktemp("study")
+    for name, text in (("one", ONE), ("three", GRID), ("two", TWO)):
+        (folder / f"{name}.yaml").write_text(text)
+    command = [sys.executable, "-m", "study.sweep", "run", "three.yaml", "--per-device=1", "--wandb=disabled"]
+    with tempfile.TemporaryDirectory(prefix="s") as place:  # runs of other tests do not share their device with these
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": place}
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def frames(study):
+    return runs.load(study / "runs")
+
+
+def said(block) -> list[str]:
+    """List the texts of a block, those within its figures too."""
+    match block:
+        case blocks.Heading(text):
+            return [text]
+        case blocks.Paragraph(text):
+            return [text]
+        case blocks.Items(texts):
+            return list(texts)
+        case blocks.Table():
+            return [block.title, *block.header, *block.notes, *(cell.text for row in block.rows for cell in row)]
+        case blocks.Picture():
+            block.figure.draw_without_rendering()
+            inside = [text.get_text() for text in block.figure.findobj(Text) if text.get_visible()]
+            return [block.title, block.caption, *inside]
+        case blocks.Gallery():
+            return [block.caption, *(text for picture in block.pictures for text in said(picture))]
+
+
+@pytest.fixture(scope="module")
+def sections(study, frames):
+    return {name: runs.of_sweep(frames, search.read(study / f"{name}.yaml")) for name in ("three", "two")}
+
+
+def drawing_functions():
+    """Name every function of the report's modules that returns a figure."""
+    modules = [figures, *(importlib.import_module(theme.__module__) for theme in report.THEMES)]
+    for module in modules:
+        for name, function in vars(module).items():
+            anatomy = name == "parameters_per_layer"  # is in no report
+            if getattr(function, "__module__", "") == module.__name__ and callable(function) and not anatomy:
+                returned = (
+                    typing.get_type_hints(function).get("return") if hasattr(function, "__annotations__") else None
+                )
+                if returned is Figure or Figure in typing.get_args(returned):
+                    yield module, name
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Hold the figures that are drawn, by the name of the function that draws them."""
+    return {f"{module.__name__}.{name}": [] for module, name in drawing_functions()}
+
+
+@pytest.fixture(scope="module")
+def made(frames, sections, drawn):
+    """Make all that the report says of each section, in each language."""
+
+    def watched(name, function):
+        def call(*args, **kwargs):
+            drawn[name].append(function(*args, **kwargs))
+            return drawn[name][-1]
+
+        return call
+
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in list(drawing_functions()):
+            patch.setattr(module, name, watched(f"{module.__name__}.{name}", getattr(module, name)))
+        for language in wording.LANGUAGES:
+            with wording.language(language):
+                looks = report.looks_of(list(sections.values()))
+                for (name, section), look in zip(sections.items(), looks, strict=True):
+                    found[language, name] = report.section_blocks(frames, section, look)
+    return found
+
+
+def said_in(made, language):
+    with wording.language(language):
+        return [text for (of, _), found in made.items() if of == language for block in found for text in said(block)]
+
+
+def tables_in(made, language):
+    return [
+        block for (of, _), found in made.items() if of == language for block in found if isinstance(block, tables.Table)
+    ]
+
+
+def test_a_sweep_becomes_a_page(study, call, tmp_path):
+    shutil.copytree(study / "runs", tmp_path / "runs")
+    shutil.copy(study / "one.yaml", tmp_path)
+    result = call("analysis.summarize", "--sweep", "one.yaml")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert str(tmp_path / "report" / "index.html") in result.stdout
+    assert "&lt;one&gt; &amp; co" in page and "<one>" not in page
+    assert "What do they do?" in page
+    assert not re.search(r"(src|href)=\"?https?:|@import|url\(", page), "it needs no network"
+    for folder, kinds in (("tables", {".csv", ".md", ".tex"}), ("figures", {".pdf", ".png", ".svg"})):
+        made = list((tmp_path / "report" / folder).iterdir())
+        stems = {path.name.removesuffix(path.suffix) for path in made}
+        assert stems and all(stem.startswith("one-co-") for stem in stems)
+        assert {path.name for path in made} == {stem + kind for stem in stems for kind in kinds}
+        assert {f"{folder}/{path.name}" for path in made} <= set(re.findall('href="([^"#]+)"', page))
+    for anchor in re.findall('href="#([^"]+)"', page):
+        assert page.count(f'id="{anchor}"') == 1
+    figure_count = len(list((tmp_path / "report" / "figures").glob("*.svg")))
+    assert page.count("data:image/svg+xml;base64,") == figure_count
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert markdown.count("](figures/") == figure_count and r"\<one> & co" in markdown
+    frame = pd.read_csv(tmp_path / "report" / "tables" / "one-co-comparison.csv")
+    directories = [RunDirectory(path) for path in (tmp_path / "runs").iterdir()]
+    configs = {d: d.info()["config"] for d in directories}
+    for dropout, value in zip(frame.dropout, frame.val_acc, strict=True):
+        found = [
+            d.summary()["best/val_acc"]
+            for d, config in configs.items()
+            if (config["model"], config["lr"], config["dropout"]) == ("mlp", 0.1, dropout)
+        ]
+        assert value == pytest.approx(100 * np.mean(found), rel=1e-5)
+    found = pd.read_csv(tmp_path / "report" / "tables" / "one-co-costs.csv")
+    assert found.images_per_second.min() > 0
+
+
+def test_without_sweeps_those_in_the_folder_that_have_runs_are_shown(study, call, tmp_path, monkeypatch):
+    shutil.copytree(study / "runs", tmp_path / "runs")
+    (tmp_path / "sweeps").mkdir()
+    shutil.copy(study / "one.yaml", tmp_path / "sweeps")
+    (tmp_path / "sweeps" / "other.yaml").write_text(ONE.replace("<one> & co", "other").replace("value: 4", "value: 50"))
+    (tmp_path / "sweeps" / "broken.yaml").write_text("method: [")
+    shown = {}
+    monkeypatch.setattr(report, "write", lambda frames, found, *rest: shown.update(found=found) or tmp_path)
+    result = call("analysis.summarize")
+    assert "broken.yaml" in result.stderr
+    assert [section.name for section in shown["found"]] == ["<one> & co", "digits"]
+    assert [len(section.runs) for section in shown["found"]] == [4, 20], "each run in one of them"
+
+
+def words(texts) -> set[str]:
+    return {word.casefold() for text in texts for word in re.findall(r"[^\W\d_]{4,}", text)}
+
+
+def test_nothing_is_said_in_english_in_a_spanish_report(made):
+    """Any word of four letters that both languages' reports hold must be Spanish somewhere, or a name."""
+    english, spanish = (said_in(made, language) for language in wording.LANGUAGES)
+    names = {"digits", "three", "options", "single", "block"}  # of the data and the sweep
+    known = words(text["es"] for text in wording.texts().values())
+    assert len(words(english) - words(spanish)) > 200
+    assert words(english) & words(spanish) <= known | names
+    assert not [text for text in spanish if re.search(r"\d\.\d", text)], "the decimal comma"
+    assert [text for text in spanish if re.search(r"\d,\d", text)]
+
+
+def test_the_spanish_page(study, call, tmp_path):
+    (tmp_path / "runs").symlink_to(study / "runs")
+    shutil.copy(study / "one.yaml", tmp_path)
+    call("analysis.summarize", "--sweep", "one.yaml", "--lang", "es", "--out", "informe")
+    english = {re.sub(r"\s+", " ", text["en"].split("{")[0]).strip().casefold() for text in wording.texts().values()}
+    spanish = " | ".join(text["es"] for text in wording.texts().values()).casefold()
+    english = {text for text in english if len(text) > 3 and text not in spanish}
+    for path in [tmp_path / "informe" / "index.html", tmp_path / "informe" / "report.md",
+                 *tmp_path.glob("informe/tables/*.tex"), *tmp_path.glob("informe/figures/*.svg")]:  # fmt: skip
+        text = path.read_text()
+        if path.suffix == ".svg":  # matplotlib writes each text as a comment beside its outlines
+            text = "\n".join(re.findall(r"<!-- (.*?) -->", text))
+        unseen = r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)"
+        text = re.sub(r"\s+", " ", html.unescape(re.sub(unseen, " ", text, flags=re.S)).replace(r"\%", "%")).casefold()
+        assert not [one for one in english if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text)], path
+        assert not re.findall(r"\d\.\d", text.split("hecho por")[0]), path  # versions of libraries follow
+    assert '<html lang="es">' in (tmp_path / "informe" / "index.html").read_text()
+
+
+def test_csv_is_the_same_in_every_language(made):
+    english, spanish = ([tables.csv(table) for table in tables_in(made, language)] for language in wording.LANGUAGES)
+    assert len(english) > 10 and english == spanish
+
+
+def test_every_figure_can_be_read(made, drawn):
+    """Every figure has a title and labels, its legend outside, thousands separated, and names that cover nothing."""
+    assert not [name for name, found in drawn.items() if not found], "every kind of figure is in these reports"
+    for name, figures_of_a_kind in drawn.items():
+        for figure in filter(None, figures_of_a_kind):
+            assert_labelled(figure)
+            figure.draw_without_rendering()
+            renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
+            panels = [axes.get_window_extent(renderer) for axes in figure.axes]
+            for legend in figure.legends:
+                box = legend.get_window_extent(renderer)
+                assert not any(box.overlaps(panel) for panel in panels), f"the legend of {name} covers something"
+            for axes in figure.axes:
+                assert axes.get_legend() is None, f"{name} has a legend within its axes"
+                ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
+                assert not [tick for tick in ticks if re.search(r"\d{4}", tick.get_text())], f"{name} writes 1000"
+    for figure in drawn["analysis.costs.pareto"]:
+        for axes in figure.axes:
+            boxes = [text.get_window_extent() for text in axes.texts]
+            pairs = [(a, b) for place, a in enumerate(boxes) for b in boxes[:place]]
+            assert boxes and not any(a.overlaps(b) for a, b in pairs), "names cover each other"
+
+
+def test_one_setting_has_one_colour_in_all_sections(sections):
+    looks = report.looks_of(list(sections.values()))
+    of_group: dict[str, set] = {}
+    for section, look in zip(sections.values(), looks, strict=True):
+        assert len(set(look.values())) == len(look), "two settings of a section never look the same"
+        for setting, group in section.runs.drop_duplicates("setting").set_index("setting").group.items():
+            of_group.setdefault(group, set()).add(look[setting])
+    assert all(len(found) == 1 for found in of_group.values())
+    assert len(of_group) == 12
+
+
+def test_missing_points_are_empty_cells_and_listed(made, sections):
+    section = sections["two"]
+    assert section.missing == ["lr 0.2, mlp, seed 1", "lr 0.2, single-block, seed 1"]
+    table = comparison.table(section)
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+    assert rows["lr 0.2, mlp"] == ["0", *[""] * (len(table.columns) - 2)]
+    with_result = [texts for name, texts in rows.items() if "lr 0.2" not in name]
+    assert len(with_result) == 4 and all(texts[1] for texts in with_result)
+    texts = [text for block in made["en", "two"] if isinstance(block, blocks.Items) for text in block.texts]
+    assert any("lr 0.2, mlp, seed 1" in text for text in texts)
+    figure = space.heat_map(comparison.compare(section), ["lr", "model"], "Title")
+    assert len(figure.axes[0].texts) == 4, "two cells of six are empty"
+    assert {label.get_text() for label in figure.axes[0].get_yticklabels()} == {"0.01", "0.1", "0.2"}
+
+
+def test_a_single_seed_claims_nothing(frames, sections):
+    texts = " ".join(answers.sentences(frames, sections["two"]))
+    assert "With one seed each" in texts and "McNemar" in texts and "three seeds or more" in texts
+    assert "±" not in texts and "shown" not in texts
+    table = comparison.table(sections["two"], networks=comparison.with_best(frames, sections["two"],
+                             comparison.compare(sections["two"])))  # fmt: skip
+    assert "±" not in tables.markdown(table) and "p (Holm)" not in table.header and "p (McNemar)" in table.header
+    effect = space.effects(sections["two"])
+    assert effect.val_acc_change_p.isna().all()
+
+
+def test_latex_compiles(made, tmp_path):
+    if not shutil.which("pdflatex"):
+        pytest.skip("there is no pdflatex")
+    odd = pd.DataFrame({"setting": ["100 % & #1_x ^~ {$\\} <a> “b” — c", "[d]"], "n": [1234.5, -6.0]})
+    every = [*tables_in(made, "en"), *tables_in(made, "es")]
+    every.append(tables.Table("odd", "", odd, [tables.Column("setting"), tables.Column("n", 1)]))
+    lines = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}", r"\tiny"]
+    for table, language in zip(every, ["en"] * (len(every) // 2) + ["es"] * len(every), strict=False):
+        with wording.language(language):
+            lines.append(tables.latex(table) + "\n")
+    (tmp_path / "tables.tex").write_text("\n".join([*lines, r"\end{document}"]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_every_text_is_in_both_languages():
+    texts = wording.texts()
+    for key, text in texts.items():
+        assert set(text) == set(wording.LANGUAGES) and all(isinstance(one, str) for one in text.values()), key
+        fields = [sorted(field for _, field, _, _ in string.Formatter().parse(one) if field) for one in text.values()]
+        assert set(fields[0]) == set(fields[1]), f"{key} says other values in Spanish"
+    missing = [f"option {name}" for name in runs.IDENTITY if f"option {name}" not in texts]
+    assert not missing, f"analysis/wording.yaml needs a text for {missing}"
+    lines = (ROOT / "analysis" / "wording.yaml").read_text().splitlines()
+    keys = [line.split(":")[0] for line in lines if re.match(r"[^\s#]", line)]
+    assert len(keys) == len(set(keys)), "a key stands twice"
+
+
+def test_numbers_and_settings_are_written_as_the_language_does():
+    texts = "dropout 0.5, augment none, batch size 64, timm:vgg, flip,crop, lr 1e-05, seed 2"
+    assert wording.shown(texts) == texts
+    assert wording.number(-1234.5, ",.2f") == "−1,234.50"
+    with wording.language("es"):
+        assert wording.shown(texts) == (
+            "dropout 0,5, aumento ninguno, tamaño de lote 64, timm:vgg, flip,crop, tasa de aprendizaje 1e-05, semilla 2"
+        )
+        assert wording.number(-1234.5, ",.2f") == "−1\u202f234,50"
+        assert wording.label("epoch") == "Época"
+    assert wording.label("epoch") == "Epoch"
+
+
+def test_a_pdf_is_printed_or_said_to_be_impossible(study, call, tmp_path, monkeypatch):
+    (tmp_path / "runs").symlink_to(study / "runs")
+    shutil.copy(study / "one.yaml", tmp_path)
+    monkeypatch.setattr(report, "THEMES", (answers.blocks, comparison.blocks))
+    with monkeypatch.context() as without:
+        without.setenv("PATH", str(tmp_path))
+        message = call("analysis.summarize", "--sweep", "one.yaml", "--pdf", code=2).stderr
+    assert "--pdf needs Chromium or Chrome" in message and not (tmp_path / "report").exists(), "said before any work"
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("there is no Chromium")
+    result = call("analysis.summarize", "--sweep", "one.yaml", "--pdf")
+    pdf = tmp_path / "report" / "report.pdf"
+    assert str(pdf) in result.stdout
+    assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 20_000
