@@ -102,7 +102,7 @@ class Sweep:
         return Point(values, config, f"{self.setting(values)}, seed {config.seed}")
 
     def example(self, base: Mapping[str, Any] | None = None) -> Config:
-        """Return the config of some point."""
+        """Return the config of some point of a search."""
         return self.point(self.draw(0), base).config
 
     @property

@@ -16,9 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+import study.status
 from study import devices, folder, search, standing
 from study.config import Config, is_identity
 from study.engine import Engine, Outcome
@@ -26,9 +24,7 @@ from study.errors import Interrupted, UserError, run_command
 from study.plan import Plan
 from study.progress import SweepDisplay
 from study.run_directory import DONE, RunDirectory
-from study.search import Point, Sweep
-
-CLEANED = ("failed", "interrupted")
+from study.search import Sweep
 
 
 def check(args: argparse.Namespace) -> int:
@@ -55,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Train the points of sweeps that have no result yet."""
     sweeps = [_read(path, args) for path in args.files]
     plan = Plan(sweeps, _base(args), standing.Runs(args.runs_dir), args.force)
-    _refuse_other_data(
-        [*(job.config for job in plan.known.values()), *(sweep.example(_base(args)) for sweep in sweeps)]
-    )
+    examples = [sweep.example(_base(args)) for sweep in sweeps if sweep.method == "bayes"]
+    _refuse_other_data([*(job.config for job in plan.known.values()), *examples])
     todo = plan.todo
     total, count = len(plan.known) + plan.coming, len(todo) + plan.coming
     if args.dry_run:
@@ -91,56 +86,15 @@ def run(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     """Say which points of sweeps have a result, which failed and why, and which are missing."""
-    runs = standing.Runs(args.runs_dir)
     for path in args.files:
-        sweep = _read(path, args)
-        table = Table("run", "state", "result", "directory", title=f"{sweep.name} ({path})", title_justify="left")
-        states, points = Counter(), runs.points(sweep, _base(args))
-        for point in points:
-            directory = RunDirectory.of(point.config)
-            state = directory.state()
-            states[state] += 1
-            why = standing.explanation(directory, state, point.config.epochs)
-            table.add_row(point.label, state, why, point.config.run_name)
-        if sweep.method == "bayes" and len(points) < sweep.run_cap:
-            states["missing"] += sweep.run_cap - len(points)
-        Console(width=None if sys.stdout.isatty() else 200).print(table)
-        print(", ".join(f"{count} {state}" for state, count in states.most_common()))
-        _print_copies(points, runs)
+        study.status.show(_read(path, args), standing.Runs(args.runs_dir), _base(args))
     return 0
-
-
-def _print_copies(points: Sequence[Point], runs: standing.Runs) -> None:
-    """Name the directories that hold a run which another one holds too; only the one with the run's own name counts."""
-    copies = runs.copies()
-    for point in points:
-        for name in copies.get(point.config.fingerprint, ()):
-            if name != point.config.run_name:
-                print(
-                    f"duplicated: {runs.path / name} holds the same run as {point.config.run_name}; it does not count"
-                )
 
 
 def clean(args: argparse.Namespace) -> int:
     """Remove the directories of runs of sweeps that failed or were interrupted, asking first."""
-    runs, found = standing.Runs(args.runs_dir), {}
-    for path in args.files:
-        for point in runs.points(_read(path, args), _base(args)):
-            directory = RunDirectory.of(point.config)
-            if (state := directory.state()) in CLEANED:
-                found[directory.path] = directory
-                print(f"{state}: {directory.path}  {standing.explanation(directory, state, point.config.epochs)}")
-    if not found:
-        print("no run has failed or been interrupted: nothing to remove")
-        return 0
-    if not args.yes:
-        if not sys.stdin.isatty():
-            raise UserError("there is no terminal to ask on; --yes removes them without asking")
-        if input(f"remove these {len(found)} directories? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("nothing was removed")
-            return 0
-    removed = sum(directory.remove() for directory in found.values())
-    print(f"{removed} removed" + (f", {len(found) - removed} are in use again" if removed < len(found) else ""))
+    sweeps = [_read(path, args) for path in args.files]
+    study.status.clean(sweeps, standing.Runs(args.runs_dir), _base(args), args.yes)
     return 0
 
 

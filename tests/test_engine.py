@@ -67,7 +67,7 @@ def test_a_worker_that_dies_takes_only_its_run_which_is_tried_once_more(start, s
 
 @needs_proc
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_the_sweep_and_its_runs_go_on(start, command, sweep_file, tmp_path, signum):
+def test_workers_end_with_the_sweep_and_its_runs_go_on(start, call, sweep_file, tmp_path, signum):
     path = sweep_file({"epochs": {"value": 5000}, "seed": {"value": 0}})
     process = start(
         "study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=2", start_new_session=True
@@ -80,6 +80,7 @@ def test_workers_end_with_the_sweep_and_its_runs_go_on(start, command, sweep_fil
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 40)
     assert list(states(tmp_path / "runs").values()) == ["interrupted"] * 2
     assert len(list((tmp_path / "runs").glob("*/last.pt"))) == 2
+    assert "2 removed" in call("study.sweep", "clean", path, "--yes").stdout
 
 
 def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(sweep_file, tmp_path, capfd, monkeypatch):

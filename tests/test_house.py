@@ -42,8 +42,10 @@ ALLOWED = {
     "study.standing": {"progress", "run_directory", "search"},
     "study.bayes": {"errors", "folder", "run_directory", "search", "space", "standing"},
     "study.plan": {"bayes", "engine", "search", "standing"},
+    "study.status": {"errors", "run_directory", "search", "standing"},
     "study.sweep": {
         "config", "devices", "engine", "errors", "folder", "plan", "progress", "run_directory", "search", "standing",
+        "status",
     },
     "analysis.anatomy": {"config", "errors", "models", "names"},
     "analysis": {"config", "errors", "names", "run_directory", "search"},

@@ -1,5 +1,8 @@
 """`python -m study.sweep`: files in W&B's format, run by real workers."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,32 @@ def test_a_damaged_run_is_found_and_trained_anew(command, call, sweep_file, tmp_
     assert "2 corrupt" in call("study.sweep", "status", path).stdout
     assert "2 to train" in command("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu").stdout
     assert set(states(tmp_path / "runs").values()) == {"finished"}
+
+
+def test_status_names_copies_and_clean_removes_what_has_no_result(call, sweep_file, tmp_path, monkeypatch):
+    path = sweep_file({"model": {"values": ["cnn", "mlp"]}, "image_size": {"value": 4}, "seed": {"value": 0},
+                       "epochs": {"value": 1}, "dropout": {"values": [0.0, 0.1]}})  # fmt: skip
+    call("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1", code=1)
+    runs = {state: RunDirectory(tmp_path / "runs" / name) for name, state in states(tmp_path / "runs").items()}
+    shutil.copytree(runs["finished"].path, tmp_path / "runs" / "copy")
+    (tmp_path / "runs" / "copy.txt").touch()
+    told = call("study.sweep", "status", path).stdout
+    assert f"duplicated: runs/copy holds the same run as runs/{runs['finished'].path.name}" in told
+    assert told.count("duplicated") == 1
+
+    assert "--yes removes without asking" in call("study.sweep", "clean", path, code=2).stderr
+    for answer, said in (("\n", "nothing is removed"), ("y\n", "1 removed, 1 in use again")):
+        terminal, ours = os.openpty()
+        os.write(terminal, answer.encode())
+        with os.fdopen(ours) as stdin, runs["failed"].locked():
+            monkeypatch.setattr(sys, "stdin", stdin)
+            out = call("study.sweep", "clean", path).stdout
+        assert out.count("failed: runs/cnn-") == 2 and "cnn needs images of at least 8 px" in out
+        assert said in out
+    assert sorted(states(tmp_path / "runs").values()) == ["failed", "finished", "finished", "finished"]
+    assert "1 removed" in call("study.sweep", "clean", path, "--yes").stdout
+    assert "nothing to remove" in call("study.sweep", "clean", path).stdout
+    assert not list((tmp_path / "runs").glob(".*")), "nothing is left of them"
 
 
 def test_the_hint_at_the_report_works_as_it_is_printed(command, call, sweep_file, tmp_path):
