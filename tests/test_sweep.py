@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import yaml
 
 from study import search
 from study.errors import UserError
+from study.progress import Display
 from study.run_directory import RunDirectory
+from study.train import Signals, train
 from tests.conftest import SMALL, states
 
 ROOT = Path(__file__).parent.parent
@@ -183,10 +186,44 @@ def test_check_names_every_wrong_file_and_ends_in_2(call, sweep_file, tmp_path):
     assert "this machine has" in call("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+NETWORK = ("model", "filters", "hidden", "activation", "batch_norm", "softmax_output")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_sweeps_are_right(path):
     sweep = search.read(path)
+    points = sweep.points()
     assert sweep.name == path.stem
     assert sweep.description.endswith("?"), "a description states the question"
-    assert sweep.varied
-    assert all(point.config.seed in (0, 1, 2) for point in sweep.points())
+    assert sweep.varied or path.stem in ("simple-cnn", "alexnet")
+    seeds = {point.config.seed for point in points}
+    assert seeds == ({0} if path.stem == "resnet-grid" else {0, 1, 2})
+    content = yaml.safe_load(path.read_text())
+    assert content["command"] == ["${env}", "${interpreter}", "-m", "study.train", "${args}"]
+    opening = path.read_text().partition("name:")[0]
+    assert f"# {len(points)} runs; " in opening, "it opens with how many runs there are, and how long they take"
+    assert " on two CPU cores, " in opening and " on one GPU.\n" in opening
+
+
+def networks():
+    """Yield a point for each network that the sweeps train, the first that they name, to be trained in a second."""
+    small = {"dataset": "digits", "image_size": "32", "train_images": "64", "epochs": "1", "classes": "0,1"}
+    found = {}
+    for path in FILES:
+        for point in search.read(path).replaced(small).points({"wandb": "disabled"}):
+            network = tuple(getattr(point.config, name) for name in NETWORK)
+            found.setdefault(network, pytest.param(point.config, id=f"{path.stem}: {point.label}"))
+    return found.values()
+
+
+@pytest.mark.parametrize("config", networks())
+def test_every_network_of_the_sweeps_can_be_trained(config, tmp_path):
+    if config.model == "googlenet":  # its own stem for small images takes 20 seconds here
+        config = config.model_copy(update={"stem": "imagenet"})
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    outcome = train(config.model_copy(update={"runs_dir": str(tmp_path)}), Display(), Signals())
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    assert outcome.state == "finished"
+    assert 0 <= outcome.summary["test/acc"] <= 1
