@@ -287,6 +287,7 @@ def losses(one: Trainer, steps: int) -> list[float]:
         {"compile": True},
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_cuda_graph_computes_what_single_kernels_do(options, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     cuda = torch.device("cuda")
