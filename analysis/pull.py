@@ -11,20 +11,18 @@ import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import filelock
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from analysis import cache, progress
 from study.config import Config
 from study.errors import UserError, one_line
 from study.names import HISTORY_METRICS
@@ -40,7 +38,6 @@ PATIENCE = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_min_seconds": 1, "x_
 """How the client itself backs off from a 429 or silence; WANDB_X_GRAPHQL_RETRY_MAX and so on say otherwise."""
 
 ALIVE = ("running", "pending", "preempting")
-LINE_SECONDS = 10.0
 
 KEY = "pulled.json"
 """What W&B said of a run when it was pulled."""
@@ -49,11 +46,6 @@ KEY = "pulled.json"
 def is_path(source: str) -> bool:
     """Tell whether a text can be ENTITY/PROJECT or ENTITY/PROJECT/SWEEP_ID."""
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*){1,2}", source) is not None
-
-
-def cache_folder() -> Path:
-    """Return the folder of what can be computed or pulled again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "image-classifier-study"
 
 
 def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str]]:
@@ -65,7 +57,7 @@ def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str
     entity, project, *sweep = path.split("/")
     api = _api()
     listed = _list(api, f"{entity}/{project}", {"sweep": sweep[0]} if sweep else {})
-    folder = cache_folder() / "wandb" / re.sub(r"\W+", "-", api.settings["base_url"]) / entity / project
+    folder = cache.folder() / "wandb" / re.sub(r"\W+", "-", api.settings["base_url"]) / entity / project
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
         changed = [run for run in listed if refresh or _read_key(folder / run.id) != _key(run)]
@@ -122,31 +114,12 @@ def _fetch_all(runs: list[Any], folder: Path) -> dict[str, str]:
     pool = ThreadPoolExecutor(PARALLEL)
     try:
         tasks = {pool.submit(_patiently, lambda run=run: _fetch(run, folder)): run for run in runs}
-        for task in _shown(tasks):
+        for task in progress.as_completed(tasks, "pulled from W&B"):
             if error := task.exception():
                 failed[tasks[task].id] = one_line(error)
     finally:
         pool.shutdown(cancel_futures=True)
     return failed
-
-
-def _shown(tasks: Mapping[Any, Any]) -> Iterator[Any]:
-    """Yield tasks as they end, with a bar on a terminal, else a line now and then."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = (TextColumn("pulled from W&B"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"),
-               TimeRemainingColumn(compact=True))  # fmt: skip
-    pending, started, told = set(tasks), time.monotonic(), time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=len(tasks))
-        while pending:
-            ended, pending = wait(pending, return_when=FIRST_COMPLETED)
-            done, now = len(tasks) - len(pending), time.monotonic()
-            bar.update(task, completed=done)
-            if not console.is_terminal and (not pending or now - told > LINE_SECONDS):
-                left = (now - started) / done * len(pending)
-                print(f"pulled from W&B: {done} of {len(tasks)} runs, ETA {left:.0f} s", file=sys.stderr)
-                told = now
-            yield from ended
 
 
 def _fetch(run: Any, folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from analysis import answers, comparison, confusion, costs, page, runs, space, training
+from analysis import answers, comparison, confusion, costs, embedding, page, runs, space, training
 from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
@@ -22,6 +22,7 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     training.blocks,
     costs.blocks,
     confusion.blocks,
+    embedding.blocks,
 )
 """What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
 

@@ -87,7 +87,8 @@ SUMMARY_METRICS = (
     "best/epoch", "best/val_acc", "best/val_loss", "best/train_acc", "best/train_loss",
     "test/acc", "test/loss",
     "last/epoch", "last/val_acc", "last/val_loss", "last/train_acc", "last/train_loss",
-    "params", "param_bytes", "flops", "iterations", "train_seconds",
+    "params", "params_intermediate", "params_penultimate", "params_logits", "param_bytes", "flops",
+    "iterations", "train_seconds",
 )  # fmt: skip
 """Written once, at the end of a run."""
 

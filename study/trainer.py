@@ -236,7 +236,7 @@ class Trainer:
         """
         at, data = self.progress, self.data
         sample, chosen = data.train[evaluation.train_sample(data)], evaluation.feature_sample(data)
-        summary = models.count(self.model, data.image_shape)
+        summary = models.count(self.model, data.image_shape) | models.count_behind(self.model, data.image_shape)
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
         summary |= evaluation.checkpoint("last", at.history[-1], self._score(sample))
         self.evaluated.load_state_dict(self.best_weights)

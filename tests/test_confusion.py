@@ -115,7 +115,7 @@ def test_given_accuracies_are_read_or_refused(tmp_path):
         confusion.read_accuracies(tmp_path / "none.csv")
 
 
-def test_a_report_says_what_is_confused(call, tmp_path):
+def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
     for model in ("mlp", "single-block"):
         call("study.train", "--dataset=digits", f"--model={model}", "--epochs=2", "--wandb=disabled")
     (tmp_path / "theirs.csv").write_text("class,accuracy\n" + "".join(f"{digit},{90 + digit}\n" for digit in range(10)))
@@ -136,5 +136,10 @@ def test_a_report_says_what_is_confused(call, tmp_path):
     for name in ("confusion-counts", "confusion-shares", "class-accuracy", "mistakes", f"confusion-{other}"):
         assert any(stem.startswith(f"digits-{name}") for stem in drawn), name
     assert np.allclose(confusion.read_accuracies(tmp_path / "runs" / best), table.accuracy)
+    layers = pd.read_csv(tmp_path / "report" / "tables" / "digits-layers.csv")
+    assert len(layers) == 6 and layers.probe.between(30, 100).all() and "tsne" in str(drawn)
+    cuts = pd.read_csv(tmp_path / "report" / "tables" / "digits-cuts.csv")
+    whole = frames.runs[frames.runs.model == "single-block"].iloc[0]
+    assert cuts.params.tolist() == [whole.params_intermediate + 513 * 10, whole.params]
     (tmp_path / "theirs.csv").write_text("class,accuracy\ncat,50\n")
     assert "no run knows the class 'cat'" in call("analysis.summarize", "--compare-per-class=theirs.csv", code=2).stderr

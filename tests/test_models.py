@@ -206,3 +206,27 @@ def test_average_pool_is_torchs(height, width, side):
 
 if __name__ == "__main__":
     print(json.dumps({name: size(name) for name in NAMES}, indent=1))
+
+
+@pytest.mark.parametrize(
+    ("values", "behind"),
+    [
+        # 320 + 9,248 in the convolutions; 6272 × 128 + 128 and 128 × 10 + 10 in the layers after them
+        ({"model": "simple-cnn"}, {"intermediate": 9_568, "penultimate": 812_512, "logits": 813_802}),
+        ({"model": "resnet18"}, {"intermediate": 11_168_832, "penultimate": 11_168_832, "logits": 11_173_962}),
+    ],
+)
+def test_parameters_behind_each_layer(values, behind):
+    shape = (1, 28, 28) if values["model"] == "simple-cnn" else (3, 32, 32)
+    model = models.create(Config(**values), shape, 10).train()
+    frozen = next(model.parameters()).requires_grad_(False)
+    assert models.count_behind(model, shape) == {f"params_{name}": count for name, count in behind.items()}
+    assert model.training and not frozen.requires_grad
+
+
+def test_auxiliary_heads_are_behind_no_layer():
+    model = models.create(Config(model="googlenet"), (3, 32, 32), 10)
+    heads = sum(part.numel() for name, part in model.named_parameters() if name.startswith("aux"))
+    assert (
+        models.count_behind(model, (3, 32, 32))["params_logits"] == models.count(model, (3, 32, 32))["params"] - heads
+    )

@@ -164,6 +164,31 @@ def activations(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     }
 
 
+def count_behind(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Count the parameters on which each layer of `activations` depends: those of a network that is cut after it."""
+    parameters = list(model.parameters())
+    trainable, training = [parameter.requires_grad for parameter in parameters], model.training
+    model.eval().requires_grad_(True)
+    try:
+        found = activations(model, torch.zeros(1, *image_shape, device=parameters[0].device))
+        return {f"params_{name}": _count_graph(features) for name, features in found.items()}
+    finally:
+        for parameter, flag in zip(parameters, trainable, strict=True):
+            parameter.requires_grad_(flag)
+        model.train(training)
+
+
+def _count_graph(result: Tensor) -> int:
+    """Count the parameters in the graph of what was computed."""
+    found, todo = {}, [result.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in found:
+            found[node] = node.variable.numel() if hasattr(node, "variable") else 0
+            todo += [before for before, _ in node.next_functions]
+    return sum(found.values())
+
+
 def _averaged(features: Tensor) -> Tensor:
     """Average feature maps over the finest even grid that gives at most 512 numbers, and tokens over all of them."""
     if features.ndim == 3:
