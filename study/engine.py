@@ -131,7 +131,7 @@ class Engine:
         """Return the next run for a device that nobody trains; what another process has, or has done, is set apart."""
         while job := self._next_again(device) or next(self.jobs, None):
             if not job.force and job.is_done:
-                self._end(job, job.directory.info()["state"], result(job.directory.summary()))
+                self._end(job, job.directory.state(), result(job.directory.summary()))
             elif job.directory.is_locked():
                 self.elsewhere.append(job)
             else:
@@ -157,11 +157,11 @@ class Engine:
         """Take over the results of other processes, and the runs that they left without one."""
         for job in [job for job in self.elsewhere if not job.directory.is_locked()]:
             self.elsewhere.remove(job)
-            info = job.directory.info()
+            state = job.directory.state()
             if job.is_done:
-                self._end(job, info["state"], result(job.directory.summary()))
-            elif info.get("state") == "failed":
-                self._end(job, "failed", info.get("error", ""))
+                self._end(job, state, result(job.directory.summary()))
+            elif state == "failed":
+                self._end(job, state, job.directory.info().get("error", ""))
             else:
                 self.again.append(job)
 

@@ -32,12 +32,12 @@ class Hyperband:
 
         What is to be maximized is given with its sign changed.
         """
-        passed = [band for band in self.bands if band <= len(own)]
-        if not passed:
+        band = max((band for band in self.bands if band <= len(own)), default=0)
+        at_band = sorted(losses[band - 1] for losses in every if band and len(losses) >= band)
+        if not at_band:
             return False
-        at_band = sorted(losses[passed[-1] - 1] for losses in every if len(losses) >= passed[-1])
         threshold = at_band[int(len(at_band) * (1 / self.eta))]
-        return (own[passed[-1] - 1] if self.strict else min(own)) > threshold
+        return (own[band - 1] if self.strict else min(own)) > threshold
 
 
 def read(given: Any) -> Hyperband:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(sweeps, _base(args), standing.Runs(args.runs_dir), args.force)
     examples = [sweep.example(_base(args)) for sweep in sweeps if sweep.method == "bayes"]
     _refuse_other_data([*(job.config for job in plan.known.values()), *examples])
-    todo = plan.todo
+    todo = plan.todo()
     total, count = len(plan.known) + plan.coming, len(todo) + plan.coming
     if args.dry_run:
         shown = {name for sweep in sweeps for name in sweep.named}
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(signum, _raise_interrupted)
     try:
         with SweepDisplay(count) as display:
-            outcomes = Engine(used, per_device, display).run(plan.jobs, count)
+            outcomes = Engine(used, per_device, display).run(plan.jobs(), count)
     except Interrupted:
         print("ended; the same command goes on from here", file=sys.stderr)
         raise

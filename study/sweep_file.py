@@ -111,7 +111,7 @@ def _check_command(command: Any) -> None:
     if command is None:
         return
     words = [str(word) for word in command] if isinstance(command, list) else []
-    if "study.train" not in words or not any(word.startswith("${args") for word in words):
+    if "study.train" not in words or not {"${args}", "${args_no_boolean_flags}"} & set(words):
         good = '["${env}", "${interpreter}", "-m", "study.train", "${args}"]'
         raise UserError(f"command must be {good}, not {command!r}")
 

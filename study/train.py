@@ -84,6 +84,8 @@ def train(
                 replay(directory, config, display.say)
             return Outcome(before["state"], directory.summary(), already=True)
         fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
+        if before.get("stopped_by") == HYPERBAND:
+            display.say(f"a sweep had given it up after epoch {len(directory.history())}: it is trained anew")
         resumes = bool(before) and (directory.path / "last.pt").exists()
         if not resumes:
             directory.clear()

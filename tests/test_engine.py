@@ -11,6 +11,7 @@ import pytest
 from analysis import runs as analysed
 from study import search, standing
 from study.engine import Engine, Job
+from study.errors import is_device_failure
 from study.progress import SweepDisplay
 from study.run_directory import RunDirectory
 from tests.conftest import states
@@ -114,6 +115,22 @@ def test_what_another_sweep_leaves_unfinished_is_taken_over(start, sweep_file, t
     assert first.wait() == -9
     out, _ = second.communicate(timeout=120)
     assert second.returncode == 0 and "1 finished" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "is_the_device"),
+    [
+        ("CUDA error: uncorrectable ECC error encountered", True),
+        ("CUDA error: all CUDA-capable devices are busy or unavailable", True),
+        ("No CUDA GPUs are available", True),
+        ("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED", True),
+        ("CUDA error: device-side assert triggered", False),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_a_failing_device_is_told_from_a_failing_run(error, is_the_device):
+    assert is_device_failure(RuntimeError(error)) == is_the_device
 
 
 def test_hyperband_stops_a_losing_run_for_good_but_only_for_its_sweep(call, sweep_file, tmp_path):
