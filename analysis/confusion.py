@@ -45,9 +45,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Say what the best run of each setting confuses, the settings of each data set together."""
     best = section.runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting")
     predictions = runs.predictions(frames, list(best.index))
-    classes = {run: tuple(frames.data(run)["classes"]) for run in best.index}
+    classes = pd.Series([tuple(frames.data(run)["classes"]) for run in best.index], best.index)
     found: list[Block] = []
-    for (_, names), group in best.groupby([best.dataset, best.index.map(classes)], sort=False):
+    for (_, names), group in best.groupby([best.dataset, classes], sort=False):
         matrices = {run: matrix(predictions[predictions.run == run], names) for run in group.index}
         found += _confused(frames, group, matrices) + _by_class(frames, group, matrices, looks)
     return found

@@ -97,11 +97,11 @@ def _list(api: Any, path: str, filters: Mapping[str, Any]) -> list[Any]:
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:
-    """Ask a few times, waiting longer each time; a mistake of the user is none that waiting mends."""
+    """Ask a few times, waiting longer each time, unless waiting does not mend what is wrong."""
     for attempt in range(1, ATTEMPTS):
         try:
             return ask()
-        except UserError:
+        except (UserError, ValueError):
             raise
         except Exception:
             time.sleep(2 ** (attempt - 1))

@@ -119,9 +119,13 @@ def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there):
     server.runs["again"].config["info"]["value"]["started"] = "2020-01-01T00:00:00+00:00"
     server.runs["another"] = Run("another", {"lr": {"value": 0.1}})
     server.runs["another"].fields["project"] = PROJECT.split("/")[1]
+    for name in server.runs:
+        server.runs[name].sweep = "one"
+    server.runs["elsewhere"] = copy.deepcopy(server.runs[kept])
+    server.runs["elsewhere"].name, server.runs["elsewhere"].sweep = "elsewhere", "two"
     server.fail("Runs", 429)
     server.fail("HistoryPage", "silence", 503)
-    told = python(LOAD, PROJECT).splitlines()
+    told = python(LOAD, f"{PROJECT}/one").splitlines()
     assert told[0] == f"1 crashed 4 diverged 1 finished 1 running, {kept} counts"
     assert len(told) == 4
     for name, reason in (
@@ -133,7 +137,7 @@ def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there):
 
 
 def test_without_a_key_or_an_answer_there_is_one_sentence(command, monkeypatch):
-    monkeypatch.setenv("WANDB_X_GRAPHQL_RETRY_MAX", "0")
+    monkeypatch.setenv("WANDB_X_GRAPHQL_RETRY_MAX", "1")
     missing = command("analysis.summarize", PROJECT, code=2).stderr
     assert f"there is no directory {PROJECT}, and as a project of W&B: there is no W&B key" in missing
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
