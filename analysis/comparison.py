@@ -168,6 +168,8 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
     axes.set_ylim(len(frame) - 0.5, -0.5)
     finish(axes, title, label("acc"), label("setting"), numbers="x")
     axes.grid(visible=False, axis="y")
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(0, low), min(100.5, high))
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 

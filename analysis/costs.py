@@ -74,6 +74,7 @@ def measure(section: Section) -> pd.DataFrame:
             "energy_wh": _energy(runs).where(alone) / 3600,
         }
     )
+    found = found.loc[runs.index]
     times = epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"})
     found = found.join(times)
     names = ["val_acc", *(column.key for column in COLUMNS)]

@@ -6,7 +6,7 @@ python -c "from analysis import page; help(page.write)"
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Drawn:
     svg: str
 
 
-def write(parts: Sequence[Part], title: str, source: str, made_with: str, out: Path) -> Path:
+def write(parts: Iterable[Part], title: str, source: str, made_with: str, out: Path) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
     try:
         for folder in (out / "tables", out / "figures"):

@@ -3,7 +3,8 @@
 python -m analysis.summarize runs --out report
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
 from analysis.runs import Frames, Section
-from analysis.wording import label, sentence, shown
+from analysis.wording import label, sentence, shown, spoken, texts
 from study.run_directory import DONE
 
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
@@ -27,19 +28,13 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
 """What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
 
 
-def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -> Path:
-    """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
-    looks = looks_of(sections)
-    parts = [
-        Part(section.name, section.title, section.description, section_blocks(frames, section, looks[place]))
-        for place, section in enumerate(sections)
-    ]
-    if len(sections) > 1:
-        parts.insert(0, Part("summary", label("summary"), "", [Items(_summary(frames, sections))]))
-    parts.append(Part("study", label("study"), "", costs.total(frames)))
-    problems = _problems(frames)
-    if problems:
-        parts.append(Part("problems", label("problems"), "", [Items(problems)]))
+def write(
+    frames: Frames, sections: Sequence[Section], source: str, out: Path, say: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
+
+    `say` is told of each section that is begun, and how long the rest may take.
+    """
     said = sentence(
         "source",
         finished=int((frames.runs.state == "finished").sum()),
@@ -47,17 +42,44 @@ def write(frames: Frames, sections: Sequence[Section], source: str, out: Path) -
         source=source,
         date=date.today().isoformat(),
     )
-    return page.write(parts, label("report_title"), said, _made_with(frames), out)
+    return page.write(_parts(frames, sections, say), label("report_title"), said, _made_with(frames), out)
+
+
+def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:
+    """Make the parts of the report one after the other, so that one section's figures are held at a time."""
+    if len(sections) > 1:
+        yield Part("summary", label("summary"), "", [Items(_summary(frames, sections))])
+    started = time.monotonic()
+    for done, (section, looks) in enumerate(zip(sections, looks_of(sections), strict=True)):
+        left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
+        say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
+        yield Part(section.name, section.title, _description(section), section_blocks(frames, section, looks))
+    yield Part("study", label("study"), "", costs.total(frames))
+    problems = _problems(frames)
+    if problems:
+        yield Part("problems", label("problems"), "", [Items(problems)])
+
+
+def _description(section: Section) -> str:
+    """Return what a sweep says of itself, translated where `wording.yaml` holds that text."""
+    known = texts().get(f"sweep {section.name}", {})
+    return known[spoken()] if known.get("en") == section.description else section.description
 
 
 def looks_of(sections: Sequence[Section]) -> list[Looks]:
     """Give each section's settings their looks: one setting has one in all sections, two of one section never share."""
-    groups = [section.runs.drop_duplicates("setting").set_index("setting").group for section in sections]
+    groups = [_groups(section) for section in sections]
     found: dict[str, int] = {}
-    for group in dict.fromkeys(group for section in groups for group in section):
-        beside = {found.get(other) for section in groups if group in set(section) for other in section}
+    for group in dict.fromkeys(group for section in groups for group in section.values()):
+        beside = {found.get(other) for section in groups if group in section.values() for other in section.values()}
         found[group] = next(place for place in range(len(found) + 1) if place not in beside)
     return [{setting: look(found[group]) for setting, group in section.items()} for section in groups]
+
+
+def _groups(section: Section) -> dict[str, str]:
+    """Return the group that stands for each setting, the most accurate first: they get the plainest looks."""
+    accuracies = section.runs.groupby("setting", sort=False)["best/val_acc"].mean().sort_values(ascending=False)
+    return section.runs.drop_duplicates("setting").set_index("setting").group[accuracies.index].to_dict()
 
 
 def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:

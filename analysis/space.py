@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from analysis import comparison
@@ -25,8 +26,8 @@ MOST_VALUES = 8
 
 TREES, FOLDS = 64, 5
 
-COLOURS = "viridis"
-"""A scale that colour-blind people see too."""
+COLOURS = LinearSegmentedColormap.from_list("accuracy", colormaps["Blues"](np.linspace(0.15, 1, 256)))
+"""From light to dark in one colour, which colour-blind people see too, and which means the same on a dark page."""
 
 LOGARITHMIC = 50
 """Values of an option whose largest is so many times the smallest are scaled by their logarithm."""
@@ -162,7 +163,7 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     for row, column in np.argwhere(~np.isnan(grid)):
         spread = cells.val_acc_ci95[heights[row], widths[column]]
         text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
-        axes.text(column, row, text, ha="center", va="center", color="black" if grid[row, column] > middle else "white")
+        axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
     finish(axes, title, option(columns), option(rows), numbers="")
     axes.grid(visible=False)
     axes.set_xticks(range(len(widths)), [shown_value(str(value)) for value in widths])

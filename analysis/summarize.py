@@ -82,11 +82,15 @@ def main(argv: list[str]) -> int:
     if all(section.runs.empty for section in found):
         what = " of these sweeps" if args.sweep else ""
         raise UserError(f"{args.source} holds no finished run{what}; `python -m study.sweep run` makes some")
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     with wording.language(args.lang):
         for section in found:
             if not section.runs.empty:
                 print(f"{section.name}\n\n{tables.markdown(comparison.table(section))}")
-        page = report.write(frames, found, str(args.source), Path(args.out))
+        page = report.write(frames, found, str(args.source), Path(args.out), say)
     print(f"report: {page.resolve()}")
     if browser:
         print(f"report: {pdf.print_page(page, browser)}")
