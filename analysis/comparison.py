@@ -90,6 +90,13 @@ def reference(frame: pd.DataFrame) -> str:
     return several[0] if len(several) else frame.index[0]
 
 
+def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
+    """Order settings as in the comparison: the best validation accuracy first."""
+    order = section.runs.groupby("setting", sort=False)["best/val_acc"].mean()
+    order = order.sort_values(ascending=False, kind="stable").index
+    return frame.reindex(order).rename_axis("setting")
+
+
 def pairwise(section: Section) -> pd.DataFrame:
     """Compare the best validation accuracies, in percent, of all pairs of settings, as `statistics.differences`."""
     shared = [name for name in IDENTITY if name not in UNSHARED]

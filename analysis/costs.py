@@ -15,9 +15,9 @@ from matplotlib.ticker import NullFormatter
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.figures import GREY, Looks, finish, looks_of
 from analysis.runs import Frames, Section
+from analysis.speed import epoch_seconds
 from analysis.statistics import estimates
 from analysis.tables import SIGNIFICANT, Column, Table
-from analysis.training import epoch_seconds
 from analysis.wording import label, named, sentence, shown
 
 COLUMNS = (
@@ -170,7 +170,7 @@ def total(frames: Frames) -> list[Block]:
     runs = frames.runs
     seconds = frames.history.groupby("run")["time/epoch"].sum()
     said = [sentence("study_total", runs=len(runs), hours=seconds.sum() / 3600, epochs=len(frames.history))]
-    shared = int((runs.device_shared_by != 1).sum())
+    shared = int((runs.device_shared_by.astype(float) > 1).sum())
     if shared:
         said.append(sentence("study_shared", count=shared))
     joules = _energy(runs).where(runs.device_shared_by == 1).dropna()

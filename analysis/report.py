@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from analysis import answers, comparison, confusion, costs, embedding, page, runs, space, training
+from analysis import answers, comparison, confusion, costs, embedding, page, runs, space, speed, training
 from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
@@ -21,6 +21,7 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     comparison.blocks,
     space.blocks,
     training.blocks,
+    speed.blocks,
     costs.blocks,
     confusion.blocks,
     embedding.blocks,

@@ -1,4 +1,4 @@
-"""How training went: overfitting, which epoch was best, whether more would help, how fast accuracies were reached.
+"""How training went: overfitting, which epoch was best, whether more would help.
 
 python -c "from analysis import runs, training; print(training.measure(runs.by_dataset(runs.load('runs'))[0]))"
 """
@@ -13,7 +13,7 @@ from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.figures import BANDS, Looks
 from analysis.runs import Frames, Section
 from analysis.statistics import ALPHA, estimates, slopes
-from analysis.tables import SIGNIFICANT, Column, Table
+from analysis.tables import Column, Table
 from analysis.wording import NAMED, label, named, sentence, shown
 from study.run_directory import EARLY
 
@@ -45,7 +45,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     kind = "single" if not runs.setting.duplicated().any() else "bands" if runs.setting.nunique() <= BANDS else "many"
     caption = f"{sentence(f'curves_caption_{kind}')} {sentence('curves_caption')}"
     overfit, longer = overfitting(section, runs), more_epochs(section, runs)
-    found: list[Block] = [
+    return [
         Heading(label("curves")),
         Picture("curves", title, figures.learning_curves(section.history, title, looks), caption),
         Heading(label("overfitting")),
@@ -55,8 +55,6 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Paragraph(_longer(longer.frame)),
         longer,
     ]
-    reached = speed(section, runs)
-    return [*found, Heading(label("speed")), Paragraph(_speed(reached.frame)), reached] if reached else found
 
 
 def measure(section: Section) -> pd.DataFrame:
@@ -64,7 +62,7 @@ def measure(section: Section) -> pd.DataFrame:
 
     Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per
     epoch), `loss_slope` (per epoch) and their standard errors are those of lines through the last epochs; NaN where
-    there are too few. `lr_share` is the learning rate at the end over its highest. `seconds` are those of an epoch.
+    there are too few. `lr_share` is the learning rate at the end over its highest.
     """
     runs = section.runs
     found = pd.DataFrame(
@@ -78,7 +76,6 @@ def measure(section: Section) -> pd.DataFrame:
             "loss_gap_best": runs["best/val_loss"] - runs["best/train_loss"],
             "loss_gap_last": runs["last/val_loss"] - runs["last/train_loss"],
             "val_loss_last": runs["last/val_loss"],
-            "iterations": runs["iterations"] / runs["last/epoch"],
             "early": runs.stopped_by == EARLY,
         }
     )
@@ -88,16 +85,7 @@ def measure(section: Section) -> pd.DataFrame:
     found["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
     trends = {run: _trend(history) for run, history in by_run[["val/acc", "val/loss"]]}
     names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error"]
-    found = found.join(pd.DataFrame.from_dict(trends, orient="index", columns=names))
-    return found.join(epoch_seconds(section))
-
-
-def epoch_seconds(section: Section) -> pd.DataFrame:
-    """Return `seconds` per epoch and `images_per_second` of runs that had their device alone, the first epoch apart."""
-    alone = section.runs.index[section.runs.device_shared_by == 1]
-    history = section.history[section.history.run.isin(alone) & (section.history.epoch > 1)]
-    means = history.groupby("run")[["time/epoch", "time/images_per_second"]].mean()
-    return means.set_axis(["seconds", "images_per_second"], axis=1)
+    return found.join(pd.DataFrame.from_dict(trends, orient="index", columns=names))
 
 
 def _trend(history: pd.DataFrame) -> tuple[float, ...]:
@@ -112,7 +100,7 @@ def _trend(history: pd.DataFrame) -> tuple[float, ...]:
 
 def overfitting(section: Section, runs: pd.DataFrame) -> Table:
     """Compare the gaps between training and validation; `runs` is what `measure` returns."""
-    frame = _in_order(section, estimates(runs, "setting", GAPS)).reset_index()
+    frame = comparison.in_order(section, estimates(runs, "setting", GAPS)).reset_index()
     columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in GAPS)]
     columns = [Column(one.key, 1) if one.key == "val_loss_min_epoch" else one for one in columns]
     frame = frame.drop(columns=["val_loss_min_epoch_ci95", *(f"{key}_n" for key in GAPS)])
@@ -135,7 +123,7 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     frame["n"] = frame.epochs_n
     kept = ["n", "epochs", "best_epoch", "window", "acc_slope", "acc_slope_ci95", "loss_slope", "loss_slope_ci95"]
     frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
-    frame = _in_order(section, frame[[*kept, "verdict"]]).reset_index()
+    frame = comparison.in_order(section, frame[[*kept, "verdict"]]).reset_index()
     columns = [
         Column("setting"), Column("epochs", 1), Column("best_epoch", 1, header=label("best")), Column("acc_slope", 3),
         Column("loss_slope", 4),
@@ -161,73 +149,6 @@ def _verdict(row: dict) -> str:
     if accuracy < 0 or loss > 0:
         return "falls" if accuracy < 0 else "overfits"
     return "perhaps" if loss < 0 else "unclear"
-
-
-def thresholds(section: Section) -> list[float]:
-    """Choose accuracies in percent to reach: round ones, half, four fifths and nearly all of the way to the best."""
-    first = 100 * section.history[section.history.epoch == 1]["val/acc"].median()
-    best = 100 * section.runs.groupby("setting")["best/val_acc"].mean().max()
-    span = best - first
-    if not span > 0:
-        return []
-    step = next(step for step in (5, 1, 0.5, 0.1, 0.02, 0) if span >= 4 * step)
-    wanted = {
-        round(math.floor((first + share * span) / size + 1e-9) * size, 3)
-        for share, size in ((0.5, step), (0.8, step), (0.95, step / 5))
-        if size
-    }
-    return sorted(value for value in wanted if value > first)
-
-
-def speed(section: Section, runs: pd.DataFrame) -> Table | None:
-    """Compare after how many epochs, iterations and seconds given validation accuracies were first reached.
-
-    A cell is empty, with a count of the runs that did, where not every run of a setting reached the accuracy.
-    """
-    wanted = thresholds(section)
-    if not wanted:
-        return None
-    measured, counted, columns = runs[["setting", "iterations", "seconds"]].copy(), {}, [Column("setting")]
-    for value in wanted:
-        name = f"{value:g}"
-        hit = section.history[100 * section.history["val/acc"] >= value].groupby("run").epoch.min()
-        measured[f"epochs_{name}"] = hit.reindex(measured.index).astype(float)
-        measured[f"iterations_{name}"] = measured[f"epochs_{name}"] * measured.iterations
-        measured[f"seconds_{name}"] = measured[f"epochs_{name}"] * measured.seconds
-        columns += [
-            Column(f"epochs_{name}", 1, header=sentence("epochs_to", accuracy=value), text=_reached(name)),
-            Column(f"seconds_{name}", SIGNIFICANT, header=sentence("seconds_to", accuracy=value)),
-        ]
-        counted[f"reached_{name}"] = measured[f"epochs_{name}"].notna().groupby(measured.setting, sort=False).sum()
-    keys = [f"{what}_{value:g}" for value in wanted for what in ("epochs", "iterations", "seconds")]
-    frame = estimates(measured, "setting", ["iterations", *keys]).assign(**counted)
-    frame["n"] = measured.groupby("setting", sort=False).size()
-    for value in wanted:
-        unsure = frame[f"reached_{value:g}"] < frame.n
-        for what in ("epochs", "iterations", "seconds"):
-            frame.loc[unsure, [f"{what}_{value:g}", f"{what}_{value:g}_ci95"]] = math.nan
-    kept = ["n", "iterations", *(name for key in keys for name in (key, f"{key}_ci95")), *counted]
-    frame = _in_order(section, frame[kept]).reset_index()
-    columns = [one for one in columns if one.key == "setting" or frame[one.key].notna().any()]
-    columns.insert(1, Column("iterations", 0))
-    return Table("speed", sentence("speed_title", name=section.title), frame, columns, [sentence("speed_note")])
-
-
-def _reached(name: str):
-    """Write how many runs of a setting reached an accuracy, where not all did."""
-
-    def text(row: dict) -> str | None:
-        some = row[f"reached_{name}"] < row["n"]
-        return sentence("reached", some=row[f"reached_{name}"], all=row["n"]) if some else None
-
-    return text
-
-
-def _in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
-    """Order settings as in the comparison: the best validation accuracy first."""
-    order = section.runs.groupby("setting", sort=False)["best/val_acc"].mean()
-    order = order.sort_values(ascending=False, kind="stable").index
-    return frame.reindex(order).rename_axis("setting")
 
 
 def _overfitting(frame: pd.DataFrame) -> str:
@@ -285,22 +206,4 @@ def _longer(frame: pd.DataFrame) -> str:
     if not rising.empty:
         top = rising.loc[rising.acc_slope.idxmax()]
         said.append(sentence("longer_gain", setting=shown(top.setting), slope=top.acc_slope, spread=top.acc_slope_ci95))
-    return " ".join(said)
-
-
-def _speed(frame: pd.DataFrame) -> str:
-    """Say who reached the highest accuracy that some setting always reaches first, in epochs and in seconds."""
-    names = [name.removeprefix("epochs_") for name in frame if name.startswith("epochs_") and "_ci95" not in name]
-    name = next((name for name in reversed(names) if frame[f"epochs_{name}"].notna().any()), None)
-    if name is None:
-        return sentence("speed_none")
-    by_epochs = frame.loc[frame[f"epochs_{name}"].idxmin()]
-    values = {"setting": shown(by_epochs.setting), "epochs": by_epochs[f"epochs_{name}"], "accuracy": float(name)}
-    said = [sentence("speed_epochs", iterations=by_epochs[f"iterations_{name}"], **values)]
-    if frame[f"seconds_{name}"].notna().any():
-        by_seconds = frame.loc[frame[f"seconds_{name}"].idxmin()]
-        said.append(sentence("speed_seconds", setting=shown(by_seconds.setting), seconds=by_seconds[f"seconds_{name}"]))
-    never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
-    if never:
-        said.append(sentence("speed_never", settings=named(never)))
     return " ".join(said)

@@ -1,0 +1,110 @@
+"""How fast settings learn: epochs, iterations and seconds to given accuracies.
+
+python -c "from analysis import runs, speed; print(speed.table(runs.by_dataset(runs.load('runs'))[0]).frame)"
+"""
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis import comparison
+from analysis.blocks import Block, Heading, Paragraph
+from analysis.figures import Looks
+from analysis.runs import Frames, Section
+from analysis.statistics import estimates
+from analysis.tables import SIGNIFICANT, Column, Table
+from analysis.wording import label, named, sentence, shown
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show when given accuracies were reached."""
+    reached = table(section)
+    return [Heading(label("speed")), Paragraph(_first(reached.frame)), reached] if reached else []
+
+
+def epoch_seconds(section: Section) -> pd.DataFrame:
+    """Return `seconds` per epoch and `images_per_second` of runs that had their device alone, the first epoch apart."""
+    alone = section.runs.index[section.runs.device_shared_by == 1]
+    history = section.history[section.history.run.isin(alone) & (section.history.epoch > 1)]
+    means = history.groupby("run")[["time/epoch", "time/images_per_second"]].mean()
+    return means.set_axis(["seconds", "images_per_second"], axis=1)
+
+
+def thresholds(section: Section) -> list[float]:
+    """Choose accuracies in percent to reach: round ones, half, four fifths and nearly all of the way to the best."""
+    first = 100 * section.history[section.history.epoch == 1]["val/acc"].median()
+    best = 100 * section.runs.groupby("setting")["best/val_acc"].mean().max()
+    span = best - first
+    if not span > 0:
+        return []
+    step = next(step for step in (5, 1, 0.5, 0.1, 0.02, 0) if span >= 4 * step)
+    wanted = {
+        round(math.floor((first + share * span) / size + 1e-9) * size, 3)
+        for share, size in ((0.5, step), (0.8, step), (0.95, step / 5))
+        if size
+    }
+    return sorted(value for value in wanted if value > first)
+
+
+def table(section: Section) -> Table | None:
+    """Compare after how many epochs, iterations and seconds given validation accuracies were first reached.
+
+    A cell is empty, with a count of the runs that did, where not every run of a setting reached the accuracy.
+    """
+    wanted = thresholds(section)
+    if not wanted:
+        return None
+    measured = section.runs[["setting"]].assign(iterations=section.runs["iterations"] / section.runs["last/epoch"])
+    measured, counted, columns = measured.join(epoch_seconds(section)), {}, [Column("setting")]
+    for value in wanted:
+        name = f"{value:g}"
+        hit = section.history[100 * section.history["val/acc"] >= value].groupby("run").epoch.min()
+        measured[f"epochs_{name}"] = hit.reindex(measured.index).astype(float)
+        measured[f"iterations_{name}"] = measured[f"epochs_{name}"] * measured.iterations
+        measured[f"seconds_{name}"] = measured[f"epochs_{name}"] * measured.seconds
+        columns += [
+            Column(f"epochs_{name}", 1, header=sentence("epochs_to", accuracy=value), text=_reached(name)),
+            Column(f"seconds_{name}", SIGNIFICANT, header=sentence("seconds_to", accuracy=value)),
+        ]
+        counted[f"reached_{name}"] = measured[f"epochs_{name}"].notna().groupby(measured.setting, sort=False).sum()
+    keys = [f"{what}_{value:g}" for value in wanted for what in ("epochs", "iterations", "seconds")]
+    frame = estimates(measured, "setting", ["iterations", *keys]).assign(**counted)
+    frame["n"] = measured.groupby("setting", sort=False).size()
+    for value in wanted:
+        unsure = frame[f"reached_{value:g}"] < frame.n
+        for what in ("epochs", "iterations", "seconds"):
+            frame.loc[unsure, [f"{what}_{value:g}", f"{what}_{value:g}_ci95"]] = math.nan
+    kept = ["n", "iterations", *(name for key in keys for name in (key, f"{key}_ci95")), *counted]
+    frame = comparison.in_order(section, frame[kept]).reset_index()
+    columns = [one for one in columns if one.key == "setting" or frame[one.key].notna().any()]
+    columns.insert(1, Column("iterations", 0))
+    return Table("speed", sentence("speed_title", name=section.title), frame, columns, [sentence("speed_note")])
+
+
+def _reached(name: str) -> Callable[[dict], str | None]:
+    """Write how many runs of a setting reached an accuracy, where not all did."""
+
+    def text(row: dict) -> str | None:
+        some = row[f"reached_{name}"] < row["n"]
+        return sentence("reached", some=row[f"reached_{name}"], all=row["n"]) if some else None
+
+    return text
+
+
+def _first(frame: pd.DataFrame) -> str:
+    """Say who reached the highest accuracy that some setting always reaches first, in epochs and in seconds."""
+    names = [name.removeprefix("epochs_") for name in frame if name.startswith("epochs_") and "_ci95" not in name]
+    name = next((name for name in reversed(names) if frame[f"epochs_{name}"].notna().any()), None)
+    if name is None:
+        return sentence("speed_none")
+    by_epochs = frame.loc[frame[f"epochs_{name}"].idxmin()]
+    values = {"setting": shown(by_epochs.setting), "epochs": by_epochs[f"epochs_{name}"], "accuracy": float(name)}
+    said = [sentence("speed_epochs", iterations=by_epochs[f"iterations_{name}"], **values)]
+    if frame[f"seconds_{name}"].notna().any():
+        by_seconds = frame.loc[frame[f"seconds_{name}"].idxmin()]
+        said.append(sentence("speed_seconds", setting=shown(by_seconds.setting), seconds=by_seconds[f"seconds_{name}"]))
+    never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
+    if never:
+        said.append(sentence("speed_never", settings=named(never)))
+    return " ".join(said)
