@@ -8,21 +8,19 @@ state and at the same step as when it was pulled is not asked for again.
 
 import json
 import math
-import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from analysis import cache, progress
+from study import wandb_api
 from study.config import Config
 from study.errors import UserError, one_line
 from study.names import HISTORY_METRICS
@@ -31,12 +29,6 @@ from study.run_directory import RunDirectory
 PARALLEL = 8
 PAGE = 100
 ATTEMPTS = 3
-TIMEOUT = 60
-"""Seconds for one answer; WANDB_HTTP_TIMEOUT says otherwise."""
-
-PATIENCE = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_min_seconds": 1, "x_graphql_retry_wait_max_seconds": 20}
-"""How the client itself backs off from a 429 or silence; WANDB_X_GRAPHQL_RETRY_MAX and so on say otherwise."""
-
 ALIVE = ("running", "pending", "preempting")
 
 KEY = "pulled.json"
@@ -55,7 +47,7 @@ def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str
     not be had. Raises UserError where W&B cannot be asked or knows no such project.
     """
     entity, project, *sweep = path.split("/")
-    api = _api()
+    api = wandb_api.connect()
     listed = _list(api, f"{entity}/{project}", {"sweep": sweep[0]} if sweep else {})
     folder = cache.folder() / "wandb" / re.sub(r"\W+", "-", api.settings["base_url"]) / entity / project
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,25 +57,6 @@ def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str
     directories = [RunDirectory(folder / run.id) for run in listed if run.id not in failed]
     problems = [f"{entity}/{project}/{name} is left out: {reason}" for name, reason in failed.items()]
     return directories, problems
-
-
-def _api() -> Any:
-    """Return W&B's public API; UserError where there is no key or no answer."""
-    import wandb
-
-    os.environ.setdefault("WANDB_SILENT", "true")
-    try:
-        with redirect_stderr(StringIO()):
-            if not wandb.login(prompt=False, verify=False):
-                raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY")
-        wandb.setup(wandb.Settings(silent=True, **_patience()))
-        return wandb.Api(timeout=int(os.environ.get("WANDB_HTTP_TIMEOUT", TIMEOUT)))
-    except (wandb.Error, OSError) as error:
-        raise UserError(f"W&B does not answer: {one_line(error)}") from None
-
-
-def _patience() -> dict[str, int]:
-    return {name: value for name, value in PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
 
 
 def _list(api: Any, path: str, filters: Mapping[str, Any]) -> list[Any]:

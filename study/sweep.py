@@ -2,10 +2,14 @@
 
     python -m study.sweep check sweeps/*.yaml
     python -m study.sweep run sweeps/dropout.yaml [--devices cuda:0,cuda:1] [--per-device 2] [--set epochs=2]
-    python -m study.sweep status sweeps/dropout.yaml
+    python -m study.sweep status sweeps/dropout.yaml | ENTITY/PROJECT/ID
     python -m study.sweep clean sweeps/dropout.yaml
 
-`run` trains what is missing: running it again completes a sweep, and does nothing when it is complete.
+`run` trains what is missing: running it again completes a sweep, and does nothing when it is complete. With W&B's
+server to hand out the points, to any number of machines:
+
+    python -m study.sweep create sweeps/dropout.yaml [--missing]
+    python -m study.sweep agents ENTITY/PROJECT/ID [--gpus 0,1 --per-gpu 2 | --cpus 4]
 """
 
 import argparse
@@ -17,7 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import study.status
-from study import devices, folder, search, standing
+from study import agents as wandb_agents
+from study import devices, folder, search, standing, wandb_sweep
 from study.config import Config, is_identity
 from study.engine import Engine, Outcome
 from study.errors import Interrupted, UserError, run_command
@@ -87,8 +92,31 @@ def run(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     """Say which points of sweeps have a result, which failed and why, and which are missing."""
     for path in args.files:
-        study.status.show(_read(path, args), standing.Runs(args.runs_dir), _base(args))
+        if wandb_sweep.is_on_wandb(path):
+            wandb_sweep.print_status(wandb_sweep.read(path, search.assignments(args.set)))
+        else:
+            study.status.show(_read(path, args), standing.Runs(args.runs_dir), _base(args))
     return 0
+
+
+def create(args: argparse.Namespace) -> int:
+    """Make a sweep on W&B from a file, or from what another one there lacks, and print ENTITY/PROJECT/ID."""
+    if len(args.files) > 1:
+        raise UserError(f"one sweep is made at a time, not of {', '.join(args.files)}")
+    path = wandb_sweep.create(args.files[0], search.assignments(args.set), args.missing, args.entity, args.project)
+    if path:
+        print(path)
+    else:
+        print("nothing is missing: each point has a result, or a run that is running or queued", file=sys.stderr)
+    return 0
+
+
+def agents(args: argparse.Namespace) -> int:
+    """Train a sweep of W&B with a `wandb agent` on each GPU, or several on each, or on the CPU."""
+    slots = wandb_agents.slots(args.gpus, args.per_gpu, args.cpus)
+    found = wandb_sweep.read(args.sweep)
+    folder = Path(args.runs_dir) / "wandb" / "agents" / found.id
+    return wandb_agents.run_agents(found.path, slots, folder, found.label, found.left, args.grace)
 
 
 def clean(args: argparse.Namespace) -> int:
@@ -173,18 +201,21 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m study.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("files", nargs="*", metavar="SWEEP.yaml")
-    common.add_argument(
+    sweeps = argparse.ArgumentParser(add_help=False)
+    sweeps.add_argument("files", nargs="*", metavar="SWEEP.yaml")
+    sweeps.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values in place of the sweep's own"
     )
-    common.add_argument("--runs-dir", default="runs", metavar="DIR", help="default: runs")
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--runs-dir", default="runs", metavar="DIR", help="default: runs")
+    common = argparse.ArgumentParser(add_help=False, parents=[sweeps, place])
     common.add_argument("--data-dir", default="data", metavar="DIR", help="default: data")
     common.add_argument("--wandb", default="auto", metavar="MODE", help="auto, online, offline or disabled")
-    commands = parser.add_subparsers(required=True, metavar="check | run | status | clean")
-    for function in (check, run, status, clean):
+    commands = parser.add_subparsers(required=True, metavar="check | run | status | clean | create | agents")
+    parents = {check: common, run: common, status: common, clean: common, create: sweeps, agents: place}
+    for function, parent in parents.items():
         command = commands.add_parser(
-            function.__name__, parents=[common], description=function.__doc__, help=function.__doc__
+            function.__name__, parents=[parent], description=function.__doc__, help=function.__doc__
         )
         command.set_defaults(function=function)
     command = commands.choices["run"]
@@ -195,7 +226,22 @@ def main(argv: list[str]) -> int:
     command.add_argument("--dry-run", action="store_true", help="print what would be trained, as commands")
     command.add_argument("--force", action="store_true", help="train again what has been trained")
     commands.choices["clean"].add_argument("--yes", action="store_true", help="remove without asking")
+    command = commands.choices["create"]
+    command.add_argument("--missing", action="store_true", help="only the points that lack a result in the project")
+    command.add_argument("--entity", default="", metavar="NAME", help="default: the file's, else your own")
+    command.add_argument("--project", default="", metavar="NAME", help="default: the file's, else WANDB_PROJECT")
+    command = commands.choices["agents"]
+    command.add_argument("sweep", metavar="ENTITY/PROJECT/ID")
+    kind = command.add_mutually_exclusive_group()
+    kind.add_argument("--gpus", metavar="LIST", help="indices, such as 0,1 (default: all)")
+    kind.add_argument("--cpus", type=_positive, metavar="N", help="N agents on the CPU instead")
+    command.add_argument("--per-gpu", type=_positive, default=1, metavar="N", help="agents on each (default: 1)")
+    command.add_argument(
+        "--grace", type=_positive, default=60, metavar="SECONDS", help="time that runs get for ending (default: 60)"
+    )
     args = parser.parse_args(argv)
+    if args.function is agents:
+        return agents(args)
     args.files += [word for word in args.set if "=" not in word]  # a file after --set
     args.set = [word for word in args.set if "=" in word]
     if not args.files:

@@ -5,12 +5,11 @@
 Online where there is a key, else offline, and never a prompt.
 """
 
-import io
 import os
 import re
 import shutil
+import signal
 from collections.abc import Mapping
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import wandb
 from study.config import Config
 from study.errors import UserError, run_command
 from study.run_directory import DONE, RunDirectory, Say, finite
+from study.wandb_api import has_key, unless_set
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
 """Seconds; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise."""
@@ -66,7 +66,7 @@ class WandbRun:
             dir=os.environ.get("WANDB_DIR") or folder,
             mode=mode,
             resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(silent=True, disable_code=True, **_patience()),
+            settings=wandb.Settings(silent=True, disable_code=True, **unless_set(PATIENCE)),
         )
 
     def _info(self) -> dict[str, Any]:
@@ -79,13 +79,19 @@ class WandbRun:
             self.run.log(dict(row))
 
     def finish(self, code: int, summary: Mapping[str, Any]) -> None:
-        """Send the summary and, where the run has an evaluation, its pictures; then end the run."""
+        """Send the summary and, where the run has an evaluation, its pictures; then end the run.
+
+        A sweep's run that is ended by SIGINT goes back into W&B's queue. SIGTERM does not do that, since it is how a
+        run learns that it has been stopped in W&B.
+        """
         try:
             if code == 0 and (self.directory.path / "evaluation.npz").exists():
                 self._send_evaluation()
             self.run.config.update({"info": self._info()}, allow_val_change=True)
             self.run.summary.update(finite(summary))
         finally:
+            if code == 128 + signal.SIGINT and "WANDB_SWEEP_ID" in os.environ:
+                self.run.mark_preempting()
             self.run.finish(exit_code=code)
 
     def _send_evaluation(self) -> None:
@@ -117,20 +123,11 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
     run.finish(0, {**directory.summary(), "state": info["state"]})
 
 
-def _patience() -> dict[str, int]:
-    return {name: seconds for name, seconds in PATIENCE.items() if f"WANDB_{name.upper()}" not in os.environ}
-
-
 def _mode(config: Config) -> str:
     """Choose between online and offline; UserError where online is asked for and there is no key."""
     if config.wandb == "offline" or (config.wandb == "auto" and os.environ.get("WANDB_MODE") == "offline"):
         return "offline"
-    try:
-        with redirect_stderr(io.StringIO()):
-            has_key = wandb.login(prompt=False, verify=False)
-    except wandb.Error as error:
-        raise UserError(f"W&B: {' '.join(str(error).split())}; mend it, or say --wandb offline") from None
-    if has_key:
+    if has_key():
         return "online"
     if config.wandb == "online":
         raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY; or say --wandb offline")

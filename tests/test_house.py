@@ -24,7 +24,8 @@ ALLOWED = {
     "study.evaluation": {"data"},
     "study.trainer": {"augment", "config", "data", "devices", "evaluation", "models", "optim", "step"},
     "study.run_directory": {"config", "errors"},
-    "study.wandb_run": {"config", "errors", "run_directory"},
+    "study.wandb_api": {"errors"},
+    "study.wandb_run": {"config", "errors", "run_directory", "wandb_api"},
     "study.tracker": {"config", "errors", "run_directory", "wandb_run"},
     "study.space": {"errors"},
     "study.hyperband": {"errors"},
@@ -43,12 +44,17 @@ ALLOWED = {
     "study.bayes": {"errors", "folder", "run_directory", "search", "space", "standing"},
     "study.plan": {"bayes", "engine", "search", "standing"},
     "study.status": {"errors", "run_directory", "search", "standing"},
+    "study.wandb_sweep": {
+        "config", "errors", "progress", "run_directory", "search", "sweep_file", "values", "wandb_api",
+    },
+    "study.agent_log": {"run_directory"},
+    "study.agents": {"agent_log", "devices", "errors", "progress"},
     "study.sweep": {
-        "config", "devices", "engine", "errors", "folder", "plan", "progress", "run_directory", "search", "standing",
-        "status",
+        "agents", "config", "devices", "engine", "errors", "folder", "plan", "progress", "run_directory", "search",
+        "standing", "status", "wandb_sweep",
     },
     "analysis.anatomy": {"config", "errors", "models", "names"},
-    "analysis": {"config", "errors", "names", "run_directory", "search"},
+    "analysis": {"config", "errors", "names", "run_directory", "search", "wandb_api"},
 }  # fmt: skip
 TORCH_USERS = {
     f"study.{name}"
@@ -92,4 +98,4 @@ def test_imports_run_one_way(module, path):
 
 def test_wandb_is_imported_where_it_is_written_and_where_it_is_read():
     users = {module for module, path in modules() for name in imports(path) if name.split(".")[0] == "wandb"}
-    assert users == {"study.wandb_run", "analysis.pull"}
+    assert users == {"study.wandb_api", "study.wandb_run", "study.wandb_sweep", "analysis.pull"}

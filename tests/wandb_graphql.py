@@ -52,7 +52,7 @@ def run_resume_status(server: "Server", variables: dict) -> dict:
         "name": run.name, "displayName": run.name, "id": run.name, "config": json.dumps(run.config),
         "summaryMetrics": json.dumps(run.summary), "historyLineCount": len(run.lines), "eventsLineCount": 0,
         "logLineCount": 0, "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
-        "eventsTail": "[]", "tags": [], "wandbConfig": "{}",
+        "eventsTail": "[]", "tags": [], "wandbConfig": json.dumps({"t": 1}),
     }  # fmt: skip
     return {"model": {"id": "1", "name": "p", "entity": {"id": "1", "name": ENTITY}, "bucket": bucket}}
 
@@ -63,7 +63,8 @@ def upsert_bucket(server: "Server", variables: dict) -> dict:
     run.fields |= {key: value for key, value in variables.items() if value is not None}
     run.config |= json.loads(variables.get("config") or "{}")
     run.sweep = run.sweep or variables.get("sweep")
-    run.exitcode, run.preempting = None, False
+    if run.exitcode is not None:
+        run.exitcode, run.preempting = None, False
     project = {"name": run.fields.get("project") or "p", "entity": {"name": ENTITY}}
     bucket = {"id": run.name, "name": run.name, "displayName": run.name, "config": json.dumps(run.config),
               "sweepName": run.sweep, "project": project, "historyLineCount": len(run.lines)}  # fmt: skip

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Trains a W&B sweep on a cluster: each job of the array is a node whose GPUs ask W&B for points until none is left.
+#
+#   sbatch --array=1-4 docs/slurm.sh ENTITY/PROJECT/ID [--per-gpu 2 | --cpus 8]
+#
+# Two minutes before the time limit the node's runs write a checkpoint and go back into the sweep's queue, and the job
+# goes back into Slurm's. Adapt the lines of #SBATCH; submit it from the folder that holds .venv, data and runs.
+#SBATCH --job-name=sweep
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --gres=gpu:4
+#SBATCH --cpus-per-task=16
+#SBATCH --mem=64G
+#SBATCH --time=08:00:00
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm-%A_%a.log
+set -u
+cd "$SLURM_SUBMIT_DIR"
+source .venv/bin/activate
+
+python -m study.sweep agents "$@" --grace 90 &
+agents=$!
+trap 'asked=yes; kill -TERM "$agents"' TERM
+wait "$agents"
+code=$?
+if [ -n "${asked:-}" ]; then
+    wait "$agents"
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -1,0 +1,85 @@
+"""What the log of a `wandb agent` tells of its runs: the agent itself keeps no account of how they ended.
+
+log = AgentLog(Path("runs/wandb/agents/ID/host-gpu-0.log"), sweep.name_of)
+for run in log.read(): print(run.label, run.state, run.text)
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study.run_directory import DONE
+
+_AGENT = re.compile(r"[\d-]{10} [\d:,]+ - wandb\.\w+ - [A-Z]+ - (.*)|wandb: (.*)|\t.*")
+_WORDS = re.compile(r'"[^"]*"|\S+')
+_STARTS = re.compile(r"About to run command: .*\bstudy\.train ?(.*)")
+
+
+@dataclass
+class Run:
+    """A run of an agent: `running`, a result, `failed`, or `ended` by a signal; and its last words."""
+
+    label: str
+    state: str = "running"
+    text: str = ""
+
+    def take(self, line: str) -> None:
+        """Take a line that the run has printed."""
+        word, _, rest = line.partition(": ")
+        if word in DONE:
+            self.state, self.text = word, rest
+        elif word == "error":
+            self.state, self.text = "ended" if rest.startswith("ended by SIG") else "failed", rest
+        elif line:
+            self.text = line
+
+    def conclude(self) -> None:
+        """Take note that the run is over: one that has not said how has died."""
+        if self.state == "running":
+            self.state, self.text = "failed", f"died; its last line: {self.text}" if self.text else "died in silence"
+
+
+class AgentLog:
+    """A log that grows; what it holds from an earlier start is left out. `label` names a run by its values."""
+
+    def __init__(self, path: Path, label: Callable[[Mapping[str, Any]], str]):
+        self.path, self.label = path, label
+        self.offset = path.stat().st_size if path.exists() else 0
+        self.runs: list[Run] = []
+        self.agent_said = ""
+
+    @property
+    def current(self) -> Run | None:
+        """Return the run that is being trained."""
+        return self.runs[-1] if self.runs and self.runs[-1].state == "running" else None
+
+    def read(self, agent_has_ended: bool = False) -> list[Run]:
+        """Read what is new; return the runs that have ended with it."""
+        known = len(self.runs) - bool(self.current)
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            text = file.read()
+        if not agent_has_ended:
+            text = text[: text.rfind(b"\n") + 1]
+        self.offset += len(text)
+        for line in text.decode(errors="replace").splitlines():
+            self._take(line.rstrip())
+        if agent_has_ended and self.current:
+            self.current.conclude()
+        return [run for run in self.runs[known:] if run.state != "running"]
+
+    def _take(self, line: str) -> None:
+        by_agent = _AGENT.fullmatch(line)
+        if not by_agent:
+            if self.current:
+                self.current.take(line)
+            return
+        self.agent_said = by_agent[1] or by_agent[2] or self.agent_said
+        starts = _STARTS.fullmatch(by_agent[1] or "")
+        if self.current and (starts or self.agent_said.startswith("Cleaning up finished run")):
+            self.current.conclude()
+        if starts:
+            words = [word.strip('"').removeprefix("--").partition("=") for word in _WORDS.findall(starts[1])]
+            self.runs.append(Run(self.label({key.replace("-", "_"): value for key, _, value in words})))

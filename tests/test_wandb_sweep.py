@@ -1,0 +1,280 @@
+"""Sweeps on W&B: the real `wandb sweep`, `wandb agent` and `wandb.Api`, against the stand-in server."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study import search, train, wandb_sweep
+from study.config import Config
+from study.run_directory import RunDirectory
+from tests.conftest import ROOT
+from tests.wandb_server import Run, Server
+
+SWEEP = {
+    "name": "small",
+    "program": "study/train.py",
+    "command": ["${env}", "${interpreter}", "-m", "study.train", "${args}"],
+    "method": "grid",
+    "metric": {"name": "val/acc", "goal": "maximize"},
+    "parameters": {
+        "dataset": {"value": "digits"},
+        "epochs": {"value": 2},
+        "augment": {"value": "flip,crop"},
+        "setting": {"values": ["model=mlp hidden=20", "model=two-block dropout=0.5"]},
+        "seed": {"values": [0, 1]},
+    },
+}
+READ = """
+import json, sys, wandb
+api = wandb.Api()
+def read(run):
+    evaluation, = [made for made in run.logged_artifacts() if made.type == "evaluation"]
+    return {
+        "name": run.name, "state": run.state, "group": run.group, "sweep": run.sweep_name, "config": run.config,
+        "summary": run.summary_metrics, "history": list(run.scan_history(use_cache=False)),
+        "evaluation": evaluation.download(root=f"downloaded/{run.id}"),
+    }
+print(json.dumps([read(run) for run in api.sweep(sys.argv[1]).runs]))
+"""
+
+
+class Machine:
+    """A folder with a W&B server; commands run in it as in a terminal."""
+
+    def __init__(self, server: Server, folder: Path, sockets: str):
+        self.server, self.folder = server, folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        self.environment = kept | {
+            "HOME": str(folder), "NETRC": str(folder / "none"), "TMPDIR": sockets, "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
+            "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "k" * 40, "WANDB_ERROR_REPORTING": "false",
+        }  # fmt: skip
+
+    def start(self, *words: object, folder: str = ".") -> subprocess.Popen:
+        (self.folder / folder).mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, *map(str, words)], cwd=self.folder / folder, env=self.environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *words: object, code: int = 0, folder: str = ".") -> subprocess.CompletedProcess:
+        process = self.start(*words, folder=folder)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(words, code, out, err)
+
+    def write(self, name: str, content: dict, **parameters: object) -> Path:
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(content | {"parameters": content["parameters"] | parameters}))
+        return path
+
+    def states(self, sweep: str) -> Counter:
+        """Count the states that the runs of a sweep have on W&B."""
+        return Counter(run.state for run in list(self.server.runs.values()) if run.sweep == sweep.split("/")[-1])
+
+    def processes(self, folder: str = "") -> list[int]:
+        """List all processes that were started in a folder, whatever their parents are now."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cwd"):
+            with suppress(OSError):
+                if path.readlink().is_relative_to(self.folder / folder):
+                    found.append(int(path.parent.name))
+        return found
+
+    def the_run(self, folder: str) -> int:
+        """Return the process of the only run that was started in a folder."""
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.processes(folder)}
+        (pid,) = (pid for pid, command in commands.items() if command.startswith(b"python\0-m\0study.train"))
+        return pid
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    if not Path("/proc/self/cwd").exists():
+        pytest.skip("finds processes below /proc")
+    sockets = tempfile.mkdtemp(prefix="s")  # a short path
+    with Server() as server:
+        machine = Machine(server, tmp_path_factory.mktemp("wandb"), sockets)
+        yield machine
+        for process in machine.processes():
+            os.kill(process, signal.SIGKILL)
+    assert not server.unknown
+    shutil.rmtree(sockets, ignore_errors=True)
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.25)
+
+
+@dataclass
+class Ending:
+    """What was left when agents had been asked to end."""
+
+    exit_code: int
+    output: str
+    processes: list[int]
+    states: Counter
+    epochs: int
+
+
+@dataclass
+class Day:
+    """What was seen while two sweeps were trained: one by `wandb agent`, one by `study.sweep agents`."""
+
+    sweep: str
+    trained_before: str
+    written_before: int
+    runs: list[dict]
+    endless: RunDirectory
+    endings: list[Ending]
+
+
+@pytest.fixture(scope="module")
+def day(machine):
+    """Train a grid by two agents, while others train one with a point that fails and one without end.
+
+    Those are asked to end, and once more, when they have gone on and the run is deaf. An agent looks after its run
+    only every five seconds, so that much happens at once.
+    """
+    setting = ["model=cnn image_size=4", "model=mlp hidden=20 epochs=100000"]
+    content = {key: value for key, value in SWEEP.items() if key not in ("program", "command")}
+    path = machine.write("endless.yaml", content, setting={"values": setting}, seed={"value": 0})
+    sweep = machine.run("-m", "study.sweep", "create", path, "--project=other").stdout.strip()
+    agents = ("-m", "study.sweep", "agents", sweep, "--cpus=2", "--grace=4")
+    supervisor = machine.start(*agents, folder="endless")
+    trained_before, written_before = train_one(machine)
+    endings = []
+
+    def end() -> None:
+        supervisor.send_signal((signal.SIGTERM, signal.SIGINT)[len(endings)])
+        output, _ = supervisor.communicate(timeout=30)
+        left = machine.processes("endless")
+        endings.append(Ending(supervisor.returncode, output, left, machine.states(sweep), len(endless.history())))
+
+    wait_for(lambda: machine.states(sweep)["failed"] and list(machine.folder.glob("endless/runs/mlp-*/history.jsonl")))
+    endless = RunDirectory(next(machine.folder.glob("endless/runs/mlp-*")))
+    end()
+
+    supervisor = machine.start(*agents[:-2], "--cpus=1", "--grace=2", folder="endless")
+    told = machine.run("-m", "wandb", "sweep", "--project=proj", machine.write("small.yaml", SWEEP)).stderr
+    grid = told.split("wandb agent ")[1].strip()
+    both = [machine.start("-m", "wandb", "agent", grid) for _ in range(2)]
+    wait_for(lambda: len(endless.history()) > endings[0].epochs)
+    os.kill(machine.the_run("endless"), signal.SIGSTOP)
+    end()
+    assert [agent.communicate(timeout=180) and agent.returncode for agent in both] == [0, 0]
+    runs = json.loads(machine.run("-c", READ, grid).stdout.splitlines()[-1])
+    return Day(grid, trained_before, written_before, runs, endless, endings)
+
+
+def train_one(machine: Machine) -> tuple[str, int]:
+    """Train a point of the grid; return its name and when its summary was written."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    train.main(["--dataset=digits", "--epochs=2", "--augment=crop,flip", "--model=mlp", "--hidden=20", "--seed=1",
+                "--wandb=disabled", f"--runs-dir={machine.folder / 'runs'}"])  # fmt: skip
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    (path,) = (machine.folder / "runs").glob("*/summary.json")
+    return path.parent.name, path.stat().st_mtime_ns
+
+
+def test_two_agents_train_every_point_once_and_it_reads_back_whole(machine, day):
+    points = search.read(machine.folder / "small.yaml").points()
+    assert Counter(run["config"]["fingerprint"] for run in day.runs) == Counter(p.config.fingerprint for p in points)
+    for run in day.runs:
+        directory = RunDirectory(machine.folder / "runs" / run["name"])
+        assert directory.state() == "finished" == run["state"] == run["summary"]["state"]
+        recorded = Config.recorded(directory.info()["config"])
+        read = Config.parse({name: run["config"][name] for name in Config.model_fields})
+        assert read.identity() == recorded.identity(), "with the values that W&B handed out in place of ours"
+        assert run["config"]["setting"] in SWEEP["parameters"]["setting"]["values"]
+        rows = [{key: row[key] for key in row if key[0] != "_"} for row in run["history"] if "val/loss" in row]
+        assert rows == directory.history()
+        assert directory.summary().items() <= run["summary"].items()
+        assert run["sweep"] == day.sweep.split("/")[-1] and run["group"].startswith(recorded.model)
+        assert (machine.folder / run["evaluation"] / "evaluation.npz").read_bytes() == (
+            directory.path / "evaluation.npz"
+        ).read_bytes()
+    assert len({run["group"] for run in day.runs}) == 2
+
+
+def test_a_point_that_had_finished_here_is_replayed_and_not_trained(machine, day):
+    summary = machine.folder / "runs" / day.trained_before / "summary.json"
+    assert summary.stat().st_mtime_ns == day.written_before
+    assert [run["name"] for run in day.runs].count(day.trained_before) == 1
+
+
+def test_status_knows_missing_failed_and_double_points_and_create_makes_a_sweep_of_what_is_missing(machine, day):
+    whole = [run for run in machine.server.runs.values() if run.sweep == day.sweep.split("/")[-1]]
+    crashed, failed, double, lost = whole
+    crashed.exitcode, crashed.crashed = None, True
+    failed.exitcode = 1
+    failed.config["info"]["value"] |= {"state": "failed", "error": "the disk is full"}
+    copy = machine.server.runs["copy"] = Run("copy", double.config, double.sweep)
+    copy.fields |= {"project": "proj"}
+    del machine.server.runs[lost.name]
+    told = machine.run("-m", "study.sweep", "status", day.sweep).stdout
+    assert "1 finished" in told and "the disk is full" in told
+    assert all(f"1 {word}" in told for word in ("failed", "crashed", "missing", "more than once"))
+    made = machine.run("-m", "study.sweep", "create", "--missing", day.sweep).stdout.split()
+    assert [path.rpartition("/")[0] for path in made] == ["somebody/proj"]
+    new = search.parse("new", machine.server.sweeps[made[0].split("/")[-1]].config)
+    wanted = {run.config["fingerprint"]["value"] for run in (crashed, failed, lost)}
+    assert {point.config.fingerprint for point in new.points()} == wanted
+
+
+def test_agents_that_are_asked_to_end_leave_no_process_and_tell_what_failed(day):
+    first, second = day.endings
+    assert (first.exit_code, first.processes) == (143, [])
+    assert (second.exit_code, second.processes) == (130, []), "the deaf run too"
+    assert "failed    cpu" in first.output and "cnn needs images of at least 8 px" in first.output
+    assert "ended by SIGINT" in first.output
+    assert "died; its last line: epoch" in second.output
+    assert all(f"│ 1 {state}" in first.output for state in ("failed", "ended")), "the table of exits"
+
+
+def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(machine, day):
+    first, second = day.endings
+    assert first.states == {"failed": 1, "preempted": 1}
+    assert second.states == {"failed": 1, "running": 1}, "a run that was killed cannot tell"
+    assert second.epochs > first.epochs
+    epochs = [row["epoch"] for row in machine.server.runs[day.endless.info()["wandb_id"]].history]
+    assert epochs == list(range(1, len(epochs) + 1)), "none is sent twice"
+    assert len(epochs) >= first.epochs
+    assert day.endless.state() == "interrupted"
+
+
+GRID = SWEEP["parameters"] | {
+    "augment": {"values": ["", "flip,crop"]},
+    "weight_decay": {"values": [0.0, 1e-4]},
+    "label_smoothing": {"value": 0.1},
+}
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_what_is_missing_of_a_grid_is_a_grid_of_just_that(data):
+    whole = search.parse("whole", SWEEP | {"parameters": GRID})
+    chosen = data.draw(st.lists(st.sampled_from(whole.points()), min_size=1, unique_by=lambda p: p.config.fingerprint))
+    parameters = wandb_sweep.remaining(whole, chosen, GRID)
+    found = search.parse("rest", SWEEP | {"parameters": parameters}).points()
+    assert {p.config.fingerprint for p in found} == {p.config.fingerprint for p in chosen}
+    seeds_of_one = [p for p in whole.points() if p.label.startswith(chosen[0].label.partition(", seed")[0])]
+    assert "weight_decay" in wandb_sweep.remaining(whole, seeds_of_one, GRID), "a product stays one"
