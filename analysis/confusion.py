@@ -125,7 +125,8 @@ def read_accuracies(path: str | Path) -> pd.Series:
 
 def check_classes(given: pd.Series, frames: Frames) -> None:
     """Raise UserError where given accuracies name a class that no run knows."""
-    known = sorted({name for run in frames.runs.index for name in frames.data(run).get("classes", ())})
+    infos = [directory.info() for directory in frames.directories.values()]
+    known = sorted({name for info in infos for name in info.get("data", {}).get("classes", ())})
     for name in given.index.difference(known):
         raise UserError(f"no run knows the class {name!r} of {given.name}; {nearest(name, known)}")
 

@@ -9,7 +9,7 @@ from sklearn import metrics
 
 from analysis import confusion, figures, runs
 from study.errors import UserError
-from tests.test_analysis import assert_labelled, text_of
+from tests.test_analysis import assert_labelled, make_run, text_of
 
 
 def predictions(classes, images=2000, right=0.7):
@@ -118,6 +118,8 @@ def test_given_accuracies_are_read_or_refused(tmp_path):
 def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
     for model in ("mlp", "single-block"):
         call("study.train", "--dataset=digits", f"--model={model}", "--epochs=2", "--wandb=disabled")
+    failed = make_run(tmp_path / "runs", 0.5, state="failed")  # before it had read its data
+    failed.write_info({name: value for name, value in failed.info().items() if name != "data"})
     (tmp_path / "theirs.csv").write_text("class,accuracy\n" + "".join(f"{digit},{90 + digit}\n" for digit in range(10)))
     call("analysis.summarize", "--compare-per-class", "theirs.csv")
     frames = runs.load(tmp_path / "runs")
