@@ -1,0 +1,158 @@
+"""What curves of known shape are said to show: overfitting, trends at the end, speed, costs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import answers, comparison, costs, speed, training
+from analysis.runs import IDENTITY, Section
+
+EPOCHS = 20
+
+
+def section(curves, epochs=EPOCHS, lr=None, train=0.95, **columns):
+    """Make a section of runs whose curves are known.
+
+    `curves` maps each setting to a list of (accuracy, loss) functions of the epoch, one for each seed.
+    """
+    rows, histories = [], []
+    for setting, seeds in curves.items():
+        for seed, (accuracy, loss) in enumerate(seeds):
+            run, epoch = f"{setting}-{seed}", np.arange(1, epochs + 1)
+            history = pd.DataFrame(
+                {
+                    "run": run, "setting": setting, "seed": seed, "epoch": epoch, "val/acc": accuracy(epoch),
+                    "val/loss": loss(epoch), "train/acc": train, "train/loss": 0.1,
+                    "lr": lr(epoch) if lr else 0.01, "time/epoch": np.where(epoch == 1, 50.0, 2.0),
+                    "time/images_per_second": 500.0, "memory/peak_mb": 100.0 + epoch,
+                }
+            )  # fmt: skip
+            best, last = history.loc[history["val/acc"].idxmax()], history.iloc[-1]
+            rows.append(
+                dict.fromkeys(IDENTITY) | {
+                    "run": run, "setting": setting, "seed": seed, "group": setting, "fingerprint": run,
+                    "dataset": "digits", "state": "finished", "stopped_by": None, "device_shared_by": 1,
+                    "val_images": 10_000, "test_images": 10_000,
+                    "best/epoch": best.epoch, "best/val_acc": best["val/acc"],
+                    "best/val_loss": best["val/loss"], "best/train_acc": train, "best/train_loss": 0.1,
+                    "last/epoch": float(epochs), "last/val_acc": last["val/acc"], "last/val_loss": last["val/loss"],
+                    "last/train_acc": train, "last/train_loss": 0.1, "test/acc": best["val/acc"] - 0.01,
+                    "iterations": 100.0 * epochs, "params": 1000.0, "param_bytes": 4000.0, "flops": 5e6,
+                    "train_seconds": 90.0,
+                } | {name: values[setting] for name, values in columns.items()}
+            )  # fmt: skip
+            histories.append(history)
+    runs = pd.DataFrame(rows).set_index("run")
+    points = runs[["setting", "seed", "fingerprint"]].reset_index(drop=True)
+    return Section(
+        "made", "", ["setting"], runs, pd.concat(histories, ignore_index=True), points, {"finished": len(runs)}
+    )
+
+
+def line(start, slope, noise=0.0, seed=0):
+    random = np.random.default_rng(seed)
+    return lambda epoch: start + slope * epoch + random.normal(0, noise, len(epoch))
+
+
+def rising_then_flat(epoch):
+    return 0.5 + 0.3 * np.minimum(epoch, 8) / 8 - 1e-6 * epoch
+
+
+FALLING, FLAT, RISING = (0.5, -0.01), (0.3, 0.0), (0.3, 0.01)
+CASES = {
+    "rises": ((0.5, 0.01), FALLING), "mixed": ((0.5, 0.01), RISING), "perhaps": ((0.7, 0.0), FALLING),
+    "unclear": ((0.7, 0.0), FLAT), "overfits": ((0.7, 0.0), RISING), "falls": ((0.7, -0.01), RISING),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+@pytest.mark.parametrize("verdict", CASES)
+def test_the_trend_at_the_end_says_whether_more_epochs_help(verdict, seeds):
+    (accuracy, acc_slope), (loss, loss_slope) = CASES[verdict]
+    noisy = [(line(accuracy, acc_slope, 2e-3, 40 + s), line(loss, loss_slope, 2e-3, 70 + s)) for s in range(seeds)]
+    made = section({"a": noisy})
+    row = training.more_epochs(made, training.measure(made)).frame.iloc[0]
+    assert row.verdict == verdict
+    assert row.acc_slope == pytest.approx(100 * acc_slope, abs=0.3) and row.window == 6
+    assert row.n == seeds
+
+
+def test_no_trend_is_read_where_the_schedule_ends_or_epochs_are_few():
+    rising = {"a": [(line(0.5, 0.01, 1e-3, seed), line(*FALLING, 1e-3, seed)) for seed in range(3)]}
+    decayed = section(rising, lr=lambda epoch: 0.01 * np.cos(np.pi / 2 * epoch / (EPOCHS + 1)) ** 2)
+    few = section(rising, epochs=3)
+    early = section(rising, stopped_by={"a": "early stopping"})
+    for made, verdict in ((decayed, "decayed"), (few, "few"), (early, "early")):
+        assert list(training.more_epochs(made, training.measure(made)).frame.verdict) == [verdict]
+
+
+def test_a_rising_loss_and_the_gap_are_named():
+    loss = lambda epoch: np.abs(epoch - 5) / 10 + 0.4  # noqa: E731
+    made = section({"a": [(line(0.8, 0.001), loss)] * 2, "b": [(line(0.7, 0.001), line(*FLAT))] * 2})
+    table = training.overfitting(made, training.measure(made))
+    row = table.frame.set_index("setting").loc["a"]
+    assert (row.val_loss_min, row.val_loss_min_epoch, row.val_loss_last) == pytest.approx((0.4, 5, 1.9))
+    assert row.gap_last == pytest.approx(95 - 82)
+    said = " ".join(text for block in training.blocks(None, made, {}) for text in getattr(block, "texts", []))
+    assert "widest for b (23.00 points) and narrowest for a (13.00)" in said
+    assert "a from 0.400 at epoch 5 to 1.900 at the end" in said and "b from" not in said
+
+
+@pytest.mark.parametrize(("train", "why"), [((0.95, 0.85), "learns less"), ((0.90, 0.90), "overfits")])
+def test_a_difference_is_divided_into_what_is_not_learned_and_what_is_overfitted(train, why):
+    seeds = [line(0.8, 0, 1e-3, seed) for seed in range(4)], [line(0.7, 0, 1e-3, seed) for seed in range(4)]
+    made = section(
+        {name: [(accuracy, line(*FLAT)) for accuracy in found] for name, found in zip("ab", seeds, strict=True)},
+        **{"best/train_acc": dict(zip("ab", train, strict=True))},
+    )
+    (cause,) = (text for block in training.blocks(None, made, {}) for text in getattr(block, "texts", [])
+                if "lies below" in text)  # fmt: skip
+    frame = training.overfitting(made, training.measure(made)).frame.set_index("setting")
+    below = comparison.compare(made).set_index("setting").below["b"]
+    parts = frame.train_acc_best["a"] - frame.train_acc_best["b"], frame.gap_best["b"] - frame.gap_best["a"]
+    assert sum(parts) == pytest.approx(below), "they add up to the difference"
+    assert f"{parts[0]:.2f} are training accuracy" in cause and cause.endswith(f"above all it {why}.")
+
+
+def test_speed_counts_the_first_epoch_that_is_good_enough():
+    slow = lambda epoch: 0.5 + 0.3 * epoch / EPOCHS  # noqa: E731
+    never = line(0.5, 0.001)
+    made = section({"fast": [(rising_then_flat, line(*FLAT))] * 2, "slow": [(slow, line(*FLAT))] * 2,
+                    "half": [(rising_then_flat, line(*FLAT)), (never, line(*FLAT))]})  # fmt: skip
+    table = speed.table(made)
+    assert speed.thresholds(made) == [65, 70, 78]
+    frame = table.frame.set_index("setting")
+    assert (frame.epochs_70["fast"], frame.epochs_70["slow"]) == (6, 14)
+    assert frame.iterations_70["fast"] == 600 and frame.seconds_70["fast"] == 12, "the first epoch is left out"
+    assert np.isnan(frame.epochs_70["half"]) and frame.reached_70["half"] == 1
+    cells = {row[0].text: row for row in table.rows}
+    assert cells["half"][table.header.index("Epochs to 70 %")].text == "1 of 2 did"
+
+
+def test_costs_and_the_front_that_nothing_cheaper_beats():
+    curves = {name: [(line(top, 0), line(*FLAT))] * 2 for name, top in zip("abcd", (0.7, 0.8, 0.75, 0.7), strict=True)}
+    names = dict(zip("abcd", (1e3, 5e3, 9e3, 1e3), strict=True))
+    joules = dict.fromkeys("abcd", 7200.0) | {"b": np.nan}
+    made = section(curves, params=names, energy_joules=joules)
+    frame = costs.measure(made).set_index("setting")
+    assert frame.params.to_dict() == names
+    assert frame.epoch_seconds["a"] == 2 and frame.peak_mb["a"] == 120 and frame.energy_wh["a"] == 2
+    assert np.isnan(frame.energy_wh["b"]) and frame.mflops["a"] == 5
+    assert sorted(costs.front(frame.reset_index(), "params").setting) == ["a", "b", "d"], "c is dearer and worse than b"
+    shared = costs.measure(section(curves, device_shared_by=dict.fromkeys("abcd", 2)))
+    assert shared[["epoch_seconds", "images_per_second", "train_seconds", "peak_mb"]].isna().all(axis=None)
+
+
+def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
+    tops = {"best": (0.8, 0.801, 0.802, 0.803), "near": (0.803, 0.799, 0.802, 0.801), "far": (0.5, 0.51, 0.5, 0.506)}
+    made = section({name: [(line(top, 0), line(*FLAT)) for top in found] for name, found in tops.items()})
+    said = answers.sentences(None, made)
+    assert said[0].startswith("**best** has the highest validation accuracy, 80.15 ± 0.21 % over 4 seeds")
+    assert "1 is shown to be worse; 1 lies within noise" in said[0]
+    assert any(text.startswith("Shown to be worse than best: far by 29.75 points [") for text in said)
+    assert any("Within noise" in text and "near by 0.02 points [" in text and "far" not in text for text in said)
+    assert any("seeds of each would show it" in text or "more than 100 seeds" in text for text in said)
+    two = section({name: [(line(top, 0), line(*FLAT)) for top in tops[name]] for name in ("best", "far")})
+    assert "more than noise lies between it and far by 29.75 points" in answers.sentences(None, two)[0]
+    alone = section({"best": [(line(top, 0), line(*FLAT)) for top in tops["best"]]})
+    assert "no other setting to compare it with" in answers.sentences(None, alone)[0]
