@@ -1,12 +1,11 @@
-"""What networks confuse: matrices, the accuracy and precision of each class, frequent confusions, confident mistakes.
+"""What networks confuse: matrices, the most frequent confusions by name, the most confident mistakes.
 
     python -c "from analysis import confusion, runs; frames = runs.load('runs'); run = frames.runs.index[0]; \\
-        print(confusion.per_class(confusion.matrix(frames.predictions, frames.data(run)['classes'])))"
+        print(confusion.frequent(confusion.matrix(frames.predictions, frames.data(run)['classes'])))"
 """
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,22 +15,14 @@ from matplotlib.figure import Figure
 
 from analysis import runs
 from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
-from analysis.figures import PALE_GREY, Looks, finish, tick_format
+from analysis.figures import PALE_GREY, Looks, tick_format
 from analysis.runs import Frames, Section
 from analysis.statistics import sampling_interval
 from analysis.tables import Column, Table
 from analysis.wording import label, number, sentence, shown
-from study.errors import UserError, nearest
-from study.run_directory import RunDirectory
-
-OTHERS = 5
-"""So many settings beside the best are shown."""
 
 TEXT_CLASSES = 20
 """Up to so many classes, the cells of a matrix hold numbers."""
-
-DRAWN_CLASSES = 30
-"""So many classes, the least accurate, are drawn; the table holds all."""
 
 MISTAKES = 32
 TILE = (1.1, 1.68)
@@ -43,14 +34,14 @@ NAMED = 5
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Say what the best run of each setting confuses, the settings of each data set together."""
-    best = section.runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting")
+    return [block for best in runs.best_runs(frames, section) for block in _confused(frames, best)]
+
+
+def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the confusion matrix of each of these runs, whose classes are the same."""
     predictions = runs.predictions(frames, list(best.index))
-    classes = pd.Series([tuple(frames.data(run)["classes"]) for run in best.index], best.index)
-    found: list[Block] = []
-    for (_, names), group in best.groupby([best.dataset, classes], sort=False):
-        matrices = {run: matrix(predictions[predictions.run == run], names) for run in group.index}
-        found += _confused(frames, group, matrices) + _by_class(frames, group, matrices, looks)
-    return found
+    classes = frames.data(best.index[0])["classes"]
+    return {run: matrix(predictions[predictions.run == run], classes) for run in best.index}
 
 
 def matrix(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -68,7 +59,7 @@ def shares(counts: pd.DataFrame) -> pd.DataFrame:
     return 100 * counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
 
 
-def per_class(counts: pd.DataFrame) -> pd.DataFrame:
+def rates(counts: pd.DataFrame) -> pd.DataFrame:
     """Return a row per class in the matrix's order: images, accuracy (recall) and precision in percent.
 
     `accuracy_low` and `accuracy_high` bound the 95 % sampling interval (Wilson). NaN: a class without images, or
@@ -102,39 +93,10 @@ def frequent(counts: pd.DataFrame, limit: int = 10) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def read_accuracies(path: str | Path) -> pd.Series:
-    """Read the accuracy of each class in percent: from a CSV file with columns class and accuracy, or of a run.
-
-    Raises UserError where it is neither.
-    """
-    path = Path(path)
-    if path.is_dir():
-        arrays = RunDirectory(path).evaluation()
-        tested = pd.DataFrame({"target": arrays["test_targets"], "predicted": arrays["test_predictions"]})
-        return per_class(matrix(tested, arrays["class_names"].tolist())).set_index("class").accuracy.rename(path.name)
-    try:
-        found = pd.read_csv(path, dtype={"class": str}, skipinitialspace=True).set_index("class").accuracy.astype(float)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, AttributeError):
-        raise UserError(f"{path} must be a run's directory, or CSV with columns class and accuracy (in %)") from None
-    if found.index.has_duplicates or not found.between(0, 100).all() or not found.max() > 1:
-        raise UserError(f"{path} must give each class once, with its accuracy in percent, such as 89.6")
-    return found.rename(path.stem)
-
-
-def check_classes(given: pd.Series, frames: Frames) -> None:
-    """Raise UserError where given accuracies name a class that no run knows."""
-    infos = [directory.info() for directory in frames.directories.values()]
-    known = sorted({name for info in infos for name in info.get("data", {}).get("classes", ())})
-    for name in given.index.difference(known):
-        raise UserError(f"no run knows the class {name!r} of {given.name}; {nearest(name, known)}")
-
-
-def _confused(frames: Frames, best: pd.DataFrame, matrices: Mapping[str, pd.DataFrame]) -> list[Block]:
+def _confused(frames: Frames, best: pd.DataFrame) -> list[Block]:
     """Show the matrices, the frequent confusions of the best setting by name, and its confident mistakes."""
-    run = best.index[0]
-    counts, words = matrices[run], _words(best, run)
+    (run, counts), *others = matrices(frames, best.head(runs.LOOKED_AT)).items()
+    words = words_of(best.loc[run])
     pairs = frequent(counts)
     found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
     titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
@@ -154,84 +116,41 @@ def _confused(frames: Frames, best: pd.DataFrame, matrices: Mapping[str, pd.Data
     if sheet:
         title = sentence("mistakes_title", **words)
         found.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
-    if others := list(best.index[1 : OTHERS + 1]):
+    if others:
         pictures = []
-        for other in others:
-            title = sentence("matrix_shares", **_words(best, other))
+        for other, of_other in others:
+            title = sentence("matrix_shares", **words_of(best.loc[other]))
             name = f"confusion-{best.setting[other]}"
-            pictures.append(Picture(name, title, matrix_figure(matrices[other], title, normalised=True)))
+            pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
         left_out = len(best) - 1 - len(others)
         caption = sentence("others_some", shown=len(others), left_out=left_out) if left_out else sentence("others_all")
         found.append(Gallery(pictures, caption))
     return found
 
 
-def _words(best: pd.DataFrame, run: str) -> dict[str, object]:
+def words_of(run: pd.Series) -> dict[str, object]:
     """Return what a title says of a run."""
-    row = best.loc[run]
-    dataset = row.dataset.removeprefix("folder:")
-    return {"setting": shown(row.setting), "seed": row.seed, "dataset": dataset}
+    return {"setting": shown(run.setting), "seed": run.seed, "dataset": run.dataset.removeprefix("folder:")}
 
 
 def _answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
     """Say which class is recognised worst, what it is taken for, and which is predicted wrongly most often."""
-    rates = per_class(counts).set_index("class")
+    found = rates(counts).set_index("class")
     wrong = int(counts.to_numpy().sum() - np.diag(counts).sum())
     if not wrong:
-        return sentence("confusion_none", images=int(rates.images.sum()), **words)
-    worst, imprecise = rates.accuracy.idxmin(), rates.precision.idxmin()
+        return sentence("confusion_none", images=int(found.images.sum()), **words)
+    worst, imprecise = found.accuracy.idxmin(), found.precision.idxmin()
     taken = counts.loc[worst].drop(worst).sort_values(ascending=False, kind="stable")
     taken = taken[taken > 0].head(2)
     return sentence(
-        "confusion_answer", wrong=wrong, images=int(rates.images.sum()), worst=worst, accuracy=rates.accuracy[worst],
+        "confusion_answer", wrong=wrong, images=int(found.images.sum()), worst=worst, accuracy=found.accuracy[worst],
         taken=label("or").join(f"{name} ({number(count, ',')})" for name, count in taken.items()),
-        imprecise=imprecise, precision=rates.precision[imprecise], **words,
+        imprecise=imprecise, precision=found.precision[imprecise], **words,
     )  # fmt: skip
 
 
 def _named(pair: Mapping[str, object]) -> str:
     return sentence("confused" if pair["back"] else "confused_one_way", **pair)
-
-
-def _by_class(frames: Frames, best: pd.DataFrame, matrices: Mapping[str, pd.DataFrame], looks: Looks) -> list[Block]:
-    """Show the accuracy and precision of each class: of the best setting, against the others and what was given."""
-    run, words = best.index[0], _words(best, best.index[0])
-    rates = {best.setting[one]: per_class(counts) for one, counts in matrices.items()}
-    frame = rates[best.setting[run]]
-    columns = [Column("class"), Column("images", 0), Column("accuracy", 1), Column("precision", 1)]
-    given = frames.given
-    if given is not None and not given.index.isin(frame["class"]).any():
-        given = None
-    notes = [sentence("per_class_note")]
-    if given is not None:
-        frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
-        frame["difference"] = frame.accuracy - frame.given
-        columns += [Column("given", 1, header=str(given.name)), Column("difference", 1)]
-        notes.append(sentence("given_note", name=given.name))
-    found: list[Block] = [
-        Heading(label("per_class")),
-        Table("per-class", sentence("per_class_title", **words), frame, columns, notes),
-    ]
-    drawn = dict(list(rates.items())[: OTHERS + 1])
-    title = sentence("per_class_figure", dataset=words["dataset"])
-    caption = sentence("per_class_caption")
-    if len(frame) > DRAWN_CLASSES:
-        caption += " " + sentence("per_class_worst", shown=DRAWN_CLASSES)
-    found.append(Picture("class-accuracy", title, per_class_figure(drawn, given, title, looks), caption))
-    if len(rates) > 1:
-        found.append(_settings_table(drawn, rates, words))
-    return found
-
-
-def _settings_table(drawn: Mapping[str, pd.DataFrame], rates: Mapping[str, pd.DataFrame], words: Mapping) -> Table:
-    """Make the table of each class's accuracy in each setting; the CSV file holds all settings, and precisions."""
-    first = next(iter(rates.values()))
-    accuracies = {setting: one.accuracy for setting, one in rates.items()}
-    precisions = {f"precision, {setting}": one.precision for setting, one in rates.items()}
-    frame = pd.DataFrame({"class": first["class"], "images": first.images, **accuracies, **precisions})
-    columns = [Column("class"), *(Column(setting, 1, header=shown(setting)) for setting in drawn)]
-    title = sentence("per_class_settings", dataset=words["dataset"])
-    return Table("per-class-settings", title, frame, columns, [sentence("per_class_settings_note")])
 
 
 def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) -> Figure:
@@ -280,32 +199,6 @@ def _name_classes(axes: Axes, names: list[str]) -> None:
         tilt = {"rotation": 90, "ha": "center"}
     axes.set_xticks(ticks, [names[tick] for tick in ticks], fontsize=size, **tilt)
     axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size)
-
-
-def per_class_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, title: str, looks: Looks) -> Figure:
-    """Draw the accuracy of each class in each setting, with its interval, the first setting's worst class at the top.
-
-    Given accuracies are hollow diamonds.
-    """
-    first = next(iter(rates.values()))
-    order = first.accuracy.sort_values(kind="stable").index[:DRAWN_CLASSES]
-    rows = np.arange(len(order))
-    figure = Figure(figsize=(8, 1.6 + (0.2 + 0.06 * len(rates)) * len(order) + 0.1 * len(rates)), layout="constrained")
-    axes = figure.subplots()
-    apart = np.linspace(-0.3, 0.3, len(rates)) if len(rates) > 1 else [0.0]
-    for place, ((setting, one), shift) in enumerate(zip(rates.items(), apart, strict=True)):
-        at, look = one.loc[order], looks[setting]
-        axes.hlines(rows + shift, at.accuracy_low, at.accuracy_high, color=look.color, linewidth=1, alpha=0.5)
-        axes.plot(at.accuracy, rows + shift, "osv^DP"[place % 6], color=look.color, markersize=5, label=shown(setting))
-    if given is not None:
-        values = given.reindex(first["class"][order]).to_numpy()
-        axes.plot(values, rows, "D", markerfacecolor="none", color="black", markersize=8, label=str(given.name))
-    finish(axes, "", label("accuracy"), label("class"))
-    axes.set_yticks(rows, list(first["class"][order]))
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_title(title, fontweight="bold", fontsize=11)
-    figure.legend(loc="outside lower center", ncols=2 if len(rates) > 1 else 1, frameon=False, fontsize=9)
-    return figure
 
 
 def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | None:

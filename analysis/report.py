@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from analysis import answers, comparison, confusion, costs, embedding, page, runs, space, speed, training
+from analysis import answers, comparison, confusion, costs, layers, page, per_class, runs, space, speed, training
 from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
@@ -24,7 +24,8 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     speed.blocks,
     costs.blocks,
     confusion.blocks,
-    embedding.blocks,
+    per_class.blocks,
+    layers.blocks,
 )
 """What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
 

@@ -38,6 +38,9 @@ INFO = [
     "test_images",
 ]
 
+LOOKED_AT = 6
+"""So many settings of a section, the best, are looked at closely."""
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -209,6 +212,13 @@ def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(
         columns=["run", "image", "target", "predicted", "probability"]
     )  # fmt: skip
+
+
+def best_runs(frames: Frames, section: Section) -> list[pd.DataFrame]:
+    """Return, for each data set of a section, the best run of each setting on validation, the best setting first."""
+    best = section.runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting")
+    classes = pd.Series([tuple(frames.data(run)["classes"]) for run in best.index], best.index, dtype=object)
+    return [group for _, group in best.groupby([best.dataset, classes], sort=False)]
 
 
 def of_sweep(frames: Frames, sweep: Sweep) -> Section:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import comparison, confusion, pdf, report, runs, tables, wording
+from analysis import comparison, pdf, per_class, report, runs, tables, wording
 from study import search
 from study.errors import UserError, run_command
 
@@ -72,8 +72,8 @@ def main(argv: list[str]) -> int:
     browser = pdf.browser() if args.pdf else None
     frames = runs.load(args.source, args.refresh)
     if args.compare_per_class:
-        frames = replace(frames, given=confusion.read_accuracies(args.compare_per_class))
-        confusion.check_classes(frames.given, frames)
+        frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
+        per_class.check_classes(frames.given, frames)
     states = frames.runs.state.value_counts().items()
     print(f"{args.source}: {', '.join(f'{count} {state}' for state, count in states) or 'no runs'}")
     for problem in frames.problems:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from analysis import confusion, figures, runs
+from analysis import confusion, figures, per_class, runs
 from study.errors import UserError
 from tests.test_analysis import assert_labelled, make_run, text_of
 
@@ -28,7 +28,7 @@ def test_counts_accuracy_and_precision_are_those_of_scikit_learn(pairs):
     frame = pd.DataFrame(pairs, columns=["target", "predicted"])
     counts = confusion.matrix(frame, names(5))
     assert np.array_equal(counts, metrics.confusion_matrix(frame.target, frame.predicted, labels=range(5)))
-    rates = confusion.per_class(counts)
+    rates = confusion.rates(counts)
     for column, score in (("accuracy", metrics.recall_score), ("precision", metrics.precision_score)):
         wanted = score(frame.target, frame.predicted, labels=range(5), average=None, zero_division=np.nan)
         assert np.allclose(rates[column] / 100, wanted, equal_nan=True)
@@ -68,13 +68,13 @@ def test_a_matrix_names_every_class(classes):
 
 @pytest.mark.parametrize("classes", [3, 100])
 def test_classes_are_drawn_with_the_worst_at_the_top(classes):
-    rates = {name: confusion.per_class(confusion.matrix(predictions(classes, right=right), names(classes)))
+    rates = {name: confusion.rates(confusion.matrix(predictions(classes, right=right), names(classes)))
              for name, right in (("a", 0.8), ("b", 0.6))}  # fmt: skip
     given = pd.Series([50.0], index=["class 1"], name="given")
-    figure = confusion.per_class_figure(rates, given, "Classes", figures.looks_of(["a", "b"]))
+    figure = per_class.accuracy_figure(rates, given, "Classes", figures.looks_of(["a", "b"]))
     assert_labelled(figure)
     lines = {line.get_label(): line.get_xdata() for line in figure.axes[0].get_lines()}
-    assert (np.diff(lines["a"]) >= 0).all() and len(lines["a"]) == min(classes, confusion.DRAWN_CLASSES)
+    assert (np.diff(lines["a"]) >= 0).all() and len(lines["a"]) == min(classes, per_class.DRAWN_CLASSES)
     assert {"a", "b", "given"} <= set(lines)
 
 
@@ -98,7 +98,7 @@ def test_mistakes_say_what_was_taken_for_what(images, channels):
 def test_given_accuracies_are_read_or_refused(tmp_path):
     file = tmp_path / "theirs.csv"
     file.write_text("class,accuracy\ncat, 70.1\n3,90\n")
-    found = confusion.read_accuracies(file)
+    found = per_class.read_accuracies(file)
     assert found.to_dict() == {"cat": 70.1, "3": 90.0} and found.name == "theirs"
     for text, message in (
         ("", "must be a run's directory, or CSV"),
@@ -110,9 +110,9 @@ def test_given_accuracies_are_read_or_refused(tmp_path):
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
-            confusion.read_accuracies(file)
+            per_class.read_accuracies(file)
     with pytest.raises(UserError, match="cannot be read"):
-        confusion.read_accuracies(tmp_path / "none.csv")
+        per_class.read_accuracies(tmp_path / "none.csv")
 
 
 def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
@@ -137,7 +137,7 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
     other = frames.runs.model.drop(best).iloc[0]
     for name in ("confusion-counts", "confusion-shares", "class-accuracy", "mistakes", f"confusion-{other}"):
         assert any(stem.startswith(f"digits-{name}") for stem in drawn), name
-    assert np.allclose(confusion.read_accuracies(tmp_path / "runs" / best), table.accuracy)
+    assert np.allclose(per_class.read_accuracies(tmp_path / "runs" / best), table.accuracy)
     layers = pd.read_csv(tmp_path / "report" / "tables" / "digits-layers.csv")
     assert len(layers) == 6 and layers.probe.between(30, 100).all() and "tsne" in str(drawn)
     cuts = pd.read_csv(tmp_path / "report" / "tables" / "digits-cuts.csv")

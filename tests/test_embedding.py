@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import embedding
+from analysis import embedding, layers
 from tests.test_analysis import assert_labelled, text_of
 
 
@@ -76,7 +76,7 @@ def test_a_row_of_panels_per_run_on_one_scale(classes):
     rows = {name: seen(scale * (middles[targets] + 0.05 * random.normal(size=(300, 2))), targets)
             for name, scale in (("one", 10), ("two", 20))}  # fmt: skip
     names = [f"class {index}" for index in range(classes)]
-    figure = embedding.tsne_figure(rows, names, "t-SNE")
+    figure = layers.tsne_figure(rows, names, "t-SNE")
     assert len(figure.axes) == 6 and len({axes.get_xlim() + axes.get_ylim() for axes in figure.axes}) == 1
     assert_labelled(figure)
     assert "t-SNE" in text_of(figure)
@@ -90,11 +90,16 @@ def test_a_cut_is_counted_where_it_saves(digits):
     one = seen(np.zeros((200, 2)), targets)
     best = pd.DataFrame({"setting": ["s"], "params_intermediate": [1000.0], "params_penultimate": [9000.0],
                          "params_logits": [9650.0]}, index=["a"])  # fmt: skip
-    cuts = embedding.cuts_of(best, {"a": one})
+    cuts = layers.cuts_of(best, {"a": one})
     assert cuts.layer.tolist() == ["intermediate", "whole"], "a classifier in place of the last layer saves nothing"
     assert cuts.params.tolist() == [1000 + 65 * 10, 9650]
     assert cuts.accuracy.tolist() == [100, 100] and cuts.difference[0] == 0
-    assert embedding.cuts_of(best.assign(params_logits=np.nan), {"a": one}).empty
+    assert layers.cuts_of(best.assign(params_logits=np.nan), {"a": one}).empty
+
+
+@pytest.mark.parametrize(("members", "enough"), [([10, 9], False), ([10, 10], True), ([30], False), ([2] * 50, False)])
+def test_too_few_images_are_not_looked_at(members, enough):
+    assert embedding._is_enough(np.repeat(np.arange(len(members)), members)) == enough
 
 
 def test_a_layer_is_looked_at_once(digits, monkeypatch):
