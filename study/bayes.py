@@ -82,7 +82,7 @@ def _study(sweep: Sweep, runs: Runs, known: list[Point]) -> tuple[Any, dict[str,
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
     )
     results = {point.config.fingerprint: _result(sweep, runs, point) for point in known}
-    worst = max((losses[-1] for _, losses in results.values() if losses), default=None)
+    worst = max((max(losses) for _, losses in results.values() if losses), default=None)
     for point in known:
         state, losses = results[point.config.fingerprint]
         value = min(losses, default=worst)

@@ -6,13 +6,14 @@ python -c "from study.search import read; print(*read('sweeps/dropout.yaml').poi
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from study import sweep_file
+from study import space, sweep_file
 from study.config import Config
 from study.errors import UserError
 from study.hyperband import Hyperband
@@ -36,8 +37,8 @@ class Point:
 class Sweep:
     """A sweep file, read and checked.
 
-    `metric` is what a Bayesian search and Hyperband look at, `maximize` whether more of it is better; `ignored` are
-    keys that W&B alone heeds.
+    `metric` is what a Bayesian search and Hyperband look at, `maximize` whether more of it is better; `where` holds the
+    W&B project and entity that the file names, `ignored` the keys that W&B alone heeds.
     """
 
     path: Path
@@ -49,7 +50,7 @@ class Sweep:
     maximize: bool = True
     run_cap: int | None = None
     early_terminate: Hyperband | None = None
-    where: Mapping[str, str] | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
     @property
@@ -62,9 +63,7 @@ class Sweep:
         """Count the points, those of a grid or of a random search that compute the same too."""
         if self.method != "grid":
             return self.run_cap
-        every = 1
-        for parameter in self.parameters.values():
-            every *= len(parameter.grid)
+        every = math.prod(len(parameter.grid) for parameter in self.parameters.values())
         return min(every, self.run_cap or every)
 
     def points(self, base: Mapping[str, Any] | None = None, recorded: Iterable[Mapping[str, Any]] = ()) -> list[Point]:
@@ -85,8 +84,8 @@ class Sweep:
             case "bayes":
                 for values in self._probes():
                     self.point(values, base)
-                own = [info for info in recorded if self.name in info.get("sweeps", ())]
-                found = [point for info in own if (point := self.locate(Config.recorded(info["config"]), base))]
+                own = [info["config"] for info in recorded if self.name in info.get("sweeps", ())]
+                found = [point for values in own if (point := self.locate(values, base))]
         unique: dict[str, Point] = {}
         for point in found:
             unique.setdefault(point.config.fingerprint, point)
@@ -95,7 +94,7 @@ class Sweep:
     def point(self, values: dict[str, Any], base: Mapping[str, Any] | None = None) -> Point:
         """Make the point at which the parameters have these values; UserError where it is no valid config."""
         try:
-            config = Config.parse({**(self.where or {}), **(base or {}), **values})
+            config = Config.parse({**self.where, **(base or {}), **values})
         except UserError as error:
             shown = ", ".join(f"{name}={values[name]}" for name in values if name in [*self.varied, "seed"])
             raise UserError(f"{self.path}: {error}" + (f" (at {shown})" if shown else "")) from None
@@ -122,8 +121,12 @@ class Sweep:
             for name, parameter in self.parameters.items()
         }
 
-    def locate(self, config: Config, base: Mapping[str, Any] | None = None) -> Point | None:
-        """Return the point at which a config stands, None where the sweep has no such point."""
+    def locate(self, recorded: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Point | None:
+        """Return the point at which a recorded config stands, None where the sweep has no such point."""
+        try:
+            config = Config.recorded(recorded)
+        except UserError:  # options that there are no more
+            return None
         settings = self.parameters["setting"].choices if "setting" in self.parameters else [None]
         return next((point for text in settings if (point := self._locate(config, text, base))), None)
 
@@ -164,8 +167,12 @@ class Sweep:
         parameters = {name: given for name, given in self.parameters.items() if name not in values}
         if "setting" in parameters:
             settings = [_without(text, values) for text in parameters["setting"].choices]
-            parameters["setting"] = replace(parameters["setting"], keys=_with_choices(parameters["setting"], settings))
-        return replace(self, parameters=parameters | {name: _constant(value) for name, value in values.items()})
+            parameters["setting"] = replace(
+                parameters["setting"], distribution="categorical", keys={"values": settings}
+            )
+        return replace(
+            self, parameters=parameters | {name: space.of_choices([value]) for name, value in values.items()}
+        )
 
 
 def label(values: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -191,15 +198,6 @@ def _share(*keys: Any) -> float:
     """Derive a number from 0 to 1, 1 left out, from what it is for; it is the same with any library and machine."""
     digest = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).digest()
     return (int.from_bytes(digest[:8]) >> 11) / 2**53
-
-
-def _constant(value: Any) -> Parameter:
-    return Parameter("constant", {"value": value})
-
-
-def _with_choices(parameter: Parameter, choices: list[Any]) -> dict[str, Any]:
-    key = "value" if parameter.distribution == "constant" else "values"
-    return {**parameter.keys, key: choices[0] if key == "value" else choices}
 
 
 def _without(setting: str, names: Mapping[str, Any]) -> str:

@@ -89,8 +89,12 @@ class Parameter:
         step = self.keys.get("q")
         return _tidy(number) if step is None else _tidy(round(number / step) * step, step)
 
-    def quantile(self, value: float) -> float | None:
+    def quantile(self, value: Any) -> float | None:
         """Return a number from 0 to 1 that leads to a value, None where the distribution never has that value."""
+        try:
+            value = float(value)
+        except (TypeError, ValueError):
+            return None
         if self.distribution == "int_uniform":
             low, high = self.keys["min"], self.keys["max"]
             found = (value - low + 0.5) / (high - low + 1)
@@ -137,6 +141,12 @@ class Parameter:
         from scipy.stats import beta
 
         return float(beta.cdf(value, self.keys["a"], self.keys["b"]))
+
+
+def of_choices(choices: list[Any], **keys: Any) -> Parameter:
+    """Make a parameter of these values, with their probabilities if there are any."""
+    distribution = "categorical_w_probabilities" if keys else "categorical"
+    return Parameter(distribution, {"values": choices, **keys})
 
 
 def read(name: str, given: Any) -> Parameter:

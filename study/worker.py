@@ -22,6 +22,7 @@ from study import devices
 from study.config import Config
 from study.errors import Busy, Interrupted, UserError, is_device_failure, one_line
 from study.progress import Display, result
+from study.train import Signals, train
 
 GRACE_SECONDS = 30.0
 """How long a worker that is to end has for its checkpoint."""
@@ -58,8 +59,6 @@ class _Messages(Display):
 
 def work(connection: Connection, device: str, threads: int, device_shared_by: int) -> None:
     """Train what is ordered, until the connection closes or something goes wrong that may have spoilt the device."""
-    from study.train import Signals
-
     signals = Signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -79,10 +78,9 @@ def work(connection: Connection, device: str, threads: int, device_shared_by: in
 
 
 def _train(
-    order: Order, connection: Connection, signals: Any, device: str, threads: int, device_shared_by: int
+    order: Order, connection: Connection, signals: Signals, device: str, threads: int, device_shared_by: int
 ) -> tuple[str, Any]:
     """Train a run, and return the message of its end."""
-    from study.train import train
 
     def is_given_up(row: dict[str, float]) -> bool:
         with suppress(EOFError, ConnectionError):

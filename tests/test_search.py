@@ -1,6 +1,7 @@
 """Points of sweeps: parameters in W&B's vocabulary, random and Bayesian searches, Hyperband's rule."""
 
 import itertools
+import json
 import math
 
 import pytest
@@ -190,6 +191,30 @@ def test_a_bayesian_search_learns_from_the_runs_directory(sweep_file, tmp_path):
     assert len(runs.points(sweep, base)) == 30
     assert runs.points(sweep.replaced({"epochs": "3"}), base) == [], "with other options they are no points of it"
     assert train(5) == []
+
+
+@pytest.mark.parametrize("setting", [None, ["epochs=3 optimizer=sgd", "epochs=4 optimizer=adam"]])
+def test_a_recorded_run_is_found_at_its_point(sweep_file, setting):
+    """Read back what a run records, in which options may be written in another way than in the file."""
+    drawn = DRAWN | {
+        "hidden": {"min": 16, "max": 256},
+        "batch_size": {"distribution": "q_log_uniform_values", "min": 16, "max": 256, "q": 16},
+        "augment": {"values": ["flip,crop", "none", "crop"]},
+        "batch_norm": {"values": ["true", "false"]},
+        "label_smoothing": {"distribution": "beta", "a": 1, "b": 9},
+    }
+    sweep = search.read(
+        sweep_file(drawn | ({"setting": {"values": setting}} if setting else {}), method="random", run_cap=30)
+    )
+    for point in sweep.points():
+        found = sweep.locate(json.loads(json.dumps(point.config.model_dump())))
+        assert found.config.fingerprint == point.config.fingerprint
+        assert {name: str(value) for name, value in found.values.items()} == {
+            name: str(value) for name, value in point.values.items()
+        }
+        assert sweep.locate(point.config.model_dump() | {"weight_decay": 0.1}) is None
+        assert sweep.locate(point.config.model_dump() | {"lr": 0.9}) is None
+        assert sweep.locate(point.config.model_dump() | {"no_such_option": 1}) is None
 
 
 def test_a_search_ends_where_there_are_no_more_points(sweep_file, tmp_path):

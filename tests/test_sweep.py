@@ -19,18 +19,21 @@ from tests.conftest import SMALL, states
 ROOT = Path(__file__).parent.parent
 
 
-def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, tmp_path):
+def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, tmp_path, monkeypatch):
     path = sweep_file()
     listed = call("study.sweep", "run", path, "--dry-run")
     assert listed.stdout.count("python -m study.train") == 4
     assert not (tmp_path / "runs").exists()
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     out = command(
         "study.sweep", "run", path, "--set", "seed=0", "--wandb=disabled", "--devices=cpu", "--per-device=2"
     ).stdout
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert "2 finished" in out
     first = states(tmp_path / "runs")
     assert {RunDirectory(tmp_path / "runs" / name).info()["device_shared_by"] for name in first} == {2}
+    assert {RunDirectory(tmp_path / "runs" / name).info()["threads"] for name in first} == {1}, "3 shared by 2"
     assert list(first.values()) == ["finished"] * 2
     assert "2 of 4 runs would be trained" in call("study.sweep", "run", path, "--dry-run").stderr
 
