@@ -20,11 +20,12 @@ from typing import Any
 import filelock
 
 from analysis import cache, progress
-from study import wandb_api
+from study import search, wandb_api
 from study.config import Config
 from study.errors import UserError, one_line
 from study.names import HISTORY_METRICS
 from study.run_directory import RunDirectory
+from study.search import Sweep
 
 PARALLEL = 8
 PAGE = 100
@@ -38,6 +39,23 @@ KEY = "pulled.json"
 def is_path(source: str) -> bool:
     """Tell whether a text can be ENTITY/PROJECT or ENTITY/PROJECT/SWEEP_ID."""
     return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*){1,2}", source) is not None
+
+
+def is_sweep(source: str) -> bool:
+    """Tell whether a text is ENTITY/PROJECT/SWEEP_ID, and no file or folder."""
+    return is_path(source) and source.count("/") == 2 and not source.endswith(".yaml") and not Path(source).exists()
+
+
+def read_sweep(path: str) -> Sweep:
+    """Read what a sweep ENTITY/PROJECT/SWEEP_ID in W&B was made of; UserError where it cannot be had."""
+    import wandb
+
+    api = wandb_api.connect()
+    try:
+        content = _patiently(lambda: api.sweep(path).config)
+    except (wandb.Error, ValueError) as error:
+        raise UserError(f"W&B does not show the sweep {path}: {one_line(error)}") from None
+    return search.parse(path, content)
 
 
 def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str]]:

@@ -10,18 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import comparison, pdf, per_class, report, runs, tables, wording
+from analysis import comparison, pdf, per_class, pull, report, runs, tables, wording
 from study import search
 from study.errors import UserError, run_command
 
 
-def sections(frames: runs.Frames, files: Sequence[str], values: Mapping[str, str]) -> list[runs.Section]:
-    """Make a section for each sweep file; without any, for those in `sweeps/` that have runs, then for each data set.
+def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[runs.Section]:
+    """Make a section for each sweep; without any, for those in `sweeps/` that have runs, then for each data set.
 
-    `values` stand in place of the sweeps' own.
+    A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` stand in place of its own.
     """
-    if files:
-        return [runs.of_sweep(frames, search.read(path).replaced(values)) for path in files]
+    if named:
+        sweeps = [pull.read_sweep(path) if pull.is_sweep(path) else search.read(path) for path in named]
+        return [runs.of_sweep(frames, sweep.replaced(values)) for sweep in sweeps]
     found = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
         try:
@@ -48,8 +49,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
     parser.add_argument(
-        "--sweep", nargs="+", action="extend", default=[], metavar="FILE",
-        help="a section for each of these sweeps (default: those in sweeps/ that have runs, others by data set)",
+        "--sweep", nargs="+", action="extend", default=[], metavar="SWEEP",
+        help="a section for each of these sweeps, files or ENTITY/PROJECT/SWEEP_ID (default: those in sweeps/ that "
+        "have runs, others by data set)",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -78,9 +80,10 @@ def main(argv: list[str]) -> int:
     print(f"{args.source}: {', '.join(f'{count} {state}' for state, count in states) or 'no runs'}")
     for problem in frames.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    found = sections(frames, args.sweep, search.assignments(args.set))
+    named = args.sweep or [args.source] * pull.is_sweep(args.source)
+    found = sections(frames, named, search.assignments(args.set))
     if all(section.runs.empty for section in found):
-        what = " of these sweeps" if args.sweep else ""
+        what = " of these sweeps" if named else ""
         raise UserError(f"{args.source} holds no finished run{what}; `python -m study.sweep run` makes some")
 
     def say(line: str) -> None:

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
-from tests.wandb_server import Run, Server
+from tests.wandb_server import Run, Server, Sweep
 
 PROJECT = "somebody/image-classifier-study"
 
@@ -32,11 +33,12 @@ runs.load(sources[1], refresh=True)
 
 LOAD = """
 import sys
-from analysis import runs
+from analysis import runs, summarize
 frames = runs.load(sys.argv[1])
+(section,) = summarize.sections(frames, [sys.argv[1]], {})
 finished = frames.runs[frames.runs.state == "finished"].index
 print(*(f"{n} {state}" for state, n in sorted(frames.runs.state.value_counts().items())), end=", ")
-print(frames.directories[finished[0]].path.name, "counts")
+print(frames.directories[finished[0]].path.name, "counts in", section.name, len(section.runs), len(section.missing))
 print(*frames.problems, sep="\\n")
 """
 
@@ -123,10 +125,11 @@ def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there):
         server.runs[name].sweep = "one"
     server.runs["elsewhere"] = copy.deepcopy(server.runs[kept])
     server.runs["elsewhere"].name, server.runs["elsewhere"].sweep = "elsewhere", "two"
+    server.sweeps["one"] = Sweep("one", PROJECT.split("/")[1], yaml.safe_load(SWEEP))
     server.fail("Runs", 429)
     server.fail("HistoryPage", "silence", 503)
     told = python(LOAD, f"{PROJECT}/one").splitlines()
-    assert told[0] == f"1 crashed 4 diverged 1 finished 1 running, {kept} counts"
+    assert told[0] == f"1 crashed 4 diverged 1 finished 1 running, {kept} counts in pulled 1 7"
     assert len(told) == 4
     for name, reason in (
         (broken, "CommError"),
