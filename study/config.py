@@ -14,18 +14,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from study.errors import UserError, nearest
-from study.names import (
-    ACTIVATIONS,
-    AUGMENTATIONS,
-    DATASETS,
-    EARLY_STOPPING,
-    NETWORKS,
-    OPTIMIZERS,
-    SCHEDULES,
-    Table,
-    own_knobs,
+from study.names import ACTIVATIONS, AUGMENTATIONS, DATASETS, NETWORKS, OPTIMIZERS, SCHEDULES, own_knobs
+from study.values import (
+    Device,
+    Widths,
+    fill_own_knobs,
+    list_of,
+    one_of,
+    owners,
+    pairs,
+    sentence,
+    weights_of,
 )
-from study.values import Device, Widths, fill_own_knobs, list_of, one_of, pairs, sentence
 
 RESULTS_VERSION = 1
 """Raised whenever a change makes the same config compute something else."""
@@ -66,6 +66,26 @@ class Config(BaseModel):
     aux_weight: float | None = _knob(
         None, "network", "weight of the losses of GoogLeNet's two auxiliary heads; 0 is without them", ge=0
     )
+
+    pretrained: bool | None = _knob(
+        None, "transfer", "begin with weights that timm has for the network, downloaded, or with those of --weights"
+    )
+    weights: str | None = _note(None, "transfer", "file of pretrained weights, .safetensors or of torch")
+    weights_digest: str | None = _knob(
+        None, "transfer", "digest of that file, by which the run knows it; found where not given"
+    )
+    finetune: Literal["all", "head", "svm"] | None = _knob(
+        None, "transfer", "all trains the whole pretrained network; head its last layer only, the rest is frozen; "
+        "svm fits a linear SVM to the frozen network's features, its C chosen on validation; all unless given",
+    )  # fmt: skip
+    body_lr_factor: float | None = _knob(
+        None, "transfer", "learning rate of the pretrained layers as a share of that of the new last one; 0.1 unless "
+        "given", gt=0, le=1,
+    )  # fmt: skip
+    batch_statistics: bool | None = _knob(
+        None, "transfer", "batch norm follows the batches' statistics; else it keeps those of the pretraining, which "
+        "suits few images",
+    )  # fmt: skip
 
     dataset: Annotated[str, one_of("data set", DATASETS, "folder:")] = _knob(
         "cifar10", "data", f"{', '.join(DATASETS)}, or folder:NAME for DATA_DIR/NAME/train/CLASS/*"
@@ -110,9 +130,10 @@ class Config(BaseModel):
         None, "training", "what early stopping watches: val/loss or val/acc"
     )
 
-    optimizer: Annotated[str, one_of("optimizer", OPTIMIZERS, "timm:")] = _knob(
-        "sgd", "optimization", "sgd, adam, adamw, or timm:NAME for any other that timm has, such as timm:lion"
-    )
+    optimizer: Annotated[str | None, one_of("optimizer", OPTIMIZERS, "timm:")] = _knob(
+        None, "optimization", "sgd, adam, adamw, or timm:NAME for any other that timm has, such as timm:lion; sgd "
+        "unless given, for pretrained networks adamw",
+    )  # fmt: skip
     lr: float | None = _knob(None, "optimization", "learning rate; 0.01 for sgd, else 0.001, unless given", gt=0)
     momentum: float | None = _knob(None, "optimization", "momentum of sgd; 0.9 unless given", ge=0, lt=1)
     nesterov: bool | None = _knob(None, "optimization", "Nesterov's momentum for sgd")
@@ -161,7 +182,8 @@ class Config(BaseModel):
     def _complete(cls, given: Any) -> dict[str, Any]:
         """Apply `setting`, refuse unknown keys, and fill in what each chosen name has for a default of its own."""
         values = {key.replace("-", "_"): value for key, value in dict(given).items()}
-        values |= pairs(values.get("setting") or "")
+        setting = pairs(values.get("setting") or "")
+        values |= setting
         for name, value in values.items():
             field = cls.model_fields.get(name)
             if field is None:
@@ -174,7 +196,12 @@ class Config(BaseModel):
                 values[name] = str(value)
             if value in ("None", "none", "") and field.default is None:
                 values[name] = None
-        for owner, chosen, table in _owners({name: field.default for name, field in cls.model_fields.items()} | values):
+        values |= weights_of(values)
+        if values.get("finetune") == "svm":
+            unused = set(UNUSED_BY_SVM) - setting.keys() if "finetune" in setting else ()
+            values = {"epochs": 1} | {name: value for name, value in values.items() if name not in unused}
+        values = {name: field.default for name, field in cls.model_fields.items()} | values
+        for owner, chosen, table in owners(values):
             values |= fill_own_knobs(owner, chosen, table, values)
         return values
 
@@ -188,7 +215,15 @@ class Config(BaseModel):
             )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum greater than 0")
-        if self.dataset == "pets" and not self.image_size:
+        if self.finetune == "svm":
+            for name in UNUSED_BY_SVM:
+                if getattr(self, name) != (1 if name == "epochs" else type(self).model_fields[name].default):
+                    raise ValueError(f"finetune svm has no {name}: nothing is trained but an SVM on features, once")
+        if self.pretrained and self.stem == "cifar":
+            raise ValueError("a pretrained network keeps its own stem: leave --stem at auto")
+        if self.weights_digest and not self.pretrained:
+            raise ValueError("weights_digest needs --pretrained")
+        if self.dataset == "pets" and not self.image_size and not self.pretrained:
             raise ValueError("pets are photographs of many sizes; say --image-size, such as 224")
         return self
 
@@ -209,9 +244,9 @@ class Config(BaseModel):
         """Return the values that decide what is computed and that differ from the defaults."""
         values = self.model_dump()
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        for _, chosen, table in _owners(values):
+        for _, chosen, table in owners(values):
             for name in chosen:
-                defaults |= own_knobs(table, name)
+                defaults |= own_knobs(table, name) or {}
         return {name: value for name, value in values.items() if is_identity(name) and value != defaults[name]}
 
     @property
@@ -243,17 +278,11 @@ def is_identity(name: str) -> bool:
     return Config.model_fields[name].json_schema_extra["identity"]
 
 
-def _owners(values: Mapping[str, Any]) -> list[tuple[str, list[str], Table]]:
-    """List the fields whose chosen names have knobs of their own: field, chosen names, table."""
-    augmentations = values["augment"]
-    words = augmentations.split(",") if isinstance(augmentations, str) else augmentations or []
-    return [
-        ("model", [str(values["model"])], NETWORKS),
-        ("optimizer", [str(values["optimizer"])], OPTIMIZERS),
-        ("schedule", [str(values["schedule"])], SCHEDULES),
-        ("augment", [word for word in map(str.strip, words) if word not in ("", "none", "None")], AUGMENTATIONS),
-        ("a run", ["with early stopping" if values["early_stopping"] else "without early stopping"], EARLY_STOPPING),
-    ]
+UNUSED_BY_SVM = [
+    name
+    for name, field in Config.model_fields.items()
+    if field.json_schema_extra["group"] in ("augmentation", "training", "optimization") and name != "seed"
+]
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -131,11 +131,16 @@ def load(config: Config, device: torch.device | str, say: Say = print) -> Data:
         _loaded.clear()
         _loaded[key] = _load(config, torch.device(device), say)
     data = _loaded[key]
+    return replace(data, train=drawn(data.train, config, data.classes))
+
+
+def drawn(train: Split, config: Config, classes: tuple[str, ...]) -> Split:
+    """Return the training images that a config keeps, drawn by its seed; UserError where there are fewer."""
     if config.train_images is None:
-        return data
-    if config.train_images > len(data.train):
-        raise UserError(f"train_images must be at most {len(data.train):,}, not {config.train_images:,}")
-    return replace(data, train=_part(data.train, config.train_images, config.seed, data.classes)[1])
+        return train
+    if config.train_images > len(train):
+        raise UserError(f"train_images must be at most {len(train):,}, not {config.train_images:,}")
+    return _part(train, config.train_images, config.seed, classes)[1]
 
 
 _loaded: dict[tuple, Data] = {}

@@ -11,6 +11,7 @@ Table = dict[str, dict[str, Any]]
 
 _COMMON = {"activation": "relu", "batch_norm": False, "dropout": 0.0}
 _DENSE = {**_COMMON, "softmax_output": False}
+_PRETRAINABLE = {"stem": "auto", "pretrained": False, "weights": None, "weights_digest": None}
 _VGG = {**_DENSE, "filters": "64,128,256,512,512", "hidden": "4096,4096", "dropout": 0.5}
 
 NETWORKS: Table = {
@@ -37,11 +38,26 @@ NETWORKS: Table = {
     "vgg16": _VGG,
     "vgg19": _VGG,
     "googlenet": {"stem": "auto", "dropout": 0.2, "aux_weight": 0.3},
-    "resnet18": {"stem": "auto"},
-    "resnet34": {"stem": "auto"},
-    "resnet50": {"stem": "auto"},
-    "timm:": {"stem": "auto"},
+    "resnet18": _PRETRAINABLE,
+    "resnet34": _PRETRAINABLE,
+    "resnet50": _PRETRAINABLE,
+    "timm:": _PRETRAINABLE,
 }  # fmt: skip
+
+TRANSFER: Table = {
+    "from scratch": {},
+    "with finetune all": {"finetune": "all", "body_lr_factor": 0.1, "batch_statistics": False},
+    "with finetune head": {"finetune": "all"},
+    "with finetune svm": {"finetune": "all"},
+}
+"""How a network begins, and what of it is trained."""
+
+TRAINING: Table = {
+    "from scratch": {"optimizer": "sgd"},
+    "with finetune all": {"optimizer": "adamw"},
+    "with finetune head": {"optimizer": "adamw"},
+    "with finetune svm": {},
+}
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 
@@ -61,6 +77,11 @@ SCHEDULES: Table = {
     "cosine": {"warmup_epochs": 0.0},
     "onecycle": {},
 }
+
+FINETUNING_SCHEDULES: Table = {
+    name: {**knobs, "warmup_epochs": 1.0} if "warmup_epochs" in knobs else knobs for name, knobs in SCHEDULES.items()
+}
+"""The same for a pretrained network: what it knows must not be lost before its new head knows anything."""
 
 AUGMENTATIONS: Table = {
     "flip": {},

@@ -9,7 +9,7 @@ average.update(model)                              # after it
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -22,39 +22,50 @@ OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.o
 """Torch's own; timm's factory makes the others."""
 
 
-def create(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer of a config for a model; UserError where timm has none of that name."""
+def create(config: Config, model: nn.Module, heads: Sequence[str] = ()) -> torch.optim.Optimizer:
+    """Build the optimizer of a config for a model; UserError where timm has none of that name.
+
+    `heads` are the paths of a pretrained network's new layers; the others learn at `body_lr_factor` of their rate.
+    """
+    groups = _parameter_groups(config, model, heads)
     if config.optimizer.startswith("timm:"):
-        return _from_timm(config, model)
+        return _from_timm(config, groups)
     given = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer != "sgd" and next(model.parameters()).is_cuda:
         given["capturable"] = True
     if config.momentum is not None:
         given |= {"momentum": config.momentum, "nesterov": bool(config.nesterov)}
-    return OPTIMIZERS[config.optimizer](_parameter_groups(config, model), **given)
+    return OPTIMIZERS[config.optimizer](groups, **given)
 
 
-def _parameter_groups(config: Config, model: nn.Module) -> list[dict]:
-    """Put norms and biases, the parameters of one dimension, apart where they are not to decay."""
-    parameters = list(model.parameters())
-    if config.decay_norm_bias:
-        return [{"params": parameters}]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) -> list[dict]:
+    """Put apart what is not trained like the rest: a pretrained body, and norms and biases that are not to decay.
+
+    Norms and biases are the parameters of one dimension. What is frozen is in no group.
+    """
+    inside = tuple(f"{head}." for head in heads)
+    groups: dict[tuple[bool, bool], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        in_body, spared = bool(heads) and not name.startswith(inside), not config.decay_norm_bias and parameter.ndim < 2
+        group = groups.setdefault((in_body, spared), {"params": []})
+        group["params"].append(parameter)
+        if in_body:
+            group["lr"] = config.lr * config.body_lr_factor
+        if spared:
+            group["weight_decay"] = 0.0
+    return list(groups.values())
 
 
-def _from_timm(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
     from timm.optim import create_optimizer_v2, list_optimizers
 
     name = config.optimizer.removeprefix("timm:")
     if name not in list_optimizers():
         raise UserError(f"timm has no optimizer {name!r}; {nearest(name, list_optimizers())}")
     try:
-        return create_optimizer_v2(
-            _parameter_groups(config, model), name, lr=config.lr, weight_decay=config.weight_decay
-        )
+        return create_optimizer_v2(groups, name, lr=config.lr, weight_decay=config.weight_decay)
     except (AssertionError, ImportError, TypeError, ValueError) as error:
         raise UserError(f"optimizer timm:{name} cannot be made here: {error}") from None
 

@@ -3,7 +3,7 @@
 python -c "from study import config, sources; print(sources.read(config.Config(dataset='digits'), print).classes)"
 """
 
-import pickle
+import itertools
 import time
 import urllib.error
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study import folder
+from study import cache, folder
 from study.config import Config
 from study.errors import UserError
 
@@ -119,34 +119,21 @@ def _cached(
 ) -> Source:
     """Decode image files, or take them from the cache of tensors that the first time has left."""
     stem = f"{root.name}-{image_size or 'own'}"
-    cache = data_dir / ".cache" / f"{stem}-{stamp}.pt"
-    try:
-        cache.parent.mkdir(exist_ok=True)
-        with filelock.FileLock(cache.parent / f"{stem}.lock"):
-            content = _read_cache(cache)
-            if content is None:
-                content = _decode_all(root, listing, image_size, say)
-                for outdated in cache.parent.glob(f"{stem}-{'?' * len(stamp)}.pt"):
-                    outdated.unlink()
-                torch.save(content, cache.with_suffix(".tmp"))
-                cache.with_suffix(".tmp").replace(cache)
-    except OSError:  # a read-only file system, or no permission
-        say(f"{cache.parent} cannot be written: the images of {root} are decoded anew at every start")
-        content = _decode_all(root, listing, image_size, say)
+    path = data_dir / ".cache" / f"{stem}-{stamp}.pt"
+    content = cache.through(
+        path, lambda: _decode_all(root, listing, image_size, say), f"the decoded images of {root}", say
+    )
+    with suppress(OSError):
+        for outdated in path.parent.glob(f"{stem}-{'?' * len(stamp)}.*"):
+            if outdated.stem != path.stem:
+                outdated.unlink()
     return Source(content["splits"], tuple(classes), tuple(content["unreadable"]))
-
-
-def _read_cache(path: Path) -> dict | None:
-    """Read a cache of tensors; None where there is none or it is broken."""
-    try:
-        content = torch.load(path, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
-        return None
-    return content if {"splits", "unreadable"} <= content.keys() else None
 
 
 def _decode_all(root: Path, listing: Listing, image_size: int | None, say: Say) -> dict:
     unreadable: list[str] = []
+    if image_size and _are_small(root, listing, image_size):
+        image_size = None
     splits = {name: _decode(root, listed, image_size, unreadable, say) for name, listed in listing.items()}
     shapes = {tuple(images.shape[1:]) for images, _ in splits.values()}
     if len(shapes) > 1:
@@ -160,6 +147,19 @@ def _decode_all(root: Path, listing: Listing, image_size: int | None, say: Say) 
     for line in unreadable:
         say(f"skipped {root / line}")
     return {"splits": splits, "unreadable": unreadable}
+
+
+def _are_small(root: Path, listing: Listing, image_size: int) -> bool:
+    """Tell whether all images are squares of one smaller size: they are kept so, and enlarged batch by batch."""
+    from PIL import Image
+
+    first = None
+    for path, _ in itertools.chain(*listing.values()):
+        with suppress(OSError, SyntaxError, ValueError), Image.open(root / path) as image:
+            first = first or image.size
+            if image.size != first or first[0] != first[1] or first[0] >= image_size:
+                return False
+    return True
 
 
 def _decode(

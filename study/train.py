@@ -121,21 +121,27 @@ def _train(
 ) -> Outcome:
     import torch
 
-    from study import data as data_sets
+    from study import transfer
+    from study.models import pretrained
     from study.trainer import Trainer
 
+    given = pretrained.read(config, display.say)
     device = devices.pick(config.device)
     torch.set_num_threads(tracker.info["threads"])
     torch.set_flush_denormal(True)
-    data = data_sets.load(config, device, display.say)
+    data = transfer.load_data(config, given, device, display.say)
     tracker.note(device=devices.describe(device), data=data.describe())
+    if given:
+        tracker.note(pretrained={"source": given.source, "digest": given.digest})
+    if config.finetune == "svm":
+        return _fit_svm(config, display, tracker, given, data, device)
     precision = tracker.info["precision"]
-    trainer = Trainer(config, data, device, precision, display.say)
+    trainer = Trainer(config, data, device, precision, display.say, given)
     if resumes and trainer.load(tracker.directory.path / "last.pt"):
         display.say(f"going on after epoch {trainer.progress.epoch}")
     elif resumes:
         display.say("last.pt cannot be read: training begins anew")
-        trainer = Trainer(config, data, device, precision, display.say)
+        trainer = Trainer(config, data, device, precision, display.say, given)
     tracker.note(precision=str(trainer.precision).removeprefix("torch."))
     if resumes:
         tracker.resume(trainer.progress.history)
@@ -173,6 +179,26 @@ def _train(
     tracker.finish(state, summary, config.keep_weights, **({"stopped_by": stopped_by} if state == "stopped" else {}))
     display.finish(state, summary)
     return Outcome(state, summary)
+
+
+def _fit_svm(config: Config, display: Display, tracker: Tracker, given: Any, data: Any, device: Any) -> Outcome:
+    """Fit an SVM to features of a frozen network instead of training it."""
+    import torch
+
+    from study import transfer
+
+    display.start(config, str(data), 0)
+    with devices.Occupancy(device) as occupancy:
+        svm = transfer.fit_svm(config, given, device, display.say, display.batch)
+        shared_by = max(tracker.info["device_shared_by"], occupancy.runs())
+    tracker.note(device_shared_by=shared_by, precision="float32", svm_penalty=svm.penalty)
+    tracker.log(svm.row)
+    display.epoch(svm.row)
+    tracker.directory.write("best.pt", lambda path: torch.save(svm.weights, path))
+    tracker.directory.write_evaluation(svm.arrays)
+    tracker.finish("finished", svm.summary, config.keep_weights)
+    display.finish("finished", svm.summary)
+    return Outcome("finished", svm.summary)
 
 
 def _read_before(directory: RunDirectory, digest: str, force: bool, display: Display) -> dict[str, Any]:

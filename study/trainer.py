@@ -24,6 +24,8 @@ from study import devices, evaluation, models, optim, step
 from study.augment import augment
 from study.config import Config
 from study.data import Data, Split, memory_format
+from study.models import pretrained
+from study.models.pretrained import Pretrained
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHECKPOINT_SECONDS = 30.0
@@ -59,11 +61,13 @@ class Trainer:
         device: torch.device,
         precision: str | None = None,
         say: Callable[[str], None] = lambda text: None,
+        given: Pretrained | None = None,
     ):
         """Build all that a training needs; `precision` is that of an earlier start, which stays."""
         self.config, self.data, self.device = config, data, device
         torch.manual_seed(_stream(config.seed, "weights"))
         self.model = models.create(config, data.image_shape, len(data.classes))
+        heads = pretrained.begin(self.model, given, config) if given else ()
         self.model.to(device, memory_format=memory_format(device))
         self.evaluation_batch = evaluation.batch_size(data.image_shape)
         devices.forget_peak(device)
@@ -71,7 +75,7 @@ class Trainer:
         leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
         self.images = len(data.train) - leftover
         self.batches = math.ceil(self.images / config.batch_size)
-        self.optimizer = optim.create(config, self.model)
+        self.optimizer = optim.create(config, self.model, heads)
         self.schedule = optim.schedule(config, self.batches)
         self.average = optim.MovingAverage(self.model, config.ema_decay) if config.ema_decay is not None else None
         self.precision = PRECISIONS.get(precision or config.precision) or self._faster_precision()
@@ -153,7 +157,7 @@ class Trainer:
         if at.batch == 0:
             torch.manual_seed(_stream(config.seed, at.epoch, "dropout"))
             self.augment_generator.manual_seed(_stream(config.seed, at.epoch, "augment"))
-        self.model.train()
+        pretrained.train_mode(self.model)
         started, before = time.perf_counter(), at.epoch_seconds
         order = order[: self.images].to(data.train.images.device)
         for start in range(at.batch * config.batch_size, self.images, config.batch_size):

@@ -3,14 +3,28 @@
 python -c "from study.values import pairs; print(pairs('model=mlp epochs=50'))"
 """
 
+import hashlib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 from study.errors import nearest
-from study.names import Table, own_knobs
+from study.names import (
+    AUGMENTATIONS,
+    EARLY_STOPPING,
+    FINETUNING_SCHEDULES,
+    NETWORKS,
+    OPTIMIZERS,
+    SCHEDULES,
+    TRAINING,
+    TRANSFER,
+    Table,
+    own_knobs,
+)
 
 
 def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
@@ -18,6 +32,8 @@ def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
     names = [name for name in names if not name.endswith(":")]
 
     def check(value: Any) -> Any:
+        if value is None:
+            return None
         begun = [prefix for prefix in prefixes if str(value).startswith(prefix) and value != prefix]
         if value not in names and not begun:
             known = [*names, *(f"{prefix}NAME" for prefix in prefixes)]
@@ -69,6 +85,26 @@ Widths = Annotated[str | None, BeforeValidator(_widths)]
 Device = Annotated[str, BeforeValidator(_device)]
 
 
+def is_true(value: Any) -> bool:
+    """Tell whether a value, as people type it, is a bool's True."""
+    return str(value).lower() in ("true", "1", "1.0", "t", "y", "yes", "on")
+
+
+def file_digest(path: str) -> str:
+    """Return 16 hexadecimal digits that stand for the content of a file; ValueError where it cannot be read."""
+    try:
+        stat = Path(path).stat()
+        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+
+
+@lru_cache
+def _file_digest(path: str, size: int, changed: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def pairs(text: str) -> dict[str, str]:
     """Read `key=value` pairs separated by spaces."""
     result = {}
@@ -80,6 +116,34 @@ def pairs(text: str) -> dict[str, str]:
             raise ValueError("setting cannot hold another setting")
         result[key.replace("-", "_")] = value
     return result
+
+
+def weights_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Say where pretrained weights come from: a file is known by its digest, and not looked at from scratch."""
+    if not values.get("weights"):
+        return {}
+    if values.get("pretrained") is not None and not is_true(values["pretrained"]):
+        return {"weights": None, "weights_digest": None}
+    return {"pretrained": True, "weights_digest": values.get("weights_digest") or file_digest(values["weights"])}
+
+
+def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
+    """Name the owners of knobs, with the names that were chosen of each, and their table.
+
+    What an owner's knobs say may choose the names of a later one.
+    """
+    yield "model", [str(values["model"])], NETWORKS
+    pretrained = is_true(values["pretrained"])
+    way = [f"with finetune {values['finetune'] or 'all'}" if pretrained else "from scratch"]
+    yield "a network", way, TRANSFER
+    yield "training", way, TRAINING
+    svm = ["svm"] if values["finetune"] == "svm" else None  # no name of these tables: what is given is refused later
+    yield "optimizer", svm or [str(values["optimizer"])], OPTIMIZERS
+    yield "schedule", svm or [str(values["schedule"])], FINETUNING_SCHEDULES if pretrained else SCHEDULES
+    augmentations = values["augment"]
+    words = augmentations.split(",") if isinstance(augmentations, str) else augmentations or []
+    yield "augment", [word for word in map(str.strip, words) if word not in ("", "none", "None")], AUGMENTATIONS
+    yield "a run", ["with early stopping" if values["early_stopping"] else "without early stopping"], EARLY_STOPPING
 
 
 def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[str, Any]) -> dict[str, Any]:

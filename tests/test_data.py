@@ -248,3 +248,11 @@ def test_batches_hold_every_image_once(n, size, random):
     assert [label for batch in batches for label in batch.labels.tolist()] == order
     assert all((batch.images.flatten() == batch.labels).all() for batch in batches)
     assert {len(batch) for batch in batches[:-1]} <= {size}
+
+
+def test_small_square_images_are_enlarged_batch_by_batch(photo_folder):
+    values = {"dataset": "folder:photos", "data_dir": str(photo_folder.parent)}
+    own, large = load(**values), load(**values, image_size=48)
+    assert torch.equal(own.train.images, large.train.images)
+    assert large.image_shape == (3, 48, 48) == large.resize(large.train.images[:1]).shape[1:]
+    assert load(**values, image_size=8).train.images.shape[1:] == (3, 8, 8)

@@ -16,13 +16,15 @@ ALLOWED = {
     "study.devices": {"errors"},
     "study.folder": {"config", "errors"},
     "study.augment": set(),
-    "study.sources": {"config", "errors", "folder"},
+    "study.cache": set(),
+    "study.sources": {"cache", "config", "errors", "folder"},
     "study.data": {"config", "errors", "folder", "sources"},
-    "study.models": {"config", "errors", "models"},
+    "study.models": {"config", "errors", "models", "values"},
     "study.optim": {"config", "errors"},
     "study.step": {"errors", "optim"},
     "study.evaluation": {"data"},
     "study.trainer": {"augment", "config", "data", "devices", "evaluation", "models", "optim", "step"},
+    "study.transfer": {"cache", "config", "data", "devices", "errors", "evaluation", "folder", "models"},
     "study.run_directory": {"config", "errors"},
     "study.wandb_api": {"errors"},
     "study.wandb_run": {"config", "errors", "run_directory", "wandb_api"},
@@ -33,8 +35,8 @@ ALLOWED = {
     "study.search": {"config", "errors", "hyperband", "space", "sweep_file", "values"},
     "study.progress": {"config"},
     "study.train": {
-        "augment", "config", "data", "devices", "errors", "folder", "options", "progress", "run_directory",
-        "tracker", "trainer", "wandb_run",
+        "augment", "config", "data", "devices", "errors", "folder", "models", "options", "progress", "run_directory",
+        "tracker", "trainer", "transfer", "wandb_run",
     },
     "study.predict": {"config", "data", "devices", "errors", "evaluation", "models", "run_directory", "sources"},
     "study.bench": {"config", "data", "devices", "errors", "models", "trainer"},
@@ -58,8 +60,11 @@ ALLOWED = {
 }  # fmt: skip
 TORCH_USERS = {
     f"study.{name}"
-    for name in ("augment", "sources", "data", "evaluation", "models", "optim", "step", "trainer", "predict", "bench")
-}
+    for name in (
+        "augment", "cache", "sources", "data", "evaluation", "models", "optim", "step", "trainer", "transfer",
+        "predict", "bench",
+    )
+}  # fmt: skip
 
 
 def modules():

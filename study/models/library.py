@@ -64,9 +64,7 @@ def from_timm(config: Config, image_shape: Shape, classes: int) -> nn.Module:
     """Build a network of timm's by name, for images of this size."""
     import timm
 
-    name = config.model.removeprefix("timm:")
-    if not timm.is_model(name):
-        raise UserError(f"timm has no network {name!r}; {nearest(name, timm.list_models())}")
+    name = timm_name(config)
     options = {"num_classes": classes, "in_chans": image_shape[0]}
     given = timm.models.get_pretrained_cfg(name)
     if given is not None and given.fixed_input_size:
@@ -84,7 +82,25 @@ def from_timm(config: Config, image_shape: Shape, classes: int) -> nn.Module:
     return model.train()
 
 
+def timm_name(config: Config) -> str:
+    """Return timm's name of a network, and of the same weights for a ResNet of torchvision's; UserError if unknown."""
+    import timm
+
+    if not config.model.startswith("timm:"):
+        return f"{config.model}.tv_in1k"
+    name = config.model.removeprefix("timm:")
+    if not timm.is_model(name):
+        raise UserError(f"timm has no network {name!r}; {nearest(name, timm.list_models())}")
+    architecture, _, tag = name.partition(".")
+    known = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in known:
+        raise UserError(f"timm has no weights {name!r}; {nearest(name, known)}")
+    return name
+
+
 def _wants_cifar_stem(config: Config, image_shape: Shape) -> bool:
+    if config.pretrained:
+        return False
     return config.stem == "cifar" or (config.stem == "auto" and max(image_shape[1:]) <= CIFAR_STEM_UP_TO)
 
 

@@ -1,0 +1,215 @@
+"""Pretrained weights: downloaded through timm or read from a file, checked, and put into a network.
+
+    python -m study.train --model resnet50 --pretrained --dataset pets
+    python -m study.train --model timm:efficientnet_lite0 --weights efficientnet_lite0.safetensors --dataset pets
+
+The last layer of a network, its head, knows the classes that it was pretrained on, and begins anew; all the rest is
+its body.
+"""
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from study.config import Config
+from study.errors import UserError, is_out_of_memory, one_line
+from study.models import library
+from study.values import file_digest
+
+NAMED = 3
+"""So many of the weights that do not fit are named."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The weights of a network's body, and the images that it was trained on.
+
+    `image_size` is their side in pixels, unless the config says another; `mean` and `std` are per channel (RGB), on a
+    scale from 0 to 255.
+    """
+
+    body: dict[str, Tensor]
+    source: str
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that stand for the weights, wherever they came from."""
+        found = hashlib.sha256()
+        for name, value in self.body.items():
+            found.update(name.encode())
+            found.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+        return found.hexdigest()[:16]
+
+
+def read(config: Config, say: Callable[[str], None]) -> Pretrained | None:
+    """Read the pretrained weights of a config's network for images of its size; None where it begins from scratch.
+
+    Raises UserError where they cannot be had, or are not this network's.
+    """
+    if not config.pretrained:
+        return None
+    import timm
+
+    name = library.timm_name(config)
+    told = timm.models.get_pretrained_cfg(name)
+    if told.classifier is None:
+        raise UserError(f"{config.model} has no last layer for classes of ours: it cannot be fine-tuned")
+    image_size = config.image_size or told.input_size[-1]
+    options = {"img_size": image_size} if told.fixed_input_size else {}
+    try:
+        model = (_from_file if config.weights else _downloaded)(config, name, options, say)
+    except AssertionError as error:
+        raise UserError(f"{config.model} cannot be built for images of {image_size} px: {error}") from None
+    heads = head_names(model)
+    body = {name: value for name, value in model.state_dict().items() if not is_in(name, heads)}
+    mean, std = (tuple(round(255 * value, 4) for value in values) for values in (told.mean, told.std))
+    return Pretrained(body, config.weights or f"timm {told.architecture}.{told.tag}", image_size, mean, std)
+
+
+def _downloaded(config: Config, name: str, options: Mapping[str, Any], say: Callable[[str], None]) -> nn.Module:
+    import timm
+
+    told = timm.models.get_pretrained_cfg(name)
+    if not told.has_weights:
+        raise UserError(f"timm has no pretrained weights for {config.model}; name a file of some with --weights FILE")
+    say(f"pretrained weights: {told.architecture}.{told.tag} of timm, downloaded unless they were before")
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it tells every attempt
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except AssertionError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the pretrained weights of {config.model} cannot be downloaded ({one_line(error)}); where there is a "
+            f"network, get the file of weights of {told.hf_hub_id or told.url}, and name it here with --weights FILE"
+        ) from None
+    finally:
+        hub.setLevel(level)
+
+
+def _from_file(config: Config, name: str, options: Mapping[str, Any], say: Callable[[str], None]) -> nn.Module:
+    import timm
+
+    try:
+        digest = file_digest(config.weights)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if digest != config.weights_digest:
+        raise UserError(
+            f"{config.weights} is not the file that the run names: its digest is {digest}, not {config.weights_digest}"
+        )
+    state = _read_file(config.weights)
+    heads = head_names(timm.create_model(name, **options))
+    head = state.get(f"{heads[0]}.weight")
+    options = {**options, "num_classes": 0 if head is None else len(head)}
+    expected = timm.create_model(name, **options).state_dict()
+    wanted = {key for key in expected if not is_in(key, heads) and not key.endswith("num_batches_tracked")}
+    lacking, unknown = wanted - state.keys(), {key for key in state if not is_in(key, heads)} - expected.keys()
+    if lacking or unknown:
+        wrong = [f"it lacks {_some(lacking)}"] if lacking else []
+        wrong += [f"the network has no {_some(unknown)}"] if unknown else []
+        raise UserError(f"{config.weights} does not fit {config.model}: {', and '.join(wrong)}")
+    overlay = {"state_dict": state, "num_classes": options["num_classes"], "label_offset": 0}
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        shapes = {
+            f"{key} (it is {_shape(state[key])}, not {_shape(value)})"
+            for key, value in expected.items()
+            if key in state and state[key].shape != value.shape
+        }
+        raise UserError(
+            f"{config.weights} does not fit {config.model}: {_some(shapes) if shapes else one_line(error)}"
+        ) from None
+
+
+def _read_file(path: str) -> dict[str, Tensor]:
+    """Read the named tensors of a file, safetensors or torch's, also where they lie below a key such as state_dict."""
+    import timm
+
+    try:
+        state = timm.models.load_state_dict(path, weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as a file of weights: {one_line(error)}") from None
+    except (AttributeError, TypeError):
+        state = {}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no weights: it must map names to tensors, in safetensors' or torch's format")
+    return state
+
+
+def begin(model: nn.Module, given: Pretrained, config: Config) -> tuple[str, ...]:
+    """Put pretrained weights into a network, freeze what is not to be trained, and return its `head_names`.
+
+    A head begins with zeros, so that the first steps do not disturb the body. Weights for colours are added up where
+    the network takes grey images.
+    """
+    from timm.models import adapt_input_conv
+
+    own, heads = model.state_dict(), head_names(model)
+    body = {
+        name: adapt_input_conv(own[name].shape[1], value) if _takes_other_channels(value, own.get(name)) else value
+        for name, value in given.body.items()
+    }
+    different = body.keys() ^ {name for name in own if not is_in(name, heads)}
+    if different:
+        raise UserError(f"the weights of {given.source} are not those of the network: {_some(different)}")
+    model.load_state_dict(body, strict=False)
+    for name, parameter in model.named_parameters():
+        if is_in(name, heads):
+            nn.init.zeros_(parameter)
+        else:
+            parameter.requires_grad = config.finetune == "all"
+    frozen = [module for module in model.modules() if not any(p.requires_grad for p in module.parameters())]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    model.in_eval = tuple(frozen if config.finetune != "all" else [] if config.batch_statistics else norms)
+    return heads
+
+
+def _takes_other_channels(given: Tensor, own: Tensor | None) -> bool:
+    return own is not None and own.ndim == given.ndim == 4 and given.shape[1] == 3 != own.shape[1]
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the layers that give a network's logits: one, but for networks with a second head."""
+    named = getattr(model, "pretrained_cfg", {"classifier": "fc"})["classifier"]
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
+def is_in(name: str, modules: Iterable[str]) -> bool:
+    """Tell whether a parameter or buffer belongs to one of some modules, by their paths."""
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Put a network in training mode, but for what `begin` has left as it predicts: frozen layers, batch norm."""
+    model.train()
+    for module in getattr(model, "in_eval", ()):
+        module.eval()
+
+
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + rest
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,213 @@
+"""Transfer from a pretrained network: images as it wants them, and a linear SVM on the features of its frozen body.
+
+    python -m study.train --model resnet50 --pretrained --finetune svm --dataset pets
+
+An SVM on standardised features is a linear layer. It becomes the head of the network, which is then saved and used like
+any other: its logits are the SVM's decision scores times a factor, one for all, with which the softmax of them fits the
+validation images best.
+"""
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from study import cache, devices, evaluation, folder, models
+from study import data as data_sets
+from study.config import Config
+from study.data import Data, Split, memory_format
+from study.errors import UserError
+from study.models import pretrained
+from study.models.pretrained import Pretrained
+
+PENALTIES = tuple(10.0**power for power in range(-6, 2))
+"""The SVM's C is that of these which is best on validation, the smallest of equals; two worse ones end the search."""
+
+MAX_ITERATIONS = 5_000
+TELL_SECONDS = 30.0
+SPLITS = ("train", "val", "test")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Svm:
+    """A network whose head is an SVM: the row of its only epoch, summary.json, evaluation.npz, its weights, its C."""
+
+    row: dict[str, float]
+    summary: dict[str, float]
+    arrays: dict[str, np.ndarray]
+    weights: dict[str, Tensor]
+    penalty: float
+
+
+def load_data(config: Config, given: Pretrained | None, device: torch.device, say: Say) -> Data:
+    """Load the data of a config, in the size, mean and standard deviation of a network's pretraining if it had any."""
+    if given is None:
+        return data_sets.load(config, device, say)
+    data = data_sets.load(config.model_copy(update={"image_size": given.image_size}), device, say)
+    mean, std = given.mean, given.std
+    if data.image_shape[0] == 1:
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return replace(data, mean=mean, std=std)
+
+
+def fit_svm(
+    config: Config, given: Pretrained, device: torch.device, say: Say, on_batch: Callable[[int, int], None]
+) -> Svm:
+    """Fit a linear SVM to what the frozen network makes of the training images, and test it, once.
+
+    Features are extracted for all images of a data set at once and kept in DATA_DIR/.cache; `on_batch` gets the batches
+    done and their number. Times are those of the fit and of the extraction, then or now, of the images that it used.
+    """
+    whole = load_data(config.model_copy(update={"train_images": None}), given, device, say)
+    model = models.create(config, whole.image_shape, len(whole.classes))
+    head = _head(config, model, pretrained.begin(model, given, config))
+    model.to(device, memory_format=memory_format(device)).eval()
+    path = Path(config.data_dir) / ".cache" / f"features-{_key(config, given, whole)}.pt"
+    content = cache.through(path, lambda: _extract(model, whole, device, say, on_batch), "the features", say)
+
+    data = replace(whole, train=data_sets.drawn(whole.train, config, whole.classes))
+    features = {name: Split(content[name].to(device), getattr(whole, name).labels) for name in SPLITS}
+    features["train"] = data_sets.drawn(features["train"], config, whole.classes)
+    started = time.perf_counter()
+    penalty = _fit_head(head, features["train"], features["val"], config.seed, say)
+    fit_seconds = time.perf_counter() - started
+    logits = {name: _scores(head, split.images) for name, split in features.items()}
+    scores = {name: evaluation.score(logits[name], split.labels) for name, split in features.items()}
+
+    per_image = content["seconds_per_image"]
+    row = {
+        "epoch": 1,
+        "train/loss": scores["train"][0],
+        "train/acc": scores["train"][1],
+        "val/loss": scores["val"][0],
+        "val/acc": scores["val"][1],
+        "time/epoch": fit_seconds + per_image * (len(data.train) + len(data.val)),
+        "time/images_per_second": len(data.train) / (fit_seconds + per_image * len(data.train)),
+        "memory/peak_mb": content["peak_mb"],
+    }
+    sample, chosen = evaluation.train_sample(data).to(device), evaluation.feature_sample(data)
+    sampled = evaluation.score(logits["train"][sample], data.train.labels[sample])
+    summary = models.count(model, data.image_shape) | models.count_behind(model, data.image_shape)
+    summary |= {"train_seconds": row["time/epoch"]}
+    summary |= evaluation.checkpoint("last", row, sampled) | evaluation.checkpoint("best", row, sampled)
+    summary["test/loss"], summary["test/acc"] = scores["test"]
+    activations = {
+        "logits": logits["val"].cpu()[chosen],
+        "penultimate": content["val"][chosen],
+        "intermediate": content["intermediate"][chosen],
+    }
+    return Svm(row, summary, evaluation.arrays(data, logits["test"], chosen, activations), model.state_dict(), penalty)
+
+
+def _head(config: Config, model: nn.Module, names: tuple[str, ...]) -> nn.Module:
+    """Return the layer that the SVM becomes."""
+    head = model.get_submodule(names[0])
+    is_linear = isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.weight[0, 0].numel() == 1)
+    if len(names) > 1 or not is_linear or head.bias is None:
+        raise UserError(
+            f"{config.model} does not end in one linear layer, which the SVM would become; use finetune head"
+        )
+    return head
+
+
+def _key(config: Config, given: Pretrained, data: Data) -> str:
+    """Name the features of a network, its weights, a data set and the size of its images."""
+    files = folder.of(config)
+    parts = (
+        config.model, given.digest, config.dataset, files and files.stamp, data.classes, data.image_shape,
+        config.split_seed,
+    )  # fmt: skip
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@torch.inference_mode()
+def _extract(
+    model: nn.Module, data: Data, device: torch.device, say: Say, on_batch: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Return what the head gets of every image of each split, and the intermediate features of `val`; their cost."""
+    size, splits = evaluation.batch_size(data.image_shape), {name: getattr(data, name) for name in SPLITS}
+    images, batches = (sum(math.ceil(len(split) / each) for split in splits.values()) for each in (1, size))
+    found: dict[str, list[Tensor]] = {name: [] for name in (*SPLITS, "intermediate")}
+    say(f"extracting the features of {images:,} images (once)")
+    devices.forget_peak(device)
+    started = told = time.monotonic()
+    done = 0
+    for name, split in splits.items():
+        for batch in split.batches(size):
+            activations = models.activations(model, data.normalise(data.resize(batch.images)))
+            found[name].append(activations["penultimate"].cpu())
+            if name == "val":
+                found["intermediate"].append(activations["intermediate"].half().cpu())
+            done += 1
+            on_batch(done, batches)
+            if time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                say(f"extracted {done / batches:.0%}, {(told - started) * (batches - done) / done:.0f} s to go")
+    cost = {"seconds_per_image": (time.monotonic() - started) / images, "peak_mb": devices.peak_megabytes(device)}
+    return {name: torch.cat(parts) for name, parts in found.items()} | cost
+
+
+def _fit_head(head: nn.Module, train: Split, val: Split, seed: int, say: Say) -> float:
+    """Fit an SVM to features (n, columns) with each C, make the one that is best on `val` the head, return its C."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    scaler = StandardScaler().fit(train.images.cpu().numpy())
+    (x, y), (val_x, val_y) = (
+        (scaler.transform(split.images.cpu().numpy()), split.labels.cpu().numpy()) for split in (train, val)
+    )
+    best, best_score, worse = None, -1.0, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for penalty in PENALTIES:
+            svm = LinearSVC(C=penalty, dual="auto", max_iter=MAX_ITERATIONS, random_state=seed % 2**32).fit(x, y)
+            score = svm.score(val_x, val_y)
+            if score > best_score:
+                best, best_score = svm, score
+            worse = worse + 1 if score < best_score else 0
+            if worse == 2:
+                break
+    if best.n_iter_ >= MAX_ITERATIONS:
+        say(f"the SVM with C = {best.C:g} has not converged in {MAX_ITERATIONS:,} iterations")
+    weight = best.coef_ / scaler.scale_
+    bias = best.intercept_ - weight @ scaler.mean_
+    if len(weight) == 1:  # of two classes it scores the second
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight).view_as(head.weight))
+        head.bias.copy_(torch.from_numpy(bias))
+        sharpness = _sharpness(_scores(head, val.images), val.labels)
+        head.weight *= sharpness
+        head.bias *= sharpness
+    return best.C
+
+
+def _sharpness(scores: Tensor, labels: Tensor) -> float:
+    """Return the factor of scores (n, classes) with which their softmax fits the labels best: temperature scaling.
+
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599; predictions stay as they are.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(exponent: float) -> float:
+        return evaluation.score(scores * math.exp(exponent), labels)[0]
+
+    return math.exp(minimize_scalar(loss, bounds=(-5, 10), method="bounded").x)
+
+
+@torch.inference_mode()
+def _scores(head: nn.Module, features: Tensor) -> Tensor:
+    """Return the logits of features (n, columns)."""
+    return nn.functional.linear(features, head.weight.flatten(1), head.bias)
