@@ -4,6 +4,7 @@ python -c "from analysis import comparison, runs; print(comparison.compare(runs.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -67,8 +68,7 @@ def compare(section: Section) -> pd.DataFrame:
     }
     for place, name in enumerate(("test_acc_low", "test_acc_high")):
         found[name] = pd.Series({setting: 100 * pair[place] for setting, pair in bounds.items()}, dtype=float)
-    varied = [name for name in section.varied if name != "setting"]
-    asked = section.points.drop_duplicates("setting").set_index("setting")[varied]
+    asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
     frame = asked.join(found).sort_values("val_acc", ascending=False, kind="stable").rename_axis("setting")
     frame["n"] = frame.n.fillna(0).astype(int)
     best = reference(frame)
@@ -98,13 +98,14 @@ def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(order).rename_axis("setting")
 
 
-def pairwise(section: Section) -> pd.DataFrame:
-    """Compare the best validation accuracies, in percent, of all pairs of settings, as `statistics.differences`."""
+def pairwise(section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"]) -> pd.DataFrame:
+    """Compare all pairs of settings in a number of each run, in percent or points, as `statistics.differences` does."""
+    runs = section.runs
     shared = [name for name in IDENTITY if name not in UNSHARED]
-    first = section.runs.drop_duplicates("setting").set_index("setting")
+    first = runs.drop_duplicates("setting").set_index("setting")
     kinds = {setting: tuple(map(repr, values)) for setting, *values in first[shared].itertuples()}
-    accuracies = 100 * section.runs.set_index(["setting", "seed"])["best/val_acc"]
-    return differences(accuracies, kinds, resolution=100 / section.runs.val_images.astype(float).min())
+    values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
+    return differences(values, kinds, resolution=100 / runs.val_images.astype(float).min())
 
 
 def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from analysis import answers, comparison, confusion, costs, layers, page, per_class, runs, space, speed, training
+from analysis import (
+    answers,
+    changes,
+    comparison,
+    confusion,
+    costs,
+    layers,
+    page,
+    per_class,
+    runs,
+    space,
+    speed,
+    training,
+)
 from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
@@ -20,6 +33,7 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     answers.blocks,
     comparison.blocks,
     space.blocks,
+    changes.blocks,
     training.blocks,
     speed.blocks,
     costs.blocks,

@@ -81,7 +81,8 @@ class Section:
 
     `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only runs of the present
     results version with a result are in it. `points` has a row for each run that was asked for: setting, the values of
-    what is varied, seed, and the fingerprint of its run. `states` counts runs by state.
+    what is varied, seed, and the fingerprint of its run; the key=value pairs that a sweep varies together are the
+    option `pairs`. `states` counts runs by state.
     """
 
     name: str
@@ -223,8 +224,9 @@ def best_runs(frames: Frames, section: Section) -> list[pd.DataFrame]:
 
 def of_sweep(frames: Frames, sweep: Sweep) -> Section:
     """Choose the runs that a sweep's points describe, by their fingerprints."""
+    varied = ["pairs" if name == "setting" else name for name in sweep.varied]
     rows = [
-        {name: getattr(point.config, name) for name in sweep.varied}
+        {name: getattr(point.config, "setting" if name == "pairs" else name) for name in varied}
         | {
             "setting": sweep.setting(point.values),
             "seed": point.config.seed,
@@ -232,11 +234,11 @@ def of_sweep(frames: Frames, sweep: Sweep) -> Section:
         }
         for point in sweep.points(recorded=(directory.info() for directory in frames.directories.values()))
     ]
-    shown = ["setting", *(name for name in sweep.varied if name != "setting")]
+    shown = ["setting", *varied]
     points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"])
     found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
-    return _section(frames, sweep.name, sweep.description, sweep.varied, chosen, points)
+    return _section(frames, sweep.name, sweep.description, varied, chosen, points)
 
 
 def by_dataset(frames: Frames) -> list[Section]:

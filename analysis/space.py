@@ -35,7 +35,7 @@ LOGARITHMIC = 50
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show what each of two or more varied options does."""
-    varied = options(section)
+    varied = section.varied
     if len(varied) < 2:
         return []
     frame = comparison.compare(section)
@@ -61,11 +61,6 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return found
 
 
-def options(section: Section) -> list[str]:
-    """Name the options that a section varies on their own; `setting`, which holds several at once, is none."""
-    return [name for name in section.varied if name != "setting"]
-
-
 def effects(section: Section) -> pd.DataFrame:
     """Compare the values of each option, averaged over the others, where all of its values were trained beside them.
 
@@ -74,7 +69,7 @@ def effects(section: Section) -> pd.DataFrame:
     `val_acc_change` and `gap_last_change`, with half the width of their intervals over seeds as `…_ci95` and p as
     `…_p`, corrected by Holm for the number of such differences.
     """
-    runs, varied = section.runs, options(section)
+    runs, varied = section.runs, section.varied
     measured = runs[[*varied, "seed"]].assign(
         val_acc=100 * runs["best/val_acc"], gap_last=100 * (runs["last/train_acc"] - runs["last/val_acc"])
     )

@@ -31,6 +31,9 @@ LANGUAGES = ("en", "es")
 NAMED = 4
 """So many settings are named in a sentence; the others are counted."""
 
+PAIR = re.compile(r"\b(\w+)=([^\s=,]+(?:,[^\s=,]+)*)( |(?=,|$))")
+"""A key and its value, and whether another follows."""
+
 OPTION = "option "
 """Begins the keys of the options' names, such as `option batch_size`."""
 
@@ -81,8 +84,16 @@ def named(names: Sequence[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """Return the name of a setting or of a point, such as `dropout 0.5, seed 1`, as the language writes it."""
-    return text if spoken() == "en" else ", ".join(map(_shown_part, text.split(", ")))
+    """Return the name of a setting or of a point, such as `dropout 0.5, seed 1`, as the language writes it.
+
+    Pairs such as `model=cnn epochs=30` become words too.
+    """
+    return ", ".join(map(_shown_part, PAIR.sub(_pair_in_words, text).split(", ")))
+
+
+def _pair_in_words(pair: re.Match) -> str:
+    name, value, end = pair.groups()
+    return (value if name == "model" else f"{name.replace('_', ' ')} {value}") + ("," if end == " " else "") + end
 
 
 def option(name: str) -> str:
@@ -101,7 +112,7 @@ def shown_value(value: str) -> str:
 def _shown_part(part: str) -> str:
     name, _, value = part.rpartition(" ")
     key = name.replace(" ", "_")
-    if name and OPTION + key not in texts():
+    if spoken() == "en" or (name and OPTION + key not in texts()):
         return part
     return f"{option(key)} {shown_value(value)}" if name else shown_value(value)
 

@@ -56,7 +56,7 @@ ALLOWED = {
         "standing", "status", "wandb_sweep",
     },
     "analysis.anatomy": {"config", "errors", "models", "names"},
-    "analysis": {"config", "errors", "names", "run_directory", "search", "wandb_api"},
+    "analysis": {"config", "errors", "names", "run_directory", "search", "values", "wandb_api"},
 }  # fmt: skip
 TORCH_USERS = {
     f"study.{name}"

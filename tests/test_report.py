@@ -311,6 +311,10 @@ def test_every_text_is_in_both_languages():
         assert set(fields[0]) == set(fields[1]), f"{key} says other values in Spanish"
     missing = [f"option {name}" for name in runs.IDENTITY if f"option {name}" not in texts]
     assert not missing, f"analysis/wording.yaml needs a text for {missing}"
+    for path in (ROOT / "sweeps").glob("*.yaml"):
+        sweep = search.read(path)
+        known = texts.get(f"sweep {sweep.name}", {}).get("en")
+        assert known == sweep.description, f"analysis/wording.yaml must repeat and translate what {path.name} says"
     lines = (ROOT / "analysis" / "wording.yaml").read_text().splitlines()
     keys = [line.split(":")[0] for line in lines if re.match(r"[^\s#]", line)]
     assert len(keys) == len(set(keys)), "a key stands twice"

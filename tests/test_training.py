@@ -1,10 +1,12 @@
 """What curves of known shape are said to show: overfitting, trends at the end, speed, costs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import answers, comparison, costs, speed, training
+from analysis import answers, changes, comparison, costs, speed, training
 from analysis.runs import IDENTITY, Section
 
 EPOCHS = 20
@@ -44,9 +46,7 @@ def section(curves, epochs=EPOCHS, lr=None, train=0.95, **columns):
             histories.append(history)
     runs = pd.DataFrame(rows).set_index("run")
     points = runs[["setting", "seed", "fingerprint"]].reset_index(drop=True)
-    return Section(
-        "made", "", ["setting"], runs, pd.concat(histories, ignore_index=True), points, {"finished": len(runs)}
-    )
+    return Section("made", "", [], runs, pd.concat(histories, ignore_index=True), points, {"finished": len(runs)})
 
 
 def line(start, slope, noise=0.0, seed=0):
@@ -156,3 +156,29 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
     assert "more than noise lies between it and far by 29.75 points" in answers.sentences(None, two)[0]
     alone = section({"best": [(line(top, 0), line(*FLAT)) for top in tops["best"]]})
     assert "no other setting to compare it with" in answers.sentences(None, alone)[0]
+
+
+def test_single_changes_are_compared_with_what_they_change():
+    tops = {
+        "model=mlp": 0.7, "model=mlp dropout=0.5": 0.8, "model=mlp lr=0.1": 0.5, "model=mlp dropout=0.5 lr=0.1": 0.7001,
+        "model=cnn batch_norm=True": 0.9, "model=cnn batch_norm=False": 0.8, "model=cnn batch_norm=True lr=0.1": 0.9,
+    }  # fmt: skip
+    made = section(
+        {pairs: [(line(top, 0, 1e-3, 9 * place + s), line(*FLAT)) for s in range(4)]
+         for place, (pairs, top) in enumerate(tops.items())},
+        pairs={name: name for name in tops},
+    )  # fmt: skip
+    points = made.points.assign(pairs=made.points.setting)
+    frame = changes.one_at_a_time(replace(made, varied=["pairs"], points=points))
+    found = [(row.setting, row.option, row.before, row.after) for row in frame.itertuples()]
+    assert found == [
+        ("model=mlp", "dropout", "", "0.5"), ("model=mlp", "lr", "", "0.1"),
+        ("model=mlp dropout=0.5", "lr", "", "0.1"), ("model=mlp lr=0.1", "dropout", "", "0.5"),
+        ("model=cnn batch_norm=True", "batch_norm", "True", "False"), ("model=cnn batch_norm=True", "lr", "", "0.1"),
+    ]  # fmt: skip
+    assert list(frame.val_acc_change.round()) == [10, -20, -10, 20, -10, 0]
+    assert list(frame.p_holm < 0.05) == [True] * 5 + [False]
+    (said,) = (block.text for block in changes.blocks(None, replace(made, varied=["pairs"], points=points), {})
+               if hasattr(block, "text") and "Shown" in block.text)  # fmt: skip
+    assert "Shown to help: dropout 0.5 for mlp (+" in said and "Of 1 of the 6 changes no effect" in said
+    assert changes.one_at_a_time(made).empty, "a product of options has no such changes"
