@@ -127,8 +127,11 @@ def _mode(config: Config) -> str:
     """Choose between online and offline; UserError where online is asked for and there is no key."""
     if config.wandb == "offline" or (config.wandb == "auto" and os.environ.get("WANDB_MODE") == "offline"):
         return "offline"
-    if has_key():
-        return "online"
+    try:
+        if has_key():
+            return "online"
+    except wandb.Error as error:
+        raise UserError(f"W&B: {' '.join(str(error).split())}; mend it, or say --wandb offline") from None
     if config.wandb == "online":
         raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY; or say --wandb offline")
     return "offline"
