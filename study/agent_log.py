@@ -37,7 +37,9 @@ class Run:
 
     def conclude(self) -> None:
         """Take note that the run is over: one that has not said how has died."""
-        if self.state == "running":
+        if self.text == "KeyboardInterrupt":
+            self.state = "ended"
+        elif self.state == "running":
             self.state, self.text = "failed", f"died; its last line: {self.text}" if self.text else "died in silence"
 
 

@@ -184,7 +184,7 @@ def run_agents(
             for agent in agents:
                 agent.kill()
             display.show(agents)
-    display.exits(agents)
+    display.exits(agents, bool(signals.received))
     if signals.received:
         raise Interrupted(signals.received[0])
     failed = [run for agent in agents for run in agent.log.runs if run.state == "failed"]
@@ -192,12 +192,16 @@ def run_agents(
 
 
 def _interrupt(agents: Sequence[Agent], display: "_Display", signals: _Signals, grace_seconds: float) -> None:
-    """Ask all agents to end as Ctrl-C does, which puts their runs back into the queue, and wait for it."""
-    for agent in agents:
-        agent.send(signal.SIGINT)
-    deadline = time.monotonic() + grace_seconds
+    """Ask all agents to end as Ctrl-C does, which puts their runs back into the queue, and wait for it.
+
+    A run that has not said a word yet could not tell W&B that it is to be handed out again: it is asked when it has.
+    """
+    unasked, deadline = list(agents), time.monotonic() + grace_seconds
     while time.monotonic() < deadline and len(signals.received) < 2 and not all(agent.is_over for agent in agents):
         display.show(agents)
+        for agent in [agent for agent in unasked if not agent.log.current or agent.log.current.text]:
+            agent.send(signal.SIGINT)
+            unasked.remove(agent)
         signals.pause(POLL_SECONDS, patience=1)
 
 
@@ -226,7 +230,7 @@ class _Display:
         """Tell what is new."""
         for agent in agents:
             for run in agent.look():
-                self.ended += 1
+                self.ended += run.state != "ended"
                 self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.text}  {self._progress()}")
         if self.console.is_terminal:
             self.live.update(self._table(agents))
@@ -237,7 +241,7 @@ class _Display:
                     self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.text}")
 
     def _progress(self) -> str:
-        if not self.left:
+        if not (self.left and self.ended):
             return f"[{self.ended}]"
         left = max(0, self.left - self.ended)
         eta = (time.monotonic() - self.started) / self.ended * left
@@ -253,13 +257,13 @@ class _Display:
             column.no_wrap = True
         return table
 
-    def exits(self, agents: Sequence[Agent]) -> None:
+    def exits(self, agents: Sequence[Agent], asked: bool) -> None:
         """Tell how each agent and its runs ended."""
         table = Table("agent", "exit code", "runs", "ended because", "log")
         for agent in agents:
             runs = ", ".join(f"{count} {state}" for state, count in _counts(agent).most_common()) or "none"
             said = agent.log.agent_said
-            why = "no point was left" if said.startswith("Received exit command") else said
+            why = "asked to" if asked else "no point was left" if said.startswith("Received exit command") else said
             table.add_row(agent.slot.name, _exit(agent.process.returncode), runs, why, str(agent.log.path))
         console = self.console if self.console.is_terminal else Console(width=200)
         console.print(table, markup=False)
