@@ -36,12 +36,12 @@ class Tracker:
         directory.write_info(self.info)
         self.say, self.wandb = say, None
 
-    def start_wandb(self, config: Config) -> None:
-        """Begin the run in W&B, unless it is disabled."""
+    def start_wandb(self, config: Config, goes_on: bool) -> None:
+        """Begin the run in W&B, unless it is disabled; `goes_on` says that the rows which W&B may have are its own."""
         if config.wandb != "disabled" and os.environ.get("WANDB_MODE") != "disabled":
             from study.wandb_run import WandbRun
 
-            self.wandb = WandbRun(self.directory, config, self.info["wandb_id"], self.say)
+            self.wandb = WandbRun(self.directory, config, self.info["wandb_id"], self.say, goes_on)
             self.note(wandb_id=self.wandb.run_id)
 
     def note(self, **values: Any) -> None:

@@ -103,7 +103,7 @@ def train(
             **({"sweeps": sweeps} if sweeps else {}),
         )
         try:
-            tracker.start_wandb(config)
+            tracker.start_wandb(config, resumes)
             return _train(config, display, signals, tracker, resumes, gives_up)
         except BaseException as error:
             went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"

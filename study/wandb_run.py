@@ -25,9 +25,9 @@ PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
 
 
 class WandbRun:
-    """One run in W&B; rows that it has got before are not sent again."""
+    """One run in W&B; if it goes on, rows that are there are not sent again."""
 
-    def __init__(self, directory: RunDirectory, config: Config, run_id: str, say: Say):
+    def __init__(self, directory: RunDirectory, config: Config, run_id: str, say: Say, goes_on: bool):
         self.directory = directory
         self.run_id = os.environ.get("WANDB_RUN_ID") or run_id
         folder = directory.path.parent
@@ -48,7 +48,7 @@ class WandbRun:
             self.run = self._init(config, folder, mode)
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch")
-        self.logged = self.run.summary.get("epoch", 0) if mode == "online" else 0
+        self.logged = self.run.summary.get("epoch", 0) if mode == "online" and goes_on else 0
         if mode == "online":
             say(f"W&B: {self.run.url}")
 
@@ -117,7 +117,7 @@ class WandbRun:
 def replay(directory: RunDirectory, config: Config, say: Say) -> None:
     """Send a run that has a result to W&B from its directory."""
     info = directory.info()
-    run = WandbRun(directory, config, info["wandb_id"], say)
+    run = WandbRun(directory, config, info["wandb_id"], say, goes_on=True)
     for row in directory.history():
         run.log(row)
     run.finish(0, {**directory.summary(), "state": info["state"]})

@@ -1,6 +1,7 @@
 """`python -m study.train` as a person or `wandb agent` runs it: real processes, the real wandb client."""
 
 import json
+import shutil
 import signal
 import struct
 import time
@@ -318,6 +319,12 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
         before = len(server.runs[path.name].history)
         command("study.wandb_run", path)
         assert len(server.runs[path.name].history) <= before + 1, "rows that are there are not sent again"
+
+        seed, before = run.info()["config"]["seed"], len(sent.history)
+        shutil.rmtree(path)
+        monkeypatch.setenv("WANDB_RUN_ID", path.name)
+        command("study.train", *QUICK, f"--seed={seed}")
+        assert len(sent.history) == before + 3, "its own rows and pictures, beside those of another start"
 
 
 def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
