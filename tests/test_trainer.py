@@ -290,11 +290,12 @@ def losses(one: Trainer, steps: int) -> list[float]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_cuda_graph_computes_what_single_kernels_do(options, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     cuda = torch.device("cuda")
     plain = trainer(device=cuda, cuda_graph=False, **{**options, "compile": False})
     captured = trainer(device=cuda, **options)
     taken = captured.train_batch
-    assert losses(captured, 15) == pytest.approx(losses(plain, 15), rel=5e-3)
+    assert losses(captured, 15) == pytest.approx(losses(plain, 15), rel=5e-3 if captured.config.compile else 1e-6)
     assert taken.graph is not None
 
 
