@@ -3,6 +3,7 @@
 python -c "from study import devices; print(devices.names())"
 """
 
+import math
 import os
 import resource
 import tempfile
@@ -87,6 +88,21 @@ def peak_megabytes(device) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def energy_joules(device) -> float:
+    """Return the energy that a device has used since its driver was loaded; NaN where it does not tell."""
+    if device.type != "cuda":
+        return math.nan
+    import pynvml
+    import torch
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+    except pynvml.NVMLError:
+        return math.nan
 
 
 def _hardware(device) -> str:

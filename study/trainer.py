@@ -40,6 +40,7 @@ class Progress:
     sums: Tensor = field(default_factory=lambda: torch.zeros(2))
     epoch_seconds: float = 0.0
     train_seconds: float = 0.0
+    energy_joules: float = 0.0
     iterations: int = 0
     improved_epoch: int = 0
     improved_value: float = -math.inf
@@ -85,6 +86,7 @@ class Trainer:
         )  # fmt: skip
         self.train_batch = self._captured(say) if device.type == "cuda" and config.cuda_graph else self._train_batch
         self.progress = Progress(sums=torch.zeros(2, device=device))
+        self.energy_read = devices.energy_joules(device)
         self.best_weights: dict[str, Tensor] = {}
 
     def _faster_precision(self) -> torch.dtype:
@@ -199,6 +201,7 @@ class Trainer:
             "memory/peak_mb": peak,
         }
         at.train_seconds += row["time/epoch"]
+        self._count_energy()
         at.batch, at.epoch_seconds = 0, 0.0
         at.sums.zero_()
         at.history.append(row)
@@ -242,6 +245,7 @@ class Trainer:
         sample, chosen = data.train[evaluation.train_sample(data)], evaluation.feature_sample(data)
         summary = models.count(self.model, data.image_shape) | models.count_behind(self.model, data.image_shape)
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
+        summary |= {} if math.isnan(at.energy_joules) else {"energy_joules": at.energy_joules}
         summary |= evaluation.checkpoint("last", at.history[-1], self._score(sample))
         self.evaluated.load_state_dict(self.best_weights)
         summary |= evaluation.checkpoint("best", at.best, self._score(sample))
@@ -249,8 +253,14 @@ class Trainer:
         summary["test/loss"], summary["test/acc"] = evaluation.score(logits, data.test.labels)
         return summary, evaluation.arrays(data, logits, chosen, self._activations(data.val[chosen]))
 
+    def _count_energy(self) -> None:
+        """Add what the device has used since it was last asked."""
+        before, self.energy_read = self.energy_read, devices.energy_joules(self.device)
+        self.progress.energy_joules += self.energy_read - before
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a training needs to go on exactly where it stands."""
+        self._count_energy()
         return {
             "progress": vars(self.progress),
             "model": self.model.state_dict(),
