@@ -109,7 +109,7 @@ SUMMARY_METRICS = (
     "test/acc", "test/loss",
     "last/epoch", "last/val_acc", "last/val_loss", "last/train_acc", "last/train_loss",
     "params", "params_intermediate", "params_penultimate", "params_logits", "param_bytes", "flops",
-    "iterations", "train_seconds",
+    "iterations", "train_seconds", "energy_joules",
 )  # fmt: skip
 """Written once, at the end of a run."""
 
