@@ -14,7 +14,7 @@ from analysis.blocks import Block, Heading, Items
 from analysis.figures import Looks
 from analysis.runs import Frames, Section
 from analysis.statistics import ALPHA, seeds_to_show
-from analysis.tables import p_value
+from analysis.tables import p_words
 from analysis.wording import label, named, number, sentence, shown
 
 
@@ -92,7 +92,11 @@ def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str
         if not rows.empty:
             others = [
                 sentence(
-                    "mcnemar_other", setting=shown(row.Index), first=row.only_best, second=row.only_this, p=_p(row.p)
+                    "mcnemar_other",
+                    setting=shown(row.Index),
+                    first=row.only_best,
+                    second=row.only_this,
+                    p=p_words(row.p),
                 )
                 for row in rows.itertuples()
             ]
@@ -137,14 +141,9 @@ def _below(rows: pd.DataFrame) -> str:
     """List settings with their differences from the best one, intervals and corrected p."""
     texts = [
         sentence(
-            "answer_difference", setting=shown(setting), points=float(row.below), p=_p(row.p_holm),
+            "answer_difference", setting=shown(setting), points=float(row.below), p=p_words(row.p_holm),
             low=float(row.below - row.below_ci95), high=float(row.below + row.below_ci95),
         )
         for setting, row in rows.iterrows()
     ]  # fmt: skip
     return named(texts)
-
-
-def _p(p: float) -> str:
-    text = p_value(p)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"

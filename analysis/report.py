@@ -21,6 +21,7 @@ from analysis import (
     space,
     speed,
     training,
+    transfer,
 )
 from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
@@ -32,6 +33,7 @@ from study.run_directory import DONE
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     answers.blocks,
     comparison.blocks,
+    transfer.blocks,
     space.blocks,
     changes.blocks,
     training.blocks,

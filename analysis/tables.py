@@ -106,6 +106,12 @@ def p_value(p: float) -> str:
     return "" if p != p else f"< {number(0.001, '.3f')}" if p < 0.001 else number(p, ".3f")
 
 
+def p_words(p: float) -> str:
+    """Write a p value as in a sentence: `p = 0.012`, `p < 0.001`."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def markdown(table: Table) -> str:
     """Write a table as Markdown."""
     header, rows = _texts(table, bold="**{}**", escape=lambda text: text.replace("|", "\\|"))

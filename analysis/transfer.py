@@ -1,0 +1,100 @@
+"""What pretraining is worth: training from scratch, features of a frozen network, and fine-tuning, side by side.
+
+python -c "from analysis import runs, transfer as t; f = runs.load('runs'); print(t.compare(f, runs.by_dataset(f)[0]))"
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis import comparison, embedding
+from analysis.blocks import Block, Heading, Items
+from analysis.figures import Looks
+from analysis.runs import Frames, Section
+from analysis.statistics import ALPHA, estimates
+from analysis.tables import SIGNIFICANT, Column, Table, p_words
+from analysis.wording import label, sentence, shown
+
+LAYER = "penultimate"
+"""The features whose separability is compared: what the last layer gets."""
+
+WAYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "scratch": lambda runs: runs.pretrained == False,  # noqa: E712
+    "pretrained": lambda runs: runs.pretrained == True,  # noqa: E712
+    "frozen": lambda runs: runs.finetune.isin(["head", "svm"]),
+    "tuned": lambda runs: (runs.finetune == "all") & (runs.augment == ""),
+    "augmented": lambda runs: (runs.finetune == "all") & (runs.augment != ""),
+}
+
+QUESTIONS = (("pretrained", "scratch"), ("tuned", "frozen"), ("augmented", "tuned"))
+"""Of these ways the best settings are compared."""
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Compare the ways to use a pretrained network, where a section has any."""
+    if not WAYS["pretrained"](section.runs).any():
+        return []
+    frame = compare(frames, section)
+    columns = [
+        Column("setting"), Column("n", 0), Column("val_acc_last", 2), Column("val_acc", 2), Column("test_acc", 2),
+        Column("probe", 1), Column("silhouette", 3), Column("train_seconds", SIGNIFICANT),
+    ]  # fmt: skip
+    columns = [column for column in columns if frame[column.key].notna().any()]
+    notes = [sentence("transfer_note", layer=label(f"layer {LAYER}"))]
+    return [
+        Heading(label("transfer")),
+        Items(answers(section)),
+        Table("transfer", sentence("transfer_title", name=section.title), frame, columns, notes),
+    ]
+
+
+def compare(frames: Frames, section: Section) -> pd.DataFrame:
+    """Return a row per setting, the best validation accuracy first.
+
+    Columns: `setting`, `n`; in percent with half the width of their intervals over seeds, `…_ci95`, the validation
+    accuracy at the last epoch and at the best, and the test accuracy of the best; of the best run the separability of
+    the features that its last layer gets (`probe` in percent, `silhouette`); `train_seconds` of runs that had their
+    device alone.
+    """
+    runs = section.runs
+    measured = pd.DataFrame(
+        {
+            "setting": runs.setting,
+            "val_acc_last": 100 * runs["last/val_acc"],
+            "val_acc": 100 * runs["best/val_acc"],
+            "test_acc": 100 * runs["test/acc"],
+            "train_seconds": runs["train_seconds"].where(runs.device_shared_by == 1),
+        }
+    )
+    found = estimates(measured, "setting", list(measured.columns[1:])).rename(columns={"val_acc_n": "n"})
+    found = found.drop(columns=[name for name in found if name.endswith("_n")])
+    best = runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting").setting
+    seen = embedding.see(frames, list(best.index))
+    features = {best[run]: one.layers[LAYER] for run, one in seen.items()}
+    found["probe"] = pd.Series({setting: 100 * one.probe.mean() for setting, one in features.items()}, dtype=float)
+    found["silhouette"] = pd.Series({setting: one.silhouette for setting, one in features.items()}, dtype=float)
+    return comparison.in_order(section, found).reset_index()
+
+
+def answers(section: Section) -> list[str]:
+    """Say whether pretraining helps, whether it must be fine-tuned, and whether with augmentation."""
+    pairs = comparison.pairwise(section)
+    said = []
+    for way, other in QUESTIONS:
+        a, b = (_best(section.runs[WAYS[name](section.runs)]) for name in (way, other))
+        if (a, b) in pairs.index:
+            pair = pairs.loc[a, b]
+            result = "alike" if abs(pair.difference) <= pair.half_width else "open" if pair.holm >= ALPHA else "shown"
+            said.append(
+                sentence(
+                    f"transfer_{way}", setting=shown(a), other=shown(b), result=label(f"transfer {result}"),
+                    difference=pair.difference, low=pair.difference - pair.half_width,
+                    high=pair.difference + pair.half_width, p=p_words(pair.holm),
+                )
+            )  # fmt: skip
+    return said or [sentence("transfer_single")]
+
+
+def _best(runs: pd.DataFrame) -> str | None:
+    """Name the setting of the highest mean validation accuracy."""
+    return None if runs.empty else runs.groupby("setting", sort=False)["best/val_acc"].mean().astype(float).idxmax()
