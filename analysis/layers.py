@@ -3,6 +3,7 @@
 python -m analysis.summarize runs     # writes them into the report
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from analysis import embedding, runs
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
-from analysis.embedding import Seen
+from analysis.embedding import Layer, Seen
 from analysis.figures import GREY, PALETTE, Looks
 from analysis.runs import Frames, Section
 from analysis.statistics import estimate
@@ -149,28 +150,56 @@ def _prices(run: pd.Series, cuts: pd.DataFrame) -> list[str]:
 
 def tsne_figure(rows: Mapping[str, Seen], classes: Sequence[str], title: str) -> Figure:
     """Draw the embeddings of all layers, a row of panels per run, on one scale and with the same look for a class."""
-    reach = 1.05 * max(np.abs(layer.points).max() for one in rows.values() for layer in one.layers.values()) or 1.0
-    in_legend = list(enumerate(classes)) if len(classes) <= LEGEND_CLASSES else []
-    columns = max(1, min(10, len(classes), 110 // (5 + max(map(len, classes)))))
-    height = 0.5 + 4.0 * len(rows) + 0.25 * -(-len(in_legend) // columns)
-    figure = Figure(figsize=(10.5, height), layout="constrained")
-    figure.suptitle(title, fontweight="bold", fontsize=12)
+    reach = _reach([layer for one in rows.values() for layer in one.layers.values()])
+    figure = _figure(10.5, 4.0 * len(rows), classes, title)
     parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
     for part, (name, one) in zip(parts, rows.items(), strict=True):
         part.suptitle(name, fontsize=11)
         for axes, (layer, found) in zip(part.subplots(1, len(embedding.LAYERS)), one.layers.items(), strict=True):
-            _scatter(axes, found.points, one.targets, classes, reach)
-            numbers = sentence(
-                "panel", knn=100 * found.knn, probe=100 * found.probe.mean(), silhouette=found.silhouette
-            )
-            axes.set_title(f"{label(f'layer {layer}').capitalize()}\n{numbers}", fontsize=9)
-            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
-            axes.set_xlabel(label("tsne_1"), fontsize=9)
-            axes.set_ylabel(label("tsne_2"), fontsize=9)
-            axes.spines[:].set_color(GREY)
+            _panel(axes, found, one.targets, classes, reach, label(f"layer {layer}").capitalize())
+    return figure
+
+
+def side_by_side(runs: Mapping[str, Seen], layer: str, classes: Sequence[str], title: str) -> Figure:
+    """Draw the embeddings of one layer, a panel per run, on one scale and with the same look for a class."""
+    reach = _reach([one.layers[layer] for one in runs.values()])
+    columns = min(len(runs), 4 if len(runs) > 3 else 3)
+    lines = -(-len(runs) // columns)
+    figure = _figure(14.0 if columns > 3 else 10.5, 4.1 * lines, classes, title)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (name, one) in zip(panels, runs.items(), strict=False):
+        _panel(axes, one.layers[layer], one.targets, classes, reach, textwrap.fill(name, 45))
+    for axes in panels[len(runs) :]:
+        axes.remove()
+    return figure
+
+
+def _reach(layers: Sequence[Layer]) -> float:
+    """Return how far the axes of all panels reach."""
+    return 1.05 * max(np.abs(layer.points).max() for layer in layers) or 1.0
+
+
+def _figure(width: float, height: float, classes: Sequence[str], title: str) -> Figure:
+    """Begin a figure with a title and a legend of the classes."""
+    in_legend = list(enumerate(classes)) if len(classes) <= LEGEND_CLASSES else []
+    columns = max(1, min(10, len(classes), 110 // (5 + max(map(len, classes)))))
+    height += 0.5 + 0.25 * -(-len(in_legend) // columns)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, fontweight="bold", fontsize=12)
     handles = [Line2D([], [], linestyle="", label=name, **_look_of(place)) for place, name in in_legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
+
+
+def _panel(axes: Axes, found: Layer, targets: np.ndarray, classes: Sequence[str], reach: float, heading: str) -> None:
+    """Draw an embedding, with the numbers of its separability in its title."""
+    _scatter(axes, found.points, targets, classes, reach)
+    numbers = sentence("panel", knn=100 * found.knn, probe=100 * found.probe.mean(), silhouette=found.silhouette)
+    axes.set_title(f"{heading}\n{numbers}", fontsize=9)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+    axes.set_xlabel(label("tsne_1"), fontsize=9)
+    axes.set_ylabel(label("tsne_2"), fontsize=9)
+    axes.spines[:].set_color(GREY)
 
 
 def _look_of(place: int) -> dict[str, str]:

@@ -1,14 +1,15 @@
 """What pretraining is worth: training from scratch, features of a frozen network, and fine-tuning, side by side.
 
-python -c "from analysis import runs, transfer as t; f = runs.load('runs'); print(t.compare(f, runs.by_dataset(f)[0]))"
+python -c "from analysis import runs, transfer; print(transfer.compare(runs.by_dataset(runs.load('runs'))[0], {}))"
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from analysis import comparison, embedding
-from analysis.blocks import Block, Heading, Items
+from analysis import comparison, embedding, layers
+from analysis.blocks import Block, Heading, Items, Picture
+from analysis.embedding import Seen
 from analysis.figures import Looks
 from analysis.runs import Frames, Section
 from analysis.statistics import ALPHA, estimates
@@ -19,12 +20,15 @@ LAYER = "penultimate"
 """The features whose separability is compared: what the last layer gets."""
 
 WAYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
-    "scratch": lambda runs: runs.pretrained == False,  # noqa: E712
-    "pretrained": lambda runs: runs.pretrained == True,  # noqa: E712
+    "scratch": lambda runs: runs.pretrained.eq(False),
+    "pretrained": lambda runs: runs.pretrained.eq(True),
     "frozen": lambda runs: runs.finetune.isin(["head", "svm"]),
     "tuned": lambda runs: (runs.finetune == "all") & (runs.augment == ""),
     "augmented": lambda runs: (runs.finetune == "all") & (runs.augment != ""),
 }
+
+SHOWN = 8
+"""So many settings, the best, are looked at; the table holds all."""
 
 QUESTIONS = (("pretrained", "scratch"), ("tuned", "frozen"), ("augmented", "tuned"))
 """Of these ways the best settings are compared."""
@@ -34,27 +38,44 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Compare the ways to use a pretrained network, where a section has any."""
     if not WAYS["pretrained"](section.runs).any():
         return []
-    frame = compare(frames, section)
+    best = _best_runs(section)
+    seen = embedding.see(frames, list(best.index))
+    frame = compare(section, {best[run]: one for run, one in seen.items()})
     columns = [
         Column("setting"), Column("n", 0), Column("val_acc_last", 2), Column("val_acc", 2), Column("test_acc", 2),
         Column("probe", 1), Column("silhouette", 3), Column("train_seconds", SIGNIFICANT),
     ]  # fmt: skip
     columns = [column for column in columns if frame[column.key].notna().any()]
-    notes = [sentence("transfer_note", layer=label(f"layer {LAYER}"))]
-    return [
+    layer = label(f"layer {LAYER}")
+    notes = [sentence("transfer_note", layer=layer)]
+    found: list[Block] = [
         Heading(label("transfer")),
         Items(answers(section)),
         Table("transfer", sentence("transfer_title", name=section.title), frame, columns, notes),
     ]
+    classes = frames.data(best.index[0])["classes"]
+    alike = {run: one for run, one in seen.items() if frames.data(run)["classes"] == classes}
+    if len(alike) > 1:
+        title = sentence("transfer_tsne_title", layer=layer, name=section.title)
+        named = {shown(best[run]): one for run, one in embedding.align(alike).items()}
+        figure = layers.side_by_side(named, LAYER, classes, title)
+        found.append(Picture("transfer-tsne", title, figure, sentence("transfer_tsne_caption")))
+    return found
 
 
-def compare(frames: Frames, section: Section) -> pd.DataFrame:
+def _best_runs(section: Section) -> pd.Series:
+    """Return the settings of the best runs of the best settings, indexed by run, the best first."""
+    ranked = section.runs.sort_values("best/val_acc", ascending=False, kind="stable")
+    return ranked.drop_duplicates("setting").setting[:SHOWN]
+
+
+def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
     """Return a row per setting, the best validation accuracy first.
 
     Columns: `setting`, `n`; in percent with half the width of their intervals over seeds, `…_ci95`, the validation
-    accuracy at the last epoch and at the best, and the test accuracy of the best; of the best run the separability of
-    the features that its last layer gets (`probe` in percent, `silhouette`); `train_seconds` of runs that had their
-    device alone.
+    accuracy at the last epoch and at the best, and the test accuracy of the best; the separability of the features that
+    the last layer gets (`probe` in percent, `silhouette`), for settings in `seen`; `train_seconds` of runs that had
+    their device alone.
     """
     runs = section.runs
     measured = pd.DataFrame(
@@ -68,9 +89,7 @@ def compare(frames: Frames, section: Section) -> pd.DataFrame:
     )
     found = estimates(measured, "setting", list(measured.columns[1:])).rename(columns={"val_acc_n": "n"})
     found = found.drop(columns=[name for name in found if name.endswith("_n")])
-    best = runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting").setting
-    seen = embedding.see(frames, list(best.index))
-    features = {best[run]: one.layers[LAYER] for run, one in seen.items()}
+    features = {setting: one.layers[LAYER] for setting, one in seen.items()}
     found["probe"] = pd.Series({setting: 100 * one.probe.mean() for setting, one in features.items()}, dtype=float)
     found["silhouette"] = pd.Series({setting: one.silhouette for setting, one in features.items()}, dtype=float)
     return comparison.in_order(section, found).reset_index()
@@ -97,4 +116,4 @@ def answers(section: Section) -> list[str]:
 
 def _best(runs: pd.DataFrame) -> str | None:
     """Name the setting of the highest mean validation accuracy."""
-    return None if runs.empty else runs.groupby("setting", sort=False)["best/val_acc"].mean().astype(float).idxmax()
+    return None if runs.empty else runs["best/val_acc"].astype(float).groupby(runs.setting).mean().idxmax()

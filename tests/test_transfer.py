@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from analysis import runs
+from analysis import transfer as analysis_transfer
+from analysis.wording import language
 from study import models, search
 from study.config import Config
 from study.errors import UserError
@@ -374,3 +378,44 @@ def test_the_sweep_has_four_ways_whatever_is_put_in_their_place(weights):
 def test_what_does_not_go_together_is_one_sentence(values, message):
     with pytest.raises(UserError, match=message):
         Config.parse({"model": NETWORK, "pretrained": True} | values)
+
+
+WAYS = ("pretrained=False", "finetune=svm", "finetune=all", "finetune=all augment=flip,crop")
+
+
+def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
+    values = options(weights, epochs=2, batch_size=16, train_images=40)
+    for seed in (0, 1):
+        for way in WAYS:
+            call(
+                "study.train",
+                *(f"--{key}={value}" for key, value in values.items()),
+                f"--seed={seed}",
+                f"--setting={way}",
+            )
+    text = SWEEP.read_text()
+    sweep_file = tmp_path / "ways.yaml"
+    fixed = {key: {"value": value} for key, value in values.items()}
+    parameters = fixed | {"setting": {"values": list(WAYS)}, "seed": {"values": [0, 1]}}
+    sweep_file.write_text(yaml.safe_dump(yaml.safe_load(text) | {"parameters": parameters}))
+    frames = runs.load(tmp_path / "runs")
+    section = runs.of_sweep(frames, search.read(sweep_file))
+    assert section.missing == []
+
+    _, said, table, picture = analysis_transfer.blocks(frames, section, {})
+    assert len(said.texts) == 3
+    frame = table.frame.set_index("setting")
+    assert len(frame) == len(picture.figure.axes) == 4
+    for setting, runs_of_setting in section.runs.groupby("setting"):
+        histories = [frames.directories[run].history() for run in runs_of_setting.index]
+        last = np.mean([100 * history[-1]["val/acc"] for history in histories])
+        best = np.mean([max(100 * row["val/acc"] for row in history) for history in histories])
+        assert (frame.val_acc_last[setting], frame.val_acc[setting]) == (pytest.approx(last), pytest.approx(best))
+        assert frame.train_seconds[setting] == pytest.approx(runs_of_setting.train_seconds.mean())
+    reaches = {(axes.get_xlim(), axes.get_ylim()) for axes in picture.figure.axes}
+    assert len(reaches) == 1
+    with language("es"):
+        spanish = analysis_transfer.blocks(frames, section, {})
+    assert not set(said.texts) & set(spanish[1].texts)
+    scratch = runs.Section(**vars(section) | {"runs": section.runs[section.runs.pretrained.eq(False)]})
+    assert analysis_transfer.blocks(frames, scratch, {}) == []
