@@ -87,6 +87,7 @@ class Server(ThreadingHTTPServer):
     """Keeps runs and sweeps by name; use it as a context, its address is `url`."""
 
     daemon_threads = True
+    request_queue_size = 128  # else the client's uploads, all at once, wait a second
 
     def __init__(self, port: int = 0):
         super().__init__(("127.0.0.1", port), _Handler)
@@ -127,6 +128,7 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer takes 40 ms
 
     def log_message(self, *words: object) -> None:
         pass
