@@ -20,9 +20,9 @@ FEATURE_IMAGES = 2_000
 MISTAKE_IMAGES = 64
 
 
-def batch_size(image_shape: tuple[int, int, int]) -> int:
-    """Return how many images (channels, height, width) are evaluated at once."""
-    return max(1, min(LARGEST_BATCH, LARGEST_BATCH * 32**2 // math.prod(image_shape[1:])))
+def batch_size(image_shape: tuple[int, int, int], trained: int) -> int:
+    """Return how many images (channels, height, width) are evaluated at once: no fewer than are trained at once."""
+    return max(trained, min(LARGEST_BATCH, LARGEST_BATCH * 32**2 // math.prod(image_shape[1:])))
 
 
 def logits(model: nn.Module, images: Tensor, flip_test: bool = False) -> Tensor:

@@ -74,7 +74,8 @@ def fit_svm(
     head = _head(config, model, pretrained.begin(model, given, config))
     model.to(device, memory_format=memory_format(device)).eval()
     path = Path(config.data_dir) / ".cache" / f"features-{_key(config, given, whole)}.pt"
-    content = cache.through(path, lambda: _extract(model, whole, device, say, on_batch), "the features", say)
+    size = evaluation.batch_size(whole.image_shape, config.batch_size)
+    content = cache.through(path, lambda: _extract(model, whole, size, device, say, on_batch), "the features", say)
 
     data = replace(whole, train=data_sets.drawn(whole.train, config, whole.classes))
     features = {name: Split(content[name].to(device), getattr(whole, name).labels) for name in SPLITS}
@@ -133,10 +134,10 @@ def _key(config: Config, given: Pretrained, data: Data) -> str:
 
 @torch.inference_mode()
 def _extract(
-    model: nn.Module, data: Data, device: torch.device, say: Say, on_batch: Callable[[int, int], None]
+    model: nn.Module, data: Data, size: int, device: torch.device, say: Say, on_batch: Callable[[int, int], None]
 ) -> dict[str, Any]:
     """Return what the head gets of every image of each split, and the intermediate features of `val`; their cost."""
-    size, splits = evaluation.batch_size(data.image_shape), {name: getattr(data, name) for name in SPLITS}
+    splits = {name: getattr(data, name) for name in SPLITS}
     images, batches = (sum(math.ceil(len(split) / each) for split in splits.values()) for each in (1, size))
     found: dict[str, list[Tensor]] = {name: [] for name in (*SPLITS, "intermediate")}
     say(f"extracting the features of {images:,} images (once)")
