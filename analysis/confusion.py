@@ -112,9 +112,8 @@ def _confused(frames: Frames, best: pd.DataFrame) -> list[Block]:
             Items([_named(pair) for pair in pairs.head(NAMED).to_dict("records")]),
             Table("confusions", sentence("confusions_title", **words), pairs, columns, [sentence("confusions_note")]),
         ]
-    sheet = mistakes_figure(frames.directories[run].evaluation(), sentence("mistakes_title", **words))
-    if sheet:
-        title = sentence("mistakes_title", **words)
+    title = sentence("mistakes_title", **words)
+    if sheet := mistakes_figure(frames.directories[run].evaluation(), title):
         found.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
     if others:
         pictures = []
@@ -122,10 +121,14 @@ def _confused(frames: Frames, best: pd.DataFrame) -> list[Block]:
             title = sentence("matrix_shares", **words_of(best.loc[other]))
             name = f"confusion-{best.setting[other]}"
             pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
-        left_out = len(best) - 1 - len(others)
-        caption = sentence("others_some", shown=len(others), left_out=left_out) if left_out else sentence("others_all")
-        found.append(Gallery(pictures, caption))
+        found.append(Gallery(pictures, " ".join([sentence("others"), *looked_at(best)])))
     return found
+
+
+def looked_at(best: pd.DataFrame) -> list[str]:
+    """Say how many settings there are where not all are looked at."""
+    left_out = len(best) > runs.LOOKED_AT
+    return [sentence("looked_at", shown=runs.LOOKED_AT, count=len(best))] if left_out else []
 
 
 def words_of(run: pd.Series) -> dict[str, object]:

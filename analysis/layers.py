@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from analysis import embedding, runs
+from analysis import confusion, embedding, runs
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.embedding import Layer, Seen
 from analysis.figures import GREY, PALETTE, Looks
 from analysis.runs import Frames, Section
 from analysis.statistics import estimate
 from analysis.tables import Column, Table
-from analysis.wording import label, number, sentence, shown
+from analysis.wording import label, number, sentence
 
 LEGEND_CLASSES = 30
 MARKERS = "o^sDvP*X<>"
@@ -36,17 +36,17 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     for best in runs.best_runs(frames, section):
         seen = embedding.align(embedding.see(frames, list(best.index[: runs.LOOKED_AT])))
         if seen:
-            best, dataset = best.loc[list(seen)], best.dataset.iloc[0].removeprefix("folder:")
             classes = frames.data(best.index[0])["classes"]
-            found += _layers(best, seen, classes, dataset) + _cuts(best, seen, dataset)
+            found += _layers(best, seen, classes) + _cuts(best.loc[list(seen)], seen)
     return found
 
 
-def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str], dataset: str) -> list[Block]:
+def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]) -> list[Block]:
     """Show the embeddings, and how separable each layer makes the classes."""
-    frame, images = layers_of(best, seen), len(seen[best.index[0]].targets)
-    title = sentence("tsne_title", dataset=dataset)
-    figure = tsne_figure({_name(row): seen[run] for run, row in best.iterrows()}, classes, title)
+    (run, first), *_ = seen.items()
+    frame, images, words = layers_of(best, seen), len(first.targets), confusion.words_of(best.loc[run])
+    title = sentence("tsne_title", **words)
+    figure = tsne_figure({_name(best.loc[run]): one for run, one in seen.items()}, classes, title)
     caption = sentence(
         "tsne_caption",
         images=images,
@@ -59,13 +59,13 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     note = sentence("layers_note", neighbours=embedding.NEIGHBOURS, folds=embedding.FOLDS)
     return [
         Heading(label("embedding")),
-        Paragraph(_separable(frame[frame.setting == best.setting.iloc[0]], _name(best.iloc[0]))),
+        Paragraph(_separable(frame[frame.setting == best.setting[run]], _name(best.loc[run]))),
         Picture("tsne", title, figure, caption),
-        Table("layers", sentence("layers_title", dataset=dataset), frame, columns, [note]),
+        Table("layers", sentence("layers_title", **words), frame, columns, [note, *confusion.looked_at(best)]),
     ]
 
 
-def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], dataset: str) -> list[Block]:
+def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen]) -> list[Block]:
     """Show what cuts would save and cost, where the runs have recorded their parameters layer by layer."""
     run, images = best.iloc[0], len(seen[best.index[0]].targets)
     if np.isnan(run.params_logits):
@@ -76,12 +76,13 @@ def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], dataset: str) -> list[Bl
         columns = [Column("setting"), LAYER, Column("params", 0), Column("params_share", 1), Column("accuracy", 1),
                    Column("difference", 1)]  # fmt: skip
         note = sentence("cuts_note", images=images, learnt=images - images // embedding.FOLDS)
-        found.append(Table("cuts", sentence("cuts_title", dataset=dataset), frame, columns, [note]))
+        title = sentence("cuts_title", **confusion.words_of(run))
+        found.append(Table("cuts", title, frame, columns, [note]))
     return found
 
 
 def _name(run: pd.Series) -> str:
-    return sentence("run", setting=shown(run.setting), seed=run.seed)
+    return sentence("run", **confusion.words_of(run))
 
 
 def layers_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:

@@ -40,7 +40,8 @@ def read_accuracies(path: str | Path) -> pd.Series:
         counts = confusion.matrix(tested, arrays["class_names"].tolist())
         return confusion.rates(counts).set_index("class").accuracy.rename(path.name)
     try:
-        found = pd.read_csv(path, dtype={"class": str}, skipinitialspace=True).set_index("class").accuracy.astype(float)
+        frame = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
+        found = frame.set_index("class").accuracy.astype(float)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, AttributeError):
@@ -79,24 +80,24 @@ def _by_class(frames: Frames, best: pd.DataFrame, looks: Looks) -> list[Block]:
     ]
     drawn = dict(list(rates.items())[: runs.LOOKED_AT])
     title = sentence("per_class_figure", dataset=words["dataset"])
-    caption = sentence("per_class_caption")
-    if len(frame) > DRAWN_CLASSES:
-        caption += " " + sentence("per_class_worst", shown=DRAWN_CLASSES)
+    worst = [sentence("per_class_worst", shown=DRAWN_CLASSES)] if len(frame) > DRAWN_CLASSES else []
+    caption = " ".join([sentence("per_class_caption"), *worst, *confusion.looked_at(best)])
     found.append(Picture("class-accuracy", title, accuracy_figure(drawn, given, title, looks), caption))
     if len(rates) > 1:
-        found.append(_settings_table(drawn, rates, words))
+        found.append(_settings_table(best, drawn, rates))
     return found
 
 
-def _settings_table(drawn: Mapping[str, pd.DataFrame], rates: Mapping[str, pd.DataFrame], words: Mapping) -> Table:
+def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates: Mapping[str, pd.DataFrame]) -> Table:
     """Make the table of each class's accuracy in each setting; the CSV file holds all settings, and precisions."""
     first = next(iter(rates.values()))
     accuracies = {setting: one.accuracy for setting, one in rates.items()}
     precisions = {f"precision, {setting}": one.precision for setting, one in rates.items()}
     frame = pd.DataFrame({"class": first["class"], "images": first.images, **accuracies, **precisions})
     columns = [Column("class"), *(Column(setting, 1, header=shown(setting)) for setting in drawn)]
-    title = sentence("per_class_settings", dataset=words["dataset"])
-    return Table("per-class-settings", title, frame, columns, [sentence("per_class_settings_note")])
+    title = sentence("per_class_settings", **confusion.words_of(best.iloc[0]))
+    notes = [sentence("per_class_settings_note"), *confusion.looked_at(best)]
+    return Table("per-class-settings", title, frame, columns, notes)
 
 
 def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, title: str, looks: Looks) -> Figure:

@@ -38,7 +38,7 @@ INFO = [
     "test_images",
 ]
 
-LOOKED_AT = 6
+LOOKED_AT = 4
 """So many settings of a section, the best, are looked at closely."""
 
 

@@ -76,8 +76,11 @@ def main(argv: list[str]) -> int:
     if args.compare_per_class:
         frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
         per_class.check_classes(frames.given, frames)
-    states = frames.runs.state.value_counts().items()
-    print(f"{args.source}: {', '.join(f'{count} {state}' for state, count in states) or 'no runs'}")
+    counts = [
+        *frames.runs.state.value_counts().items(),
+        *([("left out", len(frames.problems))] * bool(frames.problems)),
+    ]
+    print(f"{args.source}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
     for problem in frames.problems:
         print(f"warning: {problem}", file=sys.stderr)
     named = args.sweep or [args.source] * pull.is_sweep(args.source)
