@@ -105,7 +105,13 @@ def pairwise(section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN
     first = runs.drop_duplicates("setting").set_index("setting")
     kinds = {setting: tuple(map(repr, values)) for setting, *values in first[shared].itertuples()}
     values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
-    return differences(values, kinds, resolution=100 / runs.val_images.astype(float).min())
+    return differences(values, kinds, resolution(runs))
+
+
+def resolution(runs: pd.DataFrame) -> float:
+    """Return by how many points one validation image changes an accuracy; 0 where their number is not known."""
+    images = runs.val_images.astype(float).min()
+    return 100 / images if images > 0 else 0.0
 
 
 def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import matplotlib
 from markupsafe import Markup, escape
 
 from analysis import tables
@@ -113,7 +114,8 @@ def _draw(picture: Picture, anchor: str, files: _Names, out: Path) -> Drawn:
     stem, figure = files.unused(f"{anchor}-{picture.name}"), picture.figure
     for suffix in PICTURES:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, dpi=160, metadata=_undated(suffix))
+        with matplotlib.rc_context({"svg.hashsalt": stem}):
+            figure.savefig(buffer, format=suffix, dpi=160, metadata=_undated(suffix))
         figure.set_layout_engine("none")  # the first drawing has laid it out; the others keep that
         _save(out / "figures" / f"{stem}.{suffix}", buffer.getvalue())
         if suffix == "svg":

@@ -75,7 +75,9 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     yield Part("study", label("study"), "", costs.total(frames))
     problems = _problems(frames)
     if problems:
-        yield Part("problems", label("problems"), "", [Items(problems)])
+        yield Part(
+            "problems", label("problems"), "", [Paragraph(sentence("problems_note"), soft=True), Items(problems)]
+        )
 
 
 def _description(section: Section) -> str:

@@ -74,7 +74,6 @@ def effects(section: Section) -> pd.DataFrame:
         val_acc=100 * runs["best/val_acc"], gap_last=100 * (runs["last/train_acc"] - runs["last/val_acc"])
     )
     measured[varied] = measured[varied].astype(str)
-    resolution = 100 / runs.val_images.astype(float).min()
     rows = []
     for name in varied:
         values = list(dict.fromkeys(map(str, ordered(section.points[name]))))
@@ -88,7 +87,7 @@ def effects(section: Section) -> pd.DataFrame:
             row: dict[str, object] = {"option": name, "value": value, "n": len(by_seed)}
             row["settings"] = len(wide.groupby(others[:-1])) if others[:-1] else 1
             for what in ("val_acc", "gap_last"):
-                rounding = resolution / math.sqrt(6 * row["settings"])
+                rounding = comparison.resolution(runs) / math.sqrt(6 * row["settings"])
                 change = estimate(by_seed[what, value] - by_seed[what, values[0]], rounding)
                 row[what] = by_seed[what, value].mean()
                 row[f"{what}_change"] = change.mean if value != values[0] else math.nan
