@@ -49,7 +49,8 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     others = frame[frame.p_holm.notna()]
     worse, tied = others[others.p_holm < ALPHA], others[others.tied & (others.p_holm >= ALPHA)]
     unsettled = others[~others.tied & (others.p_holm >= ALPHA)]
-    values = {"setting": shown(best), **_accuracies(frame.loc[best])}
+    scope = label("highest several") if frame.n.iloc[0] == 1 else label("highest")
+    values = {"setting": shown(best), "highest": scope, **_accuracies(frame.loc[best])}
     if len(worse) == len(others):
         said = [sentence("answer_best", others=_below(worse), **values)]
     elif len(tied) == len(others):
@@ -74,9 +75,9 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
 def _ahead(frame: pd.DataFrame) -> str:
     """Say which setting is ahead where seeds do not allow a comparison."""
     first, second = frame.index[:2]
-    key = "answer_ahead" if frame.n[first] == 1 else "answer_ahead_single"
     return sentence(
-        key, setting=shown(first), other=shown(second), points=float(frame.val_acc[first] - frame.val_acc[second]),
+        "answer_ahead" if frame.n.max() == 1 else "answer_ahead_mixed",
+        setting=shown(first), other=shown(second), points=float(frame.val_acc[first] - frame.val_acc[second]),
         **_accuracies(frame.loc[first]),
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from analysis.runs import Frames, Section
 from analysis.speed import epoch_seconds
 from analysis.statistics import estimates
 from analysis.tables import SIGNIFICANT, Column, Table
-from analysis.wording import label, named, sentence, shown
+from analysis.wording import label, named, number, sentence, shown
 
 COLUMNS = (
     Column("params", 0), Column("param_mb", SIGNIFICANT), Column("mflops", SIGNIFICANT),
@@ -168,15 +168,15 @@ def _name_points(axes: Axes, labelled: pd.DataFrame, frame: pd.DataFrame, cost: 
 def total(frames: Frames) -> list[Block]:
     """Say what all runs together cost, those without a result too."""
     runs = frames.runs
-    seconds = frames.history.groupby("run")["time/epoch"].sum()
-    said = [sentence("study_total", runs=len(runs), hours=seconds.sum() / 3600, epochs=len(frames.history))]
+    hours = frames.history["time/epoch"].sum() / 3600
+    time = f"{number(hours, ',.1f')} h" if hours >= 1 else f"{number(60 * hours, '.1f')} min"
+    said = [sentence("study_total", runs=len(runs), time=time, epochs=len(frames.history))]
     shared = int((runs.device_shared_by.astype(float) > 1).sum())
     if shared:
         said.append(sentence("study_shared", count=shared))
     joules = _energy(runs).where(runs.device_shared_by == 1).dropna()
-    said.append(
-        sentence("study_energy", kwh=joules.sum() / 3.6e6, count=len(joules), runs=len(runs))
-        if len(joules)
-        else sentence("study_no_energy")
-    )
+    kwh = joules.sum() / 3.6e6
+    energy = f"{number(kwh, ',.2f')} kWh" if kwh >= 0.1 else f"{number(1000 * kwh, '.2f')} Wh"
+    known = sentence("study_energy", energy=energy, count=len(joules), runs=len(runs))
+    said.append(known if len(joules) else sentence("study_no_energy"))
     return [Items(said)]

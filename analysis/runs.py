@@ -235,7 +235,7 @@ def of_sweep(frames: Frames, sweep: Sweep) -> Section:
         for point in sweep.points(recorded=(directory.info() for directory in frames.directories.values()))
     ]
     shown = ["setting", *varied]
-    points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"])
+    points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"], dtype=object)
     found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
     return _section(frames, sweep.name, sweep.description, varied, chosen, points)

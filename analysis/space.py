@@ -51,7 +51,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     elif len(done) > 2:
         title = sentence("parallel_title", name=section.title)
         found.append(Picture("parallel", title, parallel(done, varied, title), sentence("parallel_caption")))
-        shares, fit = importance(done, varied)
+        shares, fit = importance(done, [name for name in varied if done[name].astype(str).nunique() > 1])
         if fit > 0:
             title = sentence("importance_title", name=section.title)
             caption = sentence("importance_caption", fit=100 * fit, settings=len(done))
@@ -146,16 +146,17 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     Combinations without a result are empty.
     """
     rows, columns = varied if frame[varied[0]].nunique() >= frame[varied[1]].nunique() else varied[::-1]
-    cells = frame.set_index([rows, columns])
     heights, widths = ordered(frame[rows]), ordered(frame[columns])
-    grid = cells.val_acc.reindex(pd.MultiIndex.from_product([heights, widths])).to_numpy(float)
-    grid = grid.reshape(len(heights), len(widths))
+    grid, spreads = np.full((2, len(heights), len(widths)), np.nan)
+    for row in frame.to_dict("records"):
+        place = heights.index(row[rows]), widths.index(row[columns])
+        grid[place], spreads[place] = row["val_acc"], row["val_acc_ci95"]
     figure = Figure(figsize=(min(12, 3.6 + 1.15 * len(widths)), 1.7 + 0.55 * len(heights)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
     for row, column in np.argwhere(~np.isnan(grid)):
-        spread = cells.val_acc_ci95[heights[row], widths[column]]
+        spread = spreads[row, column]
         text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
         axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
     finish(axes, title, option(columns), option(rows), numbers="")

@@ -154,6 +154,11 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
     assert any("seeds of each would show it" in text or "more than 100 seeds" in text for text in said)
     two = section({name: [(line(top, 0), line(*FLAT)) for top in tops[name]] for name in ("best", "far")})
     assert "more than noise lies between it and far by 29.75 points" in answers.sentences(None, two)[0]
+    mixed = section({name: [(line(top, 0), line(*FLAT)) for top in found[: 1 if name == "near" else 4]]
+                     for name, found in tops.items()})  # fmt: skip
+    said = answers.sentences(None, mixed)
+    assert "**best** has the highest validation accuracy of the settings with several seeds" in said[0]
+    assert "Not compared, for want of a second seed: near." in said
     alone = section({"best": [(line(top, 0), line(*FLAT)) for top in tops["best"]]})
     assert "no other setting to compare it with" in answers.sentences(None, alone)[0]
 
