@@ -68,7 +68,10 @@ class Config(BaseModel):
     )
 
     pretrained: bool | None = _knob(
-        None, "transfer", "begin with weights that timm has for the network, downloaded, or with those of --weights"
+        None,
+        "transfer",
+        "begin with weights that timm has for the network, downloaded (timm:NAME.TAG chooses which), "
+        "or with those of --weights",
     )
     weights: str | None = _note(None, "transfer", "file of pretrained weights, .safetensors or of torch")
     weights_digest: str | None = _knob(

@@ -58,6 +58,7 @@ TRAINING: Table = {
     "with finetune head": {"optimizer": "adamw"},
     "with finetune svm": {},
 }
+"""By which optimizer it is trained: AdamW's steps do not grow with the size of pretrained features."""
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 

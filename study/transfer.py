@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from study import cache, devices, evaluation, folder, models
 from study import data as data_sets
-from study.config import Config
+from study.config import RESULTS_VERSION, Config
 from study.data import Data, Split, memory_format
 from study.errors import UserError
 from study.models import pretrained
@@ -126,8 +126,8 @@ def _key(config: Config, given: Pretrained, data: Data) -> str:
     """Name the features of a network, its weights, a data set and the size of its images."""
     files = folder.of(config)
     parts = (
-        config.model, given.digest, config.dataset, files and files.stamp, data.classes, data.image_shape,
-        config.split_seed,
+        RESULTS_VERSION, config.model, given.digest, config.dataset, files and files.stamp, data.classes,
+        data.image_shape, data.mean, data.std, config.split_seed,
     )  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

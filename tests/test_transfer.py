@@ -223,6 +223,8 @@ def test_a_position_is_pretrained_for_images_of_any_size(tmp_path):
     model = models.create(config, (3, 64, 64), 2)
     pretrained.begin(model, given, config)
     assert given.image_size == 64
+    with pytest.raises(UserError, match="timm:test_vit needs images of at least 64 px, not 50×50"):
+        pretrained.read(config.model_copy(update={"image_size": 50}), print)
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
 
 

@@ -10,8 +10,9 @@ its body.
 import hashlib
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import safetensors
@@ -21,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from study.config import Config
 from study.errors import UserError, is_out_of_memory, one_line
-from study.models import library
+from study.models import create, library
 from study.values import file_digest
 
 NAMED = 3
@@ -66,21 +67,17 @@ def read(config: Config, say: Callable[[str], None]) -> Pretrained | None:
     if told.classifier is None:
         raise UserError(f"{config.model} has no last layer for classes of ours: it cannot be fine-tuned")
     image_size = config.image_size or told.input_size[-1]
-    options = {"img_size": image_size} if told.fixed_input_size else {}
-    try:
-        model = (_from_file if config.weights else _downloaded)(config, name, options, say)
-    except AssertionError as error:
-        raise UserError(f"{config.model} cannot be built for images of {image_size} px: {error}") from None
+    own = create(config, (3, image_size, image_size), 2)
+    build = partial(timm.create_model, name, **({"img_size": image_size} if told.fixed_input_size else {}))
+    model = _from_file(config, build, own) if config.weights else _downloaded(config, build, told, say)
     heads = head_names(model)
     body = {name: value for name, value in model.state_dict().items() if not is_in(name, heads)}
     mean, std = (tuple(round(255 * value, 4) for value in values) for values in (told.mean, told.std))
     return Pretrained(body, config.weights or f"timm {told.architecture}.{told.tag}", image_size, mean, std)
 
 
-def _downloaded(config: Config, name: str, options: Mapping[str, Any], say: Callable[[str], None]) -> nn.Module:
-    import timm
-
-    told = timm.models.get_pretrained_cfg(name)
+def _downloaded(config: Config, build: Callable[..., nn.Module], told: Any, say: Callable[[str], None]) -> nn.Module:
+    """Build the network with the weights that timm has for it."""
     if not told.has_weights:
         raise UserError(f"timm has no pretrained weights for {config.model}; name a file of some with --weights FILE")
     say(f"pretrained weights: {told.architecture}.{told.tag} of timm, downloaded unless they were before")
@@ -88,9 +85,7 @@ def _downloaded(config: Config, name: str, options: Mapping[str, Any], say: Call
     level = hub.level
     hub.setLevel(logging.ERROR)  # it tells every attempt
     try:
-        return timm.create_model(name, pretrained=True, **options)
-    except AssertionError:
-        raise
+        return build(pretrained=True)
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -102,9 +97,8 @@ def _downloaded(config: Config, name: str, options: Mapping[str, Any], say: Call
         hub.setLevel(level)
 
 
-def _from_file(config: Config, name: str, options: Mapping[str, Any], say: Callable[[str], None]) -> nn.Module:
-    import timm
-
+def _from_file(config: Config, build: Callable[..., nn.Module], own: nn.Module) -> nn.Module:
+    """Build the network with the weights of a file, all of which must be the network's, but for those of its head."""
     try:
         digest = file_digest(config.weights)
     except ValueError as error:
@@ -113,27 +107,26 @@ def _from_file(config: Config, name: str, options: Mapping[str, Any], say: Calla
         raise UserError(
             f"{config.weights} is not the file that the run names: its digest is {digest}, not {config.weights_digest}"
         )
-    state = _read_file(config.weights)
-    heads = head_names(timm.create_model(name, **options))
-    head = state.get(f"{heads[0]}.weight")
-    options = {**options, "num_classes": 0 if head is None else len(head)}
-    expected = timm.create_model(name, **options).state_dict()
-    wanted = {key for key in expected if not is_in(key, heads) and not key.endswith("num_batches_tracked")}
-    lacking, unknown = wanted - state.keys(), {key for key in state if not is_in(key, heads)} - expected.keys()
+    state, heads = _read_file(config.weights), head_names(own)
+    expected = {name: value for name, value in own.state_dict().items() if not is_in(name, heads)}
+    lacking = {name for name in expected.keys() - state.keys() if not name.endswith("num_batches_tracked")}
+    unknown = {name for name in state.keys() - expected.keys() if not is_in(name, heads)}
     if lacking or unknown:
         wrong = [f"it lacks {_some(lacking)}"] if lacking else []
         wrong += [f"the network has no {_some(unknown)}"] if unknown else []
         raise UserError(f"{config.weights} does not fit {config.model}: {', and '.join(wrong)}")
-    overlay = {"state_dict": state, "num_classes": options["num_classes"], "label_offset": 0}
+    head = state.get(f"{heads[0]}.weight")
+    classes = 0 if head is None else len(head)
+    overlay = {"state_dict": state, "num_classes": classes, "label_offset": 0}
     try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        return build(pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
         shapes = {
-            f"{key} (it is {_shape(state[key])}, not {_shape(value)})"
-            for key, value in expected.items()
-            if key in state and state[key].shape != value.shape
+            f"{name} (it is {_shape(state[name])}, not {_shape(value)})"
+            for name, value in expected.items()
+            if name in state and state[name].shape != value.shape
         }
         raise UserError(
             f"{config.weights} does not fit {config.model}: {_some(shapes) if shapes else one_line(error)}"
