@@ -18,7 +18,20 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import answers, blocks, comparison, figures, report, runs, space, tables, training, wording
+from analysis import (
+    answers,
+    blocks,
+    comparison,
+    embedding,
+    figures,
+    layers,
+    report,
+    runs,
+    space,
+    tables,
+    training,
+    wording,
+)  # fmt: skip
 from study import search
 from study.run_directory import RunDirectory
 from tests import many_runs
@@ -127,6 +140,8 @@ def made(frames, sections, drawn):
                 for name in ("three", "two") if language == "en" else ("three",):
                     looks = report.looks_of([sections[name]])[0]
                     found[language, name] = report.section_blocks(frames, sections[name], looks)
+        two = list(sections["three"].runs.index[:2])  # as transfer draws the ways to use a pretrained network
+        layers.side_by_side(embedding.see(frames, two), "penultimate", frames.data(two[0])["classes"], "two runs")
     return found
 
 

@@ -96,7 +96,7 @@ def test_the_hint_at_the_report_works_as_it_is_printed(command, call, sweep_file
     out = command("study.sweep", "run", "--set", "seed=0", path, "--wandb=disabled", "--devices=cpu").stdout
     line = next(line for line in out.splitlines() if line.startswith("report: "))
     page = call(*line.split()[3:]).stdout
-    assert "| dropout 0.0, model=two-block epochs=2 | 1 |" in page
+    assert "| dropout 0.0, two-block, epochs 2 | 1 |" in page
 
 
 def test_a_command_of_the_dry_run_trains_that_point(command, call, sweep_file, tmp_path):
