@@ -23,6 +23,7 @@ from analysis.wording import LANGUAGES, label, language, sentence
 from study.config import Config
 from study.errors import UserError, run_command
 from study.names import NETWORKS, own_knobs
+from study.values import positive
 
 VGG = {
     "vgg11": "A", "vgg11-lrn": "A-LRN", "vgg13": "B", "vgg16-1x1": "C", "vgg16": "D", "vgg19": "E",
@@ -222,25 +223,17 @@ def _print(made: Table, form: str) -> None:
 
 def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
     """Draw where the parameters of networks sit, in every format, and return the path of the PNG."""
-    from analysis import figures
+    from analysis import figures, page
 
     figure = figures.parameters_per_layer(frames, label("anatomy_picture"))
     stem = "anatomy-" + "-".join(frames).replace(":", "-").replace("/", "-")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for suffix in ("pdf", "svg", "png"):
-            temporary = out / f".{stem}.{suffix}"
-            figure.savefig(temporary, dpi=160)
-            temporary.replace(out / f"{stem}.{suffix}")
+        for suffix in page.PICTURES:
+            page.save(out / f"{stem}.{suffix}", page.drawn(figure, suffix, stem))
     except OSError as error:
         raise UserError(f"the picture cannot be written to {out}: {error.strerror}") from None
     return out / f"{stem}.png"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
-    return int(text)
 
 
 def main(argv: list[str]) -> int:
@@ -251,9 +244,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")
     parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
     parser.add_argument("--compare", action="store_true", help="the same, the answer in words, and a picture")
-    parser.add_argument("--image-size", type=_positive, metavar="PX", help="default: what the network was designed for")
-    parser.add_argument("--channels", type=_positive, metavar="N")
-    parser.add_argument("--classes", type=_positive, metavar="N")
+    parser.add_argument("--image-size", type=positive, metavar="PX", help="default: what the network was designed for")
+    parser.add_argument("--channels", type=positive, metavar="N")
+    parser.add_argument("--classes", type=positive, metavar="N")
     parser.add_argument("--format", choices=("text", *FORMATS), default="text")
     parser.add_argument("--lang", choices=LANGUAGES, default="en")
     parser.add_argument(

@@ -13,6 +13,7 @@ from pathlib import Path
 import jinja2
 import matplotlib
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from analysis import tables
 from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
@@ -68,8 +69,8 @@ def write(parts: Iterable[Part], title: str, source: str, made_with: str, out: P
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     content = {"title": title, "source": source, "parts": shown, "made_with": made_with}
-    _save(out / "index.html", template.render(content))
-    _save(out / "report.md", _markdown(content))
+    save(out / "index.html", template.render(content))
+    save(out / "report.md", _markdown(content))
     return out / "index.html"
 
 
@@ -100,28 +101,34 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
         case Table():
             stem = files.unused(f"{anchor}-{block.name}")
             for suffix, text in TABLES.items():
-                _save(out / "tables" / f"{stem}.{suffix}", text(block))
+                save(out / "tables" / f"{stem}.{suffix}", text(block))
             return {"kind": "table", "table": block, "stem": stem}
         case Picture():
             return {"kind": "picture", "picture": _draw(block, anchor, files, out)}
         case Gallery(pictures, caption):
-            drawn = [_draw(picture, anchor, files, out) for picture in pictures]
-            return {"kind": "gallery", "pictures": drawn, "caption": caption}
+            written = [_draw(picture, anchor, files, out) for picture in pictures]
+            return {"kind": "gallery", "pictures": written, "caption": caption}
 
 
 def _draw(picture: Picture, anchor: str, files: _Names, out: Path) -> Drawn:
     """Write a figure in every format."""
     stem, figure = files.unused(f"{anchor}-{picture.name}"), picture.figure
     for suffix in PICTURES:
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": stem}):
-            figure.savefig(buffer, format=suffix, dpi=160, metadata=_undated(suffix))
-        figure.set_layout_engine("none")  # the first drawing has laid it out; the others keep that
-        _save(out / "figures" / f"{stem}.{suffix}", buffer.getvalue())
+        content = drawn(figure, suffix, stem)
+        save(out / "figures" / f"{stem}.{suffix}", content)
         if suffix == "svg":
-            svg = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+            svg = "data:image/svg+xml;base64," + base64.b64encode(content).decode()
     width = round(PIXELS * figure.get_figwidth())
     return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg)
+
+
+def drawn(figure: Figure, suffix: str, stem: str) -> bytes:
+    """Draw a figure in the format of a suffix, equal figures under equal names in equal bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": stem}):
+        figure.savefig(buffer, format=suffix, dpi=160, metadata=_undated(suffix))
+    figure.set_layout_engine("none")  # the first drawing has laid it out; the others keep that
+    return buffer.getvalue()
 
 
 def _undated(suffix: str) -> dict[str, None] | None:
@@ -163,8 +170,8 @@ def _markdown_of(block: dict) -> list[str]:
             return [*pictures, _plain(block["caption"])]
 
 
-def _markdown_picture(drawn: Drawn) -> list[str]:
-    return [f"![{_plain(drawn.title)}](figures/{drawn.stem}.png)", _plain(drawn.caption)]
+def _markdown_picture(one: Drawn) -> list[str]:
+    return [f"![{_plain(one.title)}](figures/{one.stem}.png)", _plain(one.caption)]
 
 
 def _plain(text: str) -> str:
@@ -172,7 +179,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\_<\[\]])(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", text)
 
 
-def _save(path: Path, content: str | bytes) -> None:
+def save(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name, then put it in place."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)

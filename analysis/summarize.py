@@ -36,8 +36,8 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
     return found + runs.by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
 
 
-def main(argv: list[str]) -> int:
-    """Read the command line, print the tables, and write the report."""
+def _read_argv(argv: list[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         "python -m analysis.summarize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,7 +70,12 @@ def main(argv: list[str]) -> int:
         for word in [word for word in words if Path(word).is_dir()]:
             words.remove(word)
             args.source = word
+    return args
 
+
+def main(argv: list[str]) -> int:
+    """Do what the command line says: print the tables, and write the report."""
+    args = _read_argv(argv)
     browser = pdf.browser() if args.pdf else None
     frames = runs.load(args.source, args.refresh)
     if args.compare_per_class:

@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -76,6 +77,14 @@ def one_line(error: BaseException) -> str:
     """Put an exception into one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError | Busy | Interrupted) else f"{type(error).__name__}: {text}"
+
+
+def with_place(error: BaseException) -> str:
+    """Put an error into one line, with the place in our code where it was raised, unless it is the user's mistake."""
+    ours = Path(__file__).parent
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ours)]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return one_line(error) + ("" if isinstance(error, UserError) else place)
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from study.errors import one_line
 from study.optim import MovingAverage
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -136,9 +137,7 @@ class Captured:
                 self.function(self.indices)
         except RuntimeError as error:
             self.can_be_captured = False
-            self.say(
-                f"the training step cannot be captured as a CUDA graph ({str(error).splitlines()[0]}): it is slower"
-            )
+            self.say(f"without CUDA graphs: the training step cannot be captured ({one_line(error)})")
             return False
         self.graph = graph
         return True

@@ -30,6 +30,7 @@ from study.plan import Plan
 from study.progress import SweepDisplay
 from study.run_directory import DONE, RunDirectory
 from study.search import Sweep
+from study.values import positive
 
 
 def check(args: argparse.Namespace) -> int:
@@ -186,12 +187,6 @@ def _fastest() -> list[str]:
     return [name for name in found if name.partition(":")[0] == found[0].partition(":")[0]]
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
-    return int(text)
-
-
 def _raise_interrupted(signum: int, frame: object) -> None:
     raise Interrupted(signum)
 
@@ -221,7 +216,7 @@ def main(argv: list[str]) -> int:
     command = commands.choices["run"]
     command.add_argument("--devices", metavar="LIST", help="cpu, or a comma list such as cuda:0,cuda:1 (default: all)")
     command.add_argument(
-        "--per-device", type=_positive, metavar="N", help="runs at a time on each (default: 1; cpu: one per core)"
+        "--per-device", type=positive, metavar="N", help="runs at a time on each (default: 1; cpu: one per core)"
     )
     command.add_argument("--dry-run", action="store_true", help="print what would be trained, as commands")
     command.add_argument("--force", action="store_true", help="train again what has been trained")
@@ -234,10 +229,10 @@ def main(argv: list[str]) -> int:
     command.add_argument("sweep", metavar="ENTITY/PROJECT/ID")
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--gpus", metavar="LIST", help="indices, such as 0,1 (default: all)")
-    kind.add_argument("--cpus", type=_positive, metavar="N", help="N agents on the CPU instead")
-    command.add_argument("--per-gpu", type=_positive, default=1, metavar="N", help="agents on each (default: 1)")
+    kind.add_argument("--cpus", type=positive, metavar="N", help="N agents on the CPU instead")
+    command.add_argument("--per-gpu", type=positive, default=1, metavar="N", help="agents on each (default: 1)")
     command.add_argument(
-        "--grace", type=_positive, default=60, metavar="SECONDS", help="time that runs get for ending (default: 60)"
+        "--grace", type=positive, default=60, metavar="SECONDS", help="time that runs get for ending (default: 60)"
     )
     args = parser.parse_args(argv)
     if args.function is agents:

@@ -10,16 +10,16 @@ import json
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from study import devices, folder
 from study.config import Config
-from study.errors import Interrupted, UserError, exit_code, one_line, run_command
+from study.errors import Interrupted, UserError, exit_code, run_command, with_place
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
 from study.run_directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
@@ -107,7 +107,7 @@ def train(
             return _train(config, display, signals, tracker, resumes, gives_up)
         except BaseException as error:
             went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
-            tracker.fail(exit_code(error), went_wrong, _error_text(error))
+            tracker.fail(exit_code(error), went_wrong, with_place(error))
             raise
 
 
@@ -123,7 +123,6 @@ def _train(
 
     from study import transfer
     from study.models import pretrained
-    from study.trainer import Trainer
 
     given = pretrained.read(config, display.say)
     device = devices.pick(config.device)
@@ -135,16 +134,7 @@ def _train(
         tracker.note(pretrained={"source": given.source, "digest": given.digest})
     if config.finetune == "svm":
         return _fit_svm(config, display, tracker, given, data, device)
-    precision = tracker.info["precision"]
-    trainer = Trainer(config, data, device, precision, display.say, given)
-    if resumes and trainer.load(tracker.directory.path / "last.pt"):
-        display.say(f"going on after epoch {trainer.progress.epoch}")
-    elif resumes:
-        display.say("last.pt cannot be read: training begins anew")
-        trainer = Trainer(config, data, device, precision, display.say, given)
-    tracker.note(precision=str(trainer.precision).removeprefix("torch."))
-    if resumes:
-        tracker.resume(trainer.progress.history)
+    trainer = _trainer(config, data, device, given, display, tracker, resumes)
     occupancy = devices.Occupancy(device)
     stopped_by = EARLY
 
@@ -179,6 +169,25 @@ def _train(
     tracker.finish(state, summary, config.keep_weights, **({"stopped_by": stopped_by} if state == "stopped" else {}))
     display.finish(state, summary)
     return Outcome(state, summary)
+
+
+def _trainer(
+    config: Config, data: Any, device: Any, given: Any, display: Display, tracker: Tracker, resumes: bool
+) -> Any:
+    """Build the trainer of a run; one that resumes stands where its last checkpoint was written."""
+    from study.trainer import Trainer
+
+    build = partial(Trainer, config, data, device, tracker.info["precision"], display.say, given)
+    trainer = build()
+    if resumes and trainer.load(tracker.directory.path / "last.pt"):
+        display.say(f"going on after epoch {trainer.progress.epoch}")
+    elif resumes:
+        display.say("last.pt cannot be read: training begins anew")
+        trainer = build()
+    tracker.note(precision=str(trainer.precision).removeprefix("torch."))
+    if resumes:
+        tracker.resume(trainer.progress.history)
+    return trainer
 
 
 def _fit_svm(config: Config, display: Display, tracker: Tracker, given: Any, data: Any, device: Any) -> Outcome:
@@ -220,14 +229,6 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
             "put them back, name another --runs-dir, or train anew with --force"
         )
     return before
-
-
-def _error_text(error: BaseException) -> str:
-    """Put an error into one line, with the place in our code where it was raised."""
-    ours = Path(__file__).parent
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ours)]
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return one_line(error) + ("" if isinstance(error, UserError) else place)
 
 
 def main(argv: list[str]) -> int:

@@ -96,11 +96,10 @@ class Trainer:
 
     def _captured(self, say: Callable[[str], None]) -> Callable[[Tensor], None]:
         """Let whole batches be launched as one CUDA graph, where all that they need is on the device."""
-        if self.data.train.images.device.type != "cuda":
-            say("without CUDA graphs: the images are on the host")
-            return self._train_batch
-        if self.config.optimizer.startswith("timm:"):
-            say("without CUDA graphs: timm's optimizers cannot be captured")
+        on_host = self.data.train.images.device.type != "cuda"
+        if on_host or self.config.optimizer.startswith("timm:"):
+            why = "the images are on the host" if on_host else "timm's optimizers cannot be captured"
+            say(f"without CUDA graphs: {why}")
             return self._train_batch
         optim.keep_learning_rate_on(self.optimizer, self.device)
         return step.Captured(self._train_batch, self.config.batch_size, self.device, [self.augment_generator], say)
@@ -121,8 +120,8 @@ class Trainer:
         `on_epoch`) or, when `must_stop` says so, `interrupted`.
 
         `on_epoch` gets the row of every epoch, and may return True to stop there; `on_batch` gets the batches done and
-        their number in the epoch;
-        `checkpoint` is called about every 30 seconds, more rarely where that takes long, and before an interruption.
+        their number in the epoch; `checkpoint` is called about every 30 seconds, more rarely where that takes long, and
+        before an interruption.
         """
         due = time.monotonic() + CHECKPOINT_SECONDS
         while self.progress.epoch < self.config.epochs:

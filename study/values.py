@@ -3,6 +3,7 @@
 python -c "from study.values import pairs; print(pairs('model=mlp epochs=50'))"
 """
 
+import argparse
 import hashlib
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -103,6 +104,13 @@ def file_digest(path: str) -> str:
 def _file_digest(path: str, size: int, changed: int) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1, for argparse."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def pairs(text: str) -> dict[str, str]:

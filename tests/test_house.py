@@ -53,9 +53,9 @@ ALLOWED = {
     "study.agents": {"agent_log", "devices", "errors", "progress"},
     "study.sweep": {
         "agents", "config", "devices", "engine", "errors", "folder", "plan", "progress", "run_directory", "search",
-        "standing", "status", "wandb_sweep",
+        "standing", "status", "wandb_sweep", "values",
     },
-    "analysis.anatomy": {"config", "errors", "models", "names"},
+    "analysis.anatomy": {"config", "errors", "models", "names", "values"},
     "analysis": {"config", "errors", "names", "run_directory", "search", "values", "wandb_api"},
 }  # fmt: skip
 TORCH_USERS = {

@@ -21,15 +21,11 @@ from hypothesis import strategies as st
 from study import search, train, wandb_sweep
 from study.config import Config
 from study.run_directory import RunDirectory
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL
 from tests.wandb_server import Run, Server
 
 SWEEP = {
-    "name": "small",
-    "program": "study/train.py",
-    "command": ["${env}", "${interpreter}", "-m", "study.train", "${args}"],
-    "method": "grid",
-    "metric": {"name": "val/acc", "goal": "maximize"},
+    **SMALL,
     "parameters": {
         "dataset": {"value": "digits"},
         "epochs": {"value": 2},

@@ -4,6 +4,7 @@ python -c "from study import models, config; print(models.create(config.Config(m
 """
 
 from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
 
 from torch import nn
 
@@ -11,19 +12,20 @@ from study.config import Config
 from study.models.layers import Network, activations, convolution, dense, flat_size, widths
 
 Shape = tuple[int, int, int]
+Kind = dict[str, int | bool]
+"""What a convolution is like: keywords of `layers.convolution`."""
+
+BLOCK: Kind = {"kernel": 3, "padding": 1, "pool": 2}
 
 
 def convnet(config: Config, image_shape: Shape, classes: int) -> Network:
     """Build blocks of convolution 3×3, activation and pooling, then fully connected layers."""
-    activation = activations(config)
-    blocks = _blocks(config, image_shape, activation)
-    hidden = len(widths(config.hidden))
-    return Network(blocks, dense(config, flat_size(blocks, image_shape), classes, activation, {hidden}))
+    return _convolutional(config, image_shape, classes, _blocks(config), name="block")
 
 
 def all_conv(config: Config, image_shape: Shape, classes: int) -> Network:
     """Build blocks, then a 1×1 convolution with a filter per class and the mean of each of its feature maps."""
-    blocks = _blocks(config, image_shape, activations(config))
+    blocks = _convolutions(config, image_shape, activations(config), _blocks(config), name="block")
     flat_size(blocks, image_shape)
     head = OrderedDict(
         dropout=nn.Dropout2d(config.dropout),
@@ -32,15 +34,6 @@ def all_conv(config: Config, image_shape: Shape, classes: int) -> Network:
         flatten=nn.Flatten(),
     )
     return Network(blocks, nn.Sequential(head))
-
-
-def _blocks(config: Config, image_shape: Shape, activation) -> nn.Sequential:
-    """Build convolution 3×3 'same', activation, max-pool 2 for each width in `filters`."""
-    channels, blocks = image_shape[0], OrderedDict()
-    for place, filters in enumerate(widths(config.filters), 1):
-        blocks[f"block{place}"] = convolution(config, channels, filters, 3, activation, padding=1, pool=2)
-        channels = filters
-    return nn.Sequential(blocks)
 
 
 def perceptron(config: Config, image_shape: Shape, classes: int) -> Network:
@@ -59,47 +52,47 @@ def perceptron(config: Config, image_shape: Shape, classes: int) -> Network:
 
 def netconv(config: Config, image_shape: Shape, classes: int) -> Network:
     """Build two convolutions 5×5 with pooling, then a deep stack of fully connected layers (after LeNet-5)."""
-    activation = activations(config)
-    first, second = widths(config.filters)
-    features = nn.Sequential(
-        OrderedDict(
-            conv1=convolution(config, image_shape[0], first, 5, activation, pool=2),
-            conv2=convolution(config, first, second, 5, activation, pool=2),
-        )
-    )
-    hidden = len(widths(config.hidden))
-    return Network(features, dense(config, flat_size(features, image_shape), classes, activation, {hidden}))
+    return _convolutional(config, image_shape, classes, [{"kernel": 5, "pool": 2}] * 2)
 
 
 def simple_cnn(config: Config, image_shape: Shape, classes: int) -> Network:
     """Build two convolutions 3×3, one pooling, one hidden layer."""
-    activation = activations(config)
-    first, second = widths(config.filters)
-    features = nn.Sequential(
-        OrderedDict(
-            conv1=convolution(config, image_shape[0], first, 3, activation, padding=1),
-            conv2=convolution(config, first, second, 3, activation, padding=1, pool=2),
-        )
-    )
-    hidden = len(widths(config.hidden))
-    return Network(features, dense(config, flat_size(features, image_shape), classes, activation, {hidden}))
+    return _convolutional(config, image_shape, classes, [{"kernel": 3, "padding": 1}, BLOCK])
 
 
 def alexnet(config: Config, image_shape: Shape, classes: int) -> Network:
     """Build AlexNet for images of 32×32 px (after Krizhevsky, Sutskever, Hinton 2012): five convolutions."""
-    activation = activations(config)
-    sizes = [image_shape[0], *widths(config.filters)]
-    kinds = (
+    kinds: list[Kind] = [
         {"kernel": 5, "stride": 2, "padding": 2, "pool": 2, "pool_first": True},
         {"kernel": 5, "padding": 2, "pool": 2, "pool_first": True},
         {"kernel": 3, "padding": 1},
         {"kernel": 3, "padding": 1},
         {"kernel": 3, "padding": 1, "pool": 2, "pool_first": True},
-    )
-    features = nn.Sequential(
-        OrderedDict(
-            (f"conv{place}", convolution(config, sizes[place - 1], sizes[place], activation=activation, **kind))
-            for place, kind in enumerate(kinds, 1)
-        )
-    )
-    return Network(features, dense(config, flat_size(features, image_shape), classes, activation, {0, 1}))
+    ]
+    return _convolutional(config, image_shape, classes, kinds, dropouts={0, 1})
+
+
+def _blocks(config: Config) -> list[Kind]:
+    return [BLOCK] * len(widths(config.filters))
+
+
+def _convolutional(
+    config: Config, image_shape: Shape, classes: int, kinds: Sequence[Kind], name: str = "conv",
+    dropouts: Collection[int] | None = None,
+) -> Network:  # fmt: skip
+    """Build convolutions, then fully connected layers with dropout after the last hidden one, or after `dropouts`."""
+    activation = activations(config)
+    features = _convolutions(config, image_shape, activation, kinds, name)
+    dropouts = {len(widths(config.hidden))} if dropouts is None else dropouts
+    return Network(features, dense(config, flat_size(features, image_shape), classes, activation, dropouts))
+
+
+def _convolutions(
+    config: Config, image_shape: Shape, activation: Iterator[nn.Module], kinds: Sequence[Kind], name: str
+) -> nn.Sequential:
+    """Build a convolution of its kind for each width in `filters`, called name1, name2…"""
+    sizes = [image_shape[0], *widths(config.filters)]
+    layers = OrderedDict()
+    for place, kind in enumerate(kinds, 1):
+        layers[f"{name}{place}"] = convolution(config, *sizes[place - 1 : place + 1], activation=activation, **kind)
+    return nn.Sequential(layers)
