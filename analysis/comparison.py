@@ -21,9 +21,9 @@ from analysis.wording import label, sentence, shown
 UNSHARED = {
     "seed", "activation", "softmax_output", "dropout", "epochs", "label_smoothing", "optimizer", "lr", "momentum",
     "nesterov", "weight_decay", "decay_norm_bias", "clip_norm", "ema_decay", "schedule", "warmup_epochs", "step_epochs",
-    "step_factor", "augment", "crop_share", "rotate_degrees", "perspective_tilt", "color_strength", "noise_deviation",
-    "cutout_share", "early_stopping", "early_stopping_metric", "flip_test",
-    "body_lr_factor", "batch_statistics",
+    "step_factor", "augment", "alternating_flip", "crop_share", "rotate_degrees", "perspective_tilt", "color_strength",
+    "noise_deviation", "cutout_share", "early_stopping", "early_stopping_metric", "flip_test", "body_lr_factor",
+    "batch_statistics",
 }  # fmt: skip
 """Runs of one seed that differ only in these begin with the same weights and see the images in the same order."""
 

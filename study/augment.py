@@ -14,27 +14,35 @@ from torch import Tensor
 Strengths = Mapping[str, float | None]
 
 
-def augment(images: Tensor, strengths: Strengths, generator: torch.Generator) -> Tensor:
+def alternating_flips(images: int, epoch: int, generator: torch.Generator) -> Tensor:
+    """Tell which images an epoch mirrors: about half of them, and the others in the next epoch.
+
+    After Jordan 2024 (https://arxiv.org/abs/2404.00498).
+    """
+    return (torch.rand(images, generator=generator) < 0.5) ^ bool(epoch % 2)
+
+
+def augment(images: Tensor, strengths: Strengths, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
     """Apply the named augmentations, each with its strength, to images (n, channels, height, width) from 0 to 255.
 
-    Flip, crop and cutout keep the type; the others return float32. The result depends on `strengths` and the
-    generator's state only.
+    Flip, crop and cutout keep the type; the others return float32. `mirrored` (n,) says which images a flip mirrors; it
+    is drawn where it is not given. The result depends on these and the generator's state only.
     """
+    if "flip" not in strengths:
+        mirrored = None
+    elif mirrored is None:
+        mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
     if "rotate" in strengths or "perspective" in strengths:
-        images = _warp(images, strengths, generator)
+        images = _warp(images, strengths, generator, mirrored)
     else:
-        for name, move in (("flip", _flip), ("crop", _crop)):
-            if name in strengths:
-                images = move(images, strengths[name], generator)
+        if mirrored is not None:
+            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+        if "crop" in strengths:
+            images = _crop(images, strengths["crop"], generator)
     for name, change in COLOURING.items():
         if name in strengths:
             images = change(images, strengths[name], generator)
     return images
-
-
-def _flip(images: Tensor, _: None, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2."""
-    return torch.where(_flipped(images, generator).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def _crop(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -51,13 +59,13 @@ def _crop(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return padded[image, channel, rows, columns]
 
 
-def _warp(images: Tensor, strengths: Strengths, generator: torch.Generator) -> Tensor:
-    """Flip, crop, rotate and tilt each image in one bilinear sampling; what comes in is black."""
+def _warp(images: Tensor, strengths: Strengths, generator: torch.Generator, mirrored: Tensor | None) -> Tensor:
+    """Mirror, crop, rotate and tilt each image in one bilinear sampling; what comes in is black."""
     n, _, height, width = images.shape
     # the map takes a point (x, y, 1) of the result, from -1 to 1, to where its pixel comes from
     maps = torch.eye(3, device=images.device).repeat(n, 1, 1)
-    if "flip" in strengths:
-        maps[:, 0, 0] -= 2.0 * _flipped(images, generator)
+    if mirrored is not None:
+        maps[:, 0, 0] -= 2.0 * mirrored
     if "crop" in strengths:
         top, left = _shifts(images, strengths["crop"], generator)
         maps[:, 0, 2] += maps[:, 0, 0] * left * 2 / width
@@ -125,10 +133,6 @@ COLOURING: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
 """What changes values and moves no pixel, in the order in which it is applied."""
 
 NAMES = ("flip", "crop", "rotate", "perspective", *COLOURING)
-
-
-def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(len(images), generator=generator, device=images.device) < 0.5
 
 
 def _largest_shift(side: int, share: float) -> int:

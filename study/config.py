@@ -108,6 +108,9 @@ class Config(BaseModel):
     augment: Annotated[str, list_of("augmentation", AUGMENTATIONS)] = _knob(
         "", "augmentation", f"comma list of {', '.join(AUGMENTATIONS)}; empty is none"
     )
+    alternating_flip: bool | None = _knob(
+        None, "augmentation", "flip mirrors each image in every second epoch instead of at random"
+    )
     crop_share: float | None = _knob(None, "augmentation", "largest shift, as a share of the side", gt=0, le=1)
     rotate_degrees: float | None = _knob(None, "augmentation", "largest angle in degrees", gt=0, le=180)
     perspective_tilt: float | None = _knob(None, "augmentation", "largest tilt, 0 < t < 1", gt=0, lt=1)

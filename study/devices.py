@@ -112,6 +112,25 @@ def _hardware(device) -> str:
     return f"cuda-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else device.type
 
 
+def generators(device) -> list:
+    """Return the states of torch's own random generators: the CPU's and the device's."""
+    import torch
+
+    on = {"cuda": lambda: [torch.cuda.get_rng_state(device)], "mps": lambda: [torch.mps.get_rng_state()]}
+    return [torch.get_rng_state(), *on.get(device.type, list)()]
+
+
+def set_generators(device, states: list) -> None:
+    """Set torch's own random generators to states that `generators` returned on the same kind of device."""
+    import torch
+
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(states[1].cpu())
+
+
 class Occupancy:
     """Tells which runs of this user train on a device of this machine at the same time, by a lock that each holds."""
 

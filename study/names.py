@@ -85,7 +85,7 @@ FINETUNING_SCHEDULES: Table = {
 """The same for a pretrained network: what it knows must not be lost before its new head knows anything."""
 
 AUGMENTATIONS: Table = {
-    "flip": {},
+    "flip": {"alternating_flip": False},
     "crop": {"crop_share": 0.125},
     "rotate": {"rotate_degrees": 15.0},
     "perspective": {"perspective_tilt": 0.3},

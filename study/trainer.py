@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from study import devices, evaluation, models, optim, step
-from study.augment import augment
+from study.augment import alternating_flips, augment
 from study.config import Config
 from study.data import Data, Split, memory_format
 from study.models import pretrained
@@ -73,6 +73,7 @@ class Trainer:
         self.evaluation_batch = evaluation.batch_size(data.image_shape, config.batch_size)
         devices.forget_peak(device)
         self.augment_generator = torch.Generator(device)
+        self.mirrored = torch.zeros_like(data.train.labels, dtype=torch.bool) if config.alternating_flip else None
         leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
         self.images = len(data.train) - leftover
         self.batches = math.ceil(self.images / config.batch_size)
@@ -158,6 +159,9 @@ class Trainer:
         if at.batch == 0:
             torch.manual_seed(_stream(config.seed, at.epoch, "dropout"))
             self.augment_generator.manual_seed(_stream(config.seed, at.epoch, "augment"))
+        if self.mirrored is not None:
+            drawn = torch.Generator().manual_seed(_stream(config.seed, "mirrored"))
+            self.mirrored.copy_(alternating_flips(len(self.mirrored), at.epoch, drawn))
         pretrained.train_mode(self.model)
         started, before = time.perf_counter(), at.epoch_seconds
         order = order[: self.images].to(data.train.images.device)
@@ -174,7 +178,8 @@ class Trainer:
     def _train_batch(self, indices: Tensor) -> None:
         """Train on the images with these indices, and add to the epoch's sums of losses and correct predictions."""
         batch = self.data.train.take(indices)
-        images = augment(self.data.resize(batch.images), self.config.augmentations, self.augment_generator)
+        mirrored = None if self.mirrored is None else self.mirrored[indices.to(self.device)]
+        images = augment(self.data.resize(batch.images), self.config.augmentations, self.augment_generator, mirrored)
         loss, correct = self.step(self.data.normalise(images), batch.labels)
         self.progress.sums += torch.stack([loss * len(batch), correct])
 
@@ -267,13 +272,8 @@ class Trainer:
             "average": self.average and self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "augment_generator": self.augment_generator.get_state(),
-            "cpu_generator": torch.get_rng_state(),
             "device": self.device.type,
-            "device_generator": {
-                "cuda": lambda: torch.cuda.get_rng_state(self.device),
-                "mps": torch.mps.get_rng_state,
-                "cpu": lambda: None,
-            }[self.device.type](),
+            "generators": devices.generators(self.device),
         }
 
     def load(self, path: Path) -> bool:
@@ -293,11 +293,7 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if state["device"] == self.device.type:  # another kind of device has generators of its own
             self.augment_generator.set_state(state["augment_generator"].cpu())
-            torch.set_rng_state(state["cpu_generator"].cpu())
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["device_generator"].cpu(), self.device)
-            elif self.device.type == "mps":
-                torch.mps.set_rng_state(state["device_generator"].cpu())
+            devices.set_generators(self.device, state["generators"])
         return True
 
 

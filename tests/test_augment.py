@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study import augment as module
-from study.augment import augment
+from study.augment import alternating_flips, augment
 from study.config import Config
 from study.names import AUGMENTATIONS
 
@@ -41,6 +41,18 @@ def test_flip_mirrors_half_of_the_images():
     assert all(a != b for a, b in zip(mirrored, same, strict=True))
     assert 400 < sum(mirrored) < 600
     assert flipped.dtype == images.dtype
+
+
+@given(st.integers(1, 50), st.integers(0, 9), st.integers(0, 2**40))
+def test_alternating_flips_show_each_image_both_ways_in_any_two_epochs(count, epoch, seed):
+    one, other = (alternating_flips(count, at, generator(seed)) for at in (epoch, epoch + 1))
+    assert torch.equal(one, ~other)
+    assert torch.equal(one, alternating_flips(count, epoch + 2, generator(seed)))
+    images = some(count, 4)
+    for extra in ({}, {"crop": 0.125}):
+        shown = augment(images, {"flip": True, **extra}, generator(1), one)
+        as_drawn = torch.where(one.view(-1, 1, 1, 1), images.flip(-1), images)
+        assert torch.equal(shown, augment(as_drawn, extra, generator(1)))
 
 
 def test_the_one_warp_moves_pixels_as_the_exact_flip_and_crop_do():

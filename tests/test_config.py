@@ -110,7 +110,10 @@ def test_identity(values, note, text):
         (["two-block"], "unexpected word 'two-block'; options are written --name=value, lists with commas"),
         (["--device=tpu"], "device must be auto, cpu, mps, cuda or cuda:N, not 'tpu'"),
         (["--rotate-degrees=5"], "augment none has no rotate_degrees; it has no options of its own"),
-        (["--augment=flip,crop", "--cutout-share=.5"], "augment flip,crop has no cutout_share; it has crop_share"),
+        (
+            ["--augment=flip,crop", "--cutout-share=.5"],
+            "augment flip,crop has no cutout_share; it has alternating_flip, crop_share",
+        ),
         (
             ["--schedule=onecycle", "--warmup-epochs=1"],
             "schedule onecycle has no warmup_epochs; it has no options of its own",

@@ -15,7 +15,7 @@ from analysis.anatomy import layers, native
 from study import models, step
 from study.config import Config
 from study.errors import UserError
-from study.models.layers import AveragePool
+from study.models.layers import AveragePool, Block
 from study.names import ACTIVATIONS, NETWORKS
 
 NAMES = [
@@ -157,6 +157,20 @@ def test_knobs_of_a_network(name):
         assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.1}
     wider, _ = small(name, hidden="16,8")
     assert models.count(wider, (3, 32, 32))["params"] < models.count(plain, (3, 32, 32))["params"]
+
+
+@given(st.integers(0, 2**40), st.sampled_from([torch.float32, torch.bfloat16]), st.sampled_from([2, 3]))
+def test_pooling_before_relu_is_the_same_to_the_bit(seed, dtype, size):
+    torch.manual_seed(seed)
+    block = Block(torch.nn.Identity(), torch.nn.ReLU(), torch.nn.MaxPool2d(size))
+    images = (torch.randn(3, 4, 9, 10) * 2).round().to(dtype)  # few values: many are equal
+    results = []
+    for training in (True, False):
+        given = images.clone().requires_grad_()
+        pooled = block.train(training)(given)
+        pooled.backward(torch.arange(pooled.numel()).view_as(pooled).to(dtype))
+        results.append((pooled, given.grad))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_activations_of_a_list_are_taken_in_turn():

@@ -102,7 +102,7 @@ EVERYTHING = {
         (7, {"optimizer": "sgd", "nesterov": True, "schedule": "step", "step_epochs": 1, "warmup_epochs": 1}),
         (8, {"optimizer": "adam", "schedule": "onecycle"}),
         (13, {"optimizer": "timm:lamb", "early_stopping_metric": "val/acc"}),
-        (23, {"optimizer": "timm:lion", "schedule": "cosine"}),
+        (23, {"optimizer": "timm:lion", "schedule": "cosine", "alternating_flip": True}),
     ],
 )
 def test_going_on_from_any_batch_equals_an_undisturbed_run(tmp_path, stop_at, options):

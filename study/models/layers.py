@@ -36,6 +36,22 @@ class Network(nn.Sequential):
         super().__init__(OrderedDict(features=features, head=head))
 
 
+class Block(nn.Sequential):
+    """Layers of which the last two may be ReLU and max-pooling.
+
+    Training pools first, which gives the same values and gradients for less work; otherwise the layers keep their
+    order, so that hooks see what the network is described to compute.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        layers = list(self)
+        if self.training and [type(layer) for layer in layers[-2:]] == [nn.ReLU, nn.MaxPool2d]:
+            layers[-2:] = layers[-1], layers[-2]
+        for layer in layers:
+            images = layer(images)
+        return images
+
+
 def widths(text: str) -> list[int]:
     """Read a comma list of layer widths."""
     return [int(width) for width in text.split(",")]
@@ -59,7 +75,7 @@ def convolution(
         layers["pool"] = nn.MaxPool2d(pool)
     if pool_first:
         layers.move_to_end("activation")
-    return nn.Sequential(layers)
+    return Block(layers)
 
 
 def dense(

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from torch import nn
 
 from study.config import Config
-from study.models.layers import Network, activations, dense, flat_size, widths
+from study.models.layers import Block, Network, activations, dense, flat_size, widths
 
 CONVOLUTIONS = {
     "vgg11": (1, 1, 2, 2, 2),
@@ -42,7 +42,7 @@ def vgg(config: Config, image_shape: tuple[int, int, int], classes: int) -> Netw
                 layers["lrn"] = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)
             channels = filters
         layers["pool"] = nn.MaxPool2d(2)
-        blocks[f"Conv{block}"] = nn.Sequential(layers)
+        blocks[f"Conv{block}"] = Block(layers)
     features = nn.Sequential(blocks)
     hidden = len(widths(config.hidden))
     flat = flat_size(features, image_shape)
