@@ -10,31 +10,36 @@ The same network, batch size and augmentations in each loop, warm-up apart, in t
 - `timm`: the same with timm's loader, which normalises on the device and reads ahead
 - `tensors`: all images on the device as float32, batches by index, no augmentation; NCHW, float32
 - `ours` and `ours auto`: this project's trainer in float32, and in the faster precision; on CUDA compiled, too
+- `ours auto, N at a time`: as many runs as a sweep packs on this device, each with its share of the cores; its ms/step
+  are those of the device for each step of any run
+
+Each loop is a process of its own, which waits while the others have their turn.
 """
 
 import argparse
 import itertools
 import json
+import multiprocessing
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from study import data as data_sets
-from study import devices, models
+from study import devices, loops, models
 from study.config import Config
-from study.data import Data
-from study.errors import UserError, run_command
-from study.trainer import Trainer
+from study.errors import run_command
 
 CASES = (
     {"model": "cnn", "batch_size": 64},
@@ -43,118 +48,14 @@ CASES = (
     {"model": "resnet18", "batch_size": 10},
 )
 
-Loop = Iterator[None]
-"""Each `next` trains on one batch; on a device, its work may still be under way."""
+SPAWN = multiprocessing.get_context("spawn")
+PACKED_ON_CUDA = 4
+WARM_UP_STEPS = 6
+TURN_SECONDS = 2.0
+"""How long a turn of the reference takes about, where the number of steps is not given."""
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Images as PIL pictures with their labels, as torchvision's data sets give them."""
-
-    def __init__(self, data: Data, transform: Callable | None = None):
-        from PIL import Image
-
-        arrays = data.train.images.permute(0, 2, 3, 1).cpu().numpy()
-        self.images = [Image.fromarray(image.squeeze()) for image in arrays]
-        self.labels = data.train.labels.tolist()
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = self.images[index]
-        return (self.transform(image) if self.transform else image), self.labels[index]
-
-
-def _transform(config: Config, data: Data) -> Callable:
-    """Compose torchvision's transforms for the augmentations of a config."""
-    from torchvision import transforms
-
-    strengths = config.augmentations
-    color = strengths.get("color")
-    known = {
-        "flip": lambda: transforms.RandomHorizontalFlip(),
-        "crop": lambda: transforms.RandomCrop(data.image_shape[1], round(data.image_shape[1] * strengths["crop"])),
-        "rotate": lambda: transforms.RandomRotation(strengths["rotate"]),
-        "perspective": lambda: transforms.RandomPerspective(strengths["perspective"], p=1.0),
-        "color": lambda: transforms.ColorJitter(brightness=color, contrast=color, saturation=color),
-    }
-    if unknown := set(strengths) - set(known):
-        raise UserError(f"torchvision's transforms have no {', '.join(sorted(unknown))} to compare with")
-    scaled = [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
-    return transforms.Compose(
-        [known[name]() for name in strengths] + [transforms.ToTensor(), transforms.Normalize(*scaled)]
-    )
-
-
-def _plain(config: Config, data: Data, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(0)
-    model = models.create(config, data.image_shape, len(data.classes)).to(device).train()
-    return model, torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
-
-
-def reference(config: Config, data: Data, device: torch.device, workers: int) -> Loop:
-    """Train as a tutorial does."""
-    loader = torch.utils.data.DataLoader(
-        Pictures(data, _transform(config, data)), config.batch_size, shuffle=True, num_workers=workers,
-        persistent_workers=workers > 0, drop_last=True, pin_memory=device.type == "cuda",
-    )  # fmt: skip
-    model, optimizer = _plain(config, data, device)
-    while True:
-        for images, labels in loader:
-            output = model(images.to(device))
-            loss = nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            loss.item()
-            yield
-
-
-def timm_loader(config: Config, data: Data, device: torch.device, workers: int) -> Loop:
-    """Train from timm's loader; it has the flip, and its own crop and colour jitter in place of the others."""
-    from timm.data import create_loader
-
-    scaled = [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
-    loader = create_loader(
-        Pictures(data), data.image_shape, config.batch_size, is_training=True, no_aug=not config.augment,
-        color_jitter=config.color_strength or 0.0, mean=scaled[0], std=scaled[1], num_workers=workers, device=device,
-        persistent_workers=workers > 0,
-    )  # fmt: skip
-    model, optimizer = _plain(config, data, device)
-    while True:
-        for images, labels in loader:
-            loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            yield
-
-
-def tensors(config: Config, data: Data, device: torch.device) -> Loop:
-    """Train from tensors on the device, without augmentation."""
-    images = data.normalise(data.train.images).contiguous()
-    model, optimizer = _plain(config, data, device)
-    while True:
-        for indices in torch.randperm(len(images), device=device).split(config.batch_size)[:-1]:
-            loss = nn.functional.cross_entropy(model(images[indices]), data.train.labels[indices])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            yield
-
-
-def ours(config: Config, data: Data, device: torch.device, precision: str) -> Loop:
-    """Train with this project's trainer."""
-    trainer = Trainer(config, data, device, precision)
-    while True:
-        for _ in trainer.train_epoch():
-            yield
-        trainer.progress.batch = 0
-        trainer.progress.epoch += 1
-
-
-def seconds(loop: Loop, steps: int, device: torch.device) -> float:
+def seconds(loop: loops.Loop, steps: int, device: torch.device) -> float:
     """Return how long a loop takes for so many steps, the device's work included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -166,39 +67,99 @@ def seconds(loop: Loop, steps: int, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def compare(config: Config, data: Data, device: torch.device, args: argparse.Namespace) -> dict[str, Any]:
-    """Time all loops for one config, in turns, and return milliseconds per step and ratios to the reference."""
-    workers = [0, min(8, max(2, devices.cores() // 2))]
-    loops = {f"reference, {count} workers": reference(config, data, device, count) for count in workers}
-    loops |= {"timm": timm_loader(config, data, device, workers[1])}
-    loops |= {"tensors": tensors(config, data, device)} if not config.augment else {}
-    loops |= {"ours": ours(config, data, device, "float32"), "ours auto": ours(config, data, device, "auto")}
+class Contender:
+    """Processes that train with the same loop at the same time, `runs` of them, begun and warm."""
+
+    def __init__(
+        self, make: Callable[..., loops.Loop], config: Config, device: torch.device, threads: int, runs: int = 1
+    ):
+        self.runs, self.ends, self.processes = runs, [], []
+        for _ in range(runs):
+            ours, theirs = SPAWN.Pipe()
+            self.processes.append(SPAWN.Process(target=_serve, args=(theirs, make, config, device, threads // runs)))
+            self.processes[-1].start()
+            theirs.close()
+            self.ends.append(ours)
+        self.train(WARM_UP_STEPS)
+
+    def train(self, steps: int) -> tuple[float, float]:
+        """Take so many steps in each process, and return seconds and the processes' peak of memory in MB, summed."""
+        started = time.perf_counter()
+        for end in self.ends:
+            end.send(steps)
+        peaks = [end.recv() for end in self.ends]
+        return time.perf_counter() - started, sum(peaks)
+
+    def close(self) -> None:
+        """Let the processes end."""
+        for end, process in zip(self.ends, self.processes, strict=True):
+            end.close()
+            process.join()
+
+
+def _serve(connection: Connection, make: Callable[..., loops.Loop], config: Config, device: torch.device, threads: int):
+    """Take as many steps as the connection asks for, again and again, until it closes."""
+    torch.set_num_threads(max(1, threads))
+    loop = make(config, data_sets.load(config, device), device)
+    with suppress(EOFError):
+        while True:
+            seconds(loop, connection.recv(), device)
+            connection.send(devices.peak_megabytes(device))
+    loop.close()
+
+
+def _contenders(config: Config, device: torch.device, threads: int) -> dict[str, Contender]:
+    def one(make: Callable[..., loops.Loop], config: Config = config, runs: int = 1) -> Contender:
+        return Contender(make, config, device, threads, runs)
+
+    found = {
+        f"reference, {workers} workers": one(partial(loops.reference, workers=workers))
+        for workers in (0, min(8, max(2, threads // 2)))
+    }
+    found["timm"] = one(partial(loops.timm_loader, workers=min(8, max(2, threads // 2))))
+    if not config.augment:
+        found["tensors"] = one(loops.tensors)
+    auto = partial(loops.ours, precision="auto")
+    found |= {"ours": one(partial(loops.ours, precision="float32")), "ours auto": one(auto)}
     if device.type == "cuda":
-        compiled = config.model_copy(update={"compile": True})
-        loops |= {"ours auto, compiled": ours(compiled, data, device, "auto")}
-    for loop in loops.values():
-        seconds(loop, max(6, args.steps // 4), device)
-    turns: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(args.turns):
-        for name, loop in loops.items():
-            turns[name].append(1000 * seconds(loop, args.steps, device) / args.steps)
-    best = min(
-        (name for name in loops if name.startswith("reference")), key=lambda name: statistics.median(turns[name])
-    )
+        found["ours auto, compiled"] = one(auto, config.model_copy(update={"compile": True}))
+    if (runs := PACKED_ON_CUDA if device.type == "cuda" else threads) > 1:
+        found[f"ours auto, {runs} at a time"] = one(auto, runs=runs)
+    return found
+
+
+def compare(config: Config, device: torch.device, steps: int, turns: int, threads: int) -> dict[str, Any]:
+    """Time all loops for one config, in turns, and return milliseconds per step and ratios to the reference."""
+    data = data_sets.load(config, "cpu")
     image = models.count(models.create(config, data.image_shape, len(data.classes)), data.image_shape)
+    contenders = _contenders(config, device, threads)
+    if not steps:
+        took, _ = contenders["reference, 0 workers"].train(WARM_UP_STEPS)
+        steps = max(4, round(TURN_SECONDS * WARM_UP_STEPS / took))
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    peaks = {}
+    for _ in range(turns):
+        for name, contender in contenders.items():
+            took, peaks[name] = contender.train(steps)
+            times[name].append(1000 * took / steps / contender.runs)
+    for contender in contenders.values():
+        contender.close()
+    medians = {name: statistics.median(own) for name, own in times.items()}
+    best = min((name for name in medians if name.startswith("reference")), key=medians.get)
     result = {}
-    for name, times in turns.items():
-        ratios = [theirs / own for theirs, own in zip(turns[best], times, strict=True)]
-        median = statistics.median(times)
+    for name, own in times.items():
+        ratios = [theirs / ours for theirs, ours in zip(times[best], own, strict=True)]
+        median = medians[name]
         result[name] = {
             "ms_per_step": median,
-            "ms_range": [min(times), max(times)],
+            "ms_range": [min(own), max(own)],
             "images_per_second": 1000 * config.batch_size / median,
             "ratio": statistics.median(ratios),
             "ratio_range": [min(ratios), max(ratios)],
+            "steps": steps,
             "tflops": 3 * image["flops"] * config.batch_size / median / 1e9,
+            "peak_mb": peaks[name],
         }
-        loops[name].close()
     return result
 
 
@@ -216,7 +177,7 @@ def limits(device: torch.device) -> dict[str, float]:
     return found | {"copy_gb_per_second": 2 * source.nbytes / took / 1e9}
 
 
-def _repeat(function: Callable[[], Any]) -> Loop:
+def _repeat(function: Callable[[], Any]) -> loops.Loop:
     while True:
         function()
         yield
@@ -251,13 +212,22 @@ def overheads(device: torch.device) -> dict[str, float]:
 
 def _show(title: str, result: dict[str, Any]) -> None:
     table = Table(
-        "loop", "ms/step", "range", "images/s", "× reference", "range", "TFLOP/s", title=title, title_justify="left"
+        "loop",
+        "ms/step",
+        "range",
+        "images/s",
+        "× reference",
+        "range",
+        "TFLOP/s",
+        "MB",
+        title=title,
+        title_justify="left",
     )
     for name, row in result.items():
         table.add_row(
             name, f"{row['ms_per_step']:.2f}", "{:.2f} to {:.2f}".format(*row["ms_range"]),
             f"{row['images_per_second']:,.0f}", f"{row['ratio']:.2f}", "{:.2f} to {:.2f}".format(*row["ratio_range"]),
-            f"{row['tflops']:.2f}",
+            f"{row['tflops']:.2f}", f"{row['peak_mb']:,.0f}",
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
@@ -269,7 +239,7 @@ def main(argv: list[str]) -> int:
     )
     for name in ("model", "augment", "dataset", "data-dir", "device"):
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
-    for name, default in (("batch-size", argparse.SUPPRESS), ("threads", 0), ("steps", 30), ("turns", 5)):
+    for name, default in (("batch-size", argparse.SUPPRESS), ("threads", 0), ("steps", 0), ("turns", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", type=Path, help="a JSON file for all figures")
     args = parser.parse_args(argv)
@@ -277,17 +247,20 @@ def main(argv: list[str]) -> int:
     one = {"model", "batch_size", "augment"} & set(asked)
     configs = [Config.parse({**({} if one else case), **asked}) for case in (CASES[:1] if one else CASES)]
     device = devices.pick(configs[0].device)
-    torch.set_num_threads(args.threads or devices.cores())
-    data = data_sets.load(configs[0], device)
+    threads = args.threads or devices.cores()
+    torch.set_num_threads(threads)
+    data = data_sets.load(configs[0], "cpu")
+    for config in configs:
+        loops.transform(config, data)
     found = {
-        "device": devices.describe(device), "machine": platform.platform(), "threads": torch.get_num_threads(),
-        "python": platform.python_version(), "torch": torch.__version__, "turns": args.turns, "steps": args.steps,
+        "device": devices.describe(device), "machine": platform.platform(), "threads": threads,
+        "python": platform.python_version(), "torch": torch.__version__, "turns": args.turns,
         "limits": limits(device), "overheads": overheads(device), "cases": {},
     }  # fmt: skip
     print(json.dumps({name: value for name, value in found.items() if name != "cases"}, indent=1))
     for config in configs:
         title = f"{config.model}, batch {config.batch_size}, augment {config.augment or 'none'}"
-        found["cases"][title] = compare(config, data, device, args)
+        found["cases"][title] = compare(config, device, args.steps, args.turns, threads)
         _show(title, found["cases"][title])
     if args.out:
         temporary = args.out.with_name(f".{args.out.name}.tmp")

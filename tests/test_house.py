@@ -39,7 +39,8 @@ ALLOWED = {
         "tracker", "trainer", "transfer", "wandb_run",
     },
     "study.predict": {"config", "data", "devices", "errors", "evaluation", "models", "run_directory", "sources"},
-    "study.bench": {"config", "data", "devices", "errors", "models", "trainer"},
+    "study.bench": {"config", "data", "devices", "errors", "loops", "models"},
+    "study.loops": {"config", "data", "errors", "models", "trainer"},
     "study.worker": {"config", "devices", "errors", "progress", "train"},
     "study.engine": {"config", "devices", "errors", "folder", "progress", "run_directory", "worker"},
     "study.standing": {"progress", "run_directory", "search"},
@@ -62,7 +63,7 @@ TORCH_USERS = {
     f"study.{name}"
     for name in (
         "augment", "cache", "sources", "data", "evaluation", "models", "optim", "step", "trainer", "transfer",
-        "predict", "bench",
+        "predict", "bench", "loops",
     )
 }  # fmt: skip
 

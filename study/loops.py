@@ -1,0 +1,127 @@
+"""The training loops that the benchmark compares: those of others, written plainly, and this project's.
+
+    for _ in reference(config, data, device, workers=0): ...    # each turn trains on one batch
+
+On a device, the work of a batch may still be under way when its turn ends.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from study import models
+from study.config import Config
+from study.data import Data
+from study.errors import UserError
+from study.trainer import Trainer
+
+Loop = Iterator[None]
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Images as PIL pictures with their labels, as torchvision's data sets give them."""
+
+    def __init__(self, data: Data, transform: Callable | None = None):
+        from PIL import Image
+
+        arrays = data.train.images.permute(0, 2, 3, 1).cpu().numpy()
+        self.images = [Image.fromarray(image.squeeze()) for image in arrays]
+        self.labels = data.train.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = self.images[index]
+        return (self.transform(image) if self.transform else image), self.labels[index]
+
+
+def transform(config: Config, data: Data) -> Callable:
+    """Compose torchvision's transforms for the augmentations of a config."""
+    from torchvision import transforms
+
+    strengths = config.augmentations
+    color = strengths.get("color")
+    known = {
+        "flip": lambda: transforms.RandomHorizontalFlip(),
+        "crop": lambda: transforms.RandomCrop(data.image_shape[1], round(data.image_shape[1] * strengths["crop"])),
+        "rotate": lambda: transforms.RandomRotation(strengths["rotate"]),
+        "perspective": lambda: transforms.RandomPerspective(strengths["perspective"], p=1.0),
+        "color": lambda: transforms.ColorJitter(brightness=color, contrast=color, saturation=color),
+    }
+    if unknown := set(strengths) - set(known):
+        raise UserError(f"torchvision's transforms have no {', '.join(sorted(unknown))} to compare with")
+    scaled = [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
+    return transforms.Compose(
+        [known[name]() for name in strengths] + [transforms.ToTensor(), transforms.Normalize(*scaled)]
+    )
+
+
+def _plain(config: Config, data: Data, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = models.create(config, data.image_shape, len(data.classes)).to(device).train()
+    return model, torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+
+
+def reference(config: Config, data: Data, device: torch.device, workers: int) -> Loop:
+    """Train as a tutorial does."""
+    loader = torch.utils.data.DataLoader(
+        Pictures(data, transform(config, data)), config.batch_size, shuffle=True, num_workers=workers,
+        persistent_workers=workers > 0, drop_last=True, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    model, optimizer = _plain(config, data, device)
+    while True:
+        for images, labels in loader:
+            output = model(images.to(device))
+            loss = nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            yield
+
+
+def timm_loader(config: Config, data: Data, device: torch.device, workers: int) -> Loop:
+    """Train from timm's loader; it has the flip, and its own crop and colour jitter in place of the others."""
+    from timm.data import create_loader
+
+    scaled = [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
+    loader = create_loader(
+        Pictures(data), data.image_shape, config.batch_size, is_training=True, no_aug=not config.augment,
+        color_jitter=config.color_strength or 0.0, mean=scaled[0], std=scaled[1], num_workers=workers, device=device,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+    model, optimizer = _plain(config, data, device)
+    while True:
+        for images, labels in loader:
+            loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield
+
+
+def tensors(config: Config, data: Data, device: torch.device) -> Loop:
+    """Train from tensors on the device, without augmentation."""
+    images = data.normalise(data.train.images).contiguous()
+    model, optimizer = _plain(config, data, device)
+    while True:
+        for indices in torch.randperm(len(images), device=device).split(config.batch_size)[:-1]:
+            loss = nn.functional.cross_entropy(model(images[indices]), data.train.labels[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield
+
+
+def ours(config: Config, data: Data, device: torch.device, precision: str) -> Loop:
+    """Train with this project's trainer."""
+    trainer = Trainer(config, data, device, precision)
+    while True:
+        for _ in trainer.train_epoch():
+            yield
+        trainer.progress.batch = 0
+        trainer.progress.epoch += 1
