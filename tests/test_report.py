@@ -38,6 +38,8 @@ from tests import many_runs
 from tests.conftest import ROOT
 from tests.test_analysis import assert_labelled
 
+pytestmark = pytest.mark.xdist_group("report")
+
 GRID = """
 name: three options
 description: What do they do?

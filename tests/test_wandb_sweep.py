@@ -24,6 +24,8 @@ from study.run_directory import RunDirectory
 from tests.conftest import ROOT, SMALL
 from tests.wandb_server import Run, Server
 
+pytestmark = pytest.mark.xdist_group("wandb")
+
 SWEEP = {
     **SMALL,
     "parameters": {
