@@ -48,6 +48,7 @@ class Run:
     """A run on W&B: its state, and in a few words what came of it or why nothing did."""
 
     id: str
+    sweep: str | None
     fingerprint: str | None
     values: Mapping[str, Any]
     state: str
@@ -56,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True)
 class WandbSweep:
-    """A sweep on W&B: where it is, what its file said, and its runs."""
+    """A sweep on W&B: where it is, what its file said, its runs, and those of the project at the points of a grid."""
 
     entity: str
     project: str
@@ -74,7 +75,12 @@ class WandbSweep:
     def left(self) -> int | None:
         """Count the points that W&B has yet to hand out, some of them again; None where there is no end of them."""
         size = self.sweep.run_cap if self.sweep.method != "grid" else self.sweep.size
-        return None if size is None else max(0, size - sum(run.state != "queued" for run in self.runs))
+        return None if size is None else max(0, size - sum(run.state != "queued" for run in self.own_runs))
+
+    @property
+    def own_runs(self) -> list[Run]:
+        """List the runs that W&B has handed out for this sweep."""
+        return [run for run in self.runs if run.sweep == self.id]
 
     def label(self, values: Mapping[str, Any]) -> str:
         """Name a run of the sweep by the values that it was handed."""
@@ -86,7 +92,7 @@ class WandbSweep:
         if self.sweep.method == "grid":
             return self.sweep.points()
         drawn = {}
-        for run in self.runs:
+        for run in self.own_runs:
             with suppress(KeyError, UserError):
                 point = self.sweep.point({name: run.values[name] for name in self.sweep.parameters})
                 drawn[point.config.fingerprint] = point
@@ -112,7 +118,11 @@ def read(word: str, assignments: Mapping[str, str] | None = None) -> WandbSweep:
     path = "/".join(named.groups())
     content = _ask(lambda api: api.sweep(path).config, f"the sweep {path} cannot be had")
     sweep = search.parse(path, content).replaced(assignments or {})
-    return WandbSweep(entity, project, identifier, content, sweep, _runs(entity, project, {"sweep": identifier}))
+    runs = _runs(entity, project, {"sweep": identifier})
+    if sweep.method == "grid":
+        known = {run.id for run in runs}
+        runs += [run for run in _runs_at(sweep.points(), entity, project) if run.id not in known]
+    return WandbSweep(entity, project, identifier, content, sweep, runs)
 
 
 def print_status(given: WandbSweep) -> None:
@@ -131,7 +141,7 @@ def print_status(given: WandbSweep) -> None:
         states["missing"] += given.left
     print(", ".join(f"{count} {state}" for state, count in states.most_common() if count))
     known = {point.config.fingerprint for point in points}
-    foreign = [run.id for run in given.runs if run.fingerprint not in known]
+    foreign = [run.id for run in given.own_runs if run.fingerprint not in known]
     if foreign:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
     if given.sweep.method == "grid" and any(states[state] for state in ("missing", *RANKS) if state not in IN_HAND):
@@ -161,7 +171,8 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     if missing:
         if sweep.method != "grid":
             raise UserError(f"{word}: only a grid has points that can be missing; this one is {sweep.method}")
-        points = _missing(points, entity, project)
+        known = {run.fingerprint for run in _runs_at(points, entity, project) if run.state in IN_HAND}
+        points = [point for point in points if point.config.fingerprint not in known]
         if not points:
             return None
         parameters = remaining(sweep, points, parameters)
@@ -225,13 +236,12 @@ def _unique(values: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _missing(points: Sequence[Point], entity: str, project: str) -> list[Point]:
-    known: set[str | None] = set()
-    fingerprints = [point.config.fingerprint for point in points]
+def _runs_at(points: Sequence[Point], entity: str, project: str) -> list[Run]:
+    """List the runs of a project at these points, whatever sweep they belong to."""
+    fingerprints, found = [point.config.fingerprint for point in points], []
     for begin in range(0, len(fingerprints), PAGE):
-        wanted = {"config.fingerprint.value": {"$in": fingerprints[begin : begin + PAGE]}}
-        known |= {run.fingerprint for run in _runs(entity, project, wanted) if run.state in IN_HAND}
-    return [point for point in points if point.config.fingerprint not in known]
+        found += _runs(entity, project, {"config.fingerprint.value": {"$in": fingerprints[begin : begin + PAGE]}})
+    return found
 
 
 def _runs(entity: str, project: str, filters: Mapping[str, Any]) -> list[Run]:
@@ -258,7 +268,7 @@ def _run(run: Any) -> Run:
         text = info.get("error", "it did not say why; see its log on W&B")
     else:
         text = f"after epoch {run.summary_metrics.get('epoch', 0)}"
-    return Run(run.id, fingerprint, values, state, text)
+    return Run(run.id, run.sweep_name, fingerprint, values, state, text)
 
 
 def _fingerprint(values: Mapping[str, Any]) -> str | None:

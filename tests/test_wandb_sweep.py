@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -257,6 +257,26 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
     assert epochs == list(range(1, len(epochs) + 1)), "none is sent twice"
     assert len(epochs) >= first.epochs
     assert day.endless.state() == "interrupted"
+
+
+def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):
+    content = SWEEP | {"method": "random", "run_cap": 4}
+    content["parameters"] = SWEEP["parameters"] | {"lr": {"min": 0.01, "max": 0.1}, "setting": {"value": "model=mlp"}}
+
+    def run(name: str, state: str, **values: object) -> wandb_sweep.Run:
+        config = Config.parse(values)
+        return wandb_sweep.Run(name, "xyz", config.fingerprint, config.model_dump() | values, state, "in a few words")
+
+    drawn = {"dataset": "digits", "epochs": 2, "augment": "flip,crop", "setting": "model=mlp", "seed": 0, "lr": 0.05}
+    runs = [run("a", "failed", **drawn), run("b", "finished", **drawn), run("c", "queued", **drawn | {"lr": 0.02}),
+            run("d", "a new word", **drawn | {"lr": 0.03})]  # fmt: skip
+    sweep = wandb_sweep.WandbSweep("me", "proj", "xyz", content, search.parse("me/proj/xyz", content), runs)
+    assert sweep.left == 1, "the one that is queued"
+    assert [[run.id for run in sweep.runs_of(point)] for point in sweep.points()] == [["b", "a"], ["c"], ["d"]]
+    wandb_sweep.print_status(replace(sweep, runs=[*runs[1:3], replace(runs[0], id="e", fingerprint="older")]))
+    told = capsys.readouterr().out
+    assert "2 missing" in told and "1 queued" in told and "lr 0.05, seed 0" in told
+    assert "runs that fit no point, since its file or the code has changed: e" in told
 
 
 GRID = SWEEP["parameters"] | {
