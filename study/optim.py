@@ -30,8 +30,14 @@ def create(config: Config, model: nn.Module, heads: Sequence[str] = ()) -> torch
     groups = _parameter_groups(config, model, heads)
     if config.optimizer.startswith("timm:"):
         return _from_timm(config, groups)
-    given = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
-    if config.optimizer != "sgd" and next(model.parameters()).is_cuda:
+    device = next(model.parameters()).device.type
+    # on a CPU torch's fused SGD copies channels-last weights at every step
+    given = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "fused": (config.optimizer, device) != ("sgd", "cpu"),
+    }
+    if config.optimizer != "sgd" and device == "cuda":
         given["capturable"] = True
     if config.momentum is not None:
         given |= {"momentum": config.momentum, "nesterov": bool(config.nesterov)}

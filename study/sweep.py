@@ -239,6 +239,8 @@ def main(argv: list[str]) -> int:
         return agents(args)
     args.files += [word for word in args.set if "=" not in word]  # a file after --set
     args.set = [word for word in args.set if "=" in word]
+    if "runs_dir" in vars(args):
+        args.runs_dir = search.assignments(args.set).get("runs_dir", args.runs_dir)
     if not args.files:
         raise UserError("name a sweep file, such as sweeps/quickstart.yaml")
     return args.function(args)
