@@ -102,7 +102,7 @@ def test_the_hint_at_the_report_works_as_it_is_printed(command, call, sweep_file
 def test_a_folder_of_runs_that_is_set_is_the_one_that_is_read(call, sweep_file, tmp_path):
     path = sweep_file({"setting": {"value": "model=mlp epochs=1"}, "seed": {"value": 0}})
     assert "analysis.summarize other " in call("study.sweep", "run", path, "--set", "runs_dir=other").stdout
-    assert "1 finished" in call("study.sweep", "status", path, "--set", "runs_dir=other").stdout
+    assert "2 finished" in call("study.sweep", "status", path, "--set", "runs_dir=other").stdout
 
 
 def test_a_command_of_the_dry_run_trains_that_point(command, call, sweep_file, tmp_path):
