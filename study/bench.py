@@ -10,10 +10,11 @@ The same network, batch size and augmentations in each loop, warm-up apart, in t
 - `timm`: the same with timm's loader, which normalises on the device and reads ahead
 - `tensors`: all images on the device as float32, batches by index, no augmentation; NCHW, float32
 - `ours` and `ours auto`: this project's trainer in float32, and in the faster precision; on CUDA compiled, too
-- `ours auto, N at a time`: as many runs as a sweep packs on this device, each with its share of the cores; its ms/step
-  are those of the device for each step of any run
+- `ours auto, N at a time`: on a CPU as many runs as a sweep packs, with a thread each; on CUDA 4; its ms/step are those
+  of the device for each step of any run
 
-Each loop is a process of its own, which waits while the others have their turn.
+Each loop is a process of its own, which waits while the others have their turn. TFLOP/s are those that the network
+needs; MB is the peak of memory while it trains, on a CPU that of the process, without the workers of loaders.
 """
 
 import argparse
@@ -21,12 +22,13 @@ import itertools
 import json
 import multiprocessing
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,7 +41,8 @@ from rich.table import Table
 from study import data as data_sets
 from study import devices, loops, models
 from study.config import Config
-from study.errors import run_command
+from study.errors import one_line, run_command
+from study.values import positive
 
 CASES = (
     {"model": "cnn", "batch_size": 64},
@@ -51,44 +54,64 @@ CASES = (
 SPAWN = multiprocessing.get_context("spawn")
 PACKED_ON_CUDA = 4
 WARM_UP_STEPS = 6
+LEAST_STEPS = 4
 TURN_SECONDS = 2.0
-"""How long a turn of the reference takes about, where the number of steps is not given."""
+SETTLE_SECONDS = 0.5
+"""After the turn of a loader, so that its workers read ahead in nobody's time."""
 
 
 def seconds(loop: loops.Loop, steps: int, device: torch.device) -> float:
     """Return how long a loop takes for so many steps, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    devices.synchronize(device)
     started = time.perf_counter()
     for _ in itertools.islice(loop, steps):
         pass
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    devices.synchronize(device)
     return time.perf_counter() - started
 
 
 class Contender:
-    """Processes that train with the same loop at the same time, `runs` of them, begun and warm."""
+    """Processes that train with the same loop at the same time, `runs` of them, begun and warm.
+
+    `workers` are those of its loader, which reads two batches ahead with each of them.
+    """
 
     def __init__(
-        self, make: Callable[..., loops.Loop], config: Config, device: torch.device, threads: int, runs: int = 1
-    ):
-        self.runs, self.ends, self.processes = runs, [], []
+        self, name: str, make: Callable[..., loops.Loop], config: Config, device: torch.device, threads: int,
+        runs: int = 1, workers: int = 0,
+    ):  # fmt: skip
+        self.name, self.runs, self.workers, self.ends, self.processes = name, runs, workers, [], []
         for _ in range(runs):
             ours, theirs = SPAWN.Pipe()
-            self.processes.append(SPAWN.Process(target=_serve, args=(theirs, make, config, device, threads // runs)))
-            self.processes[-1].start()
+            process = SPAWN.Process(target=_serve, args=(theirs, make, config, device, max(1, threads // runs)))
+            process.start()
             theirs.close()
             self.ends.append(ours)
+            self.processes.append(process)
         self.train(WARM_UP_STEPS)
+        self.step_seconds = self.train(WARM_UP_STEPS)[0] / WARM_UP_STEPS
+
+    def turn(self, steps: int) -> tuple[float, float]:
+        """Take so many steps that count, and return ms per step of any run and the peak of memory in MB, summed."""
+        self.train(2 * self.workers)
+        took, peak = self.train(steps)
+        if self.workers:
+            time.sleep(SETTLE_SECONDS)
+        return 1000 * took / steps / self.runs, peak
 
     def train(self, steps: int) -> tuple[float, float]:
-        """Take so many steps in each process, and return seconds and the processes' peak of memory in MB, summed."""
+        """Take so many steps in each process; return seconds and memory. RuntimeError where one of them fails."""
         started = time.perf_counter()
-        for end in self.ends:
-            end.send(steps)
-        peaks = [end.recv() for end in self.ends]
-        return time.perf_counter() - started, sum(peaks)
+        try:
+            for end in self.ends:
+                end.send(steps)
+            peaks = [end.recv() for end in self.ends]
+        except (EOFError, ConnectionError):
+            raise RuntimeError(f"{self.name}: its process was ended, perhaps out of memory") from None
+        took = time.perf_counter() - started
+        if failures := [peak for peak in peaks if isinstance(peak, str)]:
+            raise RuntimeError(f"{self.name}: {failures[0]}")
+        return took, sum(peaks)
 
     def close(self) -> None:
         """Let the processes end."""
@@ -99,66 +122,70 @@ class Contender:
 
 def _serve(connection: Connection, make: Callable[..., loops.Loop], config: Config, device: torch.device, threads: int):
     """Take as many steps as the connection asks for, again and again, until it closes."""
-    torch.set_num_threads(max(1, threads))
-    loop = make(config, data_sets.load(config, device), device)
-    with suppress(EOFError):
-        while True:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, ConnectionError):
+        try:
+            torch.set_num_threads(threads)
+            loop = make(config, device)
             seconds(loop, connection.recv(), device)
-            connection.send(devices.peak_megabytes(device))
-    loop.close()
+            devices.forget_peak(device)
+            connection.send(0.0)
+            while True:
+                seconds(loop, connection.recv(), device)
+                connection.send(devices.peak_megabytes(device))
+        except (EOFError, ConnectionError):
+            raise
+        except Exception as error:
+            connection.send(one_line(error))
 
 
-def _contenders(config: Config, device: torch.device, threads: int) -> dict[str, Contender]:
-    def one(make: Callable[..., loops.Loop], config: Config = config, runs: int = 1) -> Contender:
-        return Contender(make, config, device, threads, runs)
-
-    found = {
-        f"reference, {workers} workers": one(partial(loops.reference, workers=workers))
-        for workers in (0, min(8, max(2, threads // 2)))
-    }
-    found["timm"] = one(partial(loops.timm_loader, workers=min(8, max(2, threads // 2))))
-    if not config.augment:
-        found["tensors"] = one(loops.tensors)
+def _contenders(config: Config, device: torch.device, threads: int) -> Iterator[Contender]:
+    """Begin one loop after the other: those without a loader first."""
+    contender = partial(Contender, config=config, device=device, threads=threads)
     auto = partial(loops.ours, precision="auto")
-    found |= {"ours": one(partial(loops.ours, precision="float32")), "ours auto": one(auto)}
+    yield contender("ours", partial(loops.ours, precision="float32"))
+    yield contender("ours auto", auto)
     if device.type == "cuda":
-        found["ours auto, compiled"] = one(auto, config.model_copy(update={"compile": True}))
-    if (runs := PACKED_ON_CUDA if device.type == "cuda" else threads) > 1:
-        found[f"ours auto, {runs} at a time"] = one(auto, runs=runs)
-    return found
+        yield contender("ours auto, compiled", auto, config=config.model_copy(update={"compile": True}))
+    if (runs := {"cpu": threads, "cuda": PACKED_ON_CUDA}.get(device.type, 1)) > 1:
+        yield contender(f"ours auto, {runs} at a time", auto, runs=runs)
+    if not config.augment:
+        yield contender("tensors", loops.tensors)
+    many = min(8, max(2, threads // 2))
+    yield contender("timm", partial(loops.timm_loader, workers=many), workers=many)
+    for workers in (0, many):
+        yield contender(f"reference, {workers} workers", partial(loops.reference, workers=workers), workers=workers)
 
 
-def compare(config: Config, device: torch.device, steps: int, turns: int, threads: int) -> dict[str, Any]:
+def compare(config: Config, device: torch.device, steps: int | None, turns: int, threads: int) -> dict[str, Any]:
     """Time all loops for one config, in turns, and return milliseconds per step and ratios to the reference."""
     data = data_sets.load(config, "cpu")
     image = models.count(models.create(config, data.image_shape, len(data.classes)), data.image_shape)
-    contenders = _contenders(config, device, threads)
-    if not steps:
-        took, _ = contenders["reference, 0 workers"].train(WARM_UP_STEPS)
-        steps = max(4, round(TURN_SECONDS * WARM_UP_STEPS / took))
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    peaks = {}
-    for _ in range(turns):
-        for name, contender in contenders.items():
-            took, peaks[name] = contender.train(steps)
-            times[name].append(1000 * took / steps / contender.runs)
-    for contender in contenders.values():
-        contender.close()
+    with ExitStack() as stack:
+        contenders = {}
+        for contender in _contenders(config, device, threads):
+            stack.callback(contender.close)
+            contenders[contender.name] = contender
+        taken = {
+            name: steps or max(LEAST_STEPS, round(TURN_SECONDS / contender.step_seconds))
+            for name, contender in contenders.items()
+        }
+        rounds = [{name: one.turn(taken[name]) for name, one in contenders.items()} for _ in range(turns)]
+    times = {name: [turn[name][0] for turn in rounds] for name in contenders}
     medians = {name: statistics.median(own) for name, own in times.items()}
     best = min((name for name in medians if name.startswith("reference")), key=medians.get)
     result = {}
     for name, own in times.items():
         ratios = [theirs / ours for theirs, ours in zip(times[best], own, strict=True)]
-        median = medians[name]
         result[name] = {
-            "ms_per_step": median,
+            "ms_per_step": medians[name],
             "ms_range": [min(own), max(own)],
-            "images_per_second": 1000 * config.batch_size / median,
+            "images_per_second": 1000 * config.batch_size / medians[name],
             "ratio": statistics.median(ratios),
             "ratio_range": [min(ratios), max(ratios)],
-            "steps": steps,
-            "tflops": 3 * image["flops"] * config.batch_size / median / 1e9,
-            "peak_mb": peaks[name],
+            "steps": taken[name],
+            "tflops": 3 * image["flops"] * config.batch_size / medians[name] / 1e9,
+            "peak_mb": rounds[-1][name][1],
         }
     return result
 
@@ -238,9 +265,11 @@ def main(argv: list[str]) -> int:
         "python -m study.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in ("model", "augment", "dataset", "data-dir", "device"):
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
-    for name, default in (("batch-size", argparse.SUPPRESS), ("threads", 0), ("steps", 0), ("turns", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help="as of study.train")
+    parser.add_argument("--batch-size", type=positive, metavar="N", default=argparse.SUPPRESS, help="as of study.train")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: one per core)")
+    parser.add_argument("--steps", type=positive, metavar="N", help="per turn (default: what takes about 2 seconds)")
+    parser.add_argument("--turns", type=positive, metavar="N", default=5, help="of each loop (default: 5)")
     parser.add_argument("--out", type=Path, help="a JSON file for all figures")
     args = parser.parse_args(argv)
     asked = {name: value for name, value in vars(args).items() if name in Config.model_fields and name != "threads"}
@@ -251,12 +280,13 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(threads)
     data = data_sets.load(configs[0], "cpu")
     for config in configs:
-        loops.transform(config, data)
+        loops.check(config, data)
     found = {
         "device": devices.describe(device), "machine": platform.platform(), "threads": threads,
         "python": platform.python_version(), "torch": torch.__version__, "turns": args.turns,
         "limits": limits(device), "overheads": overheads(device), "cases": {},
     }  # fmt: skip
+    devices.forget_cache(device)
     print(json.dumps({name: value for name, value in found.items() if name != "cases"}, indent=1))
     for config in configs:
         title = f"{config.model}, batch {config.batch_size}, augment {config.augment or 'none'}"

@@ -273,9 +273,11 @@ class Config(BaseModel):
 
     @property
     def augmentations(self) -> dict[str, float | None]:
-        """Return the chosen augmentations with their strengths."""
+        """Return the chosen augmentations with their strengths; a flip has none."""
         return {
-            name: getattr(self, next(iter(AUGMENTATIONS[name]), ""), None) for name in self.augment.split(",") if name
+            name: None if name == "flip" else getattr(self, next(iter(AUGMENTATIONS[name])))
+            for name in self.augment.split(",")
+            if name
         }
 
 

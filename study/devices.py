@@ -90,6 +90,22 @@ def peak_megabytes(device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def synchronize(device) -> None:
+    """Wait until a device has done all its work."""
+    import torch
+
+    if device.type != "cpu":
+        {"cuda": torch.cuda, "mps": torch.mps}[device.type].synchronize()
+
+
+def forget_cache(device) -> None:
+    """Give memory that torch keeps, but does not use, back to a CUDA device."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def energy_joules(device) -> float:
     """Return the energy that a device has used since its driver was loaded; NaN where it does not tell."""
     if device.type != "cuda":
@@ -112,23 +128,23 @@ def _hardware(device) -> str:
     return f"cuda-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else device.type
 
 
-def generators(device) -> list:
-    """Return the states of torch's own random generators: the CPU's and the device's."""
+def generators(device) -> dict:
+    """Return the states of torch's own random generators."""
     import torch
 
-    on = {"cuda": lambda: [torch.cuda.get_rng_state(device)], "mps": lambda: [torch.mps.get_rng_state()]}
-    return [torch.get_rng_state(), *on.get(device.type, list)()]
+    on_device = {"cuda": lambda: torch.cuda.get_rng_state(device), "mps": torch.mps.get_rng_state, "cpu": lambda: None}
+    return {"cpu_generator": torch.get_rng_state(), "device_generator": on_device[device.type]()}
 
 
-def set_generators(device, states: list) -> None:
+def set_generators(device, states: dict) -> None:
     """Set torch's own random generators to states that `generators` returned on the same kind of device."""
     import torch
 
-    torch.set_rng_state(states[0].cpu())
+    torch.set_rng_state(states["cpu_generator"].cpu())
     if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1].cpu(), device)
+        torch.cuda.set_rng_state(states["device_generator"].cpu(), device)
     elif device.type == "mps":
-        torch.mps.set_rng_state(states[1].cpu())
+        torch.mps.set_rng_state(states["device_generator"].cpu())
 
 
 class Occupancy:

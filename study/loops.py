@@ -1,6 +1,6 @@
 """The training loops that the benchmark compares: those of others, written plainly, and this project's.
 
-    for _ in reference(config, data, device, workers=0): ...    # each turn trains on one batch
+    for _ in reference(config, device, workers=0): ...    # each turn trains on one batch
 
 On a device, the work of a batch may still be under way when its turn ends.
 """
@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from study import data as data_sets
 from study import models
 from study.config import Config
 from study.data import Data
@@ -39,7 +40,16 @@ class Pictures(torch.utils.data.Dataset):
         return (self.transform(image) if self.transform else image), self.labels[index]
 
 
-def transform(config: Config, data: Data) -> Callable:
+def check(config: Config, data: Data) -> None:
+    """Refuse what these loops cannot all train, with a UserError."""
+    _transform(config, data)
+    if config.batch_size >= len(data.train):
+        raise UserError(
+            f"batch_size must be less than {len(data.train):,}, the training images of {config.dataset}, to be compared"
+        )
+
+
+def _transform(config: Config, data: Data) -> Callable:
     """Compose torchvision's transforms for the augmentations of a config."""
     from torchvision import transforms
 
@@ -66,17 +76,22 @@ def _plain(config: Config, data: Data, device: torch.device) -> tuple[nn.Module,
     return model, torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
 
 
-def reference(config: Config, data: Data, device: torch.device, workers: int) -> Loop:
+def _loss(output: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    """Return the loss of the logits, which come first where a network has auxiliary heads."""
+    return nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels)
+
+
+def reference(config: Config, device: torch.device, workers: int) -> Loop:
     """Train as a tutorial does."""
+    data = data_sets.load(config, "cpu")
     loader = torch.utils.data.DataLoader(
-        Pictures(data, transform(config, data)), config.batch_size, shuffle=True, num_workers=workers,
+        Pictures(data, _transform(config, data)), config.batch_size, shuffle=True, num_workers=workers,
         persistent_workers=workers > 0, drop_last=True, pin_memory=device.type == "cuda",
     )  # fmt: skip
     model, optimizer = _plain(config, data, device)
     while True:
         for images, labels in loader:
-            output = model(images.to(device))
-            loss = nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels.to(device))
+            loss = _loss(model(images.to(device)), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -84,10 +99,11 @@ def reference(config: Config, data: Data, device: torch.device, workers: int) ->
             yield
 
 
-def timm_loader(config: Config, data: Data, device: torch.device, workers: int) -> Loop:
+def timm_loader(config: Config, device: torch.device, workers: int) -> Loop:
     """Train from timm's loader; it has the flip, and its own crop and colour jitter in place of the others."""
     from timm.data import create_loader
 
+    data = data_sets.load(config, "cpu")
     scaled = [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
     loader = create_loader(
         Pictures(data), data.image_shape, config.batch_size, is_training=True, no_aug=not config.augment,
@@ -97,29 +113,30 @@ def timm_loader(config: Config, data: Data, device: torch.device, workers: int) 
     model, optimizer = _plain(config, data, device)
     while True:
         for images, labels in loader:
-            loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+            loss = _loss(model(images.to(device)), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             yield
 
 
-def tensors(config: Config, data: Data, device: torch.device) -> Loop:
+def tensors(config: Config, device: torch.device) -> Loop:
     """Train from tensors on the device, without augmentation."""
+    data = data_sets.load(config, device)
     images = data.normalise(data.train.images).contiguous()
     model, optimizer = _plain(config, data, device)
     while True:
         for indices in torch.randperm(len(images), device=device).split(config.batch_size)[:-1]:
-            loss = nn.functional.cross_entropy(model(images[indices]), data.train.labels[indices])
+            loss = _loss(model(images[indices]), data.train.labels[indices])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             yield
 
 
-def ours(config: Config, data: Data, device: torch.device, precision: str) -> Loop:
+def ours(config: Config, device: torch.device, precision: str) -> Loop:
     """Train with this project's trainer."""
-    trainer = Trainer(config, data, device, precision)
+    trainer = Trainer(config, data_sets.load(config, device), device, precision)
     while True:
         for _ in trainer.train_epoch():
             yield

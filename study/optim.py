@@ -21,6 +21,9 @@ from study.errors import UserError, nearest
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 """Torch's own; timm's factory makes the others."""
 
+OF_THE_DEVICE = ("fused", "capturable")
+"""Options of optimizers that depend on where they compute."""
+
 
 def create(config: Config, model: nn.Module, heads: Sequence[str] = ()) -> torch.optim.Optimizer:
     """Build the optimizer of a config for a model; UserError where timm has none of that name.
@@ -35,7 +38,7 @@ def create(config: Config, model: nn.Module, heads: Sequence[str] = ()) -> torch
     given = {
         "lr": config.lr,
         "weight_decay": config.weight_decay,
-        "fused": (config.optimizer, device) != ("sgd", "cpu"),
+        "fused": config.optimizer != "sgd" or device != "cpu",
     }
     if config.optimizer != "sgd" and device == "cuda":
         given["capturable"] = True
@@ -74,6 +77,14 @@ def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
         return create_optimizer_v2(groups, name, lr=config.lr, weight_decay=config.weight_decay)
     except (AssertionError, ImportError, TypeError, ValueError) as error:
         raise UserError(f"optimizer timm:{name} cannot be made here: {error}") from None
+
+
+def load(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Go on from an optimizer's `state_dict`, which may have been saved on another kind of device."""
+    own = [{name: group[name] for name in OF_THE_DEVICE if name in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update(values)
 
 
 def schedule(config: Config, batches: int) -> Callable[[int], float]:

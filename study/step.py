@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from study.errors import one_line
 from study.optim import MovingAverage
 
+TRIAL_SECONDS = 0.5
+TRIAL_TURNS = 3
+"""The least time, and the least turns, for which precisions are tried."""
+
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -66,26 +70,29 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 
 def faster_precision(model: nn.Module, images: Tensor, labels: Tensor) -> torch.dtype:
-    """Return the precision in which a step takes less time here, tried on a copy of the network and one batch.
+    """Return the precision in which a step takes less time here, tried on copies of the network and one batch.
 
+    Both have turns, and the shortest of each counts, so that it matters little what else the machine does meanwhile.
     On CUDA devices with units for bfloat16 that is bfloat16, untried; on MPS float32.
     """
     if images.is_cuda:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if images.device.type != "cpu":
         return torch.float32
-    seconds = {}
-    for precision in (torch.float32, torch.bfloat16):
-        tried = copy.deepcopy(model).train()
-        with torch.random.fork_rng(devices=[]):
-            take = create(tried, torch.optim.SGD(tried.parameters(), lr=0.0), precision=precision)
-            times = []
-            for _ in range(4):
+    with torch.random.fork_rng(devices=[]):
+        steps = {}
+        for precision in (torch.float32, torch.bfloat16):
+            tried = copy.deepcopy(model).train()
+            steps[precision] = create(tried, torch.optim.SGD(tried.parameters(), lr=0.0), precision=precision)
+            steps[precision](images, labels)
+        times: dict[torch.dtype, list[float]] = {precision: [] for precision in steps}
+        end = time.perf_counter() + TRIAL_SECONDS
+        while time.perf_counter() < end or len(times[torch.bfloat16]) < TRIAL_TURNS:
+            for precision, step in steps.items():
                 started = time.perf_counter()
-                take(images, labels)
-                times.append(time.perf_counter() - started)
-        seconds[precision] = min(times[1:])
-    return min(seconds, key=seconds.get)
+                step(images, labels)
+                times[precision].append(time.perf_counter() - started)
+    return min(times, key=lambda precision: min(times[precision]))
 
 
 class Captured:

@@ -94,7 +94,8 @@ def status(args: argparse.Namespace) -> int:
     """Say which points of sweeps have a result, which failed and why, and which are missing."""
     for path in args.files:
         if wandb_sweep.is_on_wandb(path):
-            wandb_sweep.print_status(wandb_sweep.read(path, search.assignments(args.set)))
+            given = wandb_sweep.read(path, search.assignments(args.set))
+            wandb_sweep.print_status(wandb_sweep.with_project(given))
         else:
             study.status.show(_read(path, args), standing.Runs(args.runs_dir), _base(args))
     return 0

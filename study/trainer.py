@@ -273,8 +273,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "augment_generator": self.augment_generator.get_state(),
             "device": self.device.type,
-            "generators": devices.generators(self.device),
-        }
+        } | devices.generators(self.device)
 
     def load(self, path: Path) -> bool:
         """Go on from a file that holds a `state_dict`; tell whether it could be read."""
@@ -283,7 +282,7 @@ class Trainer:
         except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
             return False
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optim.load(self.optimizer, state["optimizer"])
         if isinstance(self.train_batch, step.Captured):
             optim.keep_learning_rate_on(self.optimizer, self.device)
         if self.average is not None:
@@ -293,7 +292,7 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if state["device"] == self.device.type:  # another kind of device has generators of its own
             self.augment_generator.set_state(state["augment_generator"].cpu())
-            devices.set_generators(self.device, state["generators"])
+            devices.set_generators(self.device, state)
         return True
 
 

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True)
 class WandbSweep:
-    """A sweep on W&B: where it is, what its file said, its runs, and those of the project at the points of a grid."""
+    """A sweep on W&B: where it is, what its file said, its runs, and those that `with_project` added."""
 
     entity: str
     project: str
@@ -118,11 +118,16 @@ def read(word: str, assignments: Mapping[str, str] | None = None) -> WandbSweep:
     path = "/".join(named.groups())
     content = _ask(lambda api: api.sweep(path).config, f"the sweep {path} cannot be had")
     sweep = search.parse(path, content).replaced(assignments or {})
-    runs = _runs(entity, project, {"sweep": identifier})
-    if sweep.method == "grid":
-        known = {run.id for run in runs}
-        runs += [run for run in _runs_at(sweep.points(), entity, project) if run.id not in known]
-    return WandbSweep(entity, project, identifier, content, sweep, runs)
+    return WandbSweep(entity, project, identifier, content, sweep, _runs(entity, project, {"sweep": identifier}))
+
+
+def with_project(given: WandbSweep) -> WandbSweep:
+    """Add the runs of the whole project at the points of a grid, whatever sweep they belong to."""
+    if given.sweep.method != "grid":
+        return given
+    known = {run.id for run in given.runs}
+    others = [run for run in _runs_at(given.points(), given.entity, given.project) if run.id not in known]
+    return replace(given, runs=[*given.runs, *others])
 
 
 def print_status(given: WandbSweep) -> None:

@@ -12,6 +12,7 @@ from study.config import Config
 from study.names import AUGMENTATIONS
 
 ALL = Config(augment=",".join(AUGMENTATIONS)).augmentations
+assert [name for name, strength in ALL.items() if not strength] == ["flip"]
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -1,10 +1,16 @@
 """The benchmark, as it is called."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from study.bench import Contender
+from study.config import Config
 
 
 def bench(*words: str) -> subprocess.CompletedProcess:
@@ -17,11 +23,9 @@ def test_every_loop_is_timed_beside_the_reference(tmp_path):
     assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "bench.json").read_text())
     (case,) = found["cases"].values()
-    assert list(case) == [
-        "reference, 0 workers", "reference, 2 workers", "timm", "tensors", "ours", "ours auto",
-        "ours auto, 2 at a time",
-    ]  # fmt: skip
-    fastest = min(list(case)[:2], key=lambda name: case[name]["ms_per_step"])
+    references = ["reference, 0 workers", "reference, 2 workers"]
+    assert list(case) == ["ours", "ours auto", "ours auto, 2 at a time", "tensors", "timm", *references]
+    fastest = min(references, key=lambda name: case[name]["ms_per_step"])
     assert case[fastest]["ratio_range"] == [1, 1]
     for name, row in case.items():
         assert name in ended.stdout
@@ -33,7 +37,35 @@ def test_every_loop_is_timed_beside_the_reference(tmp_path):
     assert found["limits"]["float32_tflops"] > 0
 
 
-def test_augmentations_that_torchvision_lacks_cannot_be_compared():
-    ended = bench("--augment=flip,noise")
-    assert ended.returncode == 2
-    assert ended.stderr.strip() == "error: torchvision's transforms have no noise to compare with"
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--augment=flip,noise"], "error: torchvision's transforms have no noise to compare with"),
+        (
+            ["--batch-size=2000"],
+            "error: batch_size must be less than 1,151, the training images of digits, to be compared",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_a_mistake(words, sentence):
+    ended = bench(*words)
+    assert (ended.returncode, ended.stderr.strip()) == (2, sentence)
+
+
+def test_a_loop_that_fails_is_named():
+    config = Config.parse({"dataset": "digits", "model": "mlp"})
+    with pytest.raises(RuntimeError, match=r"^broken: ValueError: not such a loop$"):
+        Contender("broken", broken, config, torch.device("cpu"), threads=1)
+    one = Contender("killed", counting, config, torch.device("cpu"), threads=1)
+    os.kill(one.processes[0].pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match=r"^killed: its process was ended"):
+        one.turn(3)
+    one.close()
+
+
+def broken(config, device):
+    raise ValueError("not such a loop")
+
+
+def counting(config, device):
+    yield from range(1000)

@@ -39,7 +39,7 @@ ALLOWED = {
         "tracker", "trainer", "transfer", "wandb_run",
     },
     "study.predict": {"config", "data", "devices", "errors", "evaluation", "models", "run_directory", "sources"},
-    "study.bench": {"config", "data", "devices", "errors", "loops", "models"},
+    "study.bench": {"config", "data", "devices", "errors", "loops", "models", "values"},
     "study.loops": {"config", "data", "errors", "models", "trainer"},
     "study.worker": {"config", "devices", "errors", "progress", "train"},
     "study.engine": {"config", "devices", "errors", "folder", "progress", "run_directory", "worker"},

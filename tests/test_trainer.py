@@ -334,6 +334,57 @@ def test_mirror_images_count_as_much():
     assert np.allclose(found, expected.softmax(1).numpy(), atol=1e-3)
 
 
+def test_alternating_flips_mirror_each_image_in_every_second_epoch(tmp_path):
+    values = {"model": "mlp", "epochs": 2, "augment": "flip", "alternating_flip": True, "batch_size": 100}
+    one, other = trainer(**values), trainer(**values)
+    shown = seen(one)
+    fit(
+        one, checkpoint=lambda one: torch.save(one.state_dict(), tmp_path / "last.pt"),
+        must_stop=lambda: len(shown) == 14,
+    )  # fmt: skip
+    assert one.progress.epoch == 1 and one.progress.batch > 0, "cut off in the second epoch"
+    other.load(tmp_path / "last.pt")
+    more = seen(other)
+    fit(other)
+    first, second = {}, {}
+    for indices, images in shown + more:
+        for index, image in zip(indices.tolist(), images, strict=True):
+            (second if index in first else first)[index] = image
+    originals = one.data.normalise(one.data.train.images)
+    assert len(first) == len(second) == len(originals)
+    assert all(torch.equal(first[index], second[index].flip(-1)) for index in first)
+    mirrored = sum(not torch.equal(first[index], originals[index]) for index in first) / len(first)
+    assert 0.4 < mirrored < 0.6
+
+
+def seen(one: Trainer) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Let a trainer keep the indices and the images of each batch."""
+    kept, train_batch, step = [], one.train_batch, one.step
+
+    def keep(indices):
+        kept.append([indices])
+        train_batch(indices)
+
+    def keep_images(images, labels):
+        kept[-1].append(images.clone())
+        return step(images, labels)
+
+    one.train_batch, one.step = keep, keep_images
+    return kept
+
+
+def test_an_optimizer_computes_as_its_own_device_does_after_another_ones_checkpoint(tmp_path):
+    one = trainer(model="mlp", epochs=1)
+    fit(one)
+    state = one.state_dict()
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"] = True
+    torch.save(state, tmp_path / "last.pt")
+    other = trainer(model="mlp", epochs=1)
+    assert other.load(tmp_path / "last.pt")
+    assert not any(group["fused"] for group in other.optimizer.param_groups)
+
+
 def test_early_stopping_waits_so_many_epochs():
     one = trainer(model="mlp", epochs=500, lr=1.0, early_stopping=3, early_stopping_metric="val/acc")
     state, rows = fit(one)
