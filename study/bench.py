@@ -18,6 +18,7 @@ needs; MB is the peak of memory while it trains, on a CPU that of the process, w
 """
 
 import argparse
+import gc
 import itertools
 import json
 import multiprocessing
@@ -137,6 +138,7 @@ def _serve(connection: Connection, make: Callable[..., loops.Loop], config: Conf
             raise
         except Exception as error:
             connection.send(one_line(error))
+    gc.freeze()  # as in errors.run_command
 
 
 def _contenders(config: Config, device: torch.device, threads: int) -> Iterator[Contender]:

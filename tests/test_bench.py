@@ -14,12 +14,19 @@ from study.config import Config
 
 
 def bench(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "study.bench", "--dataset=digits", "--model=mlp", "--turns=2", *words]
+    command = [sys.executable, "-m", "study.bench", "--model=mlp", "--turns=2", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_every_loop_is_timed_beside_the_reference(tmp_path):
-    ended = bench("--steps=3", "--batch-size=32", f"--out={tmp_path / 'bench.json'}", "--threads=2", "--device=cpu")
+    ended = bench(
+        "--steps=3",
+        "--batch-size=32",
+        "--dataset=digits",
+        f"--out={tmp_path / 'bench.json'}",
+        "--threads=2",
+        "--device=cpu",
+    )
     assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "bench.json").read_text())
     (case,) = found["cases"].values()
@@ -40,9 +47,9 @@ def test_every_loop_is_timed_beside_the_reference(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--augment=flip,noise"], "error: torchvision's transforms have no noise to compare with"),
+        (["--dataset=digits", "--augment=flip,noise"], "error: torchvision's transforms have no noise to compare with"),
         (
-            ["--batch-size=2000"],
+            ["--dataset=digits", "--batch-size=2000"],
             "error: batch_size must be less than 1,151, the training images of digits, to be compared",
         ),
     ],

@@ -31,8 +31,6 @@ for source, out in zip(sources, ("here", "there")):
 runs.load(sources[1], refresh=True)
 """
 
-pytestmark = pytest.mark.xdist_group("pull")
-
 LOAD = """
 import sys
 from analysis import runs, summarize

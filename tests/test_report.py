@@ -38,8 +38,6 @@ from tests import many_runs
 from tests.conftest import ROOT
 from tests.test_analysis import assert_labelled
 
-pytestmark = pytest.mark.xdist_group("report")
-
 GRID = """
 name: three options
 description: What do they do?

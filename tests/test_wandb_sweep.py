@@ -24,8 +24,6 @@ from study.run_directory import RunDirectory
 from tests.conftest import ROOT, SMALL
 from tests.wandb_server import Run, Server
 
-pytestmark = pytest.mark.xdist_group("wandb")
-
 SWEEP = {
     **SMALL,
     "parameters": {
@@ -225,7 +223,7 @@ def test_status_knows_missing_failed_and_double_points_and_create_makes_a_sweep_
     crashed.exitcode, crashed.crashed = None, True
     failed.exitcode = 1
     failed.config["info"]["value"] |= {"state": "failed", "error": "the disk is full"}
-    copy = machine.server.runs["copy"] = Run("copy", double.config, double.sweep)
+    copy = machine.server.runs["copy"] = Run("copy", double.config, "another")
     copy.fields |= {"project": "proj"}
     del machine.server.runs[lost.name]
     told = machine.run("-m", "study.sweep", "status", day.sweep).stdout
