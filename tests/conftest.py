@@ -16,6 +16,10 @@ from hypothesis import settings
 from study.errors import run_command
 from study.run_directory import RunDirectory
 
+# the background of a shell ignores SIGINT, and so would what tests start and end by it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("study", deadline=None, print_blob=True)
 settings.load_profile("study")
 
