@@ -215,9 +215,14 @@ def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def best_of_settings(section: Section) -> pd.DataFrame:
+    """Return the best run of each setting, the best first."""
+    return section.runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting")
+
+
 def best_runs(frames: Frames, section: Section) -> list[pd.DataFrame]:
     """Return, for each data set of a section, the best run of each setting on validation, the best setting first."""
-    best = section.runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting")
+    best = best_of_settings(section)
     classes = pd.Series([tuple(frames.data(run)["classes"]) for run in best.index], best.index, dtype=object)
     return [group for _, group in best.groupby([best.dataset, classes], sort=False)]
 

@@ -11,7 +11,7 @@ from analysis import comparison, embedding, layers
 from analysis.blocks import Block, Heading, Items, Picture
 from analysis.embedding import Seen
 from analysis.figures import Looks
-from analysis.runs import Frames, Section
+from analysis.runs import Frames, Section, best_of_settings
 from analysis.statistics import ALPHA, estimates
 from analysis.tables import SIGNIFICANT, Column, Table, p_words
 from analysis.wording import label, sentence, shown
@@ -38,7 +38,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Compare the ways to use a pretrained network, where a section has any."""
     if not WAYS["pretrained"](section.runs).any():
         return []
-    best = _best_runs(section)
+    best = best_of_settings(section).setting[:SHOWN]
     seen = embedding.see(frames, list(best.index))
     frame = compare(section, {best[run]: one for run, one in seen.items()})
     columns = [
@@ -61,12 +61,6 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         figure = layers.side_by_side(named, LAYER, classes, title)
         found.append(Picture("transfer-tsne", title, figure, sentence("transfer_tsne_caption")))
     return found
-
-
-def _best_runs(section: Section) -> pd.Series:
-    """Return the settings of the best runs of the best settings, indexed by run, the best first."""
-    ranked = section.runs.sort_values("best/val_acc", ascending=False, kind="stable")
-    return ranked.drop_duplicates("setting").setting[:SHOWN]
 
 
 def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:

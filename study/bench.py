@@ -222,15 +222,8 @@ def overheads(device: torch.device) -> dict[str, float]:
         return time.perf_counter() - started
 
     with tempfile.TemporaryDirectory() as folder:
-        run = [
-            "--dataset=digits",
-            "--model=cnn",
-            "--epochs=1",
-            "--wandb=disabled",
-            f"--runs-dir={folder}",
-            f"--device={device}",
-        ]
-        whole = took(*run)
+        run = ("--dataset=digits", "--model=cnn", "--epochs=1", "--wandb=disabled", f"--runs-dir={folder}")
+        whole = took(*run, f"--device={device}")
         summary = json.loads(next(Path(folder).glob("*/summary.json")).read_text())
     return {
         "help_seconds": took("--help"),
@@ -240,18 +233,8 @@ def overheads(device: torch.device) -> dict[str, float]:
 
 
 def _show(title: str, result: dict[str, Any]) -> None:
-    table = Table(
-        "loop",
-        "ms/step",
-        "range",
-        "images/s",
-        "× reference",
-        "range",
-        "TFLOP/s",
-        "MB",
-        title=title,
-        title_justify="left",
-    )
+    head = ("loop", "ms/step", "range", "images/s", "× reference", "range", "TFLOP/s", "MB")
+    table = Table(*head, title=title, title_justify="left")
     for name, row in result.items():
         table.add_row(
             name, f"{row['ms_per_step']:.2f}", "{:.2f} to {:.2f}".format(*row["ms_range"]),
@@ -288,7 +271,7 @@ def main(argv: list[str]) -> int:
         "python": platform.python_version(), "torch": torch.__version__, "turns": args.turns,
         "limits": limits(device), "overheads": overheads(device), "cases": {},
     }  # fmt: skip
-    devices.forget_cache(device)
+    torch.cuda.empty_cache()
     print(json.dumps({name: value for name, value in found.items() if name != "cases"}, indent=1))
     for config in configs:
         title = f"{config.model}, batch {config.batch_size}, augment {config.augment or 'none'}"

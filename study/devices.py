@@ -98,14 +98,6 @@ def synchronize(device) -> None:
         {"cuda": torch.cuda, "mps": torch.mps}[device.type].synchronize()
 
 
-def forget_cache(device) -> None:
-    """Give memory that torch keeps, but does not use, back to a CUDA device."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def energy_joules(device) -> float:
     """Return the energy that a device has used since its driver was loaded; NaN where it does not tell."""
     if device.type != "cuda":

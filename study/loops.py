@@ -27,7 +27,7 @@ class Pictures(torch.utils.data.Dataset):
     def __init__(self, data: Data, transform: Callable | None = None):
         from PIL import Image
 
-        arrays = data.train.images.permute(0, 2, 3, 1).cpu().numpy()
+        arrays = data.train.images.permute(0, 2, 3, 1).numpy()
         self.images = [Image.fromarray(image.squeeze()) for image in arrays]
         self.labels = data.train.labels.tolist()
         self.transform = transform
@@ -64,21 +64,32 @@ def _transform(config: Config, data: Data) -> Callable:
     }
     if unknown := set(strengths) - set(known):
         raise UserError(f"torchvision's transforms have no {', '.join(sorted(unknown))} to compare with")
-    scaled = [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
     return transforms.Compose(
-        [known[name]() for name in strengths] + [transforms.ToTensor(), transforms.Normalize(*scaled)]
+        [known[name]() for name in strengths] + [transforms.ToTensor(), transforms.Normalize(*_scaled(data))]
     )
 
 
-def _plain(config: Config, data: Data, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _scaled(data: Data) -> list[tuple[float, ...]]:
+    """Return mean and standard deviation on the scale from 0 to 1 that these loaders have."""
+    return [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
+
+
+def _plain_step(config: Config, data: Data, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build a network and a step of training it as it is commonly written; the step returns the loss."""
     torch.manual_seed(0)
     model = models.create(config, data.image_shape, len(data.classes)).to(device).train()
-    return model, torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
 
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        output = model(images.to(device))
+        logits = output[0] if isinstance(output, tuple) else output  # auxiliary heads come after the logits
+        loss = nn.functional.cross_entropy(logits, labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
 
-def _loss(output: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """Return the loss of the logits, which come first where a network has auxiliary heads."""
-    return nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels)
+    return step
 
 
 def reference(config: Config, device: torch.device, workers: int) -> Loop:
@@ -88,14 +99,10 @@ def reference(config: Config, device: torch.device, workers: int) -> Loop:
         Pictures(data, _transform(config, data)), config.batch_size, shuffle=True, num_workers=workers,
         persistent_workers=workers > 0, drop_last=True, pin_memory=device.type == "cuda",
     )  # fmt: skip
-    model, optimizer = _plain(config, data, device)
+    step = _plain_step(config, data, device)
     while True:
         for images, labels in loader:
-            loss = _loss(model(images.to(device)), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            loss.item()
+            step(images, labels).item()
             yield
 
 
@@ -104,19 +111,16 @@ def timm_loader(config: Config, device: torch.device, workers: int) -> Loop:
     from timm.data import create_loader
 
     data = data_sets.load(config, "cpu")
-    scaled = [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
+    mean, std = _scaled(data)
     loader = create_loader(
         Pictures(data), data.image_shape, config.batch_size, is_training=True, no_aug=not config.augment,
-        color_jitter=config.color_strength or 0.0, mean=scaled[0], std=scaled[1], num_workers=workers, device=device,
+        color_jitter=config.color_strength or 0.0, mean=mean, std=std, num_workers=workers, device=device,
         persistent_workers=workers > 0,
     )  # fmt: skip
-    model, optimizer = _plain(config, data, device)
+    step = _plain_step(config, data, device)
     while True:
         for images, labels in loader:
-            loss = _loss(model(images.to(device)), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            step(images, labels)
             yield
 
 
@@ -124,13 +128,10 @@ def tensors(config: Config, device: torch.device) -> Loop:
     """Train from tensors on the device, without augmentation."""
     data = data_sets.load(config, device)
     images = data.normalise(data.train.images).contiguous()
-    model, optimizer = _plain(config, data, device)
+    step = _plain_step(config, data, device)
     while True:
         for indices in torch.randperm(len(images), device=device).split(config.batch_size)[:-1]:
-            loss = _loss(model(images[indices]), data.train.labels[indices])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            step(images[indices], data.train.labels[indices])
             yield
 
 

@@ -19,16 +19,10 @@ def bench(*words: str) -> subprocess.CompletedProcess:
 
 
 def test_every_loop_is_timed_beside_the_reference(tmp_path):
-    ended = bench(
-        "--steps=3",
-        "--batch-size=32",
-        "--dataset=digits",
-        f"--out={tmp_path / 'bench.json'}",
-        "--threads=2",
-        "--device=cpu",
-    )
+    out = tmp_path / "bench.json"
+    ended = bench("--dataset=digits", "--batch-size=32", "--steps=3", "--threads=2", "--device=cpu", f"--out={out}")
     assert ended.returncode == 0, ended.stderr
-    found = json.loads((tmp_path / "bench.json").read_text())
+    found = json.loads(out.read_text())
     (case,) = found["cases"].values()
     references = ["reference, 0 workers", "reference, 2 workers"]
     assert list(case) == ["ours", "ours auto", "ours auto, 2 at a time", "tensors", "timm", *references]
