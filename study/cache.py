@@ -5,6 +5,7 @@ content = cache.through(path, make, "the features", say)
 
 import pickle
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,28 @@ def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Call
 
     Where the folder cannot be written, a line says `what` is made anew at every start.
     """
-    made = None
+    temporary = path.with_suffix(".tmp")
+    with _held(path.with_suffix(".lock")):
+        content = _read(path)
+        if content is None:
+            content = make()
+            try:
+                torch.save(content, temporary)
+                temporary.replace(path)
+            except (OSError, RuntimeError):  # no permission; where the disk is full, torch raises the latter
+                say(f"{path.parent} cannot be written: {what} are made anew at every start")
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+    return content
+
+
+def _held(path: Path) -> AbstractContextManager:
+    """Hold a lock, where the folder can be written."""
     try:
         path.parent.mkdir(exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
-            content = _read(path)
-            if content is None:
-                content = made = make()
-                torch.save(made, path.with_suffix(".tmp"))
-                path.with_suffix(".tmp").replace(path)
-        return content
-    except OSError:  # a read-only file system, or no permission
-        say(f"{path.parent} cannot be written: {what} are made anew at every start")
-        return make() if made is None else made
+        return filelock.FileLock(path).acquire()
+    except OSError:
+        return nullcontext()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ The same class is the command line, the parameter space of a sweep, W&B's config
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -269,7 +270,7 @@ class Config(BaseModel):
     def run_name(self) -> str:
         """Return the name of the run's directory."""
         words = (self.model, self.dataset.removeprefix("folder:"), f"s{self.seed}", self.fingerprint)
-        return "-".join(words).replace("/", "-").replace(":", "-")
+        return re.sub(r"[^\w. -]", "-", "-".join(words))  # what file systems, globs and W&B's ids can hold
 
     @property
     def augmentations(self) -> dict[str, float | None]:

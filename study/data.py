@@ -117,19 +117,20 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
-def load(config: Config, device: torch.device | str, say: Say = print) -> Data:
+def load(config: Config, device: torch.device | str, say: Say = print, shared_by: int = 1) -> Data:
     """Load the data set of a config onto a device; a second call for the same data returns the same tensors.
 
+    The images stay on the host if `shared_by` processes cannot have them on the device at once.
     Raises UserError where the data are missing, cannot be read, or cannot be split.
     """
     files = folder.of(config)
     key = (
         config.dataset, config.classes, config.data_dir, config.image_size, config.split_seed,
-        files and files.stamp, str(device),
+        files and files.stamp, str(device), shared_by,
     )  # fmt: skip
     if key not in _loaded:
         _loaded.clear()
-        _loaded[key] = _load(config, torch.device(device), say)
+        _loaded[key] = _load(config, torch.device(device), say, shared_by)
     data = _loaded[key]
     return replace(data, train=drawn(data.train, config, data.classes))
 
@@ -146,7 +147,7 @@ def drawn(train: Split, config: Config, classes: tuple[str, ...]) -> Split:
 _loaded: dict[tuple, Data] = {}
 
 
-def _load(config: Config, device: torch.device, say: Say) -> Data:
+def _load(config: Config, device: torch.device, say: Say, shared_by: int) -> Data:
     source = sources.read(config, say)
     classes = source.classes
     splits = {name: Split(images, labels) for name, (images, labels) in source.splits.items()}
@@ -158,9 +159,10 @@ def _load(config: Config, device: torch.device, say: Say) -> Data:
     if config.classes:
         splits, classes = _chosen(splits, classes, config)
     mean, std = _pixel_statistics(splits["train"].images)
-    fits = _fits(sum(split.images.nbytes for split in splits.values()), device)
+    fits = _fits(shared_by * sum(split.images.nbytes for split in splits.values()), device)
     if not fits:
-        say(f"the images do not fit half the memory of {device}: they stay on the host")
+        times = f", {shared_by} times," if shared_by > 1 else ""
+        say(f"the images{times} do not fit half the memory of {device}: they stay on the host")
     placed = {name: split.to(device, images_too=fits) for name, split in splits.items()}
     return Data(
         config.dataset, classes, **placed, mean=mean, std=std, image_size=config.image_size,

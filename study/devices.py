@@ -3,6 +3,7 @@
 python -c "from study import devices; print(devices.names())"
 """
 
+import gc
 import math
 import os
 import resource
@@ -36,14 +37,20 @@ def names() -> list[str]:
 
 
 def pick(name: str):
-    """Return the torch device of a name, `auto` being the first of `names`; UserError where it is not there."""
+    """Return the torch device of a name, `auto` being the first of `names`; UserError where it is not there.
+
+    A CUDA device becomes the process's current one, to whose streams torch's functions refer.
+    """
     import torch
 
     found = names()
     wanted = {"auto": found[0], "cuda": "cuda:0"}.get(name, name)
     if wanted not in found:
         raise UserError(f"device {name} is not there; this machine has {', '.join(found)}")
-    return torch.device(wanted)
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def trouble(name: str) -> str | None:
@@ -90,12 +97,24 @@ def peak_megabytes(device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def release(name: str) -> None:
+    """Free the memory of what is no longer needed; networks and optimizers hold references to themselves."""
+    gc.collect()
+    gc.freeze()  # what has outlived a run stays: the next collection need not look at it
+    if name.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
 def synchronize(device) -> None:
     """Wait until a device has done all its work."""
     import torch
 
-    if device.type != "cpu":
-        {"cuda": torch.cuda, "mps": torch.mps}[device.type].synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def energy_joules(device) -> float:
@@ -132,11 +151,11 @@ def set_generators(device, states: dict) -> None:
     """Set torch's own random generators to states that `generators` returned on the same kind of device."""
     import torch
 
-    torch.set_rng_state(states["cpu_generator"].cpu())
+    torch.set_rng_state(states["cpu_generator"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(states["device_generator"].cpu(), device)
+        torch.cuda.set_rng_state(states["device_generator"], device)
     elif device.type == "mps":
-        torch.mps.set_rng_state(states["device_generator"].cpu())
+        torch.mps.set_rng_state(states["device_generator"])
 
 
 class Occupancy:

@@ -96,9 +96,10 @@ class Engine:
         A job is taken when a worker is free for it, no sooner. Those that no device is left for are not among the ends.
         """
         self.jobs = iter(jobs)
-        self.free = self.slots[:count]
-        self.shared_by = Counter(self.free)
-        self.threads = max(1, cores() // max(1, len(self.free)))
+        self.free = list(self.slots)  # those beyond `count` serve where others fail
+        used = self.slots[:count]
+        self.shared_by = Counter(used)
+        self.threads = max(1, cores() // max(1, len(used)))
         try:
             while True:
                 self._hand_out()
@@ -167,7 +168,9 @@ class Engine:
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = _spawn.Pipe()
-        process = _spawn.Process(target=work, args=(theirs, device, self.threads, self.shared_by[device]), daemon=False)
+        process = _spawn.Process(
+            target=work, args=(theirs, device, self.threads, max(1, self.shared_by[device])), daemon=False
+        )
         process.start()
         theirs.close()
         self.workers.append(_Worker(device, process, ours))

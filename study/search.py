@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from study.config import Config
 from study.errors import UserError
 from study.hyperband import Hyperband
 from study.space import Parameter
-from study.values import pairs
+from study.values import pair, pairs
 
 PROBES = 100
 """Points of a bayes sweep that are tried for being valid configs before any is trained."""
@@ -59,8 +60,8 @@ class Sweep:
         return [name for name, parameter in self.parameters.items() if parameter.varies and name != "seed"]
 
     @property
-    def size(self) -> int:
-        """Count the points, those of a grid or of a random search that compute the same too."""
+    def size(self) -> int | None:
+        """Count the points, those of a grid or of a random search that compute the same too; None without an end."""
         if self.method != "grid":
             return self.run_cap
         every = math.prod(len(parameter.grid) for parameter in self.parameters.values())
@@ -189,7 +190,7 @@ def label(values: Mapping[str, Any], names: Sequence[str]) -> str:
 def assignments(words: Sequence[str]) -> dict[str, str]:
     """Read the words after --set: key=value pairs that replace a sweep's own."""
     try:
-        return {key: value for word in words for key, value in pairs(word).items()}
+        return dict(pair(word) for word in words)
     except ValueError as error:
         raise UserError(str(error).replace("setting", "--set")) from None
 
@@ -201,16 +202,22 @@ def _share(*keys: Any) -> float:
 
 
 def _without(setting: str, names: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in pairs(setting).items() if name not in names)
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in pairs(setting).items() if name not in names)
 
 
 def read(path: str | Path) -> Sweep:
     """Read a sweep file; a UserError names the file and says what in it is wrong."""
-    return parse(path, sweep_file.load(Path(path)))
+    sweep = parse(path, sweep_file.load(Path(path)))
+    if sweep.method != "grid" and sweep.run_cap is None:
+        raise UserError(f"{path}: method {sweep.method} needs `run_cap`, the number of runs")
+    return sweep
 
 
 def parse(path: str | Path, content: Any) -> Sweep:
-    """Check what a sweep file holds; a UserError names the file and says what in it is wrong."""
+    """Check what a sweep file holds; a UserError names the file and says what in it is wrong.
+
+    W&B draws points of a search without end, where the file has no `run_cap`.
+    """
     try:
         fields = sweep_file.check(content)
     except (UserError, ValueError) as error:

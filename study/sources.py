@@ -155,7 +155,7 @@ def _are_small(root: Path, listing: Listing, image_size: int) -> bool:
 
     first = None
     for path, _ in itertools.chain(*listing.values()):
-        with suppress(OSError, SyntaxError, ValueError), Image.open(root / path) as image:
+        with suppress(Exception), Image.open(root / path) as image:
             first = first or image.size
             if image.size != first or first[0] != first[1] or first[0] >= image_size:
                 return False
@@ -211,5 +211,7 @@ def read_image(path: Path, size: tuple[int, int] | None) -> np.ndarray | str:
             if size:
                 image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a broken file leads to
         return " ".join(str(error).split())

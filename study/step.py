@@ -42,6 +42,8 @@ def create(
     It updates the model and its moving average where there is one, and returns the mean loss and the number of correct
     predictions before the update.
     """
+    if compile_for:
+        torch.compiler.reset()  # what a process compiles for earlier networks counts towards a limit
     compiled = torch.compile(model, dynamic=False) if compile_for else model
     loss_of = partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
 
@@ -139,12 +141,21 @@ class Captured:
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
+        drawing = [*self.generators, torch.cuda.default_generators[self.indices.device.index]]
+        before = [generator.clone_state() for generator in drawing]
         try:
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+            with (
+                torch.cuda.stream(self.stream),  # which is also left where the capture ends in an error
+                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+            ):
                 self.function(self.indices)
         except RuntimeError as error:
             self.can_be_captured = False
-            self.say(f"without CUDA graphs: the training step cannot be captured ({one_line(error)})")
+            for generator, state in zip(drawing, before, strict=True):  # else they wait for the capture's end
+                generator.graphsafe_set_state(state)
+            self.say(
+                f"without CUDA graphs: the training step cannot be captured ({one_line(error.__context__ or error)})"
+            )
             return False
         self.graph = graph
         return True

@@ -82,7 +82,7 @@ def check(content: Any) -> dict[str, Any]:
         "method": method,
         "metric": metric,
         "maximize": maximize,
-        "run_cap": _run_cap(content.get("run_cap"), method),
+        "run_cap": _run_cap(content.get("run_cap")),
         "early_terminate": rule,
         "where": {key: content[key] for key in ("project", "entity") if content.get(key)},
         "ignored": tuple(for_wandb + ["controller"] * ("controller" in content)),
@@ -99,11 +99,13 @@ def _metric(metric: Any) -> tuple[str, bool, list[str]]:
     if metric["name"] not in HISTORY_METRICS + SUMMARY_METRICS:
         close = nearest(metric["name"], HISTORY_METRICS + SUMMARY_METRICS)
         raise UserError(f"metric {metric['name']!r} is never logged; {close}")
-    smaller = metric["name"].endswith("loss") or metric["name"] in ("time/epoch", "train_seconds", "memory/peak_mb")
-    wanted = "minimize" if smaller else "maximize"
-    if metric.get("goal", "minimize") != wanted:
-        raise UserError(f"the goal of metric {metric['name']} must be {wanted}, not {metric.get('goal', 'minimize')}")
-    return metric["name"], wanted == "maximize", [f"metric.{key}" for key in METRIC_KEYS[2:] if key in metric]
+    name, goal = metric["name"], metric.get("goal", "minimize")
+    if goal not in ("minimize", "maximize"):
+        raise UserError(f"the goal of metric {name} must be minimize or maximize, not {goal!r}")
+    wanted = "minimize" if name.endswith("loss") else "maximize" if name.endswith("acc") else goal
+    if goal != wanted:
+        raise UserError(f"the goal of metric {name} must be {wanted}, not {goal}")
+    return name, goal == "maximize", [f"metric.{key}" for key in METRIC_KEYS[2:] if key in metric]
 
 
 def _check_command(command: Any) -> None:
@@ -116,12 +118,8 @@ def _check_command(command: Any) -> None:
         raise UserError(f"command must be {good}, not {command!r}")
 
 
-def _run_cap(given: Any, method: str) -> int | None:
-    if given is None and method == "grid":
-        return None
-    if given is None:
-        raise UserError(f"method {method} needs `run_cap`, the number of runs")
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+def _run_cap(given: Any) -> int | None:
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
         raise UserError(f"run_cap must be a whole number from 1, not {given!r}")
     return given
 

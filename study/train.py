@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from study import devices, folder
-from study.config import Config
+from study.config import Config, is_identity
 from study.errors import Interrupted, UserError, exit_code, run_command, with_place
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
 from study.run_directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
 from study.tracker import Tracker
+from study.values import is_true
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def train(
         )
         try:
             tracker.start_wandb(config, resumes)
-            return _train(config, display, signals, tracker, resumes, gives_up)
+            return _train(config, display, signals, tracker, resumes, gives_up, device_shared_by)
         except BaseException as error:
             went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             tracker.fail(exit_code(error), went_wrong, with_place(error))
@@ -118,6 +119,7 @@ def _train(
     tracker: Tracker,
     resumes: bool,
     gives_up: Callable[[dict[str, float]], bool] | None,
+    device_shared_by: int,
 ) -> Outcome:
     import torch
 
@@ -128,7 +130,7 @@ def _train(
     device = devices.pick(config.device)
     torch.set_num_threads(tracker.info["threads"])
     torch.set_flush_denormal(True)
-    data = transfer.load_data(config, given, device, display.say)
+    data = transfer.load_data(config, given, device, display.say, device_shared_by)
     tracker.note(device=devices.describe(device), data=data.describe())
     if given:
         tracker.note(pretrained={"source": given.source, "digest": given.digest})
@@ -244,7 +246,7 @@ def main(argv: list[str]) -> int:
     file, sheet, force = (
         given.pop("config", None),
         given.pop("show_augment", None),
-        str(given.pop("force", "")).lower() == "true",
+        is_true(given.pop("force", False)),
     )
     config = Config.parse((_read_config(file) if file else {}) | given)
     display = RunDisplay()
@@ -287,7 +289,7 @@ def show_augment(config: Config, path: Path, display: Display) -> None:
 
 
 def _read_config(path: str) -> dict[str, Any]:
-    """Read the config in a run.json; what its `setting` said is in the other values."""
+    """Read the config in a run.json: what was chosen for the run, not what followed or where it was computed."""
     try:
         values = json.loads(Path(path).read_text())
     except OSError as error:
@@ -296,7 +298,11 @@ def _read_config(path: str) -> dict[str, Any]:
         raise UserError(f"{path} is no JSON: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no mapping of options")
-    return {key: value for key, value in values.get("config", values).items() if key != "setting"}
+    if "config" not in values:
+        return values
+    config = Config.recorded(values["config"])
+    chosen = config.model_dump(exclude_defaults=True, exclude={"device", "threads"})
+    return {name: value for name, value in chosen.items() if not is_identity(name)} | config.identity()
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ class Trainer:
 
     def _faster_precision(self) -> torch.dtype:
         """Try on one batch, without augmentation, in which precision training is faster here."""
-        batch = self.data.train[: self.config.batch_size]
+        batch = self.data.train.take(slice(self.config.batch_size))
         return step.faster_precision(self.model, self._prepared(batch), batch.labels)
 
     def _captured(self, say: Callable[[str], None]) -> Callable[[Tensor], None]:
@@ -276,9 +276,12 @@ class Trainer:
         } | devices.generators(self.device)
 
     def load(self, path: Path) -> bool:
-        """Go on from a file that holds a `state_dict`; tell whether it could be read."""
+        """Go on from a file that holds a `state_dict`; tell whether it could be read.
+
+        It is read into the host's memory, so that a device that is short of memory does not look like a broken file.
+        """
         try:
-            state = torch.load(path, weights_only=True, map_location=self.device)
+            state = torch.load(path, weights_only=True, map_location="cpu")
         except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
             return False
         self.model.load_state_dict(state["model"])
@@ -288,10 +291,10 @@ class Trainer:
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
             self.average.has_begun = state["progress"]["iterations"] > 0
-        self.best_weights = state["best"]
-        self.progress = Progress(**state["progress"])
+        self.best_weights = {name: value.to(self.device) for name, value in state["best"].items()}
+        self.progress = Progress(**state["progress"] | {"sums": state["progress"]["sums"].to(self.device)})
         if state["device"] == self.device.type:  # another kind of device has generators of its own
-            self.augment_generator.set_state(state["augment_generator"].cpu())
+            self.augment_generator.set_state(state["augment_generator"])
             devices.set_generators(self.device, state)
         return True
 

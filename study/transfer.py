@@ -50,11 +50,14 @@ class Svm:
     penalty: float
 
 
-def load_data(config: Config, given: Pretrained | None, device: torch.device, say: Say) -> Data:
-    """Load the data of a config, in the size, mean and standard deviation of a network's pretraining if it had any."""
+def load_data(config: Config, given: Pretrained | None, device: torch.device, say: Say, shared_by: int = 1) -> Data:
+    """Load the data of a config, in the size, mean and standard deviation of a network's pretraining if it had any.
+
+    `shared_by` as of `data.load`.
+    """
     if given is None:
-        return data_sets.load(config, device, say)
-    data = data_sets.load(config.model_copy(update={"image_size": given.image_size}), device, say)
+        return data_sets.load(config, device, say, shared_by)
+    data = data_sets.load(config.model_copy(update={"image_size": given.image_size}), device, say, shared_by)
     mean, std = given.mean, given.std
     if data.image_shape[0] == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)

@@ -114,16 +114,18 @@ def positive(text: str) -> int:
 
 
 def pairs(text: str) -> dict[str, str]:
-    """Read `key=value` pairs separated by spaces."""
-    result = {}
-    for word in shlex.split(str(text)):
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise ValueError(f"setting must hold key=value pairs, such as 'model=mlp epochs=50', not {word!r}")
-        if key.replace("-", "_") == "setting":
-            raise ValueError("setting cannot hold another setting")
-        result[key.replace("-", "_")] = value
-    return result
+    """Read `key=value` pairs separated by spaces; a value with a space stands in quotes."""
+    return dict(pair(word) for word in shlex.split(str(text)))
+
+
+def pair(word: str) -> tuple[str, str]:
+    """Read one `key=value`."""
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise ValueError(f"setting must hold key=value pairs, such as 'model=mlp epochs=50', not {word!r}")
+    if key.replace("-", "_") == "setting":
+        raise ValueError("setting cannot hold another setting")
+    return key.replace("-", "_"), value
 
 
 def weights_of(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ class WandbSweep:
     @property
     def left(self) -> int | None:
         """Count the points that W&B has yet to hand out, some of them again; None where there is no end of them."""
-        size = self.sweep.run_cap if self.sweep.method != "grid" else self.sweep.size
-        return None if size is None else max(0, size - sum(run.state != "queued" for run in self.own_runs))
+        handed_out = sum(run.state != "queued" for run in self.own_runs)
+        return None if self.sweep.size is None else max(0, self.sweep.size - handed_out)
 
     @property
     def own_runs(self) -> list[Run]:

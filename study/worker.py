@@ -71,6 +71,7 @@ def work(connection: Connection, device: str, threads: int, device_shared_by: in
             connection.send((kind, value))
             if kind != "end":
                 return
+            devices.release(device)
     except (EOFError, ConnectionError, Interrupted):
         pass
     finally:

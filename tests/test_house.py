@@ -36,7 +36,7 @@ ALLOWED = {
     "study.progress": {"config"},
     "study.train": {
         "augment", "config", "data", "devices", "errors", "folder", "models", "options", "progress", "run_directory",
-        "tracker", "trainer", "transfer", "wandb_run",
+        "tracker", "trainer", "transfer", "values", "wandb_run",
     },
     "study.predict": {"config", "data", "devices", "errors", "evaluation", "models", "run_directory", "sources"},
     "study.bench": {"config", "data", "devices", "errors", "loops", "models", "values"},

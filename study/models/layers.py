@@ -123,7 +123,7 @@ def flat_size(features: nn.Module, image_shape: tuple[int, int, int]) -> int:
 class AveragePool(nn.Module):
     """Average feature maps over an even grid of side × side, whether or not that divides them.
 
-    The same numbers as `nn.AdaptiveAvgPool2d`, which MPS has only where it divides them (pytorch 96056).
+    As `nn.AdaptiveAvgPool2d`, which MPS has only where it divides them (pytorch 96056).
     """
 
     def __init__(self, side: int):
@@ -132,7 +132,7 @@ class AveragePool(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         height, width = maps.shape[-2:]
-        if height % self.side == 0 and width % self.side == 0:
+        if maps.device.type != "mps" or (height % self.side == 0 and width % self.side == 0):
             return nn.functional.adaptive_avg_pool2d(maps, self.side)
         return self._means(height, maps) @ maps @ self._means(width, maps).T
 
