@@ -160,7 +160,10 @@ class Config(BaseModel):
 
     device: Device = _note("auto", "execution", "auto (cuda, else mps, else cpu), cpu, mps, cuda or cuda:N")
     precision: Literal["float32", "bfloat16", "auto"] = _note(
-        "float32", "execution", "of convolutions and matrix products: float32, bfloat16, or auto, the faster one here"
+        "float32",
+        "execution",
+        "of convolutions and matrix products: float32 (which for convolutions on NVIDIA's GPUs "
+        "is TF32, as is torch's default), bfloat16, or auto, the faster one here",
     )
     compile: bool = _note(
         False, "execution", "compile the network before training; takes half a minute and pays in long runs on CUDA"

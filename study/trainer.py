@@ -70,7 +70,7 @@ class Trainer:
         self.model = models.create(config, data.image_shape, len(data.classes))
         heads = pretrained.begin(self.model, given, config) if given else ()
         self.model.to(device, memory_format=memory_format(device))
-        self.evaluation_batch = evaluation.batch_size(data.image_shape, config.batch_size)
+        self.evaluation_batch = evaluation.batch_size(data.image_shape, config.batch_size, device)
         devices.forget_peak(device)
         self.augment_generator = torch.Generator(device)
         self.mirrored = torch.zeros_like(data.train.labels, dtype=torch.bool) if config.alternating_flip else None

@@ -151,3 +151,8 @@ def test_every_option_is_explained():
         assert f"--{name.replace('_', '-')}" in text
         assert field.description
         assert is_identity(name) in (True, False)
+
+
+@pytest.mark.parametrize("dataset", ["folder:anna's #1", "folder:a;b,c?d[e]*", "folder:mis gatos"])
+def test_a_run_has_a_name_that_wandb_and_file_systems_take(dataset):
+    assert not set(":;,#?/'[]*") & set(Config(dataset=dataset).run_name)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from study import data, sources
+from study import cache, data, sources
 from study.config import Config
 from study.errors import UserError
 
@@ -256,3 +256,35 @@ def test_small_square_images_are_enlarged_batch_by_batch(photo_folder):
     assert torch.equal(own.train.images, large.train.images)
     assert large.image_shape == (3, 48, 48) == large.resize(large.train.images[:1]).shape[1:]
     assert load(**values, image_size=8).train.images.shape[1:] == (3, 8, 8)
+
+
+def test_a_photograph_with_broken_exif_is_no_end_of_a_folder(photo_folder):
+    """Call the width a text, over which Pillow stumbles when it turns the photograph upright."""
+    path = photo_folder / "train" / "one" / "00.jpg"
+    exif = Image.Exif()
+    exif[256], exif[274] = 16, 6
+    Image.new("RGB", (16, 16)).save(path, exif=exif)
+    path.write_bytes(path.read_bytes().replace(b"\x01\x00\x00\x04", b"\x01\x00\x00\x02", 1))
+    assert isinstance(sources.read_image(path, None), str)
+
+
+def test_what_cannot_be_kept_is_made_anew(tmp_path):
+    told, made = [], []
+
+    def make():
+        made.append(1)
+        return {"ones": torch.ones(2)}
+
+    path = tmp_path / "cache" / "ones.pt"
+    path.with_suffix(".tmp").mkdir(parents=True)
+    for _ in range(2):
+        assert torch.equal(cache.through(path, make, "the ones", told.append)["ones"], torch.ones(2))
+    assert len(made) == len(told) == 2 and "the ones are made anew at every start" in told[0]
+    path.with_suffix(".tmp").rmdir()
+    for _ in range(2):
+        cache.through(path, make, "the ones", told.append)
+    assert len(made) == 3 and len(told) == 2
+    path.with_suffix(".lock").unlink(missing_ok=True)
+    path.with_suffix(".lock").mkdir()  # no lock can be had
+    cache.through(path, make, "the ones", told.append)
+    assert len(made) == 3

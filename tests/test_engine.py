@@ -95,6 +95,9 @@ def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(swe
 
     monkeypatch.setattr("study.engine.STRIKES", 2)
     assert train("cuda:7", "cpu") == ["finished"] * 4
+    points = sweep.points({"runs_dir": str(tmp_path / "single"), "wandb": "disabled"})[:1]
+    assert train("cuda:7", "cpu") == ["finished"], "a device beyond the number of runs takes over"
+    points = sweep.points({"runs_dir": str(tmp_path / "runs"), "wandb": "disabled"})
     assert "cuda:7 is dropped after 2 failures in a row: device cuda:7 is not there" in capfd.readouterr().out
     assert set(states(tmp_path / "runs").values()) == {"finished"}
 

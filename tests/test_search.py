@@ -235,6 +235,11 @@ def test_hyperband_stops_what_wandb_stops():
     assert not rule.is_to_stop([], []), "no band is reached"
 
 
+@pytest.mark.parametrize("name", ["params", "energy_joules", "val/loss", "time/epoch"])
+def test_costs_can_be_what_a_search_minimizes(sweep_file, name):
+    assert not search.read(sweep_file(metric={"name": name, "goal": "minimize"})).maximize
+
+
 def test_the_project_of_a_file_is_that_of_its_runs(sweep_file):
     (point, *_) = search.read(sweep_file(project="mine", entity="us")).points({"wandb": "offline"})
     assert (point.config.project, point.config.entity) == ("mine", "us")

@@ -138,6 +138,16 @@ def test_setting_varies_what_is_no_product(sweep_file):
     assert [(p.config.model, p.config.epochs, p.config.seed) for p in short.points()] == [("mlp", 1, 7), ("cnn", 1, 7)]
 
 
+def test_values_may_hold_spaces_and_apostrophes(sweep_file):
+    settings = ["model=mlp classes='a cat,a dog'", 'model=cnn classes="a cat,it\'s"']
+    sweep = search.read(sweep_file({"setting": {"values": settings}, "dropout": {"value": 0}, "seed": {"value": 0}}))
+    replaced = sweep.replaced(search.assignments(["dataset=folder:my cats", "notes=don't"]))
+    assert [point.config.classes for point in replaced.points()] == ["a cat,a dog", "a cat,it's"]
+    assert {(p.config.dataset, p.config.notes) for p in replaced.points()} == {("folder:my cats", "don't")}
+    with pytest.raises(UserError, match="--set must hold key=value pairs"):
+        search.assignments(["epochs"])
+
+
 def test_points_that_compute_the_same_are_one(sweep_file, call):
     path = sweep_file({"augment": {"values": ["flip,crop", "crop,flip"]}})
     assert len(search.read(path).points()) == 4
@@ -157,6 +167,7 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
             "metric 'val_acc' is never logged; did you mean 'val/acc'?",
         ),
         ({"metric": {"name": "val/acc"}}, "the goal of metric val/acc must be maximize, not minimize"),
+        ({"metric": {"name": "flops", "goal": "least"}}, "metric flops must be minimize or maximize, not 'least'"),
         ({"metric": None}, "there is no `metric`"),
         ({"methd": "grid"}, "unknown key 'methd'; did you mean 'method'?"),
         ({"method": "gird"}, "unknown method 'gird'; did you mean 'grid'?"),

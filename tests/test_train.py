@@ -64,7 +64,7 @@ def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, tmp
     again = command("study.train", *QUICK, "--dropout", "0.50", "--wandb=disabled", "--notes=again")
     assert "was trained before" in again.stdout
     assert (run.path / "summary.json").stat().st_mtime_ns == written
-    command("study.train", *QUICK, "--dropout=0.5", "--wandb=disabled", "--force")
+    command("study.train", *QUICK, "--dropout=0.5", "--wandb=disabled", "--force=1")
     assert (run.path / "summary.json").stat().st_mtime_ns > written
     assert {k: v for k, v in run.summary().items() if k != "train_seconds"} == {
         k: v for k, v in summary.items() if k != "train_seconds"
@@ -78,6 +78,8 @@ def test_the_config_in_a_run_repeats_it_elsewhere(call, tmp_path):
     assert only_run(tmp_path / "copy").path.name == first.path.name
     call("study.train", "--config", first.path / "run.json", "--runs-dir=longer", "--epochs=2")
     assert len(only_run(tmp_path / "longer").history()) == 2
+    call("study.train", "--config", first.path / "run.json", "--runs-dir=adam", "--optimizer=adam")
+    assert only_run(tmp_path / "adam").info()["config"]["lr"] == 0.001, "what followed from SGD is not taken along"
 
 
 def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from study import data, evaluation, models, optim
+from study import data, devices, evaluation, models, optim, step
 from study import trainer as trainer_module
 from study.config import Config
 from study.errors import UserError
@@ -284,6 +285,7 @@ def losses(one: Trainer, steps: int) -> list[float]:
         {**EVERYTHING, "optimizer": "sgd", "nesterov": True, "schedule": "step", "step_epochs": 1, "model": "netconv",
          "image_size": 16, "train_images": None},
         {"model": "googlenet", "lr": 1e-3},
+        {"model": "googlenet", "lr": 1e-3, "image_size": 28},
         {"compile": True},
     ],
 )  # fmt: skip
@@ -297,6 +299,21 @@ def test_a_cuda_graph_computes_what_single_kernels_do(options, monkeypatch):
     taken = captured.train_batch
     assert losses(captured, 15) == pytest.approx(losses(plain, 15), rel=5e-3 if captured.config.compile else 1e-6)
     assert taken.graph is not None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_cannot_be_captured_goes_on_without_a_graph():
+    said, dropped = [], torch.zeros(10, device="cuda")
+
+    def function(indices):
+        torch.nn.functional.dropout(indices.float(), out := 0.5)
+        dropped.add_(out * indices.sum().item())  # waits for the device, which no capture can
+
+    captured = step.Captured(function, 10, torch.device("cuda", 0), say=said.append)
+    for _ in range(step.Captured.PLAIN_CALLS + 3):
+        captured(torch.ones(10, dtype=torch.int64, device="cuda"))
+    assert captured.graph is None and len(said) == 1 and "without CUDA graphs" in said[0]
+    assert dropped[0].item() == 5 * (step.Captured.PLAIN_CALLS + 3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -430,3 +447,12 @@ def test_a_gradient_is_clipped():
 def test_an_optimizer_that_timm_does_not_have_is_a_mistake():
     with pytest.raises(UserError, match="timm has no optimizer 'lionn'; did you mean 'lion'"):
         trainer(optimizer="timm:lionn")
+
+
+def test_what_a_run_held_is_freed_for_the_next_one():
+    one = trainer()
+    fit(one)
+    network = weakref.ref(one.model)
+    del one
+    devices.release("cpu")
+    assert network() is None

@@ -270,6 +270,8 @@ def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):
             run("d", "a new word", **drawn | {"lr": 0.03})]  # fmt: skip
     sweep = wandb_sweep.WandbSweep("me", "proj", "xyz", content, search.parse("me/proj/xyz", content), runs)
     assert sweep.left == 1, "the one that is queued"
+    endless = {key: value for key, value in content.items() if key != "run_cap"}
+    assert replace(sweep, sweep=search.parse("me/proj/xyz", endless)).left is None, "W&B draws on and on"
     assert [[run.id for run in sweep.runs_of(point)] for point in sweep.points()] == [["b", "a"], ["c"], ["d"]]
     wandb_sweep.print_status(replace(sweep, runs=[*runs[1:3], replace(runs[0], id="e", fingerprint="older")]))
     told = capsys.readouterr().out
