@@ -27,11 +27,20 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     """Answer in sentences, the most important first."""
     frame = comparison.compare(section)
     frame = frame[frame.n > 0].set_index("setting")
+    if section.tasks > 1:
+        highest = frame.iloc[0]
+        return [sentence("answer_tasks", setting=shown(highest.name), **_accuracies(highest))]
     if len(frame) == 1:
-        return [_alone(frame.iloc[0])]
-    if (frame.n > 1).sum() > 1:
-        return _several(section, frame)
-    return [_ahead(frame), *_networks(frames, section, frame), sentence("answer_seeds")]
+        said = [_alone(frame.iloc[0])]
+    elif (frame.n > 1).sum() > 1:
+        said = _several(section, frame)
+    else:
+        said = [_ahead(frame), *_networks(frames, section, frame), sentence("answer_seeds")]
+    best = comparison.reference(frame)
+    diverged = int(((section.points.setting == best) & (section.points.state == "diverged")).sum())
+    if diverged:
+        said[0] += " " + sentence("answer_diverged", setting=shown(best), count=diverged, all=int(frame.asked[best]))
+    return said
 
 
 def headline(frames: Frames, section: Section) -> str:
@@ -108,11 +117,11 @@ def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str
 
 def _needed(section: Section, best: str, open_ones: pd.DataFrame) -> str:
     """Say how many seeds would settle the easiest question that is open, if its difference is what it seems."""
-    pairs = comparison.pairwise(section)
-    needed = {
-        setting: seeds_to_show(pair.difference, pair.deviation, bool(pair.paired), len(pairs) // 2)
-        for setting, pair in pairs.loc[best].loc[open_ones.index].iterrows()
-    }
+    pairs, had, needed = comparison.pairwise(section), section.runs.setting.value_counts(), {}
+    for setting, pair in pairs.loc[best].loc[open_ones.index].iterrows():
+        share = pair.degrees / ((had[best] + had[setting]) / 2 - 1)
+        most = max(had[best], had[setting])
+        needed[setting] = seeds_to_show(pair.difference, pair.deviation, share, len(pairs) // 2, most)
     known = {setting: seeds for setting, seeds in needed.items() if seeds}
     if not known:
         return sentence("answer_needed_many")

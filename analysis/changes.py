@@ -31,7 +31,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         return []
     columns = [
         Column("setting"), Column("option", header=label("change"), text=_change), Column("val_acc_change", 2),
-        Column("p_holm", 3, text=lambda row: p_value(row["p_holm"])), Column("gap_last_change", 2),
+        Column("p_holm", 3, header=label("changes_p"), text=lambda row: p_value(row["p_holm"])),
+        Column("gap_last_change", 2),
     ]  # fmt: skip
     columns = [column for column in columns if column.key != "p_holm" or frame.p_holm.notna().any()]
     title = sentence("changes_title", name=section.title)
@@ -122,5 +123,5 @@ def _answer(frame: pd.DataFrame) -> str:
             said.append(sentence(f"changes_{key}", changes=named(texts)))
     rest = len(tested) - len(shown_ones)
     if rest:
-        said.append(sentence("changes_noise", n=rest, all=len(tested)))
+        said.append(sentence("changes_noise" if rest < len(tested) else "changes_none", n=rest, all=len(tested)))
     return " ".join(said)

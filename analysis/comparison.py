@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from analysis import runs as sources
 from analysis.blocks import Block, Heading, Picture
-from analysis.figures import GREY, Looks, finish, looks_of
-from analysis.runs import IDENTITY, Frames, Section
+from analysis.figures import GREY, Looks, finish, looks_of, wrapped
+from analysis.runs import IDENTITY, TASK, Frames, Section
 from analysis.statistics import differences, estimates, holm, mcnemar, sampling_interval
 from analysis.tables import Column, Table, p_value
-from analysis.wording import label, sentence, shown
+from analysis.wording import label, sentence
 
 UNSHARED = {
     "seed", "activation", "softmax_output", "dropout", "epochs", "label_smoothing", "optimizer", "lr", "momentum",
@@ -52,15 +52,15 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 def compare(section: Section) -> pd.DataFrame:
     """Return a row per setting, the best validation accuracy first, those without a result last.
 
-    Columns: `setting`, the values of what is varied, `n` (seeds), for each of PER_RUN its mean and, as `…_ci95`, half
-    the width of its interval over seeds (NaN where n = 1); `test_acc_low` and `test_acc_high`, where n = 1, the
-    sampling interval of the test set; accuracies in percent. Of the difference from the best setting (see `reference`):
-    `below`, how many points lower the validation accuracy is; where both have several seeds also `below_ci95`,
-    `paired`, `p`, and `p_holm`, corrected for all pairs of the section; `tied`: does that difference's interval
-    contain 0?
+    Columns: `setting`, the values of what is varied, `n` (seeds) of `asked`, for each of PER_RUN its mean and, as
+    `…_ci95`, half the width of its interval over seeds (NaN where n = 1); `test_acc_low` and `test_acc_high`, where
+    n = 1, the sampling interval of the test set; accuracies in percent. Of the difference from the best setting (see
+    `reference`): `below`, how many points lower the validation accuracy is; where both have several seeds also
+    `below_ci95`, `paired`, `p`, and `p_holm`, corrected for all pairs of the section; `tied`: does that difference's
+    interval contain 0?
     """
     measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
-    found = estimates(measured, "setting", list(PER_RUN)).rename(columns={"val_acc_n": "n"})
+    found = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).rename(columns={"val_acc_n": "n"})
     found = found.drop(columns=["best_epoch_ci95", "best_epoch_n", "test_acc_n"])
     bounds = {
         run.setting: sampling_interval(run["test/acc"], int(run["test_images"]))
@@ -71,6 +71,7 @@ def compare(section: Section) -> pd.DataFrame:
     asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
     frame = asked.join(found).sort_values("val_acc", ascending=False, kind="stable").rename_axis("setting")
     frame["n"] = frame.n.fillna(0).astype(int)
+    frame["asked"] = section.points.groupby("setting").fingerprint.nunique()
     best = reference(frame)
     pairs = pairwise(section).rename(columns={"half_width": "below_ci95", "holm": "p_holm"})
     with_reference = (
@@ -99,8 +100,11 @@ def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairwise(section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"]) -> pd.DataFrame:
-    """Compare all pairs of settings in a number of each run, in percent or points, as `statistics.differences` does."""
-    runs = section.runs
+    """Compare all pairs of settings in a number of each run, in percent or points, as `statistics.differences` does.
+
+    Settings of different tasks are not compared.
+    """
+    runs = section.runs[: 0 if section.tasks > 1 else None]
     shared = [name for name in IDENTITY if name not in UNSHARED]
     first = runs.drop_duplicates("setting").set_index("setting")
     kinds = {setting: tuple(map(repr, values)) for setting, *values in first[shared].itertuples()}
@@ -108,10 +112,15 @@ def pairwise(section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN
     return differences(values, kinds, resolution(runs))
 
 
-def resolution(runs: pd.DataFrame) -> float:
-    """Return by how many points one validation image changes an accuracy; 0 where their number is not known."""
-    images = runs.val_images.astype(float).min()
+def resolution(runs: pd.DataFrame, split: str = "val") -> float:
+    """Return by how many points one image of a split changes an accuracy; 0 where their number is not known."""
+    images = runs[f"{split}_images"].astype(float).min()
     return 100 / images if images > 0 else 0.0
+
+
+def rounding(runs: pd.DataFrame) -> dict[str, float]:
+    """Return the standard deviation, in points, that rounding to whole images alone gives accuracies."""
+    return {f"{split}_acc": resolution(runs, split) / math.sqrt(12) for split in ("val", "test")}
 
 
 def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:
@@ -125,8 +134,7 @@ def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataF
     rows = {}
     if len(names) > 1 and names[0] == frame.setting[0]:
         runs = single.loc[names]
-        same = (runs[["dataset", "classes", "split_seed", "data_digest"]] == runs.iloc[0][
-            ["dataset", "classes", "split_seed", "data_digest"]]).all(axis=1)  # fmt: skip
+        same = (runs[TASK].map(repr) == runs[TASK].iloc[0].map(repr)).all(axis=1)
         predictions = sources.predictions(frames, list(runs.run[same]))
         right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
         for setting, run in runs.run[same].iloc[1:].items():
@@ -139,9 +147,13 @@ def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataF
 def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.DataFrame | None = None) -> Table:
     """Write what `compare` and `with_best` found."""
     frame = compare(section) if frame is None else frame
-    columns = [Column("setting"), Column("n", 0), Column("val_acc", 2, bold="tied"), Column("best_epoch", 1)]
-    notes = []
-    if len(frame) > 1:
+    columns = [Column("setting"), Column("n", 0, text=_seeds), Column("val_acc", 2, bold="tied"),
+               Column("best_epoch", 1)]  # fmt: skip
+    notes, without = [], int((frame.n == 0).sum())
+    if without > SHOWN:
+        frame = frame[frame.n > 0]
+        notes.append(sentence("table_without", count=without))
+    if len(frame) > 1 and section.tasks == 1:
         best = reference(frame.set_index("setting"))
         columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best else None))
     if frame.p_holm.notna().any():
@@ -161,6 +173,10 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     return Table("comparison", sentence("comparison_title", name=section.title), frame, columns, notes)
 
 
+def _seeds(row: dict) -> str | None:
+    return sentence("seeds_of", n=row["n"], asked=row["asked"]) if 0 < row["n"] < row["asked"] else None
+
+
 def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
     """Draw the best validation accuracy of each setting: mean, 95 % interval, each seed; and the test accuracy.
 
@@ -168,7 +184,8 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
     """
     frame = frame[frame.n > 0][:SHOWN]
     looks = looks or looks_of(list(frame.setting))
-    figure = Figure(figsize=(10, 1.6 + 0.36 * len(frame)), layout="constrained")
+    lines = max(wrapped(setting).count("\n") + 1 for setting in frame.setting)
+    figure = Figure(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(frame.to_dict("records")):
         color = looks[row["setting"]].color
@@ -179,7 +196,7 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
         axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6)
     axes.plot([], [], "o", color=GREY, markersize=8, label=label("val/acc"))
     axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=label("test/acc"))
-    axes.set_yticks(range(len(frame)), [shown(setting) for setting in frame.setting])
+    axes.set_yticks(range(len(frame)), [wrapped(setting) for setting in frame.setting])
     axes.set_ylim(len(frame) - 0.5, -0.5)
     finish(axes, title, label("acc"), label("setting"), numbers="x")
     axes.grid(visible=False, axis="y")

@@ -41,7 +41,8 @@ def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the confusion matrix of each of these runs, whose classes are the same."""
     predictions = runs.predictions(frames, list(best.index))
     classes = frames.data(best.index[0])["classes"]
-    return {run: matrix(predictions[predictions.run == run], classes) for run in best.index}
+    found = {run: matrix(of_run, classes) for run, of_run in predictions.groupby("run", sort=False)}
+    return {run: found[run] for run in best.index}
 
 
 def matrix(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
-from analysis.figures import GREY, Looks, finish, looks_of
+from analysis.figures import GREY, PALE_GREY, Looks, finish, looks_of
 from analysis.runs import Frames, Section
-from analysis.speed import epoch_seconds
+from analysis.speed import epoch_seconds, is_timed, machines
 from analysis.statistics import estimates
 from analysis.tables import SIGNIFICANT, Column, Table
 from analysis.wording import label, named, number, sentence, shown
@@ -58,10 +58,10 @@ def measure(section: Section) -> pd.DataFrame:
 
     Columns: `setting`, `val_acc` (percent), and those of COLUMNS: parameters, their memory and the peak of memory in
     MB, millions of FLOPs for an image, images per second in training, seconds of an epoch and of a whole training, and
-    energy of a training in Wh. What depends on the machine is known of runs that had their device alone.
+    energy of a training in Wh. What depends on the machine is known of the runs that `speed.is_timed` names.
     """
     runs = section.runs
-    alone = runs.device_shared_by == 1
+    alone = is_timed(section)
     found = pd.DataFrame(
         {
             "setting": runs.setting,
@@ -94,6 +94,9 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
     notes = [sentence("costs_note")]
     if frame.epoch_seconds.notna().any():
         notes.append(sentence("costs_times"))
+        first, *others = machines(section).value_counts().index
+        if others:
+            notes.append(sentence("costs_machine", machine=first, others=named(others)))
     if frame.epoch_seconds.isna().any():
         notes.append(sentence("costs_no_times"))
     columns = [Column("setting"), Column("val_acc", 2), *columns]
@@ -137,8 +140,10 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
         best = front(frame, cost)
         axes.step(best[cost], best.val_acc, where="post", color=GREY, linewidth=1.5, linestyle="--", zorder=1)
         for row in frame.to_dict("records"):
-            axes.plot(row[cost], row["val_acc"], "o", color=looks[row["setting"]].color, markersize=8,
-                      markeredgecolor="black" if row["setting"] in set(best.setting) else "none")  # fmt: skip
+            is_best = row["setting"] in set(best.setting)
+            color = looks[row["setting"]].color if is_best or len(frame) <= LABELLED else PALE_GREY
+            axes.plot(row[cost], row["val_acc"], "o", color=color, markersize=8,
+                      markeredgecolor="black" if is_best else "none", zorder=3 if is_best else 2)  # fmt: skip
         wide = frame[cost].max() >= WIDE * frame[cost].min()
         axes.set_xscale("log" if wide else "linear")
         finish(axes, sentence("pareto_panel", cost=label(f"cost {cost}")), label(cost), label("acc"))

@@ -4,6 +4,7 @@
         figures.learning_curves(runs.by_dataset(runs.load('runs'))[0].history, 'digits').savefig('curves.png')"
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,9 @@ DRAWN = 12
 
 BANDS = 6
 """With more settings than this, intervals would hide the lines."""
+
+NAME_WIDTH = 45
+"""Letters in a line of a setting's name."""
 
 GREY, PALE_GREY = "#999999", "#E6E6E6"
 
@@ -67,8 +71,9 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     found = found[found["val/acc_n"] == repeats.reindex(found.index.get_level_values("setting")).to_numpy()]
     ranked = list(found["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
     coloured = [setting for setting in history.setting.unique() if setting in ranked[:DRAWN]]
-    columns = max(1, min(4, len(coloured), 110 // (6 + max(map(len, coloured)))))
-    figure = Figure(figsize=(10, 6.8 + 0.22 * -(-len(coloured) // columns)), layout="constrained")
+    columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, max(map(len, coloured))))))
+    lines = max(wrapped(setting).count("\n") + 1 for setting in coloured)
+    figure = Figure(figsize=(10, 6.8 + 0.22 * lines * -(-len(coloured) // columns)), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
     for row, split in zip(panels, ("val", "train"), strict=True):
         for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
@@ -77,7 +82,7 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
                 axes.plot(scale * found.loc[setting, name], color=PALE_GREY, linewidth=1, zorder=1)
             for setting in coloured:
                 values = scale * found.loc[setting, [name, f"{name}_ci95"]]
-                _band(axes, values, shown(setting), looks[setting], banded=len(coloured) <= BANDS)
+                _band(axes, values, wrapped(setting), looks[setting], banded=len(coloured) <= BANDS)
             finish(axes, label(name), label("epoch"), label(metric))
             axes.tick_params(labelbottom=True)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -145,6 +150,11 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
         title=title, title_fontproperties={"weight": "bold", "size": 12},
     )  # fmt: skip
     return figure
+
+
+def wrapped(setting: str) -> str:
+    """Write the name of a setting in lines that leave room for a figure."""
+    return textwrap.fill(shown(setting), NAME_WIDTH)
 
 
 def finish(axes: Axes, title: str, x_label: str, y_label: str, numbers: str = "xy") -> None:

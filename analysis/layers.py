@@ -224,6 +224,7 @@ def _scatter(axes: Axes, points: np.ndarray, targets: np.ndarray, classes: Seque
         axes.annotate(
             name, middles[name], ha="center", va="center", fontsize=fontsize, fontweight="bold" if few else None,
             path_effects=[withStroke(linewidth=2 if few else 1, foreground="white")], in_layout=False,
+            rasterized=not few,
         )  # fmt: skip
 
 

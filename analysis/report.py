@@ -27,7 +27,7 @@ from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
 from analysis.runs import Frames, Section
-from analysis.wording import label, sentence, shown, spoken, texts
+from analysis.wording import label, named, sentence, shown, spoken, texts
 from study.run_directory import DONE
 
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
@@ -45,6 +45,9 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
 )
 """What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
 
+MISSING = 20
+"""So many points without a result are named."""
+
 
 def write(
     frames: Frames, sections: Sequence[Section], source: str, out: Path, say: Callable[[str], None] = lambda line: None
@@ -55,7 +58,7 @@ def write(
     """
     said = sentence(
         "source",
-        finished=int((frames.runs.state == "finished").sum()),
+        finished=len(runs.with_result(frames.runs)),
         runs=len(frames.runs) + len(frames.problems),
         source=source,
         date=date.today().isoformat(),
@@ -141,18 +144,20 @@ def _notes(section: Section) -> list[str]:
     """Say what a reader must know of a section's runs: what is missing, what is left out, what is mixed."""
     notes = []
     if section.missing:
-        notes.append(sentence("missing", points="; ".join(map(shown, section.missing))))
+        notes.append(sentence("missing", points=named(section.missing, MISSING)))
     others: Mapping[str, int] = {state: count for state, count in section.states.items() if state != "finished"}
     if others:
         states = ", ".join(f"{count} {label(f'state {state}')}" for state, count in others.items())
         notes.append(sentence("other_states", states=states))
-    for setting, group in section.runs.groupby("setting", sort=False):
-        for what in ("device", "threads", "precision", "data_digest"):
-            values = sorted(map(str, group[what].unique()))
-            if len(values) > 1:
-                notes.append(
-                    sentence("mixed", setting=shown(setting), what=label(f"run {what}"), values=", ".join(values))
-                )
+    by_setting = section.runs.groupby("setting", sort=False)
+    for what in ("device", "threads", "precision", "data_digest"):
+        values = by_setting[what].agg(lambda found: ", ".join(sorted(map(str, found.unique()))))
+        mixed = values[by_setting[what].nunique(dropna=False) > 1]
+        for found, settings in mixed.groupby(mixed, sort=False):
+            names = (
+                label("every") if len(settings) == len(values) > 1 else named([shown(one) for one in settings.index])
+            )
+            notes.append(sentence("mixed", settings=names, what=label(f"run {what}"), values=found))
     return notes
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 
 from analysis import pull
+from analysis.wording import label, shown
 from study.config import RESULTS_VERSION, Config, is_identity
 from study.errors import UserError
 from study.names import HISTORY_METRICS, SUMMARY_METRICS
 from study.run_directory import EARLY, CorruptRun, RunDirectory
-from study.search import Sweep, label
+from study.search import Sweep
+from study.search import label as option_label
 
 IDENTITY = [name for name in Config.model_fields if is_identity(name)]
 INFO = [
@@ -37,6 +39,12 @@ INFO = [
     "val_images",
     "test_images",
 ]
+
+TASK = ["dataset", "classes", "split_seed", "data_digest"]
+"""What runs have in common whose accuracies are measured on the same images."""
+
+LEAST = 5
+"""Where runs differ in so many options, a setting is named by those in which it differs from most runs."""
 
 LOOKED_AT = 4
 """So many settings of a section, the best, are looked at closely."""
@@ -61,7 +69,7 @@ class Frames:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """Return a row per finished run and test image: target, predicted (class indices), probability."""
-        return predictions(self, list(_with_result(self.runs).index))
+        return predictions(self, list(with_result(self.runs).index))
 
     def data(self, run: str) -> dict[str, Any]:
         """Return what run.json says of a run's data: classes, image_shape, images in each split."""
@@ -81,8 +89,8 @@ class Section:
 
     `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only runs of the present
     results version with a result are in it. `points` has a row for each run that was asked for: setting, the values of
-    what is varied, seed, and the fingerprint of its run; the key=value pairs that a sweep varies together are the
-    option `pairs`. `states` counts runs by state.
+    what is varied, seed, and the fingerprint and the state of its run; the key=value pairs that a sweep varies together
+    are the option `pairs`. `states` counts runs by state.
     """
 
     name: str
@@ -95,9 +103,17 @@ class Section:
 
     @property
     def missing(self) -> list[str]:
-        """Name the points without a result."""
+        """Name the points without a result, and why, where their runs have begun."""
         absent = self.points[~self.points.fingerprint.isin(self.runs.fingerprint)]
-        return [f"{setting}, seed {seed}" for setting, seed in zip(absent.setting, absent.seed, strict=True)]
+        return [
+            f"{shown(f'{row.setting}, seed {row.seed}')}" + (f" ({label(f'is {row.state}')})" if row.state else "")
+            for row in absent.itertuples()
+        ]
+
+    @property
+    def tasks(self) -> int:
+        """Count the tasks of its runs: what is measured on different images does not compare."""
+        return len(self.runs[TASK].map(repr).drop_duplicates())
 
     @property
     def dataset(self) -> str:
@@ -184,7 +200,8 @@ def has_result(state: str, stopped_by: str | None) -> bool:
     return state == "finished" or (state == "stopped" and stopped_by == EARLY)
 
 
-def _with_result(runs: pd.DataFrame) -> pd.DataFrame:
+def with_result(runs: pd.DataFrame) -> pd.DataFrame:
+    """Choose the runs that have a result."""
     results = [has_result(state, by) for state, by in zip(runs.state, runs.stopped_by, strict=True)]
     return runs[np.array(results, dtype=bool)]
 
@@ -216,8 +233,10 @@ def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
 
 
 def best_of_settings(section: Section) -> pd.DataFrame:
-    """Return the best run of each setting, the best first."""
-    return section.runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting")
+    """Return the best run of each setting, the setting that is best by its mean first."""
+    means = section.runs.groupby("setting")["best/val_acc"].transform("mean")
+    ranked = section.runs.assign(mean=means).sort_values(["mean", "best/val_acc"], ascending=False, kind="stable")
+    return ranked.drop(columns="mean").drop_duplicates("setting")
 
 
 def best_runs(frames: Frames, section: Section) -> list[pd.DataFrame]:
@@ -247,18 +266,35 @@ def of_sweep(frames: Frames, sweep: Sweep) -> Section:
 
 
 def by_dataset(frames: Frames) -> list[Section]:
-    """Make one section for each data set; its settings are named by the options in which its runs differ."""
+    """Make one section for each data set and choice of its classes and split, its settings named by their options."""
     sections = []
-    for dataset, chosen in frames.runs[_present(frames.runs)].groupby("dataset"):
-        if _with_result(chosen).empty:
+    for task, chosen in frames.runs[_present(frames.runs)].groupby(TASK, dropna=False):
+        if with_result(chosen).empty:
             continue
         identities = [frames.configs[run].identity() for run in chosen.index]
         varied = [name for name in IDENTITY if name != "seed" and len({repr(one.get(name)) for one in identities}) > 1]
-        chosen = chosen.assign(setting=[label(row, varied) or row["model"] for row in chosen.to_dict("records")])
-        chosen = chosen.sort_values(["setting", "seed"])
+        chosen = chosen.assign(setting=_names(chosen, varied)).sort_values(["setting", "seed"])
         points = chosen[["setting", *varied, "seed", "fingerprint"]]
-        sections.append(_section(frames, str(dataset), "", varied, chosen, points))
+        sections.append(_section(frames, _name(task, sections), "", varied, chosen, points))
     return sections
+
+
+def _name(task: Sequence[Any], before: Sequence[Section]) -> str:
+    """Name a section by its data, unlike those before it."""
+    dataset, classes, split_seed, digest = task
+    chosen = [f"classes {classes}"] * bool(classes) + [f"split seed {split_seed}"] * bool(split_seed)
+    name = ", ".join([dataset, *chosen])
+    return name if name not in {section.name for section in before} else f"{name}, files {digest}"
+
+
+def _names(runs: pd.DataFrame, varied: Sequence[str]) -> list[str]:
+    """Name each run's setting by the options in which the runs differ, or, where these are many, it from most."""
+    usual = {name: runs[name].map(repr).mode()[0] for name in varied if name != "model"}
+    names = []
+    for row in runs.to_dict("records"):
+        telling = [name for name in varied if len(varied) < LEAST or repr(row[name]) != usual.get(name)]
+        names.append(option_label(row, telling) or row["model"])
+    return names
 
 
 def _present(runs: pd.DataFrame) -> pd.Series:
@@ -268,7 +304,9 @@ def _present(runs: pd.DataFrame) -> pd.Series:
 def _section(
     frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, points: pd.DataFrame
 ) -> Section:
-    finished = _with_result(chosen)
+    finished = with_result(chosen)
+    points = points.assign(state=points.fingerprint.map(dict(zip(chosen.fingerprint, chosen.state, strict=True))))
+    points["state"] = points.state.astype(object).where(points.state.notna(), "")
     history = finished[["setting", "seed"]].reset_index().merge(frames.history, on="run")
     states: Mapping[str, int] = Counter(chosen.state.drop(finished.index)) + Counter({"finished": len(finished)})
     return Section(name, description, varied, finished, history, points, dict(states))

@@ -4,6 +4,7 @@ python -c "from analysis import runs, space; print(space.effects(runs.by_dataset
 """
 
 import math
+import textwrap
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,14 @@ from analysis.blocks import Block, Heading, Paragraph, Picture
 from analysis.figures import GREY, PALETTE, Looks, finish, tick_format
 from analysis.runs import Frames, Section
 from analysis.statistics import ALPHA, estimate, holm
-from analysis.tables import Column, Table
+from analysis.tables import Column, Table, p_value
 from analysis.wording import label, named, number, option, sentence, shown_value
 
 MOST_VALUES = 8
 """An option with more values, such as one drawn at random, has no table of effects."""
+
+GRID_VALUES = 12
+"""Options with more values are drawn as parallel coordinates, not as a heat map."""
 
 TREES, FOLDS = 64, 5
 
@@ -44,7 +48,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     effect = effects(section)
     if not effect.empty:
         found += [Paragraph(_effects(effect)), _table(section, effect)]
-    if len(varied) == 2:
+    if len(varied) == 2 and all(done[name].nunique() <= GRID_VALUES for name in varied):
         title = sentence("grid_title", name=section.title)
         caption = sentence("grid_caption" if done.n.max() > 1 else "grid_caption_single")
         found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
@@ -107,10 +111,15 @@ def _table(section: Section, effect: pd.DataFrame) -> Table:
     columns = [
         Column("option", text=lambda row: option(row["option"])),
         Column("value", text=lambda row: shown_value(row["value"])),
-        Column("settings", 0), Column("n", 0), Column("val_acc", 2), Column("val_acc_change", 2),
-        Column("gap_last", 2), Column("gap_last_change", 2),
+        Column("settings", 0), Column("n", 0), Column("val_acc", 2), Column("val_acc_change", 2), _p("val_acc_change"),
+        Column("gap_last", 2), Column("gap_last_change", 2), _p("gap_last_change"),
     ]  # fmt: skip
+    columns = [column for column in columns if not column.key.endswith("_p") or effect[column.key].notna().any()]
     return Table("options", sentence("options_title", name=section.title), effect, columns, [sentence("options_note")])
+
+
+def _p(change: str) -> Column:
+    return Column(f"{change}_p", 3, header=label("p_holm"), text=lambda row: p_value(row[f"{change}_p"]))
 
 
 def _effects(effect: pd.DataFrame) -> str:
@@ -189,7 +198,8 @@ def parallel(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
             axes.text(place + 0.03, heights[value], text, fontsize=9, va="center", bbox=box, zorder=5)
     finish(axes, title, label("option"), label("value_scale"), numbers="")
     axes.grid(visible=False)
-    axes.set_xticks(range(len(columns)), [*map(option, varied), label("val/acc")])
+    names = [*map(option, varied), label("val/acc")]
+    axes.set_xticks(range(len(columns)), [textwrap.fill(name, 14) for name in names])
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(varied) + 0.35)
     axes.spines[:].set_visible(False)

@@ -23,10 +23,26 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return [Heading(label("speed")), Paragraph(_first(reached.frame)), reached] if reached else []
 
 
+def machines(section: Section) -> pd.Series:
+    """Name the machine of each run that had its device alone, that of the most runs first: times of others differ.
+
+    Devices of one kind are one machine, CPUs those of one host.
+    """
+    alone = section.runs[section.runs.device_shared_by == 1]
+    return alone.device.where(alone.device != "cpu", alone.host.astype(str) + " (cpu)")
+
+
+def is_timed(section: Section) -> pd.Series:
+    """Tell which runs had their device alone, on the machine that most such runs had: their times compare."""
+    found = machines(section)
+    timed = found.index[found == found.mode().iloc[0]] if len(found) else found.index
+    return pd.Series(section.runs.index.isin(timed), section.runs.index)
+
+
 def epoch_seconds(section: Section) -> pd.DataFrame:
-    """Return `seconds` per epoch and `images_per_second` of runs that had their device alone, the first epoch apart."""
-    alone = section.runs.index[section.runs.device_shared_by == 1]
-    history = section.history[section.history.run.isin(alone) & (section.history.epoch > 1)]
+    """Return `seconds` per epoch and `images_per_second` of runs whose times compare, the first epoch apart."""
+    timed = section.runs.index[is_timed(section)]
+    history = section.history[section.history.run.isin(timed) & (section.history.epoch > 1)]
     means = history.groupby("run")[["time/epoch", "time/images_per_second"]].mean()
     return means.set_axis(["seconds", "images_per_second"], axis=1)
 
@@ -100,10 +116,13 @@ def _first(frame: pd.DataFrame) -> str:
         return sentence("speed_none")
     by_epochs = frame.loc[frame[f"epochs_{name}"].idxmin()]
     values = {"setting": shown(by_epochs.setting), "epochs": by_epochs[f"epochs_{name}"], "accuracy": float(name)}
-    said = [sentence("speed_epochs", iterations=by_epochs[f"iterations_{name}"], **values)]
+    alone = len(frame) == 1
+    key = "speed_alone" if alone else "speed_epochs"
+    said = [sentence(key, iterations=by_epochs[f"iterations_{name}"], **values)]
     if frame[f"seconds_{name}"].notna().any():
         by_seconds = frame.loc[frame[f"seconds_{name}"].idxmin()]
-        said.append(sentence("speed_seconds", setting=shown(by_seconds.setting), seconds=by_seconds[f"seconds_{name}"]))
+        key = "speed_alone_seconds" if alone else "speed_seconds"
+        said.append(sentence(key, setting=shown(by_seconds.setting), seconds=by_seconds[f"seconds_{name}"]))
     never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
     if never:
         said.append(sentence("speed_never", settings=named(never)))

@@ -33,11 +33,6 @@ class Estimate:
             return float(self.mean == 0)
         return float(2 * stats.t.sf(abs(self.mean) / self.half_width * _t(self.n - 1), self.n - 1))
 
-    @property
-    def contains_zero(self) -> bool:
-        """Tell whether 0 lies in the interval, or there is none."""
-        return not abs(self.mean) > self.half_width
-
 
 def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
     """Estimate a mean from repeats, by Student's t; NaN values count as absent.
@@ -54,14 +49,18 @@ def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
     return Estimate(float(present.mean()), float(half_width), len(present))
 
 
-def estimates(frame: pd.DataFrame, by: str | list[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Estimate the mean of each column in each group, as `estimate` does.
+def estimates(
+    frame: pd.DataFrame, by: str | list[str], columns: Sequence[str], rounding: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Estimate the mean of each column in each group, as `estimate` does, with a `rounding` of some columns.
 
     Returns, indexed by group in the order of its first row, each column's mean and, as `<column>_ci95`, half the width
     of its interval, and as `<column>_n` the number of values.
     """
     grouped = frame.groupby(by, sort=False)[list(columns)]
     means, deviations, counts = grouped.mean(), grouped.std(ddof=1), grouped.count()
+    for name, least in (rounding or {}).items():
+        deviations[name] = deviations[name].clip(lower=least)
     half_widths = _t(counts.where(counts > 1) - 1) * deviations / np.sqrt(counts)
     return means.join(half_widths.add_suffix("_ci95")).join(counts.add_suffix("_n"))
 
@@ -122,14 +121,17 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return corrected
 
 
-def seeds_to_show(difference: float, deviation: float, paired: bool, comparisons: int = 1) -> int | None:
+def seeds_to_show(
+    difference: float, deviation: float, share: float, comparisons: int = 1, more_than: int = 1
+) -> int | None:
     """Return how many seeds would show such a difference in 4 of 5 studies, if it is real; None beyond 100.
 
-    `deviation` is that of one difference between two repeats, paired or not; the level is Bonferroni's for so many
-    comparisons.
+    `deviation` is that of one difference between two repeats, `share` how many degrees of freedom each repeat but the
+    first adds: 1 where they are paired, else up to 2. The level is Bonferroni's for so many comparisons. It did not
+    show with `more_than` seeds.
     """
-    for n in range(2, 101):
-        degrees = n - 1 if paired else 2 * (n - 1)
+    for n in range(more_than + 1, 101):
+        degrees = share * (n - 1)
         needed = stats.t.ppf(1 - ALPHA / comparisons / 2, degrees) + stats.t.ppf(POWER, degrees)
         if abs(difference) >= needed * deviation / math.sqrt(n):
             return n

@@ -12,7 +12,7 @@ from analysis import comparison, figures
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.figures import BANDS, Looks
 from analysis.runs import Frames, Section
-from analysis.statistics import ALPHA, estimates, slopes
+from analysis.statistics import ALPHA, Estimate, estimates, holm, slopes
 from analysis.tables import Column, Table
 from analysis.wording import NAMED, label, named, sentence, shown
 from study.run_directory import EARLY
@@ -27,7 +27,7 @@ DECAYED = 0.1
 """Below this share of its highest value, the learning rate has decayed."""
 
 RISEN = 1.1
-"""A validation loss has risen again when it ends so many times above its lowest value."""
+"""A validation loss has risen again when its mean over the last epochs is so many times the lowest of such means."""
 
 VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decayed", "early", "few")
 """Whether more epochs would help, the most hopeful first; see `more_epochs`."""
@@ -61,8 +61,9 @@ def measure(section: Section) -> pd.DataFrame:
     """Return, for each run, its setting, its gaps, its lowest validation loss, and the trends at its end.
 
     Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per
-    epoch), `loss_slope` (per epoch) and their standard errors are those of lines through the last epochs; NaN where
-    there are too few. `lr_share` is the learning rate at the end over its highest.
+    epoch), `loss_slope` (per epoch) and their standard errors are those of lines through the last epochs, `rise` is the
+    mean validation loss of these over the lowest mean of as many; NaN where there are too few. `lr_share` is the
+    learning rate at the end over its highest.
     """
     runs = section.runs
     found = pd.DataFrame(
@@ -84,23 +85,25 @@ def measure(section: Section) -> pd.DataFrame:
     found["val_loss_min"], found["val_loss_min_epoch"] = lowest["val/loss"], lowest["epoch"].astype(float)
     found["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
     trends = {run: _trend(history) for run, history in by_run[["val/acc", "val/loss"]]}
-    names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error"]
+    names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error", "rise"]
     return found.join(pd.DataFrame.from_dict(trends, orient="index", columns=names))
 
 
 def _trend(history: pd.DataFrame) -> tuple[float, ...]:
-    """Return the length of a run's end, and the slope and its error of accuracy (points) and loss over it."""
+    """Return what `measure` tells of a run's end: its length, slopes and their errors, and how far the loss rose."""
     window = max(FEWEST, round(END * len(history)))
     if len(history) < window:
-        return (math.nan,) * 5
+        return (math.nan,) * 6
     values = history[["val/acc", "val/loss"]].to_numpy(dtype=float)[-window:].T * [[100], [1]]
     slope, error = slopes(values)
-    return window, slope[0], error[0], slope[1], error[1]
+    means = history["val/loss"].astype(float).rolling(window).mean()
+    return window, slope[0], error[0], slope[1], error[1], means.iloc[-1] / means.min()
 
 
 def overfitting(section: Section, runs: pd.DataFrame) -> Table:
     """Compare the gaps between training and validation; `runs` is what `measure` returns."""
-    frame = comparison.in_order(section, estimates(runs, "setting", GAPS)).reset_index()
+    frame = estimates(runs, "setting", GAPS).join(runs.groupby("setting")[["rise", "loss_slope"]].mean())
+    frame = comparison.in_order(section, frame).reset_index()
     columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in GAPS)]
     columns = [Column(one.key, 1) if one.key == "val_loss_min_epoch" else one for one in columns]
     frame = frame.drop(columns=["val_loss_min_epoch_ci95", *(f"{key}_n" for key in GAPS)])
@@ -112,16 +115,23 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     """Judge for each setting whether more epochs would help, by the trend of its last epochs.
 
     Columns: the slopes with half the width of their 95 % intervals, over seeds where there are several, else of the
-    line's fit; `verdict`: few, early, decayed, rises, mixed, falls, overfits, perhaps or unclear.
+    line's fit, and their p, corrected by Holm for the number of settings; `verdict`: few, early, decayed, rises, mixed,
+    falls, overfits, perhaps or unclear.
     """
     frame = estimates(runs, "setting", ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share"])
-    frame["early"] = runs.groupby("setting", sort=False).early.any()
+    frame["early"] = runs.groupby("setting", sort=False).early.all()
     single = runs[~runs.setting.duplicated(keep=False)].set_index("setting")
-    for name in ("acc", "loss"):
-        fit = stats.t.ppf(1 - ALPHA / 2, (single.window - 2).to_numpy(dtype=float)) * single[f"{name}_error"]
-        frame[f"{name}_slope_ci95"] = frame[f"{name}_slope_ci95"].fillna(fit)
+    degrees = (frame.acc_slope_n - 1).where(frame.acc_slope_n > 1, frame.window - 2)
+    for name in ("acc_slope", "loss_slope"):
+        fit = stats.t.ppf(1 - ALPHA / 2, (single.window - 2).to_numpy(dtype=float))
+        fit = fit * single[name.replace("slope", "error")]
+        frame[f"{name}_ci95"] = frame[f"{name}_ci95"].fillna(fit)
+        known = zip(frame.index, frame[name], frame[f"{name}_ci95"], degrees, strict=True)
+        p = {setting: Estimate(*rest, int(free) + 1).p for setting, *rest, free in known if free > 0}
+        frame[f"{name}_p"] = pd.Series(dict(zip(p, holm(list(p.values())), strict=True)), dtype=float)
     frame["n"] = frame.epochs_n
-    kept = ["n", "epochs", "best_epoch", "window", "acc_slope", "acc_slope_ci95", "loss_slope", "loss_slope_ci95"]
+    kept = ["n", "epochs", "best_epoch", "window",
+            *(f"{name}{more}" for name in ("acc_slope", "loss_slope") for more in ("", "_ci95", "_p"))]  # fmt: skip
     frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
     frame = comparison.in_order(section, frame[[*kept, "verdict"]]).reset_index()
     columns = [
@@ -135,8 +145,7 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
 
 def _verdict(row: dict) -> str:
     accuracy, loss = (
-        0 if not abs(row[f"{name}_slope"]) > row[f"{name}_slope_ci95"] else math.copysign(1, row[f"{name}_slope"])
-        for name in ("acc", "loss")
+        math.copysign(1, row[f"{name}_slope"]) if row[f"{name}_slope_p"] < ALPHA else 0 for name in ("acc", "loss")
     )
     if row["early"]:
         return "early"
@@ -160,7 +169,7 @@ def _overfitting(frame: pd.DataFrame) -> str:
         else sentence("overfitting_gaps", wide=shown(wide.setting), points=float(wide.gap_last),
                       narrow=shown(narrow.setting), fewer=float(narrow.gap_last))
     ]  # fmt: skip
-    rising = frame[frame.val_loss_last > RISEN * frame.val_loss_min]
+    rising = frame[(frame.rise > RISEN) & ~(frame.loss_slope < 0) & (frame.val_loss_last > frame.val_loss_min)]
     rising = rising.loc[(rising.val_loss_last / rising.val_loss_min).sort_values(ascending=False).index]
     if not rising.empty:
         texts = [
@@ -175,13 +184,15 @@ def _overfitting(frame: pd.DataFrame) -> str:
 def _causes(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str]:
     """Divide what settings lie below the best into training accuracy not reached and a wider gap to validation.
 
-    Only of settings whose difference is more than noise: by its interval over seeds, or, where settings have one seed
-    each, by McNemar's test of the two networks.
+    Only of settings that are shown to be worse: by p over seeds, or, where settings have one seed each, by McNemar's
+    test of the two networks. Which part is the larger is said where the interval of their difference leaves 0 out.
     """
     compared = comparison.compare(section)
     best = comparison.reference(compared.set_index("setting"))
     networks = comparison.with_best(frames, section, compared)
-    differ = set(networks.index[networks.p < ALPHA]) | set(compared.setting[compared.p_holm.notna() & ~compared.tied])
+    differ = set(networks.index[networks.p < ALPHA]) | set(compared.setting[compared.p_holm < ALPHA])
+    # training accuracy and gap together: their difference between two settings is that between the two parts
+    both = comparison.pairwise(section, lambda runs: 200 * runs["best/train_acc"] - 100 * runs["best/val_acc"])
     by, said = frame.set_index("setting"), []
     for setting, below in compared.set_index("setting").below.items():
         if setting in differ and below > 0:
@@ -189,8 +200,11 @@ def _causes(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str]:
             train, gap = other.train_acc_best - own.train_acc_best, own.gap_best - other.gap_best
             values = {"own": own.train_acc_best, "other": other.train_acc_best, "train": train, "gap": gap}
             values |= {"own_gap": own.gap_best, "other_gap": other.gap_best, "below": below}
-            why = label("cause overfits" if gap > train else "cause underfits")
-            said.append(sentence("cause", setting=shown(setting), best=shown(best), why=why, **values))
+            key = "cause_narrower" if gap < 0 else "cause_fits" if train < 0 else "cause"
+            parts = both.loc[best, setting] if (best, setting) in both.index else None
+            open_one = parts is None or not abs(parts.difference) > parts.half_width
+            why = label("cause unclear" if open_one else "cause overfits" if gap > train else "cause underfits")
+            said.append(sentence(key, setting=shown(setting), best=shown(best), why=why, **values))
     return said[:NAMED]
 
 

@@ -12,6 +12,7 @@ from analysis.blocks import Block, Heading, Items, Picture
 from analysis.embedding import Seen
 from analysis.figures import Looks
 from analysis.runs import Frames, Section, best_of_settings
+from analysis.speed import is_timed
 from analysis.statistics import ALPHA, estimates
 from analysis.tables import SIGNIFICANT, Column, Table, p_words
 from analysis.wording import label, sentence, shown
@@ -78,10 +79,12 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
             "val_acc_last": 100 * runs["last/val_acc"],
             "val_acc": 100 * runs["best/val_acc"],
             "test_acc": 100 * runs["test/acc"],
-            "train_seconds": runs["train_seconds"].where(runs.device_shared_by == 1),
+            "train_seconds": runs["train_seconds"].where(is_timed(section)),
         }
     )
-    found = estimates(measured, "setting", list(measured.columns[1:])).rename(columns={"val_acc_n": "n"})
+    rounding = comparison.rounding(runs)
+    found = estimates(measured, "setting", list(measured.columns[1:]), rounding | {"val_acc_last": rounding["val_acc"]})
+    found = found.rename(columns={"val_acc_n": "n"})
     found = found.drop(columns=[name for name in found if name.endswith("_n")])
     features = {setting: one.layers[LAYER] for setting, one in seen.items()}
     found["probe"] = pd.Series({setting: 100 * one.probe.mean() for setting, one in features.items()}, dtype=float)

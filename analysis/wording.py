@@ -77,10 +77,10 @@ def number(value: float, spec: str = "", lang: str | None = None) -> str:
     return text.translate({ord(","): "\u202f", ord("."): ","}) if (lang or spoken()) == "es" else text
 
 
-def named(names: Sequence[str]) -> str:
-    """Join names; beyond NAMED, count the others."""
-    rest = [sentence("more", count=len(names) - NAMED)] if len(names) > NAMED else []
-    return "; ".join([*names[:NAMED], *rest])
+def named(names: Sequence[str], limit: int = NAMED) -> str:
+    """Join names; beyond a limit, count the others."""
+    rest = [sentence("more", count=len(names) - limit)] if len(names) > limit else []
+    return "; ".join([*names[:limit], *rest])
 
 
 def shown(text: str) -> str:
@@ -106,7 +106,7 @@ def shown_value(value: str) -> str:
     """Return the value of an option as the language writes it."""
     if spoken() != "en" and re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value):
         return value.replace(".", ",")
-    return label(value or "none") if value in ("", "none", "None", "True", "False") else value
+    return label(value or "none") if value in ("", "none", "None", "True", "False", "all") else value
 
 
 def _shown_part(part: str) -> str:

@@ -178,11 +178,13 @@ class Sweep:
 
 def label(values: Mapping[str, Any], names: Sequence[str]) -> str:
     """Name a setting by its values of some parameters, such as `cnn, dropout 0.5, augment none`."""
-    bare = ("model", "setting")
+    bare, whole = ("model", "setting"), ("classes", "train_images")
     return ", ".join(
         f"{values[name]}"
         if name in bare
-        else f"{name.replace('_', ' ')} {'none' if values[name] in (None, '') else values[name]}"
+        else f"{name.replace('_', ' ')} {'all' if name in whole else 'none'}"
+        if values[name] in (None, "")
+        else f"{name.replace('_', ' ')} {values[name]}"
         for name in names
     )
 

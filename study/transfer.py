@@ -77,7 +77,7 @@ def fit_svm(
     head = _head(config, model, pretrained.begin(model, given, config))
     model.to(device, memory_format=memory_format(device)).eval()
     path = Path(config.data_dir) / ".cache" / f"features-{_key(config, given, whole)}.pt"
-    size = evaluation.batch_size(whole.image_shape, config.batch_size)
+    size = evaluation.batch_size(whole.image_shape, config.batch_size, device)
     content = cache.through(path, lambda: _extract(model, whole, size, device, say, on_batch), "the features", say)
 
     data = replace(whole, train=data_sets.drawn(whole.train, config, whole.classes))

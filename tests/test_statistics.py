@@ -108,7 +108,8 @@ def test_mcnemar_is_the_sign_test_of_the_discordant():
 def test_as_many_seeds_as_said_do_show_a_difference(paired):
     """Simulate studies with that many seeds: four in five find the difference, and fewer with half as many."""
     deviation = 1.0 if paired else math.sqrt(2)
-    n = statistics.seeds_to_show(1.5, deviation, paired)
+    share = 1 if paired else 2
+    n = statistics.seeds_to_show(1.5, deviation, share)
     random = np.random.default_rng(0)
 
     def power(n):
@@ -118,8 +119,9 @@ def test_as_many_seeds_as_said_do_show_a_difference(paired):
 
     assert 0.75 < power(n) < 0.95
     assert power(n // 2) < 0.65
-    assert statistics.seeds_to_show(0.001, 1, paired) is None
-    assert statistics.seeds_to_show(1.5, deviation, paired, comparisons=15) > n
+    assert statistics.seeds_to_show(0.001, 1, share) is None
+    assert statistics.seeds_to_show(1.5, deviation, share, comparisons=15) > n
+    assert statistics.seeds_to_show(1.5, deviation, share, more_than=n) == n + 1
 
 
 @given(st.lists(st.floats(-1, 1), min_size=4, max_size=12))
