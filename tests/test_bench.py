@@ -1,6 +1,7 @@
 """The benchmark, as it is called."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -53,7 +54,8 @@ def test_what_cannot_be_compared_is_a_mistake(words, sentence):
     assert (ended.returncode, ended.stderr.strip()) == (2, sentence)
 
 
-def test_a_loop_that_fails_is_named():
+def test_a_loop_that_fails_is_named(monkeypatch):
+    monkeypatch.setattr("study.bench.PROCESSES", multiprocessing.get_context("spawn"))  # a server outlives a test
     config = Config.parse({"dataset": "digits", "model": "mlp"})
     with pytest.raises(RuntimeError, match=r"^broken: ValueError: not such a loop$"):
         Contender("broken", broken, config, torch.device("cpu"), threads=1)

@@ -92,11 +92,12 @@ def test_status_names_copies_and_clean_removes_what_has_no_result(call, sweep_fi
 
 
 def test_the_hint_at_the_report_works_as_it_is_printed(command, call, sweep_file, tmp_path):
-    path = sweep_file({"setting": {"values": ["model=mlp epochs=1", "model=two-block epochs=2"]}})
+    settings = {"values": ["model=mlp epochs=1", "model=two-block epochs=2"]}
+    path = sweep_file({"setting": settings, "dropout": {"value": 0.0}})
     out = command("study.sweep", "run", "--set", "seed=0", path, "--wandb=disabled", "--devices=cpu").stdout
     line = next(line for line in out.splitlines() if line.startswith("report: "))
     page = call(*line.split()[3:]).stdout
-    assert "| dropout 0.0, two-block, epochs 2 | 1 |" in page
+    assert "| two-block, epochs 2 | 1 |" in page
 
 
 def test_a_folder_of_runs_that_is_set_is_the_one_that_is_read(call, sweep_file, tmp_path):
@@ -239,7 +240,7 @@ def networks():
 
 @pytest.mark.parametrize("config", networks())
 def test_every_network_of_the_sweeps_can_be_trained(config, tmp_path):
-    if config.model == "googlenet":  # its own stem for small images takes 20 seconds here
+    if config.stem:  # that for small images makes googlenet and resnet50 take 20 seconds here
         config = config.model_copy(update={"stem": "imagenet"})
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     outcome = train(config.model_copy(update={"runs_dir": str(tmp_path)}), Display(), Signals())
