@@ -52,8 +52,10 @@ CASES = (
     {"model": "resnet18", "batch_size": 10},
 )
 
-PROCESSES = multiprocessing.get_context("forkserver")  # it imports torch once, and touches no device
-PROCESSES.set_forkserver_preload(["study.loops"])
+PROCESSES = multiprocessing.get_context(
+    "forkserver"
+)  # what takes long to import is imported once; no device is touched
+PROCESSES.set_forkserver_preload(["study.loops", "sklearn.model_selection", "torch._dynamo"])
 PACKED_ON_CUDA = 4
 WARM_UP_STEPS = 6
 LEAST_STEPS = 4
