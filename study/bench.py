@@ -130,7 +130,7 @@ def _serve(connection: Connection, make: Callable[..., loops.Loop], config: Conf
     with suppress(EOFError, ConnectionError):
         try:
             torch.set_num_threads(threads)
-            loop = make(config, device)
+            loop = make(config, devices.pick(str(device)))
             seconds(loop, connection.recv(), device)
             devices.forget_peak(device)
             connection.send(0.0)

@@ -126,7 +126,7 @@ def load(config: Config, device: torch.device | str, say: Say = print, shared_by
     files = folder.of(config)
     key = (
         config.dataset, config.classes, config.data_dir, config.image_size, config.split_seed,
-        files and files.stamp, str(device), shared_by,
+        files and files.stamp, str(device),
     )  # fmt: skip
     if key not in _loaded:
         _loaded.clear()
