@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def read_sweep(path: str) -> Sweep:
         content = _patiently(lambda: api.sweep(path).config)
     except (wandb.Error, ValueError) as error:
         raise UserError(f"W&B does not show the sweep {path}: {one_line(error)}") from None
-    return search.parse(path, content)
+    sweep = search.parse(path, content)
+    return replace(sweep, drawn_elsewhere=sweep.method != "grid")
 
 
 def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str]]:

@@ -9,7 +9,7 @@ The same class is the command line, the parameter space of a sweep, W&B's config
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -197,7 +197,7 @@ class Config(BaseModel):
         for name, value in values.items():
             field = cls.model_fields.get(name)
             if field is None:
-                raise ValueError(f"unknown option {name!r}; {nearest(name, cls.model_fields)}")
+                raise ValueError(f"unknown option {name!r}; {cls.meant(name, cls.model_fields)}")
             if isinstance(value, bool) and field.annotation not in (bool, bool | None):
                 raise ValueError(f"{name} needs a value, such as --{name.replace('_', '-')}=…")
             if isinstance(value, Mapping):
@@ -214,6 +214,13 @@ class Config(BaseModel):
         for owner, chosen, table in owners(values):
             values |= fill_own_knobs(owner, chosen, table, values)
         return values
+
+    @classmethod
+    def meant(cls, name: str, known: Iterable[str]) -> str:
+        """Say which option was probably meant, by its description or its name."""
+        words = name.replace("_", " ")
+        described = [one for one, field in cls.model_fields.items() if field.description.startswith(words)]
+        return f"did you mean {min(described, key=len)!r}?" if described else nearest(name, known)
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":

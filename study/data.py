@@ -141,6 +141,8 @@ def drawn(train: Split, config: Config, classes: tuple[str, ...]) -> Split:
         return train
     if config.train_images > len(train):
         raise UserError(f"train_images must be at most {len(train):,}, not {config.train_images:,}")
+    if config.train_images < len(classes):
+        raise UserError(f"train_images must be at least {len(classes)}, one of each class, not {config.train_images}")
     return _part(train, config.train_images, config.seed, classes)[1]
 
 

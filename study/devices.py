@@ -36,18 +36,23 @@ def names() -> list[str]:
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())] + mps + ["cpu"]
 
 
+def find(name: str) -> str:
+    """Return the full name of a device, `auto` being the first of `names`; UserError where it is not there."""
+    found = names()
+    wanted = {"auto": found[0], "cuda": "cuda:0"}.get(name, name)
+    if wanted not in found:
+        raise UserError(f"device {name} is not there; this machine has {', '.join(found)}")
+    return wanted
+
+
 def pick(name: str):
-    """Return the torch device of a name, `auto` being the first of `names`; UserError where it is not there.
+    """Return the torch device of a name, as `find` does.
 
     A CUDA device becomes the process's current one, to whose streams torch's functions refer.
     """
     import torch
 
-    found = names()
-    wanted = {"auto": found[0], "cuda": "cuda:0"}.get(name, name)
-    if wanted not in found:
-        raise UserError(f"device {name} is not there; this machine has {', '.join(found)}")
-    device = torch.device(wanted)
+    device = torch.device(find(name))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

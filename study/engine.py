@@ -96,8 +96,8 @@ class Engine:
         A job is taken when a worker is free for it, no sooner. Those that no device is left for are not among the ends.
         """
         self.jobs = iter(jobs)
-        self.free = list(self.slots)  # those beyond `count` serve where others fail
         used = self.slots[:count]
+        self.free = used + [device for device in dict.fromkeys(self.slots) if device not in used]  # where others fail
         self.shared_by = Counter(used)
         self.threads = max(1, cores() // max(1, len(used)))
         try:

@@ -39,7 +39,8 @@ class Sweep:
     """A sweep file, read and checked.
 
     `metric` is what a Bayesian search and Hyperband look at, `maximize` whether more of it is better; `where` holds the
-    W&B project and entity that the file names, `ignored` the keys that W&B alone heeds.
+    W&B project and entity that the file names, `ignored` the keys that W&B alone heeds. Of a search that is
+    `drawn_elsewhere`, on W&B, the points are those of its runs.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Sweep:
     early_terminate: Hyperband | None = None
     where: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    drawn_elsewhere: bool = False
 
     @property
     def varied(self) -> list[str]:
@@ -71,21 +73,22 @@ class Sweep:
         """List the points; those that compute the same appear once.
 
         A grid's last parameter varies fastest. A random search's points follow from the file. Those of a Bayesian
-        search are the runs, among those that `recorded` (what run.json says of each) describes, which name the sweep
-        and lie within it. `base` holds options that the sweep does not name. Raises UserError where a point is no
-        valid config.
+        search, or of any that W&B draws, are the runs, among those that `recorded` (what run.json says of each)
+        describes, which name the sweep, unless W&B drew them, and lie within it. `base` holds options that the sweep
+        does not name. Raises UserError where a point is no valid config.
         """
         match self.method:
             case "grid":
                 every = itertools.product(*(parameter.grid for parameter in self.parameters.values()))
                 combinations = (dict(zip(self.parameters, one, strict=True)) for one in every)
                 found = [self.point(values, base) for values in itertools.islice(combinations, self.run_cap)]
-            case "random":
+            case "random" if not self.drawn_elsewhere:
                 found = [self.point(self.draw(index), base) for index in range(self.run_cap)]
-            case "bayes":
-                for values in self._probes():
+            case _:
+                for values in () if self.drawn_elsewhere else self._probes():
                     self.point(values, base)
-                own = [info["config"] for info in recorded if self.name in info.get("sweeps", ())]
+                ours = (info for info in recorded if self.drawn_elsewhere or self.name in info.get("sweeps", ()))
+                own = [info["config"] for info in ours]
                 found = [point for values in own if (point := self.locate(values, base))]
         unique: dict[str, Point] = {}
         for point in found:
@@ -209,9 +212,13 @@ def _without(setting: str, names: Mapping[str, Any]) -> str:
 
 def read(path: str | Path) -> Sweep:
     """Read a sweep file; a UserError names the file and says what in it is wrong."""
-    sweep = parse(path, sweep_file.load(Path(path)))
-    if sweep.method != "grid" and sweep.run_cap is None:
-        raise UserError(f"{path}: method {sweep.method} needs `run_cap`, the number of runs")
+    return with_end(parse(path, sweep_file.load(Path(path))))
+
+
+def with_end(sweep: Sweep) -> Sweep:
+    """Return the sweep; UserError where it is a search that does not say when it ends, as W&B allows."""
+    if sweep.size is None:
+        raise UserError(f"{sweep.path}: method {sweep.method} needs `run_cap`, the number of runs")
     return sweep
 
 

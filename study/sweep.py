@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{sweep.path}: only W&B heeds {', '.join(sweep.ignored)}")
     used = args.devices.split(",") if args.devices else _fastest()
     for name in set(used) - {"cpu"}:
-        devices.pick(name)
+        devices.find(name)
     per_device = args.per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
     print(f"{total} runs, {count} to train, {per_device} at a time on each of {', '.join(used)}")
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -8,6 +8,7 @@ where it stood. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerpr
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -225,7 +226,9 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
         before = directory.info()
     except CorruptRun as error:
         raise UserError(f"{error}; train anew with --force") from None
-    if before and before.get("data_digest") != digest:
+    if before.get("state") not in DONE and not (directory.path / "last.pt").exists():
+        return {}  # there is nothing to build on
+    if before.get("data_digest") != digest:
         raise UserError(
             f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
             "put them back, name another --runs-dir, or train anew with --force"
@@ -249,18 +252,23 @@ def main(argv: list[str]) -> int:
         is_true(given.pop("force", False)),
     )
     config = Config.parse((_read_config(file) if file else {}) | given)
-    display = RunDisplay()
+    display, directory = RunDisplay(), RunDirectory.of(config)
+    is_new = not directory.path.exists()
     if sheet:
         show_augment(config, Path(sheet), display)
         return 0
     try:
         outcome = train(config, display, Signals(), force)
+    except UserError:
+        if is_new and not directory.history():
+            shutil.rmtree(directory.path, ignore_errors=True)  # a mistake is no run
+        raise
     finally:
         display.close()
     if outcome.already:
-        display.say(f"{RunDirectory.of(config).path} was trained before; --force trains it again")
+        display.say(f"{directory.path} was trained before; --force trains it again")
         display.finish(outcome.state, outcome.summary)
-    display.say(f"everything is in {RunDirectory.of(config).path}")
+    display.say(f"everything is in {directory.path}")
     for log in Path(config.runs_dir).glob(f"wandb/offline-run-*-{config.run_name}*"):
         display.say(f"to upload it to W&B: wandb sync {log}")
     return 0

@@ -169,7 +169,8 @@ def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[
         if value in (None, "None", "none", ""):
             result[knob] = own.get(knob)
         elif knob not in own and len(known) == len(chosen):
-            has = f"it has {', '.join(own)}" if own else "it has no options of its own"
+            having = [name for name, knobs in table.items() if knob in knobs]
+            has = f"it has {', '.join(own)}" if own else f"{owner} {' or '.join(having)} has"
             raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {knob}; {has}")
     return result
 

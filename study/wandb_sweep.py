@@ -166,7 +166,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     else:
         content = sweep_file.load(Path(word))
         sweep = search.parse(word, content)
-    sweep = sweep.replaced(assignments)
+    sweep = search.with_end(sweep).replaced(assignments)
     points = sweep.points()
     entity = entity or content.get("entity") or _ask(lambda api: api.default_entity, "your entity cannot be had")
     if not entity:

@@ -109,14 +109,15 @@ def test_identity(values, note, text):
         (["--hidden=a"], "hidden must be whole numbers from 1 separated by commas, such as 32,64, not 'a'"),
         (["two-block"], "unexpected word 'two-block'; options are written --name=value, lists with commas"),
         (["--device=tpu"], "device must be auto, cpu, mps, cuda or cuda:N, not 'tpu'"),
-        (["--rotate-degrees=5"], "augment none has no rotate_degrees; it has no options of its own"),
+        (["--rotate-degrees=5"], "augment none has no rotate_degrees; augment rotate has"),
+        (["--learning-rate=1"], "unknown option 'learning_rate'; did you mean 'lr'?"),
         (
             ["--augment=flip,crop", "--cutout-share=.5"],
             "augment flip,crop has no cutout_share; it has alternating_flip, crop_share",
         ),
         (
             ["--schedule=onecycle", "--warmup-epochs=1"],
-            "schedule onecycle has no warmup_epochs; it has no options of its own",
+            "schedule onecycle has no warmup_epochs; schedule none or step or cosine has",
         ),
         (["--nesterov", "--momentum=0"], "nesterov needs a momentum greater than 0"),
         (

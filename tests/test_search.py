@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -215,6 +216,17 @@ def test_a_recorded_run_is_found_at_its_point(sweep_file, setting):
         assert sweep.locate(point.config.model_dump() | {"weight_decay": 0.1}) is None
         assert sweep.locate(point.config.model_dump() | {"lr": 0.9}) is None
         assert sweep.locate(point.config.model_dump() | {"no_such_option": 1}) is None
+
+
+def test_points_that_wandb_drew_are_those_of_its_runs(sweep_file):
+    path = sweep_file(DRAWN, method="random", run_cap=3)
+    ours = search.read(path)
+    theirs = replace(ours, run_cap=None, drawn_elsewhere=True)
+    recorded = [{"config": ours.point(ours.draw(index)).config.model_dump()} for index in (7, 9)]
+    inside = {point.config.fingerprint for point in theirs.points(recorded=recorded)}
+    assert inside == {ours.point(ours.draw(index)).config.fingerprint for index in (7, 9)}
+    outside = [{"config": recorded[0]["config"] | {"epochs": 77}}]
+    assert theirs.points(recorded=outside) == []
 
 
 def test_a_search_ends_where_there_are_no_more_points(sweep_file, tmp_path):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from study.config import Config
 from study.run_directory import DONE, RunDirectory
 from tests.wandb_server import Server
 
@@ -202,6 +203,19 @@ def test_a_mistake_costs_one_sentence_and_no_time(command, tmp_path, options, me
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_mistake_that_only_the_data_show_leaves_no_run_and_can_be_mended(call, photo_folder, tmp_path):
+    options = ("study.train", "--dataset=folder:photos", "--model=mlp", "--epochs=1", "--wandb=disabled")
+    broken = photo_folder / "train" / "one" / "broken.png"
+    broken.write_bytes(b"no picture")
+    call(*options, "--runs-dir=runs", code=2)
+    assert not list((tmp_path / "runs").iterdir())
+    config = Config.parse({"dataset": "folder:photos", "model": "mlp", "epochs": 1, "runs_dir": "runs"})
+    RunDirectory.of(config).record_failure(config, "of other files", "it could not be read")
+    broken.unlink()
+    call(*options, "--runs-dir=runs")
+    assert only_run(tmp_path / "runs").state() == "finished", "a run that has no result stands in nobody's way"
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["--dropout=2"], ["--dataset=folder:nothing"]])
 def test_torch_is_not_imported_for_help_or_a_mistake(argv, monkeypatch, capsys):
     """In a fresh interpreter, since this one has torch loaded."""
@@ -284,7 +298,7 @@ def test_a_missing_or_wrong_key_is_a_mistake(command, monkeypatch, tmp_path, key
         monkeypatch.setenv("WANDB_API_KEY", key)
     result = command("study.train", *QUICK, "--wandb=online", code=2)
     assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
-    assert only_run(tmp_path / "runs").state() == "failed"
+    assert not list((tmp_path / "runs").glob("mlp-*"))
 
 
 def test_a_run_is_sent_to_wandb_from_its_directory(command, tmp_path):
