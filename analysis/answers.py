@@ -9,7 +9,7 @@ where p, corrected for all pairs of the section, is below 5 %; it is noise where
 
 import pandas as pd
 
-from analysis import comparison
+from analysis import comparison, space
 from analysis.blocks import Block, Heading, Items
 from analysis.figures import Looks
 from analysis.runs import Frames, Section
@@ -19,27 +19,26 @@ from analysis.wording import label, named, number, sentence, shown
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Say which setting is best."""
-    return [Heading(label("answer")), Items(sentences(frames, section))]
+    """Say which setting is best, and what the options do."""
+    return [Heading(label("answer")), Items([*sentences(frames, section), *space.answer(section)])]
 
 
 def sentences(frames: Frames, section: Section) -> list[str]:
     """Answer in sentences, the most important first."""
     frame = comparison.compare(section)
     frame = frame[frame.n > 0].set_index("setting")
-    if section.tasks > 1:
-        highest = frame.iloc[0]
-        return [sentence("answer_tasks", setting=shown(highest.name), **_accuracies(highest))]
     if len(frame) == 1:
         said = [_alone(frame.iloc[0])]
     elif (frame.n > 1).sum() > 1:
         said = _several(section, frame)
     else:
-        said = [_ahead(frame), *_networks(frames, section, frame), sentence("answer_seeds")]
-    best = comparison.reference(frame)
-    diverged = int(((section.points.setting == best) & (section.points.state == "diverged")).sum())
-    if diverged:
-        said[0] += " " + sentence("answer_diverged", setting=shown(best), count=diverged, all=int(frame.asked[best]))
+        advice = sentence("answer_seeds_search" if section.is_search else "answer_seeds")
+        said = [_ahead(frame), *_networks(frames, section, frame), advice]
+    diverged = section.points.setting[section.points.state == "diverged"].value_counts()
+    for setting in dict.fromkeys([frame.index[0], comparison.reference(frame)]):
+        if setting in diverged:
+            counts = {"count": int(diverged[setting]), "all": int(frame.asked[setting])}
+            said[0] += " " + sentence("answer_diverged", setting=shown(setting), **counts)
     return said
 
 
@@ -119,9 +118,8 @@ def _needed(section: Section, best: str, open_ones: pd.DataFrame) -> str:
     """Say how many seeds would settle the easiest question that is open, if its difference is what it seems."""
     pairs, had, needed = comparison.pairwise(section), section.runs.setting.value_counts(), {}
     for setting, pair in pairs.loc[best].loc[open_ones.index].iterrows():
-        share = pair.degrees / ((had[best] + had[setting]) / 2 - 1)
-        most = max(had[best], had[setting])
-        needed[setting] = seeds_to_show(pair.difference, pair.deviation, share, len(pairs) // 2, most)
+        fewest = min(had[best], had[setting])
+        needed[setting] = seeds_to_show(pair.difference, pair.deviation, pair.share, len(pairs) // 2, fewest)
     known = {setting: seeds for setting, seeds in needed.items() if seeds}
     if not known:
         return sentence("answer_needed_many")

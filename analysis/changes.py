@@ -18,6 +18,9 @@ from analysis.tables import Column, Table, p_value
 from analysis.wording import label, named, option, sentence, shown, shown_value
 from study.values import pairs
 
+MOST = 24
+"""The single changes of a product of more settings are left out."""
+
 MEASURES = {
     "val_acc": comparison.PER_RUN["val_acc"],
     "gap_last": lambda runs: 100 * (runs["last/train_acc"] - runs["last/val_acc"]),
@@ -25,7 +28,7 @@ MEASURES = {
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show what each single change does, where a sweep's settings are such changes."""
+    """Show what each single change does, where a sweep's settings are such changes or a small product of options."""
     frame = one_at_a_time(section)
     if frame.empty:
         return []
@@ -49,9 +52,9 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
     the differences `val_acc_change` and `gap_last_change` in points, with half their 95 % intervals as `…_ci95` where
     both settings have several seeds, and `p_holm`, of the accuracies, corrected for the number of rows.
     """
-    if "pairs" not in section.varied:
-        return pd.DataFrame()
     asked = section.points.drop_duplicates("setting").set_index("setting")
+    if "pairs" not in section.varied and (section.is_search or len(section.varied) < 2 or len(asked) > MOST):
+        return pd.DataFrame()
     said = {setting: _options(row, section.varied) for setting, row in asked.iterrows()}
     done = set(section.runs.setting)
     tests = {name: comparison.pairwise(section, of) for name, of in MEASURES.items()}
@@ -78,7 +81,7 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
 
 def _options(row: pd.Series, varied: list[str]) -> dict[str, str]:
     """Return all options that a setting names, by name."""
-    return {name: str(row[name]) for name in varied if name != "pairs"} | pairs(row["pairs"])
+    return {name: str(row[name]) for name in varied if name != "pairs"} | pairs(row.get("pairs", ""))
 
 
 def _changes(said: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str, str]]:
@@ -102,8 +105,9 @@ def _changes(said: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str, str]
 
 
 def _change(row: Mapping[str, str]) -> str:
-    after = f"{option(row['option'])} {shown_value(row['after'])}"
-    return f"{after} ({sentence('instead', value=shown_value(row['before']))})" if row["before"] else after
+    name = row["option"]
+    after = f"{option(name)} {shown_value(row['after'], name)}"
+    return f"{after} ({sentence('instead', value=shown_value(row['before'], name))})" if row["before"] else after
 
 
 def _answer(frame: pd.DataFrame) -> str:

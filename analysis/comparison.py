@@ -16,7 +16,7 @@ from analysis.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.runs import IDENTITY, TASK, Frames, Section
 from analysis.statistics import differences, estimates, holm, mcnemar, sampling_interval
 from analysis.tables import Column, Table, p_value
-from analysis.wording import label, sentence
+from analysis.wording import label, sentence, shown
 
 UNSHARED = {
     "seed", "activation", "softmax_output", "dropout", "epochs", "label_smoothing", "optimizer", "lr", "momentum",
@@ -35,7 +35,7 @@ PER_RUN = {
 """What is compared, of each run."""
 
 SHOWN = 40
-"""So many settings, the best, are drawn in one figure; the table holds all."""
+"""So many settings, the best, are drawn in one figure, and so many without a result stand in the table."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -100,11 +100,8 @@ def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairwise(section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"]) -> pd.DataFrame:
-    """Compare all pairs of settings in a number of each run, in percent or points, as `statistics.differences` does.
-
-    Settings of different tasks are not compared.
-    """
-    runs = section.runs[: 0 if section.tasks > 1 else None]
+    """Compare all pairs of settings in a number of each run, in percent or points, as `statistics.differences` does."""
+    runs = section.runs
     shared = [name for name in IDENTITY if name not in UNSHARED]
     first = runs.drop_duplicates("setting").set_index("setting")
     kinds = {setting: tuple(map(repr, values)) for setting, *values in first[shared].itertuples()}
@@ -153,8 +150,10 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     if without > SHOWN:
         frame = frame[frame.n > 0]
         notes.append(sentence("table_without", count=without))
-    if len(frame) > 1 and section.tasks == 1:
+    if len(frame) > 1:
         best = reference(frame.set_index("setting"))
+        if best != frame.setting.iloc[0]:
+            notes.append(sentence("table_reference", setting=shown(best)))
         columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best else None))
     if frame.p_holm.notna().any():
         columns.append(Column("p_holm", 3, text=lambda row: p_value(row["p_holm"])))

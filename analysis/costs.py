@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from analysis import comparison
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.figures import GREY, PALE_GREY, Looks, finish, looks_of
 from analysis.runs import Frames, Section
@@ -36,7 +37,7 @@ WIDE = 10
 """Costs whose largest is so many times the smallest are drawn on a logarithmic scale."""
 
 LABELLED = 12
-"""Of more settings than this only those on the front carry their names."""
+"""Of more settings than this only those on the front carry their names and colours."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -78,7 +79,8 @@ def measure(section: Section) -> pd.DataFrame:
     times = epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"})
     found = found.join(times)
     names = ["val_acc", *(column.key for column in COLUMNS)]
-    frame = estimates(found, "setting", names)
+    rounding = {"val_acc": comparison.rounding(runs)["val_acc"]}
+    frame = estimates(found, "setting", names, rounding)
     exact = [f"{name}_ci95" for name in ("params", "param_mb", "mflops")]
     frame = frame.drop(columns=[*exact, *(f"{name}_n" for name in names)])
     return frame.sort_values("val_acc", ascending=False, kind="stable").reset_index()

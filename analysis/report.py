@@ -29,6 +29,7 @@ from analysis.page import Part
 from analysis.runs import Frames, Section
 from analysis.wording import label, named, sentence, shown, spoken, texts
 from study.run_directory import DONE
+from study.search import label as option_label
 
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     answers.blocks,
@@ -44,6 +45,9 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     layers.blocks,
 )
 """What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
+
+METHODS = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size", "epochs", "augment")
+"""Options that a reader wants to know, whatever their values."""
 
 MISSING = 20
 """So many points without a result are named."""
@@ -116,10 +120,10 @@ def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:
 
 def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Say what a section's runs were trained on, what a reader must know of them, and what each theme finds."""
-    found: list[Block] = [Paragraph(text, soft=True) for text in _data(frames, section)]
     notes = _notes(section)
     if section.runs.empty:
-        return [*found, Items([sentence("nothing"), *notes], soft=True)]
+        return [Items([sentence("nothing"), *notes], soft=True)]
+    found: list[Block] = [Paragraph(text, soft=True) for text in _data(frames, section)]
     if notes:
         found.append(Items(notes, soft=True))
     return found + [block for theme in THEMES for block in theme(frames, section, looks)]
@@ -137,7 +141,18 @@ def _data(frames: Frames, section: Section) -> list[str]:
                 channels=channels, height=height, width=width, classes=len(data["classes"]),
             )
         ] = None  # fmt: skip
-    return list(described)
+    return list(described) + _trained(frames, section)
+
+
+def _trained(frames: Frames, section: Section) -> list[str]:
+    """Say with which options the runs were trained, as far as the names of the settings do not."""
+    first = section.runs.iloc[0]
+    chosen = frames.configs[str(first.name)].identity()
+    told = [name for name in runs.IDENTITY if name in METHODS or (name in chosen and name not in runs.TASK)]
+    same = [name for name in told if first[name] is not None and section.runs[name].map(repr).nunique() == 1]
+    said = {"trained": option_label(first, [name for name in same if name not in (*section.varied, "seed")])}
+    said["trained_usual"] = option_label(section.usual, list(section.usual))
+    return [sentence(key, options=shown(options)) for key, options in said.items() if options]
 
 
 def _notes(section: Section) -> list[str]:

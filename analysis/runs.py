@@ -4,8 +4,8 @@ python -c "from analysis import runs; print(runs.load('runs').runs)"    # or run
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from study.config import RESULTS_VERSION, Config, is_identity
 from study.errors import UserError
 from study.names import HISTORY_METRICS, SUMMARY_METRICS
 from study.run_directory import EARLY, CorruptRun, RunDirectory
-from study.search import Sweep
+from study.search import Point, Sweep
 from study.search import label as option_label
 
 IDENTITY = [name for name in Config.model_fields if is_identity(name)]
@@ -90,7 +90,8 @@ class Section:
     `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only runs of the present
     results version with a result are in it. `points` has a row for each run that was asked for: setting, the values of
     what is varied, seed, and the fingerprint and the state of its run; the key=value pairs that a sweep varies together
-    are the option `pairs`. `states` counts runs by state.
+    are the option `pairs`. `states` counts runs by state. `usual` are the values of options that the settings' names
+    leave out, `is_search` tells whether the points were drawn.
     """
 
     name: str
@@ -100,6 +101,8 @@ class Section:
     history: pd.DataFrame
     points: pd.DataFrame
     states: dict[str, int]
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    is_search: bool = False
 
     @property
     def missing(self) -> list[str]:
@@ -109,11 +112,6 @@ class Section:
             f"{shown(f'{row.setting}, seed {row.seed}')}" + (f" ({label(f'is {row.state}')})" if row.state else "")
             for row in absent.itertuples()
         ]
-
-    @property
-    def tasks(self) -> int:
-        """Count the tasks of its runs: what is measured on different images does not compare."""
-        return len(self.runs[TASK].map(repr).drop_duplicates())
 
     @property
     def dataset(self) -> str:
@@ -206,6 +204,12 @@ def with_result(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[np.array(results, dtype=bool)]
 
 
+def chosen(frames: Frames, fingerprints: Collection[str]) -> Frames:
+    """Return the frames of runs with these fingerprints."""
+    kept = frames.runs[frames.runs.fingerprint.isin(fingerprints)]
+    return replace(frames, runs=kept, history=frames.history[frames.history.run.isin(kept.index)])
+
+
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"its run.json is not as it must be ({error!r})"
 
@@ -246,8 +250,19 @@ def best_runs(frames: Frames, section: Section) -> list[pd.DataFrame]:
     return [group for _, group in best.groupby([best.dataset, classes], sort=False)]
 
 
-def of_sweep(frames: Frames, sweep: Sweep) -> Section:
-    """Choose the runs that a sweep's points describe, by their fingerprints."""
+def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
+    """Choose the runs that a sweep's points describe, by their fingerprints: a section for each task of them."""
+    tasks: dict[tuple[Any, ...], list[Point]] = {}
+    for point in sweep.points(recorded=(directory.info() for directory in frames.directories.values())):
+        tasks.setdefault(tuple(getattr(point.config, name) for name in TASK[:-1]), []).append(point)
+    several = len(tasks) > 1
+    return [
+        _of_task(frames, sweep, points, f"{sweep.name}, {_name(task)}" if several else sweep.name)
+        for task, points in tasks.items()
+    ]
+
+
+def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name: str) -> Section:
     varied = ["pairs" if name == "setting" else name for name in sweep.varied]
     rows = [
         {name: getattr(point.config, "setting" if name == "pairs" else name) for name in varied}
@@ -256,45 +271,51 @@ def of_sweep(frames: Frames, sweep: Sweep) -> Section:
             "seed": point.config.seed,
             "fingerprint": point.config.fingerprint,
         }
-        for point in sweep.points(recorded=(directory.info() for directory in frames.directories.values()))
+        for point in chosen_points
     ]
+    varied = [name for name in varied if name not in TASK]
     shown = ["setting", *varied]
     points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"], dtype=object)
     found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
-    return _section(frames, sweep.name, sweep.description, varied, chosen, points)
+    made = _section(frames, name, sweep.description, varied, chosen, points)
+    return replace(made, is_search=sweep.method != "grid")
 
 
 def by_dataset(frames: Frames) -> list[Section]:
     """Make one section for each data set and choice of its classes and split, its settings named by their options."""
     sections = []
-    for task, chosen in frames.runs[_present(frames.runs)].groupby(TASK, dropna=False):
+    for (*task, digest), chosen in frames.runs[_present(frames.runs)].groupby(TASK, dropna=False):
         if with_result(chosen).empty:
             continue
         identities = [frames.configs[run].identity() for run in chosen.index]
         varied = [name for name in IDENTITY if name != "seed" and len({repr(one.get(name)) for one in identities}) > 1]
-        chosen = chosen.assign(setting=_names(chosen, varied)).sort_values(["setting", "seed"])
+        usual = _usual(chosen, varied) if len(varied) >= LEAST else {}
+        names = [_setting(row, varied, usual) for row in chosen.to_dict("records")]
+        chosen = chosen.assign(setting=names).sort_values(["setting", "seed"])
         points = chosen[["setting", *varied, "seed", "fingerprint"]]
-        sections.append(_section(frames, _name(task, sections), "", varied, chosen, points))
+        name = _name(task)
+        name += f", files {digest}" if name in {section.name for section in sections} else ""
+        sections.append(replace(_section(frames, name, "", varied, chosen, points), usual=usual))
     return sections
 
 
-def _name(task: Sequence[Any], before: Sequence[Section]) -> str:
-    """Name a section by its data, unlike those before it."""
-    dataset, classes, split_seed, digest = task
+def _name(task: Sequence[Any]) -> str:
+    dataset, classes, split_seed = task
     chosen = [f"classes {classes}"] * bool(classes) + [f"split seed {split_seed}"] * bool(split_seed)
-    name = ", ".join([dataset, *chosen])
-    return name if name not in {section.name for section in before} else f"{name}, files {digest}"
+    return ", ".join([dataset, *chosen])
 
 
-def _names(runs: pd.DataFrame, varied: Sequence[str]) -> list[str]:
-    """Name each run's setting by the options in which the runs differ, or, where these are many, it from most."""
-    usual = {name: runs[name].map(repr).mode()[0] for name in varied if name != "model"}
-    names = []
-    for row in runs.to_dict("records"):
-        telling = [name for name in varied if len(varied) < LEAST or repr(row[name]) != usual.get(name)]
-        names.append(option_label(row, telling) or row["model"])
-    return names
+def _usual(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, Any]:
+    """Return the most frequent value of each option, the network apart."""
+    return {name: runs[name][runs[name].map(repr) == runs[name].map(repr).mode()[0]].iloc[0]
+            for name in varied if name != "model"}  # fmt: skip
+
+
+def _setting(row: Mapping[str, Any], varied: Sequence[str], usual: Mapping[str, Any]) -> str:
+    """Name a setting by the options that differ from the usual, or by all where none is."""
+    telling = [name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])]
+    return option_label(row, telling) or row["model"]
 
 
 def _present(runs: pd.DataFrame) -> pd.Series:

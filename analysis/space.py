@@ -26,7 +26,7 @@ MOST_VALUES = 8
 """An option with more values, such as one drawn at random, has no table of effects."""
 
 GRID_VALUES = 12
-"""Options with more values are drawn as parallel coordinates, not as a heat map."""
+"""Options with more values, or a grid of which most is empty, are drawn as parallel coordinates, not as a heat map."""
 
 TREES, FOLDS = 64, 5
 
@@ -47,8 +47,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     done = frame[frame.n > 0]
     effect = effects(section)
     if not effect.empty:
-        found += [Paragraph(_effects(effect)), _table(section, effect)]
-    if len(varied) == 2 and all(done[name].nunique() <= GRID_VALUES for name in varied):
+        found.append(_table(section, effect))
+    cells = [done[name].nunique() for name in varied]
+    if len(varied) == 2 and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
         title = sentence("grid_title", name=section.title)
         caption = sentence("grid_caption" if done.n.max() > 1 else "grid_caption_single")
         found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
@@ -65,6 +66,12 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return found
 
 
+def answer(section: Section) -> list[str]:
+    """Say what each of two or more varied options does, where that can be told apart."""
+    effect = effects(section) if len(section.varied) > 1 else pd.DataFrame()
+    return [] if effect.empty else [_effects(effect)]
+
+
 def effects(section: Section) -> pd.DataFrame:
     """Compare the values of each option, averaged over the others, where all of its values were trained beside them.
 
@@ -77,7 +84,7 @@ def effects(section: Section) -> pd.DataFrame:
     measured = runs[[*varied, "seed"]].assign(
         val_acc=100 * runs["best/val_acc"], gap_last=100 * (runs["last/train_acc"] - runs["last/val_acc"])
     )
-    measured[varied] = measured[varied].astype(str)
+    measured[varied] = measured[varied].map(str)
     rows = []
     for name in varied:
         values = list(dict.fromkeys(map(str, ordered(section.points[name]))))
@@ -110,7 +117,7 @@ def effects(section: Section) -> pd.DataFrame:
 def _table(section: Section, effect: pd.DataFrame) -> Table:
     columns = [
         Column("option", text=lambda row: option(row["option"])),
-        Column("value", text=lambda row: shown_value(row["value"])),
+        Column("value", text=lambda row: shown_value(row["value"], row["option"])),
         Column("settings", 0), Column("n", 0), Column("val_acc", 2), Column("val_acc_change", 2), _p("val_acc_change"),
         Column("gap_last", 2), Column("gap_last_change", 2), _p("gap_last_change"),
     ]  # fmt: skip
@@ -130,8 +137,8 @@ def _effects(effect: pd.DataFrame) -> str:
         for what in ("val_acc", "gap_last"):
             change, half_width = getattr(row, f"{what}_change"), getattr(row, f"{what}_change_ci95")
             if getattr(row, f"{what}_change_p") < ALPHA:
-                values = {"option": option(row.option), "value": shown_value(row.value)}
-                values |= {"first": shown_value(first[row.option]), "change": change, "spread": half_width}
+                values = {"option": option(row.option), "value": shown_value(row.value, row.option)}
+                values |= {"first": shown_value(first[row.option], row.option), "change": change, "spread": half_width}
                 certain.append(sentence(f"effect_{what}", **values))
     if (changes.n < 2).all():
         return sentence("effects_single")
@@ -170,8 +177,8 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
         axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
     finish(axes, title, option(columns), option(rows), numbers="")
     axes.grid(visible=False)
-    axes.set_xticks(range(len(widths)), [shown_value(str(value)) for value in widths])
-    axes.set_yticks(range(len(heights)), [shown_value(str(value)) for value in heights])
+    axes.set_xticks(range(len(widths)), [shown_value(str(value), columns) for value in widths])
+    axes.set_yticks(range(len(heights)), [shown_value(str(value), rows) for value in heights])
     axes.spines[:].set_visible(False)
     _colour_bar(figure, axes, image)
     return figure

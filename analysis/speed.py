@@ -24,18 +24,15 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def machines(section: Section) -> pd.Series:
-    """Name the machine of each run that had its device alone, that of the most runs first: times of others differ.
-
-    Devices of one kind are one machine, CPUs those of one host.
-    """
+    """Name the machine of each run that had its device alone; GPUs of one kind are one, other devices by their host."""
     alone = section.runs[section.runs.device_shared_by == 1]
-    return alone.device.where(alone.device != "cpu", alone.host.astype(str) + " (cpu)")
+    return alone.device.where(~alone.device.isin(["cpu", "mps"]), alone.host.astype(str) + " (" + alone.device + ")")
 
 
 def is_timed(section: Section) -> pd.Series:
     """Tell which runs had their device alone, on the machine that most such runs had: their times compare."""
     found = machines(section)
-    timed = found.index[found == found.mode().iloc[0]] if len(found) else found.index
+    timed = found.index[found == found.value_counts().index[0]] if len(found) else found.index
     return pd.Series(section.runs.index.isin(timed), section.runs.index)
 
 

@@ -72,7 +72,8 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
     by seed; others are compared for unequal variances (Welch 1947). No spread counts as smaller than that of rounding
     to `resolution`: equal differences of a few hundred images are no proof. Returns, indexed by (a, b) both ways, the
     `difference` a - b, `half_width` of its 95 % interval, its `p` (two-sided), `holm`, the same corrected for as many
-    comparisons as there are pairs (Holm 1979), the `deviation` of what is repeated, `degrees` of freedom, `paired`.
+    comparisons as there are pairs (Holm 1979), the `deviation` of what is repeated, `paired`, and
+    how many degrees of freedom each repeat but the first adds to a test of as many repeats of both, its `share`.
     """
     table = values.unstack()
     table = table[table.count(axis=1) > 1]
@@ -86,7 +87,10 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
     with np.errstate(invalid="ignore", divide="ignore"):
         terms = parts**2 / (count - 1)
         degrees = np.where(squared_error > 0, squared_error**2 / (terms[:, None] + terms[None, :]), 1.0)
-    deviation = np.sqrt(variance[:, None] + variance[None, :])
+    both = variance[:, None] + variance[None, :]
+    deviation = np.sqrt(both)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.nan_to_num(both**2 / (variance[:, None] ** 2 + variance[None, :] ** 2), nan=1.0)
     paired = np.zeros(difference.shape, dtype=bool)
     kinds = pd.Series([(shared[name], *table.columns[table.loc[name].notna()]) for name in names], dtype=object)
     for _, places in kinds.groupby(kinds):
@@ -95,7 +99,7 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
         spread = np.maximum((rows[:, None] - rows[None, :]).var(axis=2, ddof=1), 2 * rounding)
         block = np.ix_(at, at)
         squared_error[block], degrees[block] = spread / rows.shape[1], rows.shape[1] - 1
-        deviation[block], paired[block] = np.sqrt(spread), True
+        deviation[block], share[block], paired[block] = np.sqrt(spread), 1.0, True
     error = np.sqrt(squared_error)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = np.where(difference == 0, 1.0, 2 * stats.t.sf(np.abs(difference) / error, degrees))
@@ -105,7 +109,7 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
     corrected.T[upper] = corrected[upper]
     columns = {
         "difference": difference, "half_width": _t(degrees) * error, "p": p, "holm": corrected,
-        "deviation": deviation, "degrees": degrees, "paired": paired,
+        "deviation": deviation, "share": share, "paired": paired,
     }  # fmt: skip
     index = pd.MultiIndex.from_product([names, names], names=["a", "b"])
     frame = pd.DataFrame({name: column.ravel() for name, column in columns.items()}, index=index)

@@ -22,18 +22,20 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
     """
     if named:
         sweeps = [pull.read_sweep(path) if pull.is_sweep(path) else search.read(path) for path in named]
-        return [runs.of_sweep(frames, sweep.replaced(values)) for sweep in sweeps]
+        return [section for sweep in sweeps for section in runs.of_sweep(frames, sweep.replaced(values))]
     found = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
         try:
-            section = runs.of_sweep(frames, search.read(path).replaced(values))
+            made = runs.of_sweep(frames, search.read(path).replaced(values))
         except UserError as error:
             print(f"warning: no section for a sweep: {error}", file=sys.stderr)
             continue
-        if not section.runs.empty:
-            found.append(section)
+        found += [section for section in made if not section.runs.empty]
     shown = {run for section in found for run in section.runs.index}
-    return found + runs.by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
+    others = runs.by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
+    if found:
+        others = [replace(section, name=f"{section.name}, {wording.label('others_of')}") for section in others]
+    return found + others
 
 
 def _read_argv(argv: list[str]) -> argparse.Namespace:
@@ -89,7 +91,10 @@ def main(argv: list[str]) -> int:
     for problem in frames.problems:
         print(f"warning: {problem}", file=sys.stderr)
     named = args.sweep or [args.source] * pull.is_sweep(args.source)
-    found = sections(frames, named, search.assignments(args.set))
+    with wording.language(args.lang):
+        found = sections(frames, named, search.assignments(args.set))
+    if named:
+        frames = runs.chosen(frames, {one for section in found for one in section.points.fingerprint})
     if all(section.runs.empty for section in found):
         what = " of these sweeps" if named else ""
         raise UserError(f"{args.source} holds no finished run{what}; `python -m study.sweep run` makes some")

@@ -13,7 +13,7 @@ from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.figures import BANDS, Looks
 from analysis.runs import Frames, Section
 from analysis.statistics import ALPHA, Estimate, estimates, holm, slopes
-from analysis.tables import Column, Table
+from analysis.tables import Column, Table, p_value
 from analysis.wording import NAMED, label, named, sentence, shown
 from study.run_directory import EARLY
 
@@ -128,6 +128,12 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
         frame[f"{name}_ci95"] = frame[f"{name}_ci95"].fillna(fit)
         known = zip(frame.index, frame[name], frame[f"{name}_ci95"], degrees, strict=True)
         p = {setting: Estimate(*rest, int(free) + 1).p for setting, *rest, free in known if free > 0}
+        if name == "acc_slope":  # less than one image in all is no trend
+            least = comparison.resolution(section.runs) / frame.window
+            p = {
+                setting: 1.0 if abs(frame.acc_slope[setting]) < least[setting] else value
+                for setting, value in p.items()
+            }
         frame[f"{name}_p"] = pd.Series(dict(zip(p, holm(list(p.values())), strict=True)), dtype=float)
     frame["n"] = frame.epochs_n
     kept = ["n", "epochs", "best_epoch", "window",
@@ -135,12 +141,16 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
     frame = comparison.in_order(section, frame[[*kept, "verdict"]]).reset_index()
     columns = [
-        Column("setting"), Column("epochs", 1), Column("best_epoch", 1, header=label("best")), Column("acc_slope", 3),
-        Column("loss_slope", 4),
+        Column("setting"), Column("epochs", 1), Column("best_epoch", 1, header=label("best")),
+        Column("acc_slope", 3), _p("acc_slope"), Column("loss_slope", 4), _p("loss_slope"),
         Column("verdict", text=lambda row: label(f"verdict {row['verdict']}")),
     ]  # fmt: skip
     notes = [sentence("longer_note")] + ([sentence("longer_single")] if (frame.n == 1).any() else [])
     return Table("epochs", sentence("longer_title", name=section.title), frame, columns, notes)
+
+
+def _p(slope: str) -> Column:
+    return Column(f"{slope}_p", 3, header=label("p_holm"), text=lambda row: p_value(row[f"{slope}_p"]))
 
 
 def _verdict(row: dict) -> str:
@@ -185,7 +195,8 @@ def _causes(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str]:
     """Divide what settings lie below the best into training accuracy not reached and a wider gap to validation.
 
     Only of settings that are shown to be worse: by p over seeds, or, where settings have one seed each, by McNemar's
-    test of the two networks. Which part is the larger is said where the interval of their difference leaves 0 out.
+    test of the two networks, of which alone it is then said. Which part is the larger is said of several seeds where
+    the interval of their difference leaves 0 out.
     """
     compared = comparison.compare(section)
     best = comparison.reference(compared.set_index("setting"))
@@ -200,10 +211,10 @@ def _causes(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str]:
             train, gap = other.train_acc_best - own.train_acc_best, own.gap_best - other.gap_best
             values = {"own": own.train_acc_best, "other": other.train_acc_best, "train": train, "gap": gap}
             values |= {"own_gap": own.gap_best, "other_gap": other.gap_best, "below": below}
-            key = "cause_narrower" if gap < 0 else "cause_fits" if train < 0 else "cause"
             parts = both.loc[best, setting] if (best, setting) in both.index else None
-            open_one = parts is None or not abs(parts.difference) > parts.half_width
-            why = label("cause unclear" if open_one else "cause overfits" if gap > train else "cause underfits")
+            is_open = parts is not None and not abs(parts.difference) > parts.half_width
+            key = "cause_open" if is_open else "cause_narrower" if gap < 0 else "cause_fits" if train < 0 else "cause"
+            why = label("cause overfits" if gap > train else "cause underfits")
             said.append(sentence(key, setting=shown(setting), best=shown(best), why=why, **values))
     return said[:NAMED]
 

@@ -69,8 +69,8 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
 
     Columns: `setting`, `n`; in percent with half the width of their intervals over seeds, `…_ci95`, the validation
     accuracy at the last epoch and at the best, and the test accuracy of the best; the separability of the features that
-    the last layer gets (`probe` in percent, `silhouette`), for settings in `seen`; `train_seconds` of runs that had
-    their device alone.
+    the last layer gets (`probe` in percent, `silhouette`), for settings in `seen`; `train_seconds` of the
+    runs that `speed.is_timed` names.
     """
     runs = section.runs
     measured = pd.DataFrame(

@@ -31,8 +31,11 @@ LANGUAGES = ("en", "es")
 NAMED = 4
 """So many settings are named in a sentence; the others are counted."""
 
-PAIR = re.compile(r"\b(\w+)=([^\s=,]+(?:,[^\s=,]+)*)( |(?=,|$))")
+PAIR = re.compile(r"""\b(\w+)=('[^']*'|"[^"]*"|[^\s=,'"]+(?:,[^\s=,]+)*)( |(?=,|$))""")
 """A key and its value, and whether another follows."""
+
+WHOLE = ("classes", "train_images")
+"""Options that mean all of them where they say nothing."""
 
 OPTION = "option "
 """Begins the keys of the options' names, such as `option batch_size`."""
@@ -93,6 +96,7 @@ def shown(text: str) -> str:
 
 def _pair_in_words(pair: re.Match) -> str:
     name, value, end = pair.groups()
+    value = value.strip("'\"") or "none"
     return (value if name == "model" else f"{name.replace('_', ' ')} {value}") + ("," if end == " " else "") + end
 
 
@@ -102,11 +106,13 @@ def option(name: str) -> str:
     return known[spoken()] if known else name.replace("_", " ")
 
 
-def shown_value(value: str) -> str:
-    """Return the value of an option as the language writes it."""
+def shown_value(value: str, name: str = "") -> str:
+    """Return the value of an option, of that name, as the language writes it."""
+    if name in WHOLE and value in ("", "all", "none", "None"):
+        return label(f"all {name}")
     if spoken() != "en" and re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value):
         return value.replace(".", ",")
-    return label(value or "none") if value in ("", "none", "None", "True", "False", "all") else value
+    return label(value or "none") if value in ("", "none", "None", "True", "False") else value
 
 
 def _shown_part(part: str) -> str:
@@ -114,7 +120,7 @@ def _shown_part(part: str) -> str:
     key = name.replace(" ", "_")
     if spoken() == "en" or (name and OPTION + key not in texts()):
         return part
-    return f"{option(key)} {shown_value(value)}" if name else shown_value(value)
+    return f"{option(key)} {shown_value(value, key)}" if name else shown_value(value)
 
 
 class _Formatter(string.Formatter):

@@ -1,6 +1,7 @@
 """From run directories to tables, figures and a page."""
 
 import io
+import itertools
 import json
 import math
 import re
@@ -181,7 +182,7 @@ parameters:
 
 def test_a_sweep_chooses_its_runs_and_names_what_is_missing(folder, tmp_path):
     (tmp_path / "dropout.yaml").write_text(SWEEP)
-    found = runs.of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
+    (found,) = runs.of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
     assert list(found.runs.setting.unique()) == ["dropout 0.5", "dropout 0.0"]
     assert len(found.runs) == 6
     assert found.missing == ["dropout 0.5, seed 3", "dropout 0.0, seed 3"]
@@ -242,3 +243,21 @@ def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path)
     assert set(many.runs.setting) == {
         "two-block", "dropout 0.0", "augment none", "label smoothing 0.0", "weight decay 0.0", "lr 0.1",
     }  # fmt: skip
+
+
+def test_a_sweep_of_several_tasks_is_several_sections(tmp_path):
+    for classes, dropout, seed in itertools.product(("", "3,8"), (0.0, 0.5), (0, 1)):
+        accuracy = 0.7 + 0.1 * dropout + 0.01 * seed
+        make_run(tmp_path / "runs", accuracy, classes=classes, dropout=dropout, seed=seed)
+    (tmp_path / "tasks.yaml").write_text(
+        "method: grid\nmetric: {name: val/acc, goal: maximize}\nparameters:\n  dataset: {value: digits}\n"
+        "  epochs: {value: 3}\n  classes: {values: ['', '3,8']}\n  dropout: {values: [0.0, 0.5]}\n"
+        "  seed: {values: [0, 1]}\n"
+    )
+    found = runs.of_sweep(runs.load(tmp_path / "runs"), search.read(tmp_path / "tasks.yaml"))
+    assert [section.name for section in found] == ["tasks, digits", "tasks, digits, classes 3,8"]
+    assert [section.varied for section in found] == [["dropout"]] * 2
+    assert [list(comparison.compare(section).setting) for section in found] == [
+        ["classes all, dropout 0.5", "classes all, dropout 0.0"],
+        ["classes 3,8, dropout 0.5", "classes 3,8, dropout 0.0"],
+    ]  # fmt: skip

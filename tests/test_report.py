@@ -97,7 +97,7 @@ def said(block) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sections(study, frames):
-    return {name: runs.of_sweep(frames, search.read(study / f"{name}.yaml")) for name in ("three", "two")}
+    return {name: runs.of_sweep(frames, search.read(study / f"{name}.yaml"))[0] for name in ("three", "two")}
 
 
 def drawing_functions():
@@ -199,7 +199,7 @@ def test_without_sweeps_those_in_the_folder_that_have_runs_are_shown(study, call
     monkeypatch.setattr(report, "write", lambda frames, found, *rest: shown.update(found=found) or tmp_path)
     result = call("analysis.summarize")
     assert "broken.yaml" in result.stderr
-    assert [section.name for section in shown["found"]] == ["<one> & co", "digits"]
+    assert [section.name for section in shown["found"]] == ["<one> & co", "digits, other runs"]
     assert [len(section.runs) for section in shown["found"]] == [4, 20], "each run in one of them"
 
 

@@ -243,14 +243,6 @@ def test_what_diverged_is_said_beside_what_is_best():
     assert comparison.table(made).rows[0][1].text == "2 of 3"
 
 
-def test_settings_of_different_tasks_are_not_compared():
-    curves = {name: [(line(top, 0, 1e-3, s), line(*FLAT)) for s in range(3)] for name, top in (("a", 0.9), ("b", 0.7))}
-    made = section(curves, classes={"a": "3,8", "b": ""})
-    (said,) = answers.sentences(None, made)
-    assert "do not compare" in said
-    assert comparison.compare(made).p_holm.isna().all()
-
-
 def test_the_best_setting_is_that_of_the_best_mean():
     tops = {"lucky": (0.9, 0.5), "good": (0.8, 0.8)}
     made = section({name: [(line(top, 0), line(*FLAT)) for top in found] for name, found in tops.items()})

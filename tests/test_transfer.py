@@ -180,7 +180,7 @@ def test_a_run_with_other_weights_ends_before_data_are_loaded(call, weights, ani
     out = call("study.train", *argv(weights), code=2)
     assert "does not fit" in out.stderr
     assert "images" not in out.stdout
-    assert run_of(weights).state() == "failed"
+    assert run_of(weights).state() == "missing"
 
 
 def test_torchvisions_names_are_timms(tmp_path):
@@ -401,7 +401,7 @@ def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
     parameters = fixed | {"setting": {"values": list(WAYS)}, "seed": {"values": [0, 1]}}
     sweep_file.write_text(yaml.safe_dump(yaml.safe_load(text) | {"parameters": parameters}))
     frames = runs.load(tmp_path / "runs")
-    section = runs.of_sweep(frames, search.read(sweep_file))
+    (section,) = runs.of_sweep(frames, search.read(sweep_file))
     assert section.missing == []
 
     _, said, table, picture = analysis_transfer.blocks(frames, section, {})
