@@ -1,7 +1,7 @@
 """The answer of a section in words: which setting is best, by how much, and what is no more than noise.
 
-    python -c "from analysis import answers, runs; frames = runs.load('runs'); \\
-        print(*answers.sentences(frames, runs.by_dataset(frames)[0]), sep='\\n')"
+    python -c "from analysis import answers, runs, sections; frames = runs.load('runs'); \\
+        print(*answers.sentences(frames, sections.by_dataset(frames)[0]), sep='\\n')"
 
 Nothing is claimed that the repeats do not carry. Differences between settings need two seeds of each. One is shown
 where p, corrected for all pairs of the section, is below 5 %; it is noise where its own interval contains 0.
@@ -12,7 +12,8 @@ import pandas as pd
 from analysis import comparison, space
 from analysis.blocks import Block, Heading, Items
 from analysis.figures import Looks
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import Section
 from analysis.statistics import ALPHA, seeds_to_show
 from analysis.tables import p_words
 from analysis.wording import label, named, number, sentence, shown

@@ -1,7 +1,8 @@
 """What one change does: settings of a sweep that is no product, each compared with the one from which it differs in one
 option.
 
-python -c "from analysis import changes, runs; print(changes.one_at_a_time(runs.by_dataset(runs.load('runs'))[0]))"
+python -c "from analysis import changes, runs, sections; \\
+    print(changes.one_at_a_time(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
 import math
@@ -12,7 +13,8 @@ import pandas as pd
 from analysis import comparison
 from analysis.blocks import Block, Heading, Paragraph
 from analysis.figures import Looks
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import Section
 from analysis.statistics import ALPHA, holm
 from analysis.tables import Column, Table, p_value
 from analysis.wording import label, named, option, sentence, shown, shown_value

@@ -1,6 +1,7 @@
 """Which setting is best: the comparison of a section's settings.
 
-python -c "from analysis import comparison, runs; print(comparison.compare(runs.by_dataset(runs.load('runs'))[0]))"
+python -c "from analysis import comparison, runs, sections; \\
+    print(comparison.compare(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
 import math
@@ -13,7 +14,8 @@ from matplotlib.figure import Figure
 from analysis import runs as sources
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import GREY, Looks, finish, looks_of, wrapped
-from analysis.runs import IDENTITY, TASK, Frames, Section
+from analysis.runs import IDENTITY, Frames
+from analysis.sections import TASK, Section
 from analysis.statistics import differences, estimates, holm, mcnemar, sampling_interval
 from analysis.tables import Column, Table, p_value
 from analysis.wording import label, sentence, shown

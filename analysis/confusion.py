@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from analysis import runs
 from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
 from analysis.figures import PALE_GREY, Looks, tick_format
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import LOOKED_AT, Section, best_runs
 from analysis.statistics import sampling_interval
 from analysis.tables import Column, Table
 from analysis.wording import label, number, sentence, shown
@@ -34,7 +35,7 @@ NAMED = 5
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Say what the best run of each setting confuses, the settings of each data set together."""
-    return [block for best in runs.best_runs(frames, section) for block in _confused(frames, best)]
+    return [block for best in best_runs(frames, section) for block in _confused(frames, best)]
 
 
 def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -96,7 +97,7 @@ def frequent(counts: pd.DataFrame, limit: int = 10) -> pd.DataFrame:
 
 def _confused(frames: Frames, best: pd.DataFrame) -> list[Block]:
     """Show the matrices, the frequent confusions of the best setting by name, and its confident mistakes."""
-    (run, counts), *others = matrices(frames, best.head(runs.LOOKED_AT)).items()
+    (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
     words = words_of(best.loc[run])
     pairs = frequent(counts)
     found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
@@ -128,8 +129,8 @@ def _confused(frames: Frames, best: pd.DataFrame) -> list[Block]:
 
 def looked_at(best: pd.DataFrame) -> list[str]:
     """Say how many settings there are where not all are looked at."""
-    left_out = len(best) > runs.LOOKED_AT
-    return [sentence("looked_at", shown=runs.LOOKED_AT, count=len(best))] if left_out else []
+    left_out = len(best) > LOOKED_AT
+    return [sentence("looked_at", shown=LOOKED_AT, count=len(best))] if left_out else []
 
 
 def words_of(run: pd.Series) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """What accuracy costs: parameters, memory, FLOPs, time, energy; and what the study cost.
 
-python -c "from analysis import costs, runs; print(costs.measure(runs.by_dataset(runs.load('runs'))[0]))"
+python -c "from analysis import costs, runs, sections; \\
+    print(costs.measure(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
 import math
@@ -15,7 +16,8 @@ from matplotlib.ticker import NullFormatter
 from analysis import comparison
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.figures import GREY, PALE_GREY, Looks, finish, looks_of
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import Section
 from analysis.speed import epoch_seconds, is_timed, machines
 from analysis.statistics import estimates
 from analysis.tables import SIGNIFICANT, Column, Table

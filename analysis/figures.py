@@ -1,7 +1,7 @@
 """Figures: a frame in, a matplotlib figure out; nothing is read or written here.
 
-    python -c "from analysis import runs, figures; \\
-        figures.learning_curves(runs.by_dataset(runs.load('runs'))[0].history, 'digits').savefig('curves.png')"
+    python -c "from analysis import figures, runs, sections; \\
+        figures.learning_curves(sections.by_dataset(runs.load('runs'))[0].history, 'digits').savefig('curves.png')"
 """
 
 import textwrap

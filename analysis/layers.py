@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from analysis import confusion, embedding, runs
+from analysis import confusion, embedding
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.embedding import Layer, Seen
 from analysis.figures import GREY, PALETTE, Looks
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import LOOKED_AT, Section, best_runs
 from analysis.statistics import estimate
 from analysis.tables import Column, Table
 from analysis.wording import label, number, sentence
@@ -33,8 +34,8 @@ LAYER = Column("layer", text=lambda row: label(f"layer {row['layer']}"))
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the layers of the best run of each setting, the settings of each data set together."""
     found: list[Block] = []
-    for best in runs.best_runs(frames, section):
-        seen = embedding.align(embedding.see(frames, list(best.index[: runs.LOOKED_AT])))
+    for best in best_runs(frames, section):
+        seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
         if seen:
             classes = frames.data(best.index[0])["classes"]
             found += _layers(best, seen, classes) + _cuts(best.loc[list(seen)], seen)

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import confusion, runs
+from analysis import confusion
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import Looks, finish
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import LOOKED_AT, Section, best_runs
 from analysis.tables import Column, Table
 from analysis.wording import label, sentence, shown
 from study.errors import UserError, nearest
@@ -25,7 +26,7 @@ DRAWN_CLASSES = 30
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show how well each class is recognised, the settings of each data set together."""
-    return [block for best in runs.best_runs(frames, section) for block in _by_class(frames, best, looks)]
+    return [block for best in best_runs(frames, section) for block in _by_class(frames, best, looks)]
 
 
 def read_accuracies(path: str | Path) -> pd.Series:
@@ -78,7 +79,7 @@ def _by_class(frames: Frames, best: pd.DataFrame, looks: Looks) -> list[Block]:
         Heading(label("per_class")),
         Table("per-class", sentence("per_class_title", **words), frame, columns, notes),
     ]
-    drawn = dict(list(rates.items())[: runs.LOOKED_AT])
+    drawn = dict(list(rates.items())[:LOOKED_AT])
     title = sentence("per_class_figure", dataset=words["dataset"])
     worst = [sentence("per_class_worst", shown=DRAWN_CLASSES)] if len(frame) > DRAWN_CLASSES else []
     caption = " ".join([sentence("per_class_caption"), *worst, *confusion.looked_at(best)])

@@ -26,7 +26,8 @@ from analysis import (
 from analysis.blocks import Block, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import TASK, Section
 from analysis.wording import label, named, sentence, shown, spoken, texts
 from study.run_directory import DONE
 from study.search import label as option_label
@@ -148,7 +149,7 @@ def _trained(frames: Frames, section: Section) -> list[str]:
     """Say with which options the runs were trained, as far as the names of the settings do not."""
     first = section.runs.iloc[0]
     chosen = frames.configs[str(first.name)].identity()
-    told = [name for name in runs.IDENTITY if name in METHODS or (name in chosen and name not in runs.TASK)]
+    told = [name for name in runs.IDENTITY if name in METHODS or (name in chosen and name not in TASK)]
     same = [name for name in told if first[name] is not None and section.runs[name].map(repr).nunique() == 1]
     said = {"trained": option_label(first, [name for name in same if name not in (*section.varied, "seed")])}
     said["trained_usual"] = option_label(section.usual, list(section.usual))

@@ -1,6 +1,7 @@
 """What the options of a sweep do: each one's effect, two as a heat map, more as parallel coordinates and importance.
 
-python -c "from analysis import runs, space; print(space.effects(runs.by_dataset(runs.load('runs'))[0]))"
+python -c "from analysis import runs, sections, space; \\
+    print(space.effects(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
 import math
@@ -17,7 +18,8 @@ from matplotlib.figure import Figure
 from analysis import comparison
 from analysis.blocks import Block, Heading, Paragraph, Picture
 from analysis.figures import GREY, PALETTE, Looks, finish, tick_format
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import Section
 from analysis.statistics import ALPHA, estimate, holm
 from analysis.tables import Column, Table, p_value
 from analysis.wording import label, named, number, option, sentence, shown_value

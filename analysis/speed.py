@@ -1,6 +1,7 @@
 """How fast settings learn: epochs, iterations and seconds to given accuracies.
 
-python -c "from analysis import runs, speed; print(speed.table(runs.by_dataset(runs.load('runs'))[0]).frame)"
+python -c "from analysis import runs, sections, speed; \\
+    print(speed.table(sections.by_dataset(runs.load('runs'))[0]).frame)"
 """
 
 import math
@@ -11,7 +12,8 @@ import pandas as pd
 from analysis import comparison
 from analysis.blocks import Block, Heading, Paragraph
 from analysis.figures import Looks
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import Section
 from analysis.statistics import estimates
 from analysis.tables import SIGNIFICANT, Column, Table
 from analysis.wording import label, named, sentence, shown

@@ -11,28 +11,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis import comparison, pdf, per_class, pull, report, runs, tables, wording
+from analysis.sections import Section, by_dataset, of_sweep
 from study import search
 from study.errors import UserError, run_command
 
 
-def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[runs.Section]:
+def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
     """Make a section for each sweep; without any, for those in `sweeps/` that have runs, then for each data set.
 
     A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` stand in place of its own.
     """
     if named:
         sweeps = [pull.read_sweep(path) if pull.is_sweep(path) else search.read(path) for path in named]
-        return [section for sweep in sweeps for section in runs.of_sweep(frames, sweep.replaced(values))]
+        return [section for sweep in sweeps for section in of_sweep(frames, sweep.replaced(values))]
     found = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
         try:
-            made = runs.of_sweep(frames, search.read(path).replaced(values))
+            made = of_sweep(frames, search.read(path).replaced(values))
         except UserError as error:
             print(f"warning: no section for a sweep: {error}", file=sys.stderr)
             continue
         found += [section for section in made if not section.runs.empty]
     shown = {run for section in found for run in section.runs.index}
-    others = runs.by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
+    others = by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
     if found:
         others = [replace(section, name=f"{section.name}, {wording.label('others_of')}") for section in others]
     return found + others

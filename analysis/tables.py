@@ -1,7 +1,7 @@
 """Tables: a frame of numbers, and the same written as Markdown, LaTeX and CSV.
 
-    python -c "from analysis import comparison, runs, tables; \\
-        print(tables.markdown(comparison.table(runs.by_dataset(runs.load('runs'))[0])))"
+    python -c "from analysis import comparison, runs, sections, tables; \\
+        print(tables.markdown(comparison.table(sections.by_dataset(runs.load('runs'))[0])))"
 """
 
 import math

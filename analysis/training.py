@@ -1,6 +1,7 @@
 """How training went: overfitting, which epoch was best, whether more would help.
 
-python -c "from analysis import runs, training; print(training.measure(runs.by_dataset(runs.load('runs'))[0]))"
+python -c "from analysis import runs, sections, training; \\
+    print(training.measure(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
 import math
@@ -11,7 +12,8 @@ from scipy import stats
 from analysis import comparison, figures
 from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.figures import BANDS, Looks
-from analysis.runs import Frames, Section
+from analysis.runs import Frames
+from analysis.sections import Section
 from analysis.statistics import ALPHA, Estimate, estimates, holm, slopes
 from analysis.tables import Column, Table, p_value
 from analysis.wording import NAMED, label, named, sentence, shown

@@ -1,6 +1,7 @@
 """What pretraining is worth: training from scratch, features of a frozen network, and fine-tuning, side by side.
 
-python -c "from analysis import runs, transfer; print(transfer.compare(runs.by_dataset(runs.load('runs'))[0], {}))"
+python -c "from analysis import runs, sections, transfer; \\
+    print(transfer.compare(sections.by_dataset(runs.load('runs'))[0], {}))"
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ from analysis import comparison, embedding, layers
 from analysis.blocks import Block, Heading, Items, Picture
 from analysis.embedding import Seen
 from analysis.figures import Looks
-from analysis.runs import Frames, Section, best_of_settings
+from analysis.runs import Frames
+from analysis.sections import Section, best_of_settings
 from analysis.speed import is_timed
 from analysis.statistics import ALPHA, estimates
 from analysis.tables import SIGNIFICANT, Column, Table, p_words

@@ -24,6 +24,7 @@ from study.errors import Interrupted, UserError, exit_code, run_command, with_pl
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
 from study.run_directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
+from study.sheet import show_augment
 from study.tracker import Tracker
 from study.values import is_true
 
@@ -255,7 +256,7 @@ def main(argv: list[str]) -> int:
     display, directory = RunDisplay(), RunDirectory.of(config)
     is_new = not directory.path.exists()
     if sheet:
-        show_augment(config, Path(sheet), display)
+        show_augment(config, Path(sheet), display.say)
         return 0
     try:
         outcome = train(config, display, Signals(), force)
@@ -272,28 +273,6 @@ def main(argv: list[str]) -> int:
     for log in Path(config.runs_dir).glob(f"wandb/offline-run-*-{config.run_name}*"):
         display.say(f"to upload it to W&B: wandb sync {log}")
     return 0
-
-
-def show_augment(config: Config, path: Path, display: Display) -> None:
-    """Draw the first training image and 63 augmented copies of it, each its own draw, as the network gets them."""
-    import torch
-    from torchvision.utils import make_grid, save_image
-
-    from study import data as data_sets
-    from study.augment import augment
-
-    if not config.augment:
-        raise UserError("there is nothing to show without --augment, such as --augment=flip,crop")
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"{path} must end in .png or .jpg")
-    data = data_sets.load(config, "cpu", display.say)
-    image = data.resize(data.train.images[:1])
-    copies = augment(image.expand(63, -1, -1, -1), config.augmentations, torch.Generator().manual_seed(config.seed))
-    grid = make_grid(torch.cat([image.float(), copies.float()]) / 255, nrow=8, padding=2, pad_value=1.0)
-    enlarged = grid.repeat_interleave(scale := max(1, 96 // image.shape[-1]), 1).repeat_interleave(scale, 2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(enlarged, path)
-    display.say(f"{path}: the image itself, then 63 draws")
 
 
 def _read_config(path: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis import comparison, figures, runs, tables
+from analysis.sections import by_dataset, of_sweep
 from study import search
 from study.config import RESULTS_VERSION, Config
 from study.run_directory import RunDirectory
@@ -82,7 +83,7 @@ def folder(tmp_path):
 
 
 def section(folder):
-    (found,) = runs.by_dataset(runs.load(folder))
+    (found,) = by_dataset(runs.load(folder))
     return found
 
 
@@ -137,7 +138,7 @@ def test_a_copy_of_a_run_is_no_further_seed(folder):
     one = next(folder.glob("two-block*"))
     shutil.copytree(one, folder / "copy")
     frames = runs.load(folder)
-    assert tables.markdown(comparison.table(runs.by_dataset(frames)[0])) == before
+    assert tables.markdown(comparison.table(by_dataset(frames)[0])) == before
     assert frames.problems == [f"{folder / 'copy'} is left out: it is the same run as {one}"]
 
 
@@ -182,7 +183,7 @@ parameters:
 
 def test_a_sweep_chooses_its_runs_and_names_what_is_missing(folder, tmp_path):
     (tmp_path / "dropout.yaml").write_text(SWEEP)
-    (found,) = runs.of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
+    (found,) = of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
     assert list(found.runs.setting.unique()) == ["dropout 0.5", "dropout 0.0"]
     assert len(found.runs) == 6
     assert found.missing == ["dropout 0.5, seed 3", "dropout 0.0, seed 3"]
@@ -237,7 +238,7 @@ def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path)
     for change in ({}, {"dropout": 0.0}, {"augment": ""}, {"label_smoothing": 0.0}, {"weight_decay": 0.0}, {"lr": 0.1}):
         make_run(tmp_path / "runs", 0.7, **usual | change)
     make_run(tmp_path / "runs", 0.9, classes="3,8")
-    few, many = runs.by_dataset(runs.load(tmp_path / "runs"))[::-1]
+    few, many = by_dataset(runs.load(tmp_path / "runs"))[::-1]
     assert (few.name, many.name) == ("digits, classes 3,8", "digits")
     assert list(few.runs.setting) == ["two-block"]
     assert set(many.runs.setting) == {
@@ -254,7 +255,7 @@ def test_a_sweep_of_several_tasks_is_several_sections(tmp_path):
         "  epochs: {value: 3}\n  classes: {values: ['', '3,8']}\n  dropout: {values: [0.0, 0.5]}\n"
         "  seed: {values: [0, 1]}\n"
     )
-    found = runs.of_sweep(runs.load(tmp_path / "runs"), search.read(tmp_path / "tasks.yaml"))
+    found = of_sweep(runs.load(tmp_path / "runs"), search.read(tmp_path / "tasks.yaml"))
     assert [section.name for section in found] == ["tasks, digits", "tasks, digits, classes 3,8"]
     assert [section.varied for section in found] == [["dropout"]] * 2
     assert [list(comparison.compare(section).setting) for section in found] == [

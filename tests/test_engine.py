@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis import runs as analysed
+from analysis.sections import of_sweep
 from study import search, standing
 from study.engine import Engine, Job
 from study.errors import is_device_failure
@@ -150,7 +151,7 @@ def test_hyperband_stops_a_losing_run_for_good_but_only_for_its_sweep(call, swee
     assert "stopped │ by hyperband after epoch 2 of 6" in " ".join(call("study.sweep", "status", path).stdout.split())
     assert "nothing to do" in call("study.sweep", "run", path).stdout
 
-    (section,) = analysed.of_sweep(analysed.load(tmp_path / "runs"), search.read(path))
+    (section,) = of_sweep(analysed.load(tmp_path / "runs"), search.read(path))
     assert section.states == {"finished": 1, "stopped": 1}
     assert list(section.runs.lr) == [0.1], "what was stopped is not averaged"
 
@@ -187,5 +188,5 @@ def test_two_processes_share_sweeps_without_doing_anything_twice(start, call, sw
     assert "5 runs, 1 to train" in call("study.sweep", "run", bayes, *command[3:]).stdout
     after = standing.Runs(tmp_path / "runs").infos()
     assert len(after) == 9 and all(after[name] == info for name, info in before.items())
-    (section,) = analysed.of_sweep(analysed.load(tmp_path / "runs"), search.read(bayes))
+    (section,) = of_sweep(analysed.load(tmp_path / "runs"), search.read(bayes))
     assert len(section.runs) == 5 and section.varied == ["dropout", "lr"]

@@ -34,9 +34,10 @@ ALLOWED = {
     "study.sweep_file": {"errors", "hyperband", "names", "space"},
     "study.search": {"config", "errors", "hyperband", "space", "sweep_file", "values"},
     "study.progress": {"config"},
+    "study.sheet": {"augment", "config", "data", "errors"},
     "study.train": {
-        "augment", "config", "data", "devices", "errors", "folder", "models", "options", "progress", "run_directory",
-        "tracker", "trainer", "transfer", "values", "wandb_run",
+        "config", "devices", "errors", "folder", "models", "options", "progress", "run_directory", "sheet", "tracker",
+        "trainer", "transfer", "values", "wandb_run",
     },
     "study.predict": {"config", "data", "devices", "errors", "evaluation", "models", "run_directory", "sources"},
     "study.bench": {"config", "data", "devices", "errors", "loops", "models", "values"},

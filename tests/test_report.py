@@ -32,6 +32,7 @@ from analysis import (
     training,
     wording,
 )  # fmt: skip
+from analysis.sections import by_dataset, of_sweep
 from study import search
 from study.run_directory import RunDirectory
 from tests import many_runs
@@ -97,7 +98,7 @@ def said(block) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sections(study, frames):
-    return {name: runs.of_sweep(frames, search.read(study / f"{name}.yaml"))[0] for name in ("three", "two")}
+    return {name: of_sweep(frames, search.read(study / f"{name}.yaml"))[0] for name in ("three", "two")}
 
 
 def drawing_functions():
@@ -378,7 +379,7 @@ def test_equal_runs_make_equal_files(frames, sections, tmp_path, monkeypatch):
 def test_hundreds_of_runs_are_compared_in_a_second_or_two(study, tmp_path):
     many_runs.write(next((study / "runs").glob("mlp-*")), tmp_path / "many", count=200, epochs=30)
     started = time.process_time()
-    section = runs.by_dataset(runs.load(tmp_path / "many"))[0]
+    section = by_dataset(runs.load(tmp_path / "many"))[0]
     table = comparison.table(section)
     assert tables.markdown(table).count("\n") == 2 + 40 and table.frame.n.eq(5).all()
     measured = training.measure(section)

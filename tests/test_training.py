@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis import answers, changes, comparison, costs, speed, training
-from analysis.runs import IDENTITY, Section, best_of_settings
+from analysis.runs import IDENTITY
+from analysis.sections import Section, best_of_settings
 
 EPOCHS = 20
 

@@ -2,6 +2,7 @@
 
 import http.server
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.svm import LinearSVC
 
 from analysis import runs
 from analysis import transfer as analysis_transfer
+from analysis.sections import of_sweep
 from analysis.wording import language
 from study import models, search
 from study.config import Config
@@ -401,7 +403,7 @@ def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
     parameters = fixed | {"setting": {"values": list(WAYS)}, "seed": {"values": [0, 1]}}
     sweep_file.write_text(yaml.safe_dump(yaml.safe_load(text) | {"parameters": parameters}))
     frames = runs.load(tmp_path / "runs")
-    (section,) = runs.of_sweep(frames, search.read(sweep_file))
+    (section,) = of_sweep(frames, search.read(sweep_file))
     assert section.missing == []
 
     _, said, table, picture = analysis_transfer.blocks(frames, section, {})
@@ -419,5 +421,5 @@ def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
     with language("es"):
         spanish = analysis_transfer.blocks(frames, section, {})
     assert not set(said.texts) & set(spanish[1].texts)
-    scratch = runs.Section(**vars(section) | {"runs": section.runs[section.runs.pretrained.eq(False)]})
+    scratch = replace(section, runs=section.runs[section.runs.pretrained.eq(False)])
     assert analysis_transfer.blocks(frames, scratch, {}) == []

@@ -1,0 +1,164 @@
+"""What a report is about: the runs that answer one question, those of a sweep or of a data set.
+
+python -c "from analysis import runs, sections, sections; print(sections.by_dataset(runs.load('runs'))[0].runs)"
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from analysis.runs import IDENTITY, Frames, with_result
+from analysis.wording import label, shown
+from study.config import RESULTS_VERSION
+from study.search import Point, Sweep
+from study.search import label as option_label
+
+TASK = ["dataset", "classes", "split_seed", "data_digest"]
+"""What runs have in common whose accuracies are measured on the same images."""
+
+LEAST = 5
+"""Where runs differ in so many options, a setting is named by those in which it differs from most runs."""
+
+LOOKED_AT = 4
+"""So many settings of a section, the best, are looked at closely."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The runs that answer one question.
+
+    `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only runs of the present
+    results version with a result are in it. `points` has a row for each run that was asked for: setting, the values of
+    what is varied, seed, and the fingerprint and the state of its run; the key=value pairs that a sweep varies together
+    are the option `pairs`. `states` counts runs by state. `usual` are the values of options that the settings' names
+    leave out, `is_search` tells whether the points were drawn.
+    """
+
+    name: str
+    description: str
+    varied: list[str]
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    points: pd.DataFrame
+    states: dict[str, int]
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    is_search: bool = False
+
+    @property
+    def missing(self) -> list[str]:
+        """Name the points without a result, and why, where their runs have begun."""
+        absent = self.points[~self.points.fingerprint.isin(self.runs.fingerprint)]
+        return [
+            f"{shown(f'{row.setting}, seed {row.seed}')}" + (f" ({label(f'is {row.state}')})" if row.state else "")
+            for row in absent.itertuples()
+        ]
+
+    @property
+    def dataset(self) -> str:
+        """Name the data that its runs were trained on."""
+        return ", ".join(name.removeprefix("folder:") for name in self.runs.dataset.unique())
+
+    @property
+    def title(self) -> str:
+        """Name the section and its data."""
+        return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
+
+
+def best_of_settings(section: Section) -> pd.DataFrame:
+    """Return the best run of each setting, the setting that is best by its mean first."""
+    means = section.runs.groupby("setting")["best/val_acc"].transform("mean")
+    ranked = section.runs.assign(mean=means).sort_values(["mean", "best/val_acc"], ascending=False, kind="stable")
+    return ranked.drop(columns="mean").drop_duplicates("setting")
+
+
+def best_runs(frames: Frames, section: Section) -> list[pd.DataFrame]:
+    """Return, for each data set of a section, the best run of each setting on validation, the best setting first."""
+    best = best_of_settings(section)
+    classes = pd.Series([tuple(frames.data(run)["classes"]) for run in best.index], best.index, dtype=object)
+    return [group for _, group in best.groupby([best.dataset, classes], sort=False)]
+
+
+def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
+    """Choose the runs that a sweep's points describe, by their fingerprints: a section for each task of them."""
+    tasks: dict[tuple[Any, ...], list[Point]] = {}
+    for point in sweep.points(recorded=(directory.info() for directory in frames.directories.values())):
+        tasks.setdefault(tuple(getattr(point.config, name) for name in TASK[:-1]), []).append(point)
+    several = len(tasks) > 1
+    return [
+        _of_task(frames, sweep, points, f"{sweep.name}, {_name(task)}" if several else sweep.name)
+        for task, points in tasks.items()
+    ]
+
+
+def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name: str) -> Section:
+    varied = ["pairs" if name == "setting" else name for name in sweep.varied]
+    rows = [
+        {name: getattr(point.config, "setting" if name == "pairs" else name) for name in varied}
+        | {
+            "setting": sweep.setting(point.values),
+            "seed": point.config.seed,
+            "fingerprint": point.config.fingerprint,
+        }
+        for point in chosen_points
+    ]
+    varied = [name for name in varied if name not in TASK]
+    shown = ["setting", *varied]
+    points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"], dtype=object)
+    found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
+    chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
+    made = _section(frames, name, sweep.description, varied, chosen, points)
+    return replace(made, is_search=sweep.method != "grid")
+
+
+def by_dataset(frames: Frames) -> list[Section]:
+    """Make one section for each data set and choice of its classes and split, its settings named by their options."""
+    sections = []
+    for (*task, digest), chosen in frames.runs[_present(frames.runs)].groupby(TASK, dropna=False):
+        if with_result(chosen).empty:
+            continue
+        identities = [frames.configs[run].identity() for run in chosen.index]
+        varied = [name for name in IDENTITY if name != "seed" and len({repr(one.get(name)) for one in identities}) > 1]
+        usual = _usual(chosen, varied) if len(varied) >= LEAST else {}
+        names = [_setting(row, varied, usual) for row in chosen.to_dict("records")]
+        chosen = chosen.assign(setting=names).sort_values(["setting", "seed"])
+        points = chosen[["setting", *varied, "seed", "fingerprint"]]
+        name = _name(task)
+        name += f", files {digest}" if name in {section.name for section in sections} else ""
+        sections.append(replace(_section(frames, name, "", varied, chosen, points), usual=usual))
+    return sections
+
+
+def _name(task: Sequence[Any]) -> str:
+    dataset, classes, split_seed = task
+    chosen = [f"classes {classes}"] * bool(classes) + [f"split seed {split_seed}"] * bool(split_seed)
+    return ", ".join([dataset, *chosen])
+
+
+def _usual(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, Any]:
+    """Return the most frequent value of each option, the network apart."""
+    return {name: runs[name][runs[name].map(repr) == runs[name].map(repr).mode()[0]].iloc[0]
+            for name in varied if name != "model"}  # fmt: skip
+
+
+def _setting(row: Mapping[str, Any], varied: Sequence[str], usual: Mapping[str, Any]) -> str:
+    """Name a setting by the options that differ from the usual, or by all where none is."""
+    telling = [name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])]
+    return option_label(row, telling) or row["model"]
+
+
+def _present(runs: pd.DataFrame) -> pd.Series:
+    return runs.results_version == RESULTS_VERSION
+
+
+def _section(
+    frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, points: pd.DataFrame
+) -> Section:
+    finished = with_result(chosen)
+    points = points.assign(state=points.fingerprint.map(dict(zip(chosen.fingerprint, chosen.state, strict=True))))
+    points["state"] = points.state.astype(object).where(points.state.notna(), "")
+    history = finished[["setting", "seed"]].reset_index().merge(frames.history, on="run")
+    states: Mapping[str, int] = Counter(chosen.state.drop(finished.index)) + Counter({"finished": len(finished)})
+    return Section(name, description, varied, finished, history, points, dict(states))
