@@ -9,21 +9,23 @@ The same class is the command line, the parameter space of a sweep, W&B's config
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from study.errors import UserError, nearest
+from study.errors import UserError
 from study.names import ACTIVATIONS, AUGMENTATIONS, DATASETS, NETWORKS, OPTIMIZERS, SCHEDULES, own_knobs
 from study.values import (
     Device,
     Widths,
     fill_own_knobs,
     list_of,
+    meant,
     one_of,
     owners,
     pairs,
+    refuse_small_images,
     sentence,
     weights_of,
 )
@@ -197,7 +199,7 @@ class Config(BaseModel):
         for name, value in values.items():
             field = cls.model_fields.get(name)
             if field is None:
-                raise ValueError(f"unknown option {name!r}; {cls.meant(name, cls.model_fields)}")
+                raise ValueError(f"unknown option {name!r}; {meant(name, cls.model_fields)}")
             if isinstance(value, bool) and field.annotation not in (bool, bool | None):
                 raise ValueError(f"{name} needs a value, such as --{name.replace('_', '-')}=…")
             if isinstance(value, Mapping):
@@ -215,13 +217,6 @@ class Config(BaseModel):
             values |= fill_own_knobs(owner, chosen, table, values)
         return values
 
-    @classmethod
-    def meant(cls, name: str, known: Iterable[str]) -> str:
-        """Say which option was probably meant, by its description or its name."""
-        words = name.replace("_", " ")
-        described = [one for one, field in cls.model_fields.items() if field.description.startswith(words)]
-        return f"did you mean {min(described, key=len)!r}?" if described else nearest(name, known)
-
     @model_validator(mode="after")
     def _fits(self) -> "Config":
         """Refuse values that exclude each other."""
@@ -230,6 +225,7 @@ class Config(BaseModel):
             raise ValueError(
                 f"filters of {self.model} must be as many as its blocks, such as {own}, not {self.filters}"
             )
+        refuse_small_images(self.model, self.dataset, self.image_size)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum greater than 0")
         if self.finetune == "svm":

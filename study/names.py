@@ -65,6 +65,15 @@ ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 DATASETS = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "pets")
 """Data sets known by name; any other is a `folder:NAME` of class folders."""
 
+SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "mnist": 28, "fashion-mnist": 28}
+"""The side in pixels of the images of data sets that have but one."""
+
+SMALLEST_SIDES = {
+    "single-block": 2, "two-block": 4, "cnn": 8, "all-conv": 8, "netconv": 16, "simple-cnn": 2, "alexnet": 15,
+    **{name: 32 for name in NETWORKS if name.startswith("vgg")},
+}  # fmt: skip
+"""The smallest images that networks take which do not take all."""
+
 OPTIMIZERS: Table = {
     "sgd": {"lr": 0.01, "momentum": 0.9, "nesterov": False},
     "adam": {"lr": 0.001},

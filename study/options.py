@@ -8,6 +8,7 @@ from typing import Any
 
 from study.config import Config
 from study.errors import UserError
+from study.values import meant
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,6 +52,6 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
         if word.startswith("--"):
             name = word[2:].partition("=")[0].replace("-", "_")
             known = [action.dest for action in options._actions if action.dest != "help"]
-            raise UserError(f"unknown option {name!r}; {Config.meant(name, known)}")
+            raise UserError(f"unknown option {name!r}; {meant(name, Config.model_fields, known)}")
         raise UserError(f"unexpected word {word!r}; options are written --name=value, lists with commas")
     return vars(given)

@@ -21,6 +21,8 @@ from study.names import (
     NETWORKS,
     OPTIMIZERS,
     SCHEDULES,
+    SIDES,
+    SMALLEST_SIDES,
     TRAINING,
     TRANSFER,
     Table,
@@ -173,6 +175,19 @@ def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[
             has = f"it has {', '.join(own)}" if own else f"{owner} {' or '.join(having)} has"
             raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {knob}; {has}")
     return result
+
+
+def refuse_small_images(model: str, dataset: str, image_size: int | None) -> None:
+    """Raise ValueError where images, whose side is known, are too small for a network."""
+    side, smallest = image_size or SIDES.get(dataset), SMALLEST_SIDES.get(model, 1)
+    if side and side < smallest:
+        raise ValueError(f"{model} needs images of at least {smallest} px, not {side}×{side}")
+
+
+def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> str:
+    """Say which of pydantic's fields was probably meant, by its description or its name; `known` are more names."""
+    described = [one for one, field in fields.items() if field.description.startswith(name.replace("_", " "))]
+    return f"did you mean {min(described, key=len)!r}?" if described else nearest(name, known or fields)
 
 
 def sentence(detail: Mapping[str, Any]) -> str:

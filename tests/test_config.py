@@ -69,6 +69,8 @@ CONFIGS = st.fixed_dictionaries(
         "classes": st.sampled_from(["", "cat,dog"]),
     },
 ).map(lambda values: {k: v for k, v in values.items() if k != "dropout" or k in own_knobs(NETWORKS, values["model"])})
+SIDE = 32  # which every network takes
+CONFIGS = CONFIGS.map(lambda values: values | {"image_size": max(SIDE, values.get("image_size", SIDE))})
 
 
 @given(CONFIGS, st.sampled_from(["runs_dir", "data_dir", "notes", "tags", "project"]), st.text(min_size=1))
@@ -124,6 +126,8 @@ def test_identity(values, note, text):
             ["--early-stopping=2", "--early-stopping-metric=loss"],
             "early_stopping_metric must be 'val/loss' or 'val/acc', not 'loss'",
         ),
+        (["--model=vgg11", "--dataset=digits"], "vgg11 needs images of at least 32 px, not 8×8"),
+        (["--model=cnn", "--image-size=4"], "cnn needs images of at least 8 px, not 4×4"),
         (["--dataset=pets"], "pets are photographs of many sizes; say --image-size, such as 224"),
         (["--setting=fast"], "setting must hold key=value pairs, such as 'model=mlp epochs=50', not 'fast'"),
     ],

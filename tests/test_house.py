@@ -12,7 +12,7 @@ ALLOWED = {
     "study.names": set(),
     "study.values": {"errors", "names"},
     "study.config": {"errors", "names", "values"},
-    "study.options": {"config", "errors"},
+    "study.options": {"config", "errors", "values"},
     "study.devices": {"errors"},
     "study.folder": {"config", "errors"},
     "study.augment": set(),

@@ -16,7 +16,7 @@ from study import models, step
 from study.config import Config
 from study.errors import UserError
 from study.models.layers import AveragePool, Block
-from study.names import ACTIVATIONS, NETWORKS
+from study.names import ACTIVATIONS, NETWORKS, SMALLEST_SIDES
 
 NAMES = [
     *(name for name in NETWORKS if name != "timm:"),
@@ -126,11 +126,7 @@ def test_parameters_and_flops(name, params, multiply_adds):
 @pytest.mark.parametrize(
     ("name", "given", "smallest"),
     [
-        ("cnn", 4, 8),
-        ("netconv", 8, 16),
-        ("alexnet", 8, 15),
-        ("vgg16", 8, 32),
-        ("vgg19", 31, 32),
+        *((name, smallest - 1, smallest) for name, smallest in SMALLEST_SIDES.items()),
         ("timm:inception_v3", 65, 75),
     ],
 )

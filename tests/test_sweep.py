@@ -66,7 +66,7 @@ def test_a_damaged_run_is_found_and_trained_anew(command, call, sweep_file, tmp_
 
 
 def test_status_names_copies_and_clean_removes_what_has_no_result(call, sweep_file, tmp_path, monkeypatch):
-    path = sweep_file({"model": {"values": ["cnn", "mlp"]}, "image_size": {"value": 4}, "seed": {"value": 0},
+    path = sweep_file({"setting": {"values": ["model=cnn train_images=5000", "model=mlp"]}, "seed": {"value": 0},
                        "epochs": {"value": 1}, "dropout": {"values": [0.0, 0.1]}})  # fmt: skip
     call("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1", code=1)
     runs = {state: RunDirectory(tmp_path / "runs" / name) for name, state in states(tmp_path / "runs").items()}
@@ -83,7 +83,7 @@ def test_status_names_copies_and_clean_removes_what_has_no_result(call, sweep_fi
         with os.fdopen(ours) as stdin, runs["failed"].locked():
             monkeypatch.setattr(sys, "stdin", stdin)
             out = call("study.sweep", "clean", path).stdout
-        assert out.count("failed: runs/cnn-") == 2 and "cnn needs images of at least 8 px" in out
+        assert out.count("failed: runs/cnn-") == 2 and "train_images must be at most 1,151" in out
         assert said in out
     assert sorted(states(tmp_path / "runs").values()) == ["failed", "finished", "finished", "finished"]
     assert "1 removed" in call("study.sweep", "clean", path, "--yes").stdout
@@ -115,15 +115,14 @@ def test_a_command_of_the_dry_run_trains_that_point(command, call, sweep_file, t
 
 
 def test_a_failing_run_is_reported_and_stops_no_other(command, call, sweep_file, tmp_path):
-    path = sweep_file(
-        {"model": {"values": ["cnn", "mlp"]}, "image_size": {"value": 4}, "seed": {"value": 0}, "epochs": {"value": 1}}
-    )
+    settings = {"values": ["model=cnn train_images=5000", "model=mlp"]}
+    path = sweep_file({"setting": settings, "seed": {"value": 0}, "epochs": {"value": 1}})
     result = command("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1", code=1)
-    assert result.stderr.count("cnn needs images of at least 8 px, not 4×4") == 2
+    assert result.stderr.count("train_images must be at most 1,151, not 5,000") == 2
     assert sorted(states(tmp_path / "runs").values()) == ["failed", "failed", "finished", "finished"]
     told = call("study.sweep", "status", path).stdout
     assert "2 failed" in told
-    assert "at least 8 px" in told
+    assert "at most 1,151" in told
 
 
 def test_setting_varies_what_is_no_product(sweep_file):

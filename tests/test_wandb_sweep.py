@@ -149,7 +149,7 @@ def day(machine):
     Those are asked to end, and once more, when they have gone on and the run is deaf. An agent looks after its run
     only every five seconds, so that much happens at once.
     """
-    setting = ["model=cnn image_size=4", "model=mlp hidden=20 epochs=100000"]
+    setting = ["model=cnn train_images=5000", "model=mlp hidden=20 epochs=100000"]
     content = {key: value for key, value in SWEEP.items() if key not in ("program", "command")}
     path = machine.write("endless.yaml", content, setting={"values": setting}, seed={"value": 0})
     sweep = machine.run("-m", "study.sweep", "create", path, "--project=other").stdout.strip()
@@ -240,7 +240,7 @@ def test_agents_that_are_asked_to_end_leave_no_process_and_tell_what_failed(day)
     first, second = day.endings
     assert (first.exit_code, first.processes) == (143, [])
     assert (second.exit_code, second.processes) == (130, []), "the deaf run too"
-    assert "failed    cpu" in first.output and "cnn needs images of at least 8 px" in first.output
+    assert "failed    cpu" in first.output and "train_images must be at most 1,151" in first.output
     assert "ended by SIGINT" in first.output
     assert "died; its last line: epoch" in second.output
     assert all(f"│ 1 {state}" in first.output for state in ("failed", "ended")), "the table of exits"
