@@ -57,8 +57,10 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
     asked = section.points.drop_duplicates("setting").set_index("setting")
     if "pairs" not in section.varied and (section.is_search or len(section.varied) < 2 or len(asked) > MOST):
         return pd.DataFrame()
-    said = {setting: _options(row, section.varied) for setting, row in asked.iterrows()}
     done = set(section.runs.setting)
+    if "pairs" not in section.varied:
+        asked = asked[asked.index.isin(done)]
+    said = {setting: _options(row, section.varied) for setting, row in asked.iterrows()}
     tests = {name: comparison.pairwise(section, of) for name, of in MEASURES.items()}
     means = {name: of(section.runs).groupby(section.runs.setting).mean() for name, of in MEASURES.items()}
     rows = []

@@ -90,8 +90,8 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
 
 def _description(section: Section) -> str:
     """Return what a sweep says of itself, translated where `wording.yaml` holds that text."""
-    known = texts().get(f"sweep {section.name}", {})
-    return known[spoken()] if known.get("en") == section.description else section.description
+    said = (known for key, known in texts().items() if key.startswith("sweep "))
+    return next((known[spoken()] for known in said if known["en"] == section.description), section.description)
 
 
 def looks_of(sections: Sequence[Section]) -> list[Looks]:

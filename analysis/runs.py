@@ -151,8 +151,8 @@ def with_result(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen(frames: Frames, fingerprints: Collection[str]) -> Frames:
-    """Return the frames of runs with these fingerprints."""
-    kept = frames.runs[frames.runs.fingerprint.isin(fingerprints)]
+    """Return the frames of runs with these fingerprints, and of those of other versions, whose fingerprints differ."""
+    kept = frames.runs[frames.runs.fingerprint.isin(fingerprints) | (frames.runs.results_version != RESULTS_VERSION)]
     return replace(frames, runs=kept, history=frames.history[frames.history.run.isin(kept.index)])
 
 

@@ -82,29 +82,46 @@ def best_runs(frames: Frames, section: Section) -> list[pd.DataFrame]:
 
 
 def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
-    """Choose the runs that a sweep's points describe, by their fingerprints: a section for each task of them."""
+    """Choose the runs that a sweep's points describe, by their fingerprints: a section for each task of them.
+
+    A point without a run belongs to the files that most runs of its data were trained on.
+    """
+    points = sweep.points(recorded=(directory.info() for directory in frames.directories.values()))
+    present = frames.runs[_present(frames.runs)]
+    digests = dict(zip(present.fingerprint, present.data_digest, strict=True))
+    known: dict[tuple[Any, ...], Counter] = {}
+    for point in points:
+        if point.config.fingerprint in digests:
+            known.setdefault(_data_of(point), Counter())[digests[point.config.fingerprint]] += 1
     tasks: dict[tuple[Any, ...], list[Point]] = {}
-    for point in sweep.points(recorded=(directory.info() for directory in frames.directories.values())):
-        tasks.setdefault(tuple(getattr(point.config, name) for name in TASK[:-1]), []).append(point)
-    several = len(tasks) > 1
+    for point in points:
+        found = known.get(_data_of(point))
+        usual = found.most_common(1)[0][0] if found else None
+        tasks.setdefault((*_data_of(point), digests.get(point.config.fingerprint, usual)), []).append(point)
+    if len(tasks) < 2:
+        return [_of_task(frames, sweep, points, sweep.name)]
     return [
-        _of_task(frames, sweep, points, f"{sweep.name}, {_name(task)}" if several else sweep.name)
-        for task, points in tasks.items()
+        _of_task(frames, sweep, own, f"{sweep.name}, {_name(task, sweep.varied, len(known.get(task[:-1], ())) > 1)}")
+        for task, own in tasks.items()
     ]
 
 
+def _data_of(point: Point) -> tuple[Any, ...]:
+    return tuple(getattr(point.config, name) for name in TASK[:-1])
+
+
 def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name: str) -> Section:
-    varied = ["pairs" if name == "setting" else name for name in sweep.varied]
+    names = [name for name in sweep.varied if name not in TASK]
+    varied = ["pairs" if name == "setting" else name for name in names]
     rows = [
         {name: getattr(point.config, "setting" if name == "pairs" else name) for name in varied}
         | {
-            "setting": sweep.setting(point.values),
+            "setting": option_label(point.values, names) or sweep.name,
             "seed": point.config.seed,
             "fingerprint": point.config.fingerprint,
         }
         for point in chosen_points
     ]
-    varied = [name for name in varied if name not in TASK]
     shown = ["setting", *varied]
     points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"], dtype=object)
     found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
@@ -116,7 +133,7 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
 def by_dataset(frames: Frames) -> list[Section]:
     """Make one section for each data set and choice of its classes and split, its settings named by their options."""
     sections = []
-    for (*task, digest), chosen in frames.runs[_present(frames.runs)].groupby(TASK, dropna=False):
+    for task, chosen in frames.runs[_present(frames.runs)].groupby(TASK, dropna=False):
         if with_result(chosen).empty:
             continue
         identities = [frames.configs[run].identity() for run in chosen.index]
@@ -126,15 +143,20 @@ def by_dataset(frames: Frames) -> list[Section]:
         chosen = chosen.assign(setting=names).sort_values(["setting", "seed"])
         points = chosen[["setting", *varied, "seed", "fingerprint"]]
         name = _name(task)
-        name += f", files {digest}" if name in {section.name for section in sections} else ""
+        name = _name(task, with_files=True) if name in {section.name for section in sections} else name
         sections.append(replace(_section(frames, name, "", varied, chosen, points), usual=usual))
     return sections
 
 
-def _name(task: Sequence[Any]) -> str:
-    dataset, classes, split_seed = task
-    chosen = [f"classes {classes}"] * bool(classes) + [f"split seed {split_seed}"] * bool(split_seed)
-    return ", ".join([dataset, *chosen])
+def _name(task: Sequence[Any], varied: Sequence[str] = (), with_files: bool = False) -> str:
+    """Name a task by its data, and by their files where these differ."""
+    dataset, classes, split_seed, digest = task
+    words = [dataset]
+    if classes or "classes" in varied:
+        words.append(f"classes {classes or 'all'}")
+    if split_seed or "split_seed" in varied:
+        words.append(f"split seed {split_seed}")
+    return ", ".join(words + [f"files {digest}"] * with_files)
 
 
 def _usual(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, Any]:

@@ -227,7 +227,7 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
         before = directory.info()
     except CorruptRun as error:
         raise UserError(f"{error}; train anew with --force") from None
-    if before.get("state") not in DONE and not (directory.path / "last.pt").exists():
+    if not before or (before.get("state") not in DONE and not (directory.path / "last.pt").exists()):
         return {}  # there is nothing to build on
     if before.get("data_digest") != digest:
         raise UserError(

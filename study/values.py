@@ -185,9 +185,12 @@ def refuse_small_images(model: str, dataset: str, image_size: int | None) -> Non
 
 
 def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> str:
-    """Say which of pydantic's fields was probably meant, by its description or its name; `known` are more names."""
+    """Say which of pydantic's fields was probably meant, by its name or its description; `known` are more names."""
+    by_name = nearest(name, known or fields)
     described = [one for one, field in fields.items() if field.description.startswith(name.replace("_", " "))]
-    return f"did you mean {min(described, key=len)!r}?" if described else nearest(name, known or fields)
+    if by_name.startswith("did you mean") or not described:
+        return by_name
+    return f"did you mean {min(described, key=len)!r}?"
 
 
 def sentence(detail: Mapping[str, Any]) -> str:

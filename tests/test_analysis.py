@@ -256,9 +256,20 @@ def test_a_sweep_of_several_tasks_is_several_sections(tmp_path):
         "  seed: {values: [0, 1]}\n"
     )
     found = of_sweep(runs.load(tmp_path / "runs"), search.read(tmp_path / "tasks.yaml"))
-    assert [section.name for section in found] == ["tasks, digits", "tasks, digits, classes 3,8"]
+    assert [section.name for section in found] == ["tasks, digits, classes all", "tasks, digits, classes 3,8"]
     assert [section.varied for section in found] == [["dropout"]] * 2
-    assert [list(comparison.compare(section).setting) for section in found] == [
-        ["classes all, dropout 0.5", "classes all, dropout 0.0"],
-        ["classes 3,8, dropout 0.5", "classes 3,8, dropout 0.0"],
-    ]  # fmt: skip
+    assert [list(comparison.compare(section).setting) for section in found] == [["dropout 0.5", "dropout 0.0"]] * 2
+
+
+def test_runs_on_other_files_are_not_compared(folder, tmp_path):
+    for path in folder.glob("two-block-*"):
+        directory = RunDirectory(path)
+        info = directory.info()
+        directory.write_info(info | {"data_digest": "old" if info["config"]["dropout"] else "new"})
+    (tmp_path / "dropout.yaml").write_text(SWEEP)
+    found = of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
+    assert [section.name for section in found] == ["dropout, digits, files old", "dropout, digits, files new"]
+    assert [list(section.runs.setting.unique()) for section in found] == [["dropout 0.5"], ["dropout 0.0"]]
+    nothing = replace(search.read(tmp_path / "dropout.yaml"), drawn_elsewhere=True, method="random", name="none")
+    (empty,) = of_sweep(replace(runs.load(folder), directories={}), nothing)
+    assert empty.runs.empty and empty.title == "none"

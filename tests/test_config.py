@@ -113,6 +113,7 @@ def test_identity(values, note, text):
         (["--device=tpu"], "device must be auto, cpu, mps, cuda or cuda:N, not 'tpu'"),
         (["--rotate-degrees=5"], "augment none has no rotate_degrees; augment rotate has"),
         (["--learning-rate=1"], "unknown option 'learning_rate'; did you mean 'lr'?"),
+        (["--epoch=1"], "unknown option 'epoch'; did you mean 'epochs'?"),
         (
             ["--augment=flip,crop", "--cutout-share=.5"],
             "augment flip,crop has no cutout_share; it has alternating_flip, crop_share",
