@@ -124,7 +124,8 @@ class Parameter:
         else:
             from scipy.stats import beta
 
-            number = float(beta.ppf(quantile, self.keys["a"], self.keys["b"]))
+            # scipy's is NaN for some quantiles that are smaller still, which no draw is
+            number = float(beta.ppf(quantile if quantile > 1e-50 else 0.0, self.keys["a"], self.keys["b"]))
         return math.exp(number) if "log" in self.distribution else number
 
     def _share_below(self, value: float) -> float:
