@@ -16,7 +16,7 @@ from analysis.figures import Looks
 from analysis.runs import Frames
 from analysis.sections import Section
 from analysis.statistics import ALPHA, holm
-from analysis.tables import Column, Table, p_value
+from analysis.tables import Column, Table, p_column
 from analysis.wording import label, named, option, sentence, shown, shown_value
 from study.values import pairs
 
@@ -36,7 +36,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         return []
     columns = [
         Column("setting"), Column("option", header=label("change"), text=_change), Column("val_acc_change", 2),
-        Column("p_holm", 3, header=label("changes_p"), text=lambda row: p_value(row["p_holm"])),
+        p_column("p_holm", "changes_p"),
         Column("gap_last_change", 2),
     ]  # fmt: skip
     columns = [column for column in columns if column.key != "p_holm" or frame.p_holm.notna().any()]
@@ -55,10 +55,10 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
     both settings have several seeds, and `p_holm`, of the accuracies, corrected for the number of rows.
     """
     asked = section.points.drop_duplicates("setting").set_index("setting")
-    if "pairs" not in section.varied and (section.is_search or len(section.varied) < 2 or len(asked) > MOST):
-        return pd.DataFrame()
     done = set(section.runs.setting)
     if "pairs" not in section.varied:
+        if section.is_search or len(section.varied) < 2 or len(asked) > MOST:
+            return pd.DataFrame()
         asked = asked[asked.index.isin(done)]
     said = {setting: _options(row, section.varied) for setting, row in asked.iterrows()}
     tests = {name: comparison.pairwise(section, of) for name, of in MEASURES.items()}

@@ -15,9 +15,9 @@ from analysis import runs as sources
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.runs import IDENTITY, Frames
-from analysis.sections import TASK, Section
+from analysis.sections import Section
 from analysis.statistics import differences, estimates, holm, mcnemar, sampling_interval
-from analysis.tables import Column, Table, p_value
+from analysis.tables import Column, Table, p_column
 from analysis.wording import label, sentence, shown
 
 UNSHARED = {
@@ -118,25 +118,25 @@ def resolution(runs: pd.DataFrame, split: str = "val") -> float:
 
 
 def rounding(runs: pd.DataFrame) -> dict[str, float]:
-    """Return the standard deviation, in points, that rounding to whole images alone gives accuracies."""
-    return {f"{split}_acc": resolution(runs, split) / math.sqrt(12) for split in ("val", "test")}
+    """Return the standard deviation, in points, that rounding to whole images alone gives each accuracy."""
+    splits = {"val_acc": "val", "val_acc_last": "val", "test_acc": "test"}
+    return {name: resolution(runs, split) / math.sqrt(12) for name, split in splits.items()}
 
 
 def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:
     """Compare single networks with the best one on the test images, where settings have one seed each.
 
     Returns, indexed by setting, how many images `only_best` and `only_this` got right, of how many `images`, and `p`
-    (McNemar's exact test, corrected by Holm) for up to SHOWN settings that were tested on the same images.
+    (McNemar's exact test, corrected by Holm) for up to SHOWN settings.
     """
     single = section.runs[~section.runs.setting.duplicated(keep=False)].reset_index().set_index("setting")
     names = [setting for setting in frame.setting[frame.n > 0][:SHOWN] if setting in single.index]
     rows = {}
     if len(names) > 1 and names[0] == frame.setting[0]:
         runs = single.loc[names]
-        same = (runs[TASK].map(repr) == runs[TASK].iloc[0].map(repr)).all(axis=1)
-        predictions = sources.predictions(frames, list(runs.run[same]))
+        predictions = sources.predictions(frames, list(runs.run))
         right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
-        for setting, run in runs.run[same].iloc[1:].items():
+        for setting, run in runs.run.iloc[1:].items():
             first, second, p = mcnemar(right[runs.run.iloc[0]], right[run])
             rows[setting] = {"only_best": first, "only_this": second, "images": len(right[run]), "p": p}
     found = pd.DataFrame.from_dict(rows, orient="index", columns=["only_best", "only_this", "images", "p"])
@@ -158,13 +158,13 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
             notes.append(sentence("table_reference", setting=shown(best)))
         columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best else None))
     if frame.p_holm.notna().any():
-        columns.append(Column("p_holm", 3, text=lambda row: p_value(row["p_holm"])))
+        columns.append(p_column("p_holm"))
         paired = frame.paired.dropna().astype(bool)
         how = "paired" if paired.all() else "mixed" if paired.any() else "welch"
         notes.append(sentence("table_pairs", how=label(f"pairs {how}")))
     if networks is not None and not networks.empty:
         frame = frame.merge(networks.p.rename("p_mcnemar"), left_on="setting", right_index=True, how="left")
-        columns.append(Column("p_mcnemar", 3, text=lambda row: p_value(row["p_mcnemar"])))
+        columns.append(p_column("p_mcnemar", "p_mcnemar"))
         notes.append(sentence("table_mcnemar"))
     columns.append(Column("test_acc", 2))
     if (frame.n > 1).any():

@@ -17,7 +17,7 @@ from analysis import runs
 from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
 from analysis.figures import PALE_GREY, Looks, tick_format
 from analysis.runs import Frames
-from analysis.sections import LOOKED_AT, Section, best_runs
+from analysis.sections import LOOKED_AT, Section, best_of_settings
 from analysis.statistics import sampling_interval
 from analysis.tables import Column, Table
 from analysis.wording import label, number, sentence, shown
@@ -34,8 +34,8 @@ NAMED = 5
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Say what the best run of each setting confuses, the settings of each data set together."""
-    return [block for best in best_runs(frames, section) for block in _confused(frames, best)]
+    """Say what the best run of each setting confuses."""
+    return _confused(frames, best_of_settings(section))
 
 
 def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -81,8 +81,7 @@ def measure(section: Section) -> pd.DataFrame:
     times = epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"})
     found = found.join(times)
     names = ["val_acc", *(column.key for column in COLUMNS)]
-    rounding = {"val_acc": comparison.rounding(runs)["val_acc"]}
-    frame = estimates(found, "setting", names, rounding)
+    frame = estimates(found, "setting", names, comparison.rounding(runs))
     exact = [f"{name}_ci95" for name in ("params", "param_mb", "mflops")]
     frame = frame.drop(columns=[*exact, *(f"{name}_n" for name in names)])
     return frame.sort_values("val_acc", ascending=False, kind="stable").reset_index()

@@ -18,7 +18,7 @@ from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.embedding import Layer, Seen
 from analysis.figures import GREY, PALETTE, Looks
 from analysis.runs import Frames
-from analysis.sections import LOOKED_AT, Section, best_runs
+from analysis.sections import LOOKED_AT, Section, best_of_settings
 from analysis.statistics import estimate
 from analysis.tables import Column, Table
 from analysis.wording import label, number, sentence
@@ -32,14 +32,12 @@ LAYER = Column("layer", text=lambda row: label(f"layer {row['layer']}"))
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the layers of the best run of each setting, the settings of each data set together."""
-    found: list[Block] = []
-    for best in best_runs(frames, section):
-        seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
-        if seen:
-            classes = frames.data(best.index[0])["classes"]
-            found += _layers(best, seen, classes) + _cuts(best.loc[list(seen)], seen)
-    return found
+    """Show the layers of the best run of each setting."""
+    best = best_of_settings(section)
+    seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
+    if not seen:
+        return []
+    return _layers(best, seen, frames.data(best.index[0])["classes"]) + _cuts(best.loc[list(seen)], seen)
 
 
 def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]) -> list[Block]:

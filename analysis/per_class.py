@@ -14,7 +14,7 @@ from analysis import confusion
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import Looks, finish
 from analysis.runs import Frames
-from analysis.sections import LOOKED_AT, Section, best_runs
+from analysis.sections import LOOKED_AT, Section, best_of_settings
 from analysis.tables import Column, Table
 from analysis.wording import label, sentence, shown
 from study.errors import UserError, nearest
@@ -25,8 +25,8 @@ DRAWN_CLASSES = 30
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show how well each class is recognised, the settings of each data set together."""
-    return [block for best in best_runs(frames, section) for block in _by_class(frames, best, looks)]
+    """Show how well each class is recognised."""
+    return _by_class(frames, best_of_settings(section), looks)
 
 
 def read_accuracies(path: str | Path) -> pd.Series:

@@ -28,7 +28,7 @@ from analysis.figures import Looks, look
 from analysis.page import Part
 from analysis.runs import Frames
 from analysis.sections import TASK, Section
-from analysis.wording import label, named, sentence, shown, spoken, texts
+from analysis.wording import label, named, sentence, settings_named, shown, spoken, texts
 from study.run_directory import DONE
 from study.search import label as option_label
 
@@ -170,10 +170,14 @@ def _notes(section: Section) -> list[str]:
         values = by_setting[what].agg(lambda found: ", ".join(sorted(map(str, found.unique()))))
         mixed = values[by_setting[what].nunique(dropna=False) > 1]
         for found, settings in mixed.groupby(mixed, sort=False):
-            names = (
-                label("every") if len(settings) == len(values) > 1 else named([shown(one) for one in settings.index])
+            notes.append(
+                sentence(
+                    "mixed",
+                    settings=settings_named(list(settings.index), len(values)),
+                    what=label(f"run {what}"),
+                    values=found,
+                )
             )
-            notes.append(sentence("mixed", settings=names, what=label(f"run {what}"), values=found))
     return notes
 
 

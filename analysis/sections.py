@@ -1,6 +1,6 @@
 """What a report is about: the runs that answer one question, those of a sweep or of a data set.
 
-python -c "from analysis import runs, sections, sections; print(sections.by_dataset(runs.load('runs'))[0].runs)"
+python -c "from analysis import runs, sections; print(sections.by_dataset(runs.load('runs'))[0].runs)"
 """
 
 from collections import Counter
@@ -72,13 +72,6 @@ def best_of_settings(section: Section) -> pd.DataFrame:
     means = section.runs.groupby("setting")["best/val_acc"].transform("mean")
     ranked = section.runs.assign(mean=means).sort_values(["mean", "best/val_acc"], ascending=False, kind="stable")
     return ranked.drop(columns="mean").drop_duplicates("setting")
-
-
-def best_runs(frames: Frames, section: Section) -> list[pd.DataFrame]:
-    """Return, for each data set of a section, the best run of each setting on validation, the best setting first."""
-    best = best_of_settings(section)
-    classes = pd.Series([tuple(frames.data(run)["classes"]) for run in best.index], best.index, dtype=object)
-    return [group for _, group in best.groupby([best.dataset, classes], sort=False)]
 
 
 def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:

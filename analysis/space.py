@@ -21,7 +21,7 @@ from analysis.figures import GREY, PALETTE, Looks, finish, tick_format
 from analysis.runs import Frames
 from analysis.sections import Section
 from analysis.statistics import ALPHA, estimate, holm
-from analysis.tables import Column, Table, p_value
+from analysis.tables import Column, Table, p_column
 from analysis.wording import label, named, number, option, sentence, shown_value
 
 MOST_VALUES = 8
@@ -120,15 +120,12 @@ def _table(section: Section, effect: pd.DataFrame) -> Table:
     columns = [
         Column("option", text=lambda row: option(row["option"])),
         Column("value", text=lambda row: shown_value(row["value"], row["option"])),
-        Column("settings", 0), Column("n", 0), Column("val_acc", 2), Column("val_acc_change", 2), _p("val_acc_change"),
-        Column("gap_last", 2), Column("gap_last_change", 2), _p("gap_last_change"),
+        Column("settings", 0), Column("n", 0),
+        Column("val_acc", 2), Column("val_acc_change", 2), p_column("val_acc_change_p"),
+        Column("gap_last", 2), Column("gap_last_change", 2), p_column("gap_last_change_p"),
     ]  # fmt: skip
     columns = [column for column in columns if not column.key.endswith("_p") or effect[column.key].notna().any()]
     return Table("options", sentence("options_title", name=section.title), effect, columns, [sentence("options_note")])
-
-
-def _p(change: str) -> Column:
-    return Column(f"{change}_p", 3, header=label("p_holm"), text=lambda row: p_value(row[f"{change}_p"]))
 
 
 def _effects(effect: pd.DataFrame) -> str:

@@ -52,15 +52,15 @@ def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
 def estimates(
     frame: pd.DataFrame, by: str | list[str], columns: Sequence[str], rounding: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
-    """Estimate the mean of each column in each group, as `estimate` does, with a `rounding` of some columns.
+    """Estimate the mean of each column in each group, as `estimate` does, with the `rounding` of those that it names.
 
     Returns, indexed by group in the order of its first row, each column's mean and, as `<column>_ci95`, half the width
     of its interval, and as `<column>_n` the number of values.
     """
     grouped = frame.groupby(by, sort=False)[list(columns)]
     means, deviations, counts = grouped.mean(), grouped.std(ddof=1), grouped.count()
-    for name, least in (rounding or {}).items():
-        deviations[name] = deviations[name].clip(lower=least)
+    for name in deviations.columns.intersection(list(rounding or ())):
+        deviations[name] = deviations[name].clip(lower=rounding[name])
     half_widths = _t(counts.where(counts > 1) - 1) * deviations / np.sqrt(counts)
     return means.join(half_widths.add_suffix("_ci95")).join(counts.add_suffix("_n"))
 

@@ -106,6 +106,11 @@ def p_value(p: float) -> str:
     return "" if p != p else f"< {number(0.001, '.3f')}" if p < 0.001 else number(p, ".3f")
 
 
+def p_column(key: str, header: str = "p_holm") -> Column:
+    """Make the column of a p value; `header` is the key of its label."""
+    return Column(key, 3, header=label(header), text=lambda row: p_value(row[key]))
+
+
 def p_words(p: float) -> str:
     """Write a p value as in a sentence: `p = 0.012`, `p < 0.001`."""
     text = p_value(p)

@@ -15,8 +15,8 @@ from analysis.figures import BANDS, Looks
 from analysis.runs import Frames
 from analysis.sections import Section
 from analysis.statistics import ALPHA, Estimate, estimates, holm, slopes
-from analysis.tables import Column, Table, p_value
-from analysis.wording import NAMED, label, named, sentence, shown
+from analysis.tables import Column, Table, p_column
+from analysis.wording import NAMED, label, named, sentence, settings_named, shown
 from study.run_directory import EARLY
 
 FEWEST = 4
@@ -144,15 +144,11 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     frame = comparison.in_order(section, frame[[*kept, "verdict"]]).reset_index()
     columns = [
         Column("setting"), Column("epochs", 1), Column("best_epoch", 1, header=label("best")),
-        Column("acc_slope", 3), _p("acc_slope"), Column("loss_slope", 4), _p("loss_slope"),
+        Column("acc_slope", 3), p_column("acc_slope_p"), Column("loss_slope", 4), p_column("loss_slope_p"),
         Column("verdict", text=lambda row: label(f"verdict {row['verdict']}")),
     ]  # fmt: skip
     notes = [sentence("longer_note")] + ([sentence("longer_single")] if (frame.n == 1).any() else [])
     return Table("epochs", sentence("longer_title", name=section.title), frame, columns, notes)
-
-
-def _p(slope: str) -> Column:
-    return Column(f"{slope}_p", 3, header=label("p_holm"), text=lambda row: p_value(row[f"{slope}_p"]))
 
 
 def _verdict(row: dict) -> str:
@@ -227,7 +223,7 @@ def _longer(frame: pd.DataFrame) -> str:
     for verdict in VERDICTS:
         settings = list(frame.setting[frame.verdict == verdict])
         if settings:
-            names = label("every") if len(settings) == len(frame) > 1 else named([shown(one) for one in settings])
+            names = settings_named(settings, len(frame))
             said.append(sentence(f"longer_{verdict}", settings=names, count=len(settings)))
     rising = frame[frame.verdict.isin(["rises", "mixed"])]
     if not rising.empty:

@@ -57,10 +57,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Table("transfer", sentence("transfer_title", name=section.title), frame, columns, notes),
     ]
     classes = frames.data(best.index[0])["classes"]
-    alike = {run: one for run, one in seen.items() if frames.data(run)["classes"] == classes}
-    if len(alike) > 1:
+    if len(seen) > 1:
         title = sentence("transfer_tsne_title", layer=layer, name=section.title)
-        named = {shown(best[run]): one for run, one in embedding.align(alike).items()}
+        named = {shown(best[run]): one for run, one in embedding.align(seen).items()}
         figure = layers.side_by_side(named, LAYER, classes, title)
         found.append(Picture("transfer-tsne", title, figure, sentence("transfer_tsne_caption")))
     return found
@@ -84,8 +83,7 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
             "train_seconds": runs["train_seconds"].where(is_timed(section)),
         }
     )
-    rounding = comparison.rounding(runs)
-    found = estimates(measured, "setting", list(measured.columns[1:]), rounding | {"val_acc_last": rounding["val_acc"]})
+    found = estimates(measured, "setting", list(measured.columns[1:]), comparison.rounding(runs))
     found = found.rename(columns={"val_acc_n": "n"})
     found = found.drop(columns=[name for name in found if name.endswith("_n")])
     features = {setting: one.layers[LAYER] for setting, one in seen.items()}

@@ -86,6 +86,11 @@ def named(names: Sequence[str], limit: int = NAMED) -> str:
     return "; ".join([*names[:limit], *rest])
 
 
+def settings_named(settings: Sequence[str], total: int) -> str:
+    """Name some of so many settings, or say that it is every one."""
+    return label("every") if len(settings) == total > 1 else named([shown(one) for one in settings])
+
+
 def shown(text: str) -> str:
     """Return the name of a setting or of a point, such as `dropout 0.5, seed 1`, as the language writes it.
 

@@ -52,9 +52,8 @@ CASES = (
     {"model": "resnet18", "batch_size": 10},
 )
 
-PROCESSES = multiprocessing.get_context(
-    "forkserver"
-)  # what takes long to import is imported once; no device is touched
+# what takes long to import is imported once, and touches no device
+PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["study.loops", "sklearn.model_selection", "torch._dynamo"])
 PACKED_ON_CUDA = 4
 WARM_UP_STEPS = 6

@@ -109,9 +109,15 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     sys.exit(code)
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant."""
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.6)
+    return lower[close[0]] if close else None
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, or list them all."""
     known = list(known)
-    lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.6)
-    return f"did you mean {lower[close[0]]!r}?" if close else f"known are: {', '.join(known)}"
+    found = closest(word, known)
+    return f"did you mean {found!r}?" if found else f"known are: {', '.join(known)}"

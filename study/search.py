@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from study.config import Config
 from study.errors import UserError
 from study.hyperband import Hyperband
 from study.space import Parameter
-from study.values import pair, pairs
+from study.values import pair, pairs, written
 
 PROBES = 100
 """Points of a bayes sweep that are tried for being valid configs before any is trained."""
@@ -207,7 +206,7 @@ def _share(*keys: Any) -> float:
 
 
 def _without(setting: str, names: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={shlex.quote(value)}" for name, value in pairs(setting).items() if name not in names)
+    return written({name: value for name, value in pairs(setting).items() if name not in names})
 
 
 def read(path: str | Path) -> Sweep:

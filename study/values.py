@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from study.errors import nearest
+from study.errors import closest, nearest
 from study.names import (
     AUGMENTATIONS,
     EARLY_STOPPING,
@@ -120,6 +120,11 @@ def pairs(text: str) -> dict[str, str]:
     return dict(pair(word) for word in shlex.split(str(text)))
 
 
+def written(values: Mapping[str, Any]) -> str:
+    """Write values as `pairs` reads them."""
+    return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in values.items())
+
+
 def pair(word: str) -> tuple[str, str]:
     """Read one `key=value`."""
     key, equals, value = word.partition("=")
@@ -186,11 +191,10 @@ def refuse_small_images(model: str, dataset: str, image_size: int | None) -> Non
 
 def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> str:
     """Say which of pydantic's fields was probably meant, by its name or its description; `known` are more names."""
-    by_name = nearest(name, known or fields)
     described = [one for one, field in fields.items() if field.description.startswith(name.replace("_", " "))]
-    if by_name.startswith("did you mean") or not described:
-        return by_name
-    return f"did you mean {min(described, key=len)!r}?"
+    if described and not closest(name, known or fields):
+        return f"did you mean {min(described, key=len)!r}?"
+    return nearest(name, known or fields)
 
 
 def sentence(detail: Mapping[str, Any]) -> str:

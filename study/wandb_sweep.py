@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +27,7 @@ from study.errors import UserError
 from study.progress import result
 from study.run_directory import DONE
 from study.search import Point, Sweep
-from study.values import pairs
+from study.values import pairs, written
 from study.wandb_api import connect
 
 COMMAND = ["${env}", "${interpreter}", "-m", "study.train", "${args}"]
@@ -230,7 +229,7 @@ def remaining(sweep: Sweep, points: Sequence[Point], written: Mapping[str, Any])
 def _as_setting(point: Point, names: Sequence[str]) -> str:
     config = point.config.model_dump()
     words = {name: config[name] for name in names if name != "setting"} | pairs(point.values.get("setting") or "")
-    return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in words.items())
+    return written(words)
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:

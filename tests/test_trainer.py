@@ -306,8 +306,8 @@ def test_what_cannot_be_captured_goes_on_without_a_graph():
     said, dropped = [], torch.zeros(10, device="cuda")
 
     def function(indices):
-        torch.nn.functional.dropout(indices.float(), out := 0.5)
-        dropped.add_(out * indices.sum().item())  # waits for the device, which no capture can
+        torch.nn.functional.dropout(indices.float(), 0.5)
+        dropped.add_(0.5 * indices.sum().item())  # waits for the device, which no capture can
 
     captured = step.Captured(function, 10, torch.device("cuda", 0), say=said.append)
     for _ in range(step.Captured.PLAIN_CALLS + 3):
