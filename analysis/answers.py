@@ -7,6 +7,8 @@ Nothing is claimed that the repeats do not carry. Differences between settings n
 where p, corrected for all pairs of the section, is below 5 %; it is noise where its own interval contains 0.
 """
 
+import math
+
 import pandas as pd
 
 from analysis import comparison, space
@@ -36,6 +38,9 @@ def sentences(frames: Frames, section: Section) -> list[str]:
         advice = sentence("answer_seeds_search" if section.is_search else "answer_seeds")
         said = [_ahead(frame), *_networks(frames, section, frame), advice]
     diverged = section.points.setting[section.points.state == "diverged"].value_counts()
+    without = [shown(setting) for setting in dict.fromkeys(section.points.setting) if setting not in frame.index]
+    if without:
+        said[0] += " " + sentence("answer_without", count=len(without), settings=named(without))
     for setting in dict.fromkeys([frame.index[0], comparison.reference(frame)]):
         if setting in diverged:
             counts = {"count": int(diverged[setting]), "all": int(frame.asked[setting])}
@@ -56,25 +61,22 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     """Compare settings that have several seeds with the best of them."""
     best = comparison.reference(frame)
     others = frame[frame.p_holm.notna()]
-    worse, tied = others[others.p_holm < ALPHA], others[others.tied & (others.p_holm >= ALPHA)]
-    unsettled = others[~others.tied & (others.p_holm >= ALPHA)]
+    worse, open_ones = others[others.p_holm < ALPHA], others[others.p_holm >= ALPHA]
     scope = label("highest several") if frame.n.iloc[0] == 1 else label("highest")
     values = {"setting": shown(best), "highest": scope, **_accuracies(frame.loc[best])}
     if len(worse) == len(others):
         said = [sentence("answer_best", others=_below(worse), **values)]
-    elif len(tied) == len(others):
+    elif worse.empty:
         said = [sentence("answer_noise", n=len(others), **values)]
     else:
-        groups = {"answer_worse": worse, "answer_unsettled": unsettled, "answer_tied": tied}
-        counts = "; ".join(sentence(f"count_{key}", n=len(rows)) for key, rows in groups.items() if len(rows))
-        said = [sentence("answer_counts", n=len(others), counts=counts, **values)]
+        said = [sentence("answer_counts", n=len(others), worse=len(worse), open=len(open_ones), **values)]
+        said.append(sentence("answer_worse", others=_below(worse), **values))
+    if len(open_ones):
         pairs = (len(others) + 1) * len(others) // 2
-        said += [sentence(key, others=_below(rows), pairs=pairs, **values) for key, rows in groups.items() if len(rows)]
-    if len(tied) == len(others):
-        said.append(sentence("answer_tied", others=_below(tied)))
+        said.append(sentence("answer_open", others=_below(open_ones), pairs=pairs, **values))
     said.append(sentence("answer_test", **values))
-    if len(worse) < len(others):
-        said.append(_needed(section, best, pd.concat([unsettled, tied])))
+    if len(open_ones):
+        said.append(_needed(section, best, open_ones))
     single = frame[frame.n == 1]
     if not single.empty:
         said.append(sentence("answer_single", settings=named([shown(setting) for setting in single.index])))
@@ -84,9 +86,11 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
 def _ahead(frame: pd.DataFrame) -> str:
     """Say which setting is ahead where seeds do not allow a comparison."""
     first, second = frame.index[:2]
+    points = float(frame.val_acc[first] - frame.val_acc[second])
+    key = "answer_ahead_mixed" if frame.n.max() > 1 else "answer_ahead" if points > 0 else "answer_level"
+    level = [shown(setting) for setting in frame.index[frame.val_acc == frame.val_acc[first]]]
     return sentence(
-        "answer_ahead" if frame.n.max() == 1 else "answer_ahead_mixed",
-        setting=shown(first), other=shown(second), points=float(frame.val_acc[first] - frame.val_acc[second]),
+        key, setting=shown(first), settings=named(level), count=len(level), other=shown(second), points=points,
         **_accuracies(frame.loc[first]),
     )  # fmt: skip
 
@@ -116,19 +120,19 @@ def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str
 
 
 def _needed(section: Section, best: str, open_ones: pd.DataFrame) -> str:
-    """Say how many seeds would settle the easiest question that is open, if its difference is what it seems."""
-    pairs, had, needed = comparison.pairwise(section), section.runs.setting.value_counts(), {}
-    for setting, pair in pairs.loc[best].loc[open_ones.index].iterrows():
-        fewest = min(had[best], had[setting])
-        needed[setting] = seeds_to_show(pair.difference, pair.deviation, pair.share, len(pairs) // 2, fewest)
-    known = {setting: seeds for setting, seeds in needed.items() if seeds}
-    if not known:
+    """Say how many seeds would show the widest difference that is open, if it is what it seems.
+
+    Its deviation is that of all pairs, since that of a few seeds of one pair says little, and is small by luck in some.
+    """
+    pairs, had = comparison.pairwise(section), section.runs.setting.value_counts()
+    widest = open_ones.below.idxmax()
+    pair, fewest = pairs.loc[best, widest], min(had[best], had[widest])
+    deviation = max(pair.deviation, math.sqrt((pairs.deviation**2).mean()))
+    seeds = seeds_to_show(pair.difference, deviation, pair.share, len(pairs) // 2, fewest)
+    if seeds is None:
         return sentence("answer_needed_many")
-    easiest = min(known, key=known.get)
-    return sentence(
-        "answer_needed", seeds=known[easiest], other=shown(easiest), points=float(open_ones.below[easiest]),
-        setting=shown(best),
-    )  # fmt: skip
+    points = float(open_ones.below[widest])
+    return sentence("answer_needed", seeds=seeds, other=shown(widest), points=points, setting=shown(best))
 
 
 def _accuracies(row: pd.Series) -> dict[str, object]:

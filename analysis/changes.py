@@ -39,9 +39,10 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         p_column("p_holm", "changes_p"),
         Column("gap_last_change", 2),
     ]  # fmt: skip
-    columns = [column for column in columns if column.key != "p_holm" or frame.p_holm.notna().any()]
-    title = sentence("changes_title", name=section.title)
-    table = Table("changes", title, frame, columns, [sentence("changes_note")])
+    tested = frame.p_holm.notna().any()
+    columns = [column for column in columns if tested or column.key != "p_holm"]
+    notes = [sentence("changes_note"), *([sentence("changes_tests")] if tested else [])]
+    table = Table("changes", sentence("changes_title", name=section.title), frame, columns, notes)
     return [Heading(label("changes")), Paragraph(_answer(frame)), table]
 
 

@@ -104,11 +104,18 @@ def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
 def pairwise(section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"]) -> pd.DataFrame:
     """Compare all pairs of settings in a number of each run, in percent or points, as `statistics.differences` does."""
     runs = section.runs
-    shared = [name for name in IDENTITY if name not in UNSHARED]
-    first = runs.drop_duplicates("setting").set_index("setting")
-    kinds = {setting: tuple(map(repr, values)) for setting, *values in first[shared].itertuples()}
+    kinds = dict(zip(runs.setting, beginnings(runs), strict=True))
     values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
     return differences(values, kinds, resolution(runs))
+
+
+def beginnings(runs: pd.DataFrame) -> pd.Series:
+    """Return for each run what decides, beside its seed, its first weights and in which order it sees the images.
+
+    Differences between runs that have it in common are paired by seed.
+    """
+    shared = [name for name in IDENTITY if name not in UNSHARED]
+    return runs[shared].map(repr).agg(tuple, axis=1)
 
 
 def resolution(runs: pd.DataFrame, split: str = "val") -> float:
@@ -194,7 +201,7 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
         if len(accuracies) > 1:
             axes.plot(accuracies, np.full(len(accuracies), place), "o", color=color, alpha=0.35, markersize=5)
         axes.errorbar(row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2)
-        axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6)
+        axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
     axes.plot([], [], "o", color=GREY, markersize=8, label=label("val/acc"))
     axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=label("test/acc"))
     axes.set_yticks(range(len(frame)), [wrapped(setting) for setting in frame.setting])

@@ -177,7 +177,8 @@ def total(frames: Frames) -> list[Block]:
     """Say what all runs together cost, those without a result too."""
     runs = frames.runs
     hours = frames.history["time/epoch"].sum() / 3600
-    time = f"{number(hours, ',.1f')} h" if hours >= 1 else f"{number(60 * hours, '.1f')} min"
+    time = next(f"{number(hours * size, ',.1f')} {unit}" for size, unit in ((1, "h"), (60, "min"), (3600, "s"))
+                if hours * size >= 1 or unit == "s")  # fmt: skip
     said = [sentence("study_total", runs=len(runs), time=time, epochs=len(frames.history))]
     shared = int((runs.device_shared_by.astype(float) > 1).sum())
     if shared:

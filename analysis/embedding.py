@@ -60,15 +60,17 @@ class Seen:
 def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
     """Embed and measure the layers of runs, several at a time; what was measured before comes from the cache.
 
-    Runs with too few images, or of a single class, are left out.
+    Runs with too few images, or of a single class, are left out; so is a last block that the last layer follows at
+    once, which is the layer before the last.
     """
     arrays = {run: frames.directories[run].evaluation() for run in names}
     arrays = {run: one for run, one in arrays.items() if _is_enough(one["feature_targets"])}
+    layers = {run: [name for name in LAYERS if not _is_next(one, name)] for run, one in arrays.items()}
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
         tasks = {
             (run, layer): pool.submit(_look, one[layer], one["feature_targets"])
             for run, one in arrays.items()
-            for layer in LAYERS
+            for layer in layers[run]
         }
         for task in progress.as_completed(tasks.values(), "t-SNE"):
             task.result()
@@ -77,10 +79,15 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
             one["feature_index"],
             one["feature_targets"],
             one["logits"].argmax(1) == one["feature_targets"],
-            {layer: tasks[run, layer].result() for layer in LAYERS},
+            {layer: tasks[run, layer].result() for layer in layers[run]},
         )
         for run, one in arrays.items()
     }
+
+
+def _is_next(arrays: Mapping[str, np.ndarray], layer: str) -> bool:
+    """Tell whether a layer is the same as the one after it, as where a last layer follows the features."""
+    return layer == LAYERS[0] and np.array_equal(arrays[layer], arrays[LAYERS[1]])
 
 
 def _is_enough(targets: np.ndarray) -> bool:

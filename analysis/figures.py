@@ -63,7 +63,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
 
     A line per setting: the mean over seeds as long as all are trained, with the 95 % interval of that mean where there
     are several, and no more than BANDS settings. Of more than DRAWN the best are drawn in their colours, the others in
-    grey. `history` has columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
+    grey. The loss is shown up to twice that of the best quarter of them: one that blew up does not flatten the others.
+    `history` has columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
     """
     looks = looks or looks_of(list(history.setting.unique()))
     found = estimates(history, ["setting", "epoch"], CURVES)
@@ -88,7 +89,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = panels[0, 1].get_ylim()
     panels[0, 1].set_ylim(max(0, low), min(100, high))
-    panels[0, 0].set_ylim(0, min(panels[0, 0].get_ylim()[1], _highest_loss(found)))
+    losses = found[["val/loss", "train/loss"]].max(axis=1).groupby("setting").max()[ranked]
+    panels[0, 0].set_ylim(0, min(panels[0, 0].get_ylim()[1], 2 * losses[: -(-len(losses) // 4)].max()))
     handles, labels = panels[0, 0].get_legend_handles_labels()
     if ranked[DRAWN:]:
         handles.append(panels[0, 0].plot([], [], color=PALE_GREY)[0])
@@ -98,12 +100,6 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
         title=title, title_fontproperties={"weight": "bold", "size": 12},
     )  # fmt: skip
     return figure
-
-
-def _highest_loss(found: pd.DataFrame) -> float:
-    """Return where the axis of the loss may end, so that one setting that blew up does not flatten the others."""
-    losses = found[["val/loss", "train/loss"]]
-    return 1.05 * float(min(losses.max().max(), 3 * losses.groupby("setting").max().max(axis=1).median()))
 
 
 def _band(axes: Axes, values: pd.DataFrame, name: str, drawn: Look, banded: bool) -> None:

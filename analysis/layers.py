@@ -107,7 +107,7 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
     for run, one in seen.items():
         whole, classes, setting = best.params_logits[run], len(np.unique(one.targets)), best.setting[run]
         cuts = []
-        for name in embedding.LAYERS[:-1]:
+        for name in [name for name in one.layers if name != embedding.LAYERS[-1]]:
             layer = one.layers[name]
             params = best[f"params_{name}"][run] + (layer.numbers + 1) * classes
             if params < whole:  # not so either where a run did not record it
@@ -135,7 +135,7 @@ def _prices(run: pd.Series, cuts: pd.DataFrame) -> list[str]:
     said = []
     for row in cuts[cuts.layer != "whole"].itertuples():
         low, high = row.difference - row.difference_ci95, row.difference + row.difference_ci95
-        price = "low" if low > -PRICE else "high" if high < -PRICE else "unclear"
+        price = "none" if low > 0 else "low" if low > -PRICE else "high" if high < -PRICE else "unclear"
         said.append(
             sentence(
                 "cut", run=_name(run), layer=label(f"layer {row.layer}"), params=row.params, whole=run.params_logits,
@@ -152,11 +152,15 @@ def tsne_figure(rows: Mapping[str, Seen], classes: Sequence[str], title: str) ->
     """Draw the embeddings of all layers, a row of panels per run, on one scale and with the same look for a class."""
     reach = _reach([layer for one in rows.values() for layer in one.layers.values()])
     figure = _figure(10.5, 4.0 * len(rows), classes, title)
+    columns = [layer for layer in embedding.LAYERS if any(layer in one.layers for one in rows.values())]
     parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
     for part, (name, one) in zip(parts, rows.items(), strict=True):
         part.suptitle(name, fontsize=11)
-        for axes, (layer, found) in zip(part.subplots(1, len(embedding.LAYERS)), one.layers.items(), strict=True):
-            _panel(axes, found, one.targets, classes, reach, label(f"layer {layer}").capitalize())
+        for axes, layer in zip(part.subplots(1, len(columns)), columns, strict=True):
+            if layer in one.layers:
+                _panel(axes, one.layers[layer], one.targets, classes, reach, label(f"layer {layer}").capitalize())
+            else:
+                axes.remove()
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis import confusion
 from analysis.blocks import Block, Heading, Picture
-from analysis.figures import Looks, finish
+from analysis.figures import Looks, finish, wrapped
 from analysis.runs import Frames
 from analysis.sections import LOOKED_AT, Section, best_of_settings
 from analysis.tables import Column, Table
@@ -115,7 +115,9 @@ def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, 
     for place, ((setting, one), shift) in enumerate(zip(rates.items(), apart, strict=True)):
         at, look = one.loc[order], looks[setting]
         axes.hlines(rows + shift, at.accuracy_low, at.accuracy_high, color=look.color, linewidth=1, alpha=0.5)
-        axes.plot(at.accuracy, rows + shift, "osv^DP"[place % 6], color=look.color, markersize=5, label=shown(setting))
+        axes.plot(
+            at.accuracy, rows + shift, "osv^DP"[place % 6], color=look.color, markersize=5, label=wrapped(setting)
+        )
     if given is not None:
         values = given.reindex(first["class"][order]).to_numpy()
         axes.plot(values, rows, "D", markerfacecolor="none", color="black", markersize=8, label=str(given.name))

@@ -6,6 +6,7 @@ python -c "from analysis import runs, sections, space; \\
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from analysis import comparison
 from analysis.blocks import Block, Heading, Paragraph, Picture
 from analysis.figures import GREY, PALETTE, Looks, finish, tick_format
 from analysis.runs import Frames
 from analysis.sections import Section
-from analysis.statistics import ALPHA, estimate, holm
+from analysis.statistics import ALPHA, differences, holm
 from analysis.tables import Column, Table, p_column
 from analysis.wording import label, named, number, option, sentence, shown_value
 
@@ -30,7 +32,13 @@ MOST_VALUES = 8
 GRID_VALUES = 12
 """Options with more values, or a grid of which most is empty, are drawn as parallel coordinates, not as a heat map."""
 
-TREES, FOLDS = 64, 5
+FEWEST_VALUES = 3
+"""So many values of a numeric option that alone is varied make a curve."""
+
+TREES, FOLDS, REPEATS = 64, 5, 5
+
+LEAST_FIT = 0.3
+"""R² of a forest below which its importances say nothing."""
 
 COLOURS = LinearSegmentedColormap.from_list("accuracy", colormaps["Blues"](np.linspace(0.15, 1, 256)))
 """From light to dark in one colour, which colour-blind people see too, and which means the same on a dark page."""
@@ -41,12 +49,15 @@ LOGARITHMIC = 50
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show what each of two or more varied options does."""
-    varied = section.varied
-    if len(varied) < 2:
-        return []
-    frame = comparison.compare(section)
+    varied, frame = section.varied, comparison.compare(section)
     found: list[Block] = [Heading(label("options"))]
     done = frame[frame.n > 0]
+    if len(varied) < 2:
+        if not varied or len(done) < FEWEST_VALUES or not is_numeric(done[varied[0]]):
+            return []
+        title = sentence("values_title", option=option(varied[0]), name=section.title)
+        caption = sentence("values_caption" if done.n.max() > 1 else "values_caption_single")
+        return [*found, Picture("values", title, by_value(done, section.runs, varied[0], title), caption)]
     effect = effects(section)
     if not effect.empty:
         found.append(_table(section, effect))
@@ -57,55 +68,61 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
     elif len(done) > 2:
         title = sentence("parallel_title", name=section.title)
-        found.append(Picture("parallel", title, parallel(done, varied, title), sentence("parallel_caption")))
+        found.append(
+            Picture("parallel", title, parallel(done, varied, title), sentence("parallel_caption", span=LOGARITHMIC))
+        )
         shares, fit = importance(done, [name for name in varied if done[name].astype(str).nunique() > 1])
-        if fit > 0:
+        if fit > LEAST_FIT:
             title = sentence("importance_title", name=section.title)
             caption = sentence("importance_caption", fit=100 * fit, settings=len(done))
             found.append(Picture("importance", title, bars(shares, title), caption))
         else:
-            found.append(Paragraph(sentence("importance_none", settings=len(done))))
+            found.append(Paragraph(sentence("importance_none", settings=len(done), fit=fit)))
     return found
 
 
 def answer(section: Section) -> list[str]:
     """Say what each of two or more varied options does, where that can be told apart."""
-    effect = effects(section) if len(section.varied) > 1 else pd.DataFrame()
+    effect = effects(section)
     return [] if effect.empty else [_effects(effect)]
 
 
 def effects(section: Section) -> pd.DataFrame:
-    """Compare the values of each option, averaged over the others, where all of its values were trained beside them.
+    """Compare the values of each of several options, averaged over combinations of the others and over seeds.
 
-    Returns a row per option and value: `option`, `value`, `n` (seeds), `settings` (how many combinations of the other
-    options it is averaged over), `val_acc` and `gap_last`, and their differences from the option's first value,
-    `val_acc_change` and `gap_last_change`, with half the width of their intervals over seeds as `…_ci95` and p as
-    `…_p`, corrected by Holm for the number of such differences.
+    Each value is averaged over the same combinations and, in each of them, the same seeds: the most runs of which all
+    values have theirs. Returns a row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations),
+    `val_acc` and `gap_last`, and their differences from the option's first value, `val_acc_change` and
+    `gap_last_change`, with half the width of their intervals over seeds as `…_ci95`, paired or not as those of
+    `comparison.pairwise`, and p as `…_p`, corrected by Holm for the number of such differences.
     """
     runs, varied = section.runs, section.varied
-    measured = runs[[*varied, "seed"]].assign(
-        val_acc=100 * runs["best/val_acc"], gap_last=100 * (runs["last/train_acc"] - runs["last/val_acc"])
-    )
-    measured[varied] = measured[varied].map(str)
+    measured = runs[[*varied, "seed"]].map(str).assign(
+        val_acc=100 * runs["best/val_acc"], gap_last=100 * (runs["last/train_acc"] - runs["last/val_acc"]),
+        beginning=comparison.beginnings(runs),
+    )  # fmt: skip
     rows = []
-    for name in varied:
+    for name in varied if len(varied) > 1 else []:
         values = list(dict.fromkeys(map(str, ordered(section.points[name]))))
-        others = [other for other in [*varied, "seed"] if other != name]
-        wide = measured.pivot_table(index=others, columns=name, values=["val_acc", "gap_last"], sort=False)
-        if len(values) > MOST_VALUES or not {("val_acc", value) for value in values} <= set(wide.columns):
+        if len(values) > MOST_VALUES:
             continue
-        wide = wide.dropna()
-        by_seed = wide.groupby("seed").mean()
-        for value in values if len(by_seed) else []:
-            row: dict[str, object] = {"option": name, "value": value, "n": len(by_seed)}
-            row["settings"] = len(wide.groupby(others[:-1])) if others[:-1] else 1
-            for what in ("val_acc", "gap_last"):
-                rounding = comparison.resolution(runs) / math.sqrt(6 * row["settings"])
-                change = estimate(by_seed[what, value] - by_seed[what, values[0]], rounding)
-                row[what] = by_seed[what, value].mean()
-                row[f"{what}_change"] = change.mean if value != values[0] else math.nan
-                row[f"{what}_change_ci95"] = change.half_width if value != values[0] else math.nan
-                row[f"{what}_change_p"] = change.p if value != values[0] else math.nan
+        chosen = _balanced(measured, name, values, [other for other in varied if other != name])
+        if chosen.empty:
+            continue
+        settings = len(chosen.groupby(list(chosen.index.names[:-1])))
+        beginnings = chosen.groupby(name).beginning.agg(frozenset)
+        by_seed = chosen.groupby([name, "seed"])[["val_acc", "gap_last"]].mean()
+        means, seeds = by_seed.groupby(name).mean(), by_seed.index.get_level_values("seed").nunique()
+        tests = {what: differences(by_seed[what], beginnings, comparison.resolution(runs) / math.sqrt(settings))
+                 for what in by_seed}  # fmt: skip
+        for value in values:
+            row: dict[str, object] = {"option": name, "value": value, "n": seeds, "settings": settings}
+            for what, test in tests.items():
+                pair = test.loc[value, values[0]] if (value, values[0]) in test.index else None
+                row[what], is_first = means[what][value], value == values[0]
+                row[f"{what}_change"] = math.nan if is_first else means[what][value] - means[what][values[0]]
+                row[f"{what}_change_ci95"] = math.nan if pair is None else pair.half_width
+                row[f"{what}_change_p"] = math.nan if pair is None else pair.p
             rows.append(row)
     columns = ["option", "value", "n", "settings", *(f"{what}{more}" for what in ("val_acc", "gap_last")
                for more in ("", "_change", "_change_ci95", "_change_p"))]  # fmt: skip
@@ -116,6 +133,20 @@ def effects(section: Section) -> pd.DataFrame:
     return frame
 
 
+def _balanced(measured: pd.DataFrame, name: str, values: Sequence[str], others: list[str]) -> pd.DataFrame:
+    """Choose the runs of all values of an option in the same combinations of the others, each with the same seeds.
+
+    Where some are missing, either combinations or seeds are left out, whichever keeps more; indexed by both.
+    """
+    whole = measured.groupby([*others, "seed"])[name].agg(lambda found: set(values) <= set(found)).unstack("seed")
+    whole = whole.eq(True)
+    whole = whole.loc[whole.any(axis=1), whole.any()]
+    blocks = whole.loc[:, whole.all()], whole[whole.all(axis=1)]
+    kept = max(blocks, key=lambda block: block.size).stack()
+    indexed = measured.set_index([*others, "seed"])
+    return indexed[indexed.index.isin(kept.index)]
+
+
 def _table(section: Section, effect: pd.DataFrame) -> Table:
     columns = [
         Column("option", text=lambda row: option(row["option"])),
@@ -124,8 +155,10 @@ def _table(section: Section, effect: pd.DataFrame) -> Table:
         Column("val_acc", 2), Column("val_acc_change", 2), p_column("val_acc_change_p"),
         Column("gap_last", 2), Column("gap_last_change", 2), p_column("gap_last_change_p"),
     ]  # fmt: skip
-    columns = [column for column in columns if not column.key.endswith("_p") or effect[column.key].notna().any()]
-    return Table("options", sentence("options_title", name=section.title), effect, columns, [sentence("options_note")])
+    tested = effect.val_acc_change_p.notna().any()
+    columns = [column for column in columns if tested or not column.key.endswith("_p")]
+    notes = [sentence("options_note"), *([sentence("options_tests")] if tested else [])]
+    return Table("options", sentence("options_title", name=section.title), effect, columns, notes)
 
 
 def _effects(effect: pd.DataFrame) -> str:
@@ -183,6 +216,25 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     return figure
 
 
+def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str) -> Figure:
+    """Draw the best validation accuracy over the values of a numeric option: mean, 95 % interval, each seed.
+
+    `frame` is what `comparison.compare` returns, `runs` a section's.
+    """
+    frame = frame.assign(**{name: frame[name].astype(float)}).sort_values(name)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    if frame.n.max() > 1:
+        places = runs.setting.map(frame.set_index("setting")[name])
+        axes.plot(places, 100 * runs["best/val_acc"], "o", color=PALETTE[0], alpha=0.35, markersize=5)
+    axes.errorbar(frame[name], frame.val_acc, frame.val_acc_ci95, fmt="o-", color=PALETTE[0], capsize=3, linewidth=1.7)
+    axes.set_xscale("log" if _is_logarithmic(frame[name]) else "linear")
+    finish(axes, title, option(name), sentence("percent", what=label("val/acc")))
+    axes.set_xticks(frame[name])
+    axes.xaxis.set_minor_locator(NullLocator())
+    return figure
+
+
 def parallel(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     """Draw a line per setting through its values of the options to its validation accuracy, the best on top.
 
@@ -232,7 +284,7 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
 
     The shares are Optuna's functional ANOVA of a random forest (Hutter, Hoos and Leyton-Brown 2014), the effects of
     single options; what they leave of 1 is interaction. How sure: R² of such a forest on settings that it has not
-    seen, 0 or less where it predicts no better than the mean.
+    seen, the mean of several divisions; 0 or less where it predicts no better than the mean.
     """
     import optuna
     from sklearn.ensemble import RandomForestRegressor
@@ -245,8 +297,9 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
     inputs = pd.get_dummies(pd.DataFrame(given)).to_numpy(float)
     target = frame.val_acc.to_numpy(float)
     forest = RandomForestRegressor(TREES, random_state=0)
-    folds = KFold(min(FOLDS, len(frame)), shuffle=True, random_state=0)
-    fit = r2_score(target, cross_val_predict(forest, inputs, target, cv=folds)) if np.ptp(target) > 0 else 0.0
+    folds = [KFold(min(FOLDS, len(frame)), shuffle=True, random_state=repeat) for repeat in range(REPEATS)]
+    fits = [r2_score(target, cross_val_predict(forest, inputs, target, cv=one)) for one in folds]
+    fit = np.mean(fits) if np.ptp(target) > 0 else 0.0
     ranges = {
         name: optuna.distributions.FloatDistribution(min(values), max(values), log=_is_logarithmic(values))
         if numeric[name]

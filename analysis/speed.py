@@ -84,17 +84,23 @@ def table(section: Section) -> Table | None:
         ]
         counted[f"reached_{name}"] = measured[f"epochs_{name}"].notna().groupby(measured.setting, sort=False).sum()
     keys = [f"{what}_{value:g}" for value in wanted for what in ("epochs", "iterations", "seconds")]
-    frame = estimates(measured, "setting", ["iterations", *keys]).assign(**counted)
+    whole = {f"epochs_{value:g}": 1 / math.sqrt(12) for value in wanted}
+    frame = estimates(measured, "setting", ["iterations", "seconds", *keys], whole).assign(**counted)
     frame["n"] = measured.groupby("setting", sort=False).size()
-    for value in wanted:
-        unsure = frame[f"reached_{value:g}"] < frame.n
+    for name in map("{:g}".format, wanted):
+        unsure = frame[f"reached_{name}"] < frame.n
+        for what in ("iterations", "seconds"):
+            least = frame[f"epochs_{name}_ci95"] * frame[what]
+            frame[f"{what}_{name}_ci95"] = frame[f"{what}_{name}_ci95"].clip(lower=least)
         for what in ("epochs", "iterations", "seconds"):
-            frame.loc[unsure, [f"{what}_{value:g}", f"{what}_{value:g}_ci95"]] = math.nan
+            frame.loc[unsure, [f"{what}_{name}", f"{what}_{name}_ci95"]] = math.nan
     kept = ["n", "iterations", *(name for key in keys for name in (key, f"{key}_ci95")), *counted]
     frame = comparison.in_order(section, frame[kept]).reset_index()
     columns = [one for one in columns if one.key == "setting" or frame[one.key].notna().any()]
     columns.insert(1, Column("iterations", 0))
-    return Table("speed", sentence("speed_title", name=section.title), frame, columns, [sentence("speed_note")])
+    timed = [sentence("speed_times")] if any(one.key.startswith("seconds") for one in columns) else []
+    notes = [sentence("speed_note"), *timed]
+    return Table("speed", sentence("speed_title", name=section.title), frame, columns, notes)
 
 
 def _reached(name: str) -> Callable[[dict], str | None]:
@@ -113,11 +119,12 @@ def _first(frame: pd.DataFrame) -> str:
     name = next((name for name in reversed(names) if frame[f"epochs_{name}"].notna().any()), None)
     if name is None:
         return sentence("speed_none")
-    by_epochs = frame.loc[frame[f"epochs_{name}"].idxmin()]
-    values = {"setting": shown(by_epochs.setting), "epochs": by_epochs[f"epochs_{name}"], "accuracy": float(name)}
+    first = frame[frame[f"epochs_{name}"] == frame[f"epochs_{name}"].min()]
+    first = first[first[f"iterations_{name}"] == first[f"iterations_{name}"].min()]
+    values = {key: first[f"{key}_{name}"].iloc[0] for key in ("epochs", "iterations")} | {"accuracy": float(name)}
     alone = len(frame) == 1
-    key = "speed_alone" if alone else "speed_epochs"
-    said = [sentence(key, iterations=by_epochs[f"iterations_{name}"], **values)]
+    names = named([shown(setting) for setting in first.setting])
+    said = [sentence("speed_alone" if alone else "speed_epochs", settings=names, **values)]
     if frame[f"seconds_{name}"].notna().any():
         by_seconds = frame.loc[frame[f"seconds_{name}"].idxmin()]
         key = "speed_alone_seconds" if alone else "speed_seconds"

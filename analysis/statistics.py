@@ -131,15 +131,15 @@ def seeds_to_show(
     """Return how many seeds would show such a difference in 4 of 5 studies, if it is real; None beyond 100.
 
     `deviation` is that of one difference between two repeats, `share` how many degrees of freedom each repeat but the
-    first adds: 1 where they are paired, else up to 2. The level is Bonferroni's for so many comparisons. It did not
-    show with `more_than` seeds.
+    first adds: 1 where they are paired, else up to 2. The level is Bonferroni's for so many comparisons; the power is
+    that of the noncentral t. It did not show with `more_than` seeds.
     """
-    for n in range(more_than + 1, 101):
-        degrees = share * (n - 1)
-        needed = stats.t.ppf(1 - ALPHA / comparisons / 2, degrees) + stats.t.ppf(POWER, degrees)
-        if abs(difference) >= needed * deviation / math.sqrt(n):
-            return n
-    return None
+    n = np.arange(more_than + 1, 101)
+    degrees = share * (n - 1)
+    needed = stats.t.ppf(1 - ALPHA / comparisons / 2, degrees)
+    power = stats.nct.sf(needed, degrees, abs(difference) * np.sqrt(n) / deviation)
+    enough = n[power >= POWER]
+    return int(enough[0]) if len(enough) else None
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:

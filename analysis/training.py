@@ -19,8 +19,8 @@ from analysis.tables import Column, Table, p_column
 from analysis.wording import NAMED, label, named, sentence, settings_named, shown
 from study.run_directory import EARLY
 
-FEWEST = 4
-"""Epochs that a trend needs."""
+FEWEST = 8
+"""Epochs of a run whose end, half of them at most, can show a trend."""
 
 END = 0.3
 """The share of the epochs, the last ones, over which the trend at the end is measured."""
@@ -51,7 +51,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Heading(label("curves")),
         Picture("curves", title, figures.learning_curves(section.history, title, looks), caption),
         Heading(label("overfitting")),
-        Items([_overfitting(overfit.frame), *_causes(frames, section, overfit.frame)]),
+        Items([_overfitting(overfit.frame), *_causes(section, overfit.frame)]),
         overfit,
         Heading(label("longer")),
         Paragraph(_longer(longer.frame)),
@@ -93,9 +93,9 @@ def measure(section: Section) -> pd.DataFrame:
 
 def _trend(history: pd.DataFrame) -> tuple[float, ...]:
     """Return what `measure` tells of a run's end: its length, slopes and their errors, and how far the loss rose."""
-    window = max(FEWEST, round(END * len(history)))
-    if len(history) < window:
+    if len(history) < FEWEST:
         return (math.nan,) * 6
+    window = max(FEWEST // 2, round(END * len(history)))
     values = history[["val/acc", "val/loss"]].to_numpy(dtype=float)[-window:].T * [[100], [1]]
     slope, error = slopes(values)
     means = history["val/loss"].astype(float).rolling(window).mean()
@@ -147,7 +147,7 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
         Column("acc_slope", 3), p_column("acc_slope_p"), Column("loss_slope", 4), p_column("loss_slope_p"),
         Column("verdict", text=lambda row: label(f"verdict {row['verdict']}")),
     ]  # fmt: skip
-    notes = [sentence("longer_note")] + ([sentence("longer_single")] if (frame.n == 1).any() else [])
+    notes = [sentence("longer_note", fewest=FEWEST)] + ([sentence("longer_single")] if (frame.n == 1).any() else [])
     return Table("epochs", sentence("longer_title", name=section.title), frame, columns, notes)
 
 
@@ -189,32 +189,30 @@ def _overfitting(frame: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def _causes(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str]:
+def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
     """Divide what settings lie below the best into training accuracy not reached and a wider gap to validation.
 
-    Only of settings that are shown to be worse: by p over seeds, or, where settings have one seed each, by McNemar's
-    test of the two networks, of which alone it is then said. Which part is the larger is said of several seeds where
-    the interval of their difference leaves 0 out.
+    Only of settings that are shown to be worse. Which part is the larger is said where the interval of their difference
+    leaves 0 out.
     """
-    compared = comparison.compare(section)
-    best = comparison.reference(compared.set_index("setting"))
-    networks = comparison.with_best(frames, section, compared)
-    differ = set(networks.index[networks.p < ALPHA]) | set(compared.setting[compared.p_holm < ALPHA])
+    compared = comparison.compare(section).set_index("setting")
+    best = comparison.reference(compared)
     # training accuracy and gap together: their difference between two settings is that between the two parts
     both = comparison.pairwise(section, lambda runs: 200 * runs["best/train_acc"] - 100 * runs["best/val_acc"])
     by, said = frame.set_index("setting"), []
-    for setting, below in compared.set_index("setting").below.items():
-        if setting in differ and below > 0:
+    for setting, below in compared.below[compared.p_holm < ALPHA].items():
+        if below > 0:
             own, other = by.loc[setting], by.loc[best]
             train, gap = other.train_acc_best - own.train_acc_best, own.gap_best - other.gap_best
             values = {"own": own.train_acc_best, "other": other.train_acc_best, "train": train, "gap": gap}
             values |= {"own_gap": own.gap_best, "other_gap": other.gap_best, "below": below}
-            parts = both.loc[best, setting] if (best, setting) in both.index else None
-            is_open = parts is not None and not abs(parts.difference) > parts.half_width
+            parts = both.loc[best, setting]
+            is_open = not abs(parts.difference) > parts.half_width
             key = "cause_open" if is_open else "cause_narrower" if gap < 0 else "cause_fits" if train < 0 else "cause"
             why = label("cause overfits" if gap > train else "cause underfits")
             said.append(sentence(key, setting=shown(setting), best=shown(best), why=why, **values))
-    return said[:NAMED]
+    rest = [sentence("more_worse", count=len(said) - NAMED)] if len(said) > NAMED else []
+    return said[:NAMED] + rest
 
 
 def _longer(frame: pd.DataFrame) -> str:
@@ -228,5 +226,6 @@ def _longer(frame: pd.DataFrame) -> str:
     rising = frame[frame.verdict.isin(["rises", "mixed"])]
     if not rising.empty:
         top = rising.loc[rising.acc_slope.idxmax()]
-        said.append(sentence("longer_gain", setting=shown(top.setting), slope=top.acc_slope, spread=top.acc_slope_ci95))
+        values = {"slope": top.acc_slope, "spread": top.acc_slope_ci95, "window": top.window, "count": len(rising)}
+        said.append(sentence("longer_gain", setting=shown(top.setting), **values))
     return " ".join(said)

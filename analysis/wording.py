@@ -75,8 +75,8 @@ def sentence(key: str, **values: object) -> str:
 
 
 def number(value: float, spec: str = "", lang: str | None = None) -> str:
-    """Write a number as the language does: 1,234.5 in English, 1 234,5 in Spanish."""
-    text = format(value, spec).replace("-", "−")
+    """Write a number as the language does: 1,234.5 in English, 1 234,5 in Spanish; no zero is negative."""
+    text = re.sub(r"^-(?=[0.,]*$)", "", format(value, spec)).replace("-", "−")
     return text.translate({ord(","): "\u202f", ord("."): ","}) if (lang or spoken()) == "es" else text
 
 

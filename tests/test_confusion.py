@@ -139,7 +139,8 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
         assert any(stem.startswith(f"digits-{name}") for stem in drawn), name
     assert np.allclose(per_class.read_accuracies(tmp_path / "runs" / best), table.accuracy)
     layers = pd.read_csv(tmp_path / "report" / "tables" / "digits-layers.csv")
-    assert len(layers) == 6 and layers.probe.between(30, 100).all() and "tsne" in str(drawn)
+    assert len(layers) == 5, "the last block of a perceptron is its layer before the last"
+    assert layers.probe.between(30, 100).all() and "tsne" in str(drawn)
     cuts = pd.read_csv(tmp_path / "report" / "tables" / "digits-cuts.csv")
     whole = frames.runs[frames.runs.model == "single-block"].iloc[0]
     assert cuts.params.tolist() == [whole.params_intermediate + 513 * 10, whole.params]

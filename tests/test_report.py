@@ -57,13 +57,14 @@ ONE = GRID.replace("three options", "<one> & co").replace("values: [0.001, 0.01,
 TWO = (
     GRID.replace("three options", "two").replace("0.001", "0.2").replace("[0, 1]", "[1]").replace("[0.0, 0.5]", "[0.0]")
 )
+RATES = ONE.replace("value: 0.1", "values: [0.001, 0.01, 0.1]").replace("values: [0.0, 0.5]", "value: 0.0")
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """Train the grid of three options, for real, and write two sweeps that need some of its runs."""
     folder = tmp_path_factory.mktemp("study")
-    for name, text in (("one", ONE), ("three", GRID), ("two", TWO)):
+    for name, text in (("one", ONE), ("three", GRID), ("two", TWO), ("rates", RATES)):
         (folder / f"{name}.yaml").write_text(text)
     command = [sys.executable, "-m", "study.sweep", "run", "three.yaml", "--per-device=1", "--wandb=disabled"]
     with tempfile.TemporaryDirectory(prefix="s") as place:  # runs of other tests do not share their device with these
@@ -98,7 +99,7 @@ def said(block) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sections(study, frames):
-    return {name: of_sweep(frames, search.read(study / f"{name}.yaml"))[0] for name in ("three", "two")}
+    return {name: of_sweep(frames, search.read(study / f"{name}.yaml"))[0] for name in ("three", "two", "rates")}
 
 
 def drawing_functions():
@@ -141,6 +142,7 @@ def made(frames, sections, drawn):
                 for name in ("three", "two") if language == "en" else ("three",):
                     looks = report.looks_of([sections[name]])[0]
                     found[language, name] = report.section_blocks(frames, sections[name], looks)
+        found["en", "rates"] = space.blocks(frames, sections["rates"], {})
         two = list(sections["three"].runs.index[:2])  # as transfer draws the ways to use a pretrained network
         layers.side_by_side(embedding.see(frames, two), "penultimate", frames.data(two[0])["classes"], "two runs")
     return found

@@ -1,14 +1,17 @@
 """What curves of known shape are said to show: overfitting, trends at the end, speed, costs."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from analysis import answers, changes, comparison, costs, speed, training
-from analysis.runs import IDENTITY
+from analysis import answers, changes, comparison, costs, space, speed, training
+from analysis.runs import IDENTITY, Frames
 from analysis.sections import Section, best_of_settings
+from study.run_directory import RunDirectory
 
 EPOCHS = 20
 
@@ -167,12 +170,12 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
     made = section({name: [(line(top, 0), line(*FLAT)) for top in found] for name, found in tops.items()})
     said = answers.sentences(None, made)
     assert said[0].startswith("**best** has the highest validation accuracy, 80.15 ± 0.21 % over 4 seeds")
-    assert "1 is shown to be worse; 1 lies within noise" in said[0]
+    assert "1 is shown to be worse; 1 cannot be told apart from it" in said[0]
     assert any(text.startswith("Shown to be worse than best: far by 29.75 points [") for text in said)
-    assert any("Within noise" in text and "near by 0.02 points [" in text and "far" not in text for text in said)
+    assert any("not told apart" in text and "near by 0.02 points [" in text and "far" not in text for text in said)
     assert any("seeds of each would show it" in text or "more than 100 seeds" in text for text in said)
     two = section({name: [(line(top, 0), line(*FLAT)) for top in tops[name]] for name in ("best", "far")})
-    assert "more than noise lies between it and far by 29.75 points" in answers.sentences(None, two)[0]
+    assert "is best by more than noise: above far by 29.75 points" in answers.sentences(None, two)[0]
     mixed = section({name: [(line(top, 0), line(*FLAT)) for top in found[: 1 if name == "near" else 4]]
                      for name, found in tops.items()})  # fmt: skip
     said = answers.sentences(None, mixed)
@@ -180,6 +183,58 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
     assert "Not compared, for want of a second seed: near." in said
     alone = section({"best": [(line(top, 0), line(*FLAT)) for top in tops["best"]]})
     assert "no other setting to compare it with" in answers.sentences(None, alone)[0]
+
+
+def test_settings_that_are_level_are_both_named_and_those_without_a_result_too(tmp_path):
+    made = section({name: [(line(top, 0), line(*FLAT))] for name, top in {"a": 0.8, "b": 0.8, "c": 0.7}.items()})
+    guessed = {"test_targets": [0, 1], "test_predictions": [0, 0], "test_probabilities": np.eye(2)}
+    for run in made.runs.index:
+        (tmp_path / run).mkdir()
+        np.savez(tmp_path / run / "evaluation.npz", **guessed)
+    frames = Frames(made.runs, made.history, {}, {run: RunDirectory(tmp_path / run) for run in made.runs.index})
+    assert "**a; b** are level at a validation accuracy of 80.00 %" in answers.sentences(frames, made)[0]
+    lost = pd.DataFrame({"setting": ["d"], "seed": [0], "fingerprint": ["d-0"], "state": ["diverged"]})
+    made = replace(made, points=pd.concat([made.points, lost]))
+    assert "1 more setting has no result: d." in answers.sentences(frames, made)[0]
+
+
+def test_advice_on_seeds_holds_what_it_promises():
+    """Of studies with as many seeds as advised, four of five show a difference that is what it seemed."""
+    random = np.random.default_rng(0)
+    advised, powers = [], []
+    for _ in range(40):
+        tops, spread = random.normal(0.8, 0.01, 8), 0.004
+        made = section({f"{place}": [(line(top + random.normal(0, spread), 0), line(*FLAT)) for _ in range(3)]
+                        for place, top in enumerate(tops)}, epochs=1)  # fmt: skip
+        for text in answers.sentences(None, made):
+            if found := re.search(r"is really ([\d.]+) points below .*, about (\d+) seeds", text):
+                points, seeds = float(found[1]), int(found[2])
+                advised.append(seeds)
+                draws = random.normal([points, 0], 100 * spread, (400, seeds, 2))
+                p = stats.ttest_rel(draws[..., 0], draws[..., 1], axis=1).pvalue
+                powers.append((p < 0.05 / 28).mean())
+    assert len(advised) > 30
+    assert np.mean(np.array(powers) > 0.7) > 0.8, "the spread is estimated, and its estimate varies"
+    assert np.median(advised) < 12, "and does not ask for many more than that takes"
+
+
+@pytest.mark.parametrize(("seeds", "n"), [((4, 4, 2, 3), 2), ((4, 4, 0, 2), 4), ((4, 3, 2, 2), 2)])
+def test_the_values_of_an_option_are_averaged_over_the_same_runs(seeds, n):
+    """Where runs are missing, an option that does nothing still does nothing, though networks differ."""
+    settings = [("a", "0.0"), ("a", "0.5"), ("b", "0.0"), ("b", "0.5")]
+    tops = {"a": 0.9, "b": 0.5}
+    made = section({f"{model}, {dropout}": [(line(tops[model] + seed / 100, 0), line(*FLAT)) for seed in range(count)]
+                    for (model, dropout), count in zip(settings, seeds, strict=True) if count})  # fmt: skip
+    options = pd.DataFrame(made.points.setting.str.split(", ").tolist(), columns=["model", "dropout"])
+    runs = made.runs.assign(**{name: options[name].to_numpy() for name in options})
+    made = replace(made, varied=["model", "dropout"], runs=runs, points=made.points.join(options))
+    effect = space.effects(made).set_index(["option", "value"]).loc["dropout"]
+    assert effect.val_acc_change["0.5"] == pytest.approx(0) and effect.n["0.5"] == n
+    of_both = made.runs.setting.isin(["a, 0.0", "a, 0.5"])
+    one = replace(made, runs=made.runs[of_both], points=made.points[made.points.model == "a"])
+    half_width = space.effects(one).set_index(["option", "value"]).val_acc_change_ci95["dropout", "0.5"]
+    if seeds[0] == seeds[1]:
+        assert half_width == pytest.approx(comparison.pairwise(one).half_width["a, 0.5", "a, 0.0"]), "as compared alone"
 
 
 def test_single_changes_are_compared_with_what_they_change():
