@@ -3,6 +3,7 @@
 python -c "from analysis import runs; print(runs.load('runs').runs)"    # or runs.load('ENTITY/PROJECT')
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -95,7 +96,7 @@ def _frames(found: Sequence[RunDirectory], problems: Sequence[str], remedy: str)
     for directory in found:
         try:
             config, row, history = _read(directory)
-        except (UserError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
             problems.append(f"{directory.path} is left out: {_reason(error)}; {remedy}")
             continue
         name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
@@ -133,10 +134,19 @@ def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], list[dict[st
             f"its config is not that of its fingerprint {info['fingerprint']}, but of {config.fingerprint}"
         )
     row = {name: getattr(config, name) for name in IDENTITY}
-    images = info.get("data", {}).get("images", {})
+    images = (info.get("data") or {}).get("images") or {}
     told = {**info, "state": state, "val_images": images.get("val"), "test_images": images.get("test")}
     row |= {name: told.get(name) for name in INFO}
-    return config, row | {name: summary.get(name, np.nan) for name in SUMMARY_METRICS}, history
+    history = [{"epoch": line["epoch"], **{name: _number(line, name) for name in HISTORY_METRICS}} for line in history]
+    return config, row | {name: _number(summary, name) for name in SUMMARY_METRICS}, history
+
+
+def _number(values: Mapping[str, Any], name: str) -> float:
+    """Return a number; NaN where there is none, CorruptRun where it is something else."""
+    value = values.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise CorruptRun(f"its {name} is no number, but {value!r}")
+    return math.nan if value is None else float(value)
 
 
 def has_result(state: str, stopped_by: str | None) -> bool:

@@ -38,6 +38,11 @@ def choose(sweep: Sweep, base: Mapping[str, Any], runs: Runs, given: set[str]) -
         yield from [point] if point else [one for one in known if one.config.fingerprint not in given]
         if not point:
             return
+        if point.config.fingerprint in given:
+            raise UserError(
+                f"{sweep.path}: {point.config.run_name}, which was chosen, is not found in {runs.path}; "
+                "a Bayesian search cannot have runs_dir for a parameter"
+            )
         given.add(point.config.fingerprint)
 
 

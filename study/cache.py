@@ -4,6 +4,7 @@ content = cache.through(path, make, "the features", say)
 """
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Call
     """
     temporary = path.with_suffix(".tmp")
     with _held(path.with_suffix(".lock")):
-        content = _read(path)
+        content = read(path)
         if content is None:
             content = make()
             try:
@@ -42,9 +43,13 @@ def _held(path: Path) -> AbstractContextManager:
         return nullcontext()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> dict[str, Any] | None:
+    """Read a file of torch's into the host's memory; None where it is not there, is broken or holds no mapping."""
     try:
-        content = torch.load(path, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # torch does not look at checksums
+                return None
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
         return None
     return content if isinstance(content, dict) else None

@@ -82,11 +82,11 @@ class Config(BaseModel):
     )
     finetune: Literal["all", "head", "svm"] | None = _knob(
         None, "transfer", "all trains the whole pretrained network; head its last layer only, the rest is frozen; "
-        "svm fits a linear SVM to the frozen network's features, its C chosen on validation; all unless given",
+        "svm fits a linear SVM to the frozen network's features, its C chosen on validation",
     )  # fmt: skip
     body_lr_factor: float | None = _knob(
-        None, "transfer", "learning rate of the pretrained layers as a share of that of the new last one; 0.1 unless "
-        "given", gt=0, le=1,
+        None, "transfer", "learning rate of the pretrained layers as a share of that of the new last one",
+        gt=0, le=1,
     )  # fmt: skip
     batch_statistics: bool | None = _knob(
         None, "transfer", "batch norm follows the batches' statistics; else it keeps those of the pretraining, which "
@@ -226,6 +226,11 @@ class Config(BaseModel):
                 f"filters of {self.model} must be as many as its blocks, such as {own}, not {self.filters}"
             )
         refuse_small_images(self.model, self.dataset, self.image_size)
+        for name in ("entity", "project"):
+            if re.search(r"[/\\#?%:]", getattr(self, name)) or len(getattr(self, name)) > 128:
+                raise ValueError(f"{name} must have no /, \\, #, ?, % or : and at most 128 letters, as W&B's must")
+        if self.warmup_epochs and self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs must be at most epochs, {self.epochs}, not {self.warmup_epochs:g}")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum greater than 0")
         if self.finetune == "svm":

@@ -187,8 +187,8 @@ def _chosen(splits: dict[str, Split], classes: tuple[str, ...], config: Config) 
     for name in names:
         if name not in classes:
             raise UserError(f"{config.dataset} has no class {name!r}; {nearest(name, classes)}")
-    if len(names) < 2:
-        raise UserError(f"classes must name 2 or more, not {config.classes}")
+    if len(set(names)) < 2:
+        raise UserError(f"classes must name two or more, such as {','.join(classes[:2])}, not only {names[0]}")
     kept = tuple(name for name in classes if name in names)
     new_label = torch.full((len(classes),), -1)
     for label, name in enumerate(kept):
@@ -211,8 +211,9 @@ def _part(split: Split, count: int, seed: int, classes: tuple[str, ...]) -> tupl
     if fewest.min() < 2 or count < len(classes) or len(split) - count < len(classes):
         name = classes[int(fewest.argmin())]
         raise UserError(
-            f"{count} of {len(split)} images cannot be set apart with each of {len(classes)} classes on both sides "
-            f"(the fewest, {fewest.min()}, are of {name}); add images, or give the folder val and test folders"
+            f"{len(split)} images are too few to divide so that each of {len(classes)} classes is on both sides, "
+            f"{count} and {len(split) - count} (the fewest, {fewest.min()}, are of {name}); add images, or give the "
+            "folder val and test folders"
         )
     rest, held = train_test_split(np.arange(len(split)), test_size=count, stratify=labels, random_state=seed % 2**32)
     return split[torch.from_numpy(rest)], split[torch.from_numpy(held)]

@@ -8,6 +8,7 @@ import math
 import os
 import resource
 import tempfile
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -170,7 +171,7 @@ class Occupancy:
         name = f"image-classifier-study-{os.getuid()}-{_hardware(device)}"
         self.folder = Path(tempfile.gettempdir()) / name
         self.folder.mkdir(exist_ok=True)
-        self.own = self.folder / f"{os.getpid()}.lock"
+        self.own = self.folder / f"{uuid.uuid4()}.lock"  # in containers, processes share their numbers
         self.lock = filelock.FileLock(self.own)
 
     def __enter__(self) -> "Occupancy":

@@ -20,7 +20,7 @@ from typing import Any
 from study import folder
 from study.config import Config
 from study.devices import cores
-from study.errors import Busy
+from study.errors import Busy, UserError, one_line
 from study.progress import SweepDisplay, result
 from study.run_directory import RunDirectory
 from study.worker import GRACE_SECONDS, Order, work
@@ -238,8 +238,10 @@ class Engine:
             job.directory.record_failure(job.config, folder.digest(job.config), why)
         except Busy:
             self.elsewhere.append(job)
-        else:
-            self._end(job, "failed", why)
+            return
+        except (OSError, UserError) as error:
+            why += f" (which could not be noted: {one_line(error)})"
+        self._end(job, "failed", why)
 
     def _end(self, job: Job, state: str, text: str) -> None:
         self.outcomes.append(Outcome(job.config, state, text))

@@ -12,8 +12,10 @@
 
 import difflib
 import gc
+import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +35,13 @@ class Interrupted(BaseException):
     def __init__(self, signum: int):
         super().__init__(f"ended by {signal.Signals(signum).name}")
         self.signum = signum
+
+
+def handle_ends(handler: Callable[[int, object], None]) -> None:
+    """Let the signals of ENDS be handled; SIGHUP not where it is ignored, as by nohup."""
+    for signum in ENDS:
+        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, handler)
 
 
 def exit_code(error: BaseException) -> int:
@@ -58,6 +67,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         or "out of memory" in str(error).lower()
     )
 
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a program to end: a person, a scheduler, a terminal that closes."""
+
+LISTED, ALIKE = 60, 8
+"""So many known names are listed in an error; of more, so many that are like the wrong one."""
 
 DEVICE_FAILURES = (
     "uncorrectable ecc", "busy or unavailable", "no cuda-capable device", "no cuda gpus are available", "gpu is lost",
@@ -88,7 +103,17 @@ def with_place(error: BaseException) -> str:
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:
-    """Run a command's main and end the process with the code that its outcome means."""
+    """Run a command's main and end the process with the code that its outcome means.
+
+    Where a terminal cannot show a letter, it shows its number; who has no home gets a place for one.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        Path.home()
+    except RuntimeError:  # in a container, for a user without a name
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
     try:
         code = main(sys.argv[1:]) or 0
     except (UserError, Busy, Interrupted) as error:
@@ -117,7 +142,12 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant, or list them all."""
+    """Say which known name was probably meant, or list them, of very many the most alike."""
     known = list(known)
     found = closest(word, known)
-    return f"did you mean {found!r}?" if found else f"known are: {', '.join(known)}"
+    if found:
+        return f"did you mean {found!r}?"
+    if len(known) > LISTED:
+        alike = difflib.get_close_matches(word, known, n=ALIKE, cutoff=0)
+        return f"of {len(known):,} that are known, the most alike are: {', '.join(alike)}"
+    return f"known are: {', '.join(known)}"

@@ -5,6 +5,7 @@ python -c "from study.folder import scan; print(scan('data', 'cifar10-jpeg').dig
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,11 @@ def scan(data_dir: str | os.PathLike, name: str) -> Folder:
     if not (root / "train").is_dir():
         raise UserError(f"there is no folder {root / 'train'}: {expected}")
     classes = tuple(sorted(entry.name for entry in os.scandir(root / "train") if _is_visible_folder(entry)))
+    for name in classes:
+        if not name.isprintable():
+            raise UserError(f"{root / 'train'}: a class is named {name!r}; use letters of UTF-8")
     if len(classes) < 2:
-        raise UserError(f"{root / 'train'} holds {len(classes)} class folders, not 2 or more: {expected}")
+        raise UserError(f"{root / 'train'} holds folders of {len(classes)} of two or more classes: {expected}")
 
     files, names, times = {}, hashlib.sha256(), hashlib.sha256()
     for split in ("train", "val", "test"):
@@ -66,22 +70,28 @@ def scan(data_dir: str | os.PathLike, name: str) -> Folder:
                 raise UserError(f"{root / split / class_name} holds no images: {expected}")
             for path, stat in found:
                 files[split].append((path, label))
-                names.update(f"{path} {stat.st_size}\n".encode())
-                times.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+                names.update(os.fsencode(f"{path} {stat.st_size}\n"))
+                times.update(os.fsencode(f"{path} {stat.st_size} {stat.st_mtime_ns}\n"))
         if not files[split]:
             raise UserError(f"{root / split} holds no images: {expected}")
     return Folder(root, classes, files, names.hexdigest()[:16], times.hexdigest()[:16])
 
 
 def _is_visible_folder(entry: os.DirEntry) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    return not entry.name.startswith(".") and Path(entry.path).is_dir()  # which a link in a circle is not
 
 
 def _images(root: Path, below: str) -> list[tuple[str, os.stat_result]]:
-    if not (root / below).is_dir():
-        return []
-    return sorted(
-        (f"{below}/{entry.name}", entry.stat())
-        for entry in os.scandir(root / below)
-        if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
-    )
+    """List the images in a folder and those below it, but for what is hidden and for links to folders or nowhere."""
+    found = []
+    for entry in os.scandir(root / below) if (root / below).is_dir() else ():
+        path = f"{below}/{entry.name}"
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            found += _images(root, path)
+        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+            with suppress(OSError):
+                if entry.is_file():
+                    found.append((path, entry.stat()))
+    return sorted(found)

@@ -52,8 +52,8 @@ def read(given: Any) -> Hyperband:
         if key in given and (isinstance(given[key], bool) or not isinstance(given[key], int) or given[key] < 1):
             raise UserError(f"early_terminate: {key} must be a whole number from 1, not {given[key]!r}")
     eta, strict = given.get("eta", 3), given.get("strict", True)
-    if isinstance(eta, bool) or not isinstance(eta, int | float) or not eta > 1:
-        raise UserError(f"early_terminate: eta must be greater than 1, not {eta!r}")
+    if isinstance(eta, bool) or not isinstance(eta, int | float) or not 1 < eta <= 1e6:
+        raise UserError(f"early_terminate: eta must be greater than 1 and at most a million, not {eta!r}")
     if not isinstance(strict, bool):
         raise UserError(f"early_terminate: strict must be true or false, not {strict!r}")
     if "max_iter" in given and "s" in given:

@@ -11,7 +11,7 @@ Table = dict[str, dict[str, Any]]
 
 _COMMON = {"activation": "relu", "batch_norm": False, "dropout": 0.0}
 _DENSE = {**_COMMON, "softmax_output": False}
-_PRETRAINABLE = {"stem": "auto", "pretrained": False, "weights": None, "weights_digest": None}
+_PRETRAINABLE = {"stem": "auto", "weights": None, "pretrained": False, "weights_digest": None}
 _VGG = {**_DENSE, "filters": "64,128,256,512,512", "hidden": "4096,4096", "dropout": 0.5}
 
 NETWORKS: Table = {

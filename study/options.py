@@ -8,6 +8,7 @@ from typing import Any
 
 from study.config import Config
 from study.errors import UserError
+from study.names import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.values import meant
 
 
@@ -28,6 +29,7 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
         group = field.json_schema_extra["group"]
         groups.setdefault(group, result.add_argument_group(group) if group not in groups else None)
         default = "" if field.default in (None, "") else f" (default: {field.default})"
+        default = default or _own_default(name)
         groups[group].add_argument(
             f"--{name.replace('_', '-')}",
             nargs="?",
@@ -37,6 +39,16 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
             help=(field.description + default).replace("%", "%%"),
         )
     return result
+
+
+def _own_default(knob: str) -> str:
+    """Say what a knob is by default where it belongs to names that are chosen: the one value, or that it depends."""
+    tables = (NETWORKS, TRANSFER, SCHEDULES, AUGMENTATIONS, EARLY_STOPPING)
+    found = {repr(knobs[knob]): knobs[knob] for table in tables for knobs in table.values() if knob in knobs}
+    values = [value for value in found.values() if value is not None]
+    if len(values) == 1:
+        return f" (default: {values[0]})"
+    return " (default: the network's)" if values and any(knob in knobs for knobs in NETWORKS.values()) else ""
 
 
 def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:

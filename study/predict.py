@@ -1,14 +1,15 @@
-"""Says what a trained network sees in photographs.
+"""Says what a trained network sees in pictures.
 
 python -m study.predict runs/two-block-cifar10-s0-bf21a9e8fb photo.jpg other.png
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
-from study import devices, evaluation, models
+from study import cache, devices, evaluation, models
 from study.config import Config
 from study.data import Data, Split
 from study.errors import UserError, run_command
@@ -35,12 +36,15 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
         image_size=None,
     )  # fmt: skip
     model = models.create(config, data.image_shape, len(data.classes))
-    model.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    state = cache.read(weights)
+    if state is None:
+        raise UserError(f"{weights} is broken: train the run anew, with --force")
+    model.load_state_dict(state)
     return model.eval(), data, config
 
 
 def prepare(path: str, data: Data) -> torch.Tensor:
-    """Read a photograph as the run's images were: upright, cropped to its shape, normalised; (1, channels, h, w)."""
+    """Read a picture as the run's images were: upright, cropped to its shape, normalised; (1, channels, h, w)."""
     channels, height, width = data.image_shape
     pixels = read_image(Path(path), (width, height))
     if isinstance(pixels, str):
@@ -62,6 +66,9 @@ def main(argv: list[str]) -> int:
     device = devices.pick(args.device)
     model, data, config = load(args.run)
     model.to(device)
+    channels, height, width = data.image_shape
+    kind = f"{height}×{width} px" + (" and grey" if channels == 1 else "")
+    print(f"pictures are made {kind}, as those of {config.dataset} that it has learned", file=sys.stderr)
     for path in args.images:
         with torch.inference_mode():
             logits = evaluation.logits(model, prepare(path, data).to(device), config.flip_test)

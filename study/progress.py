@@ -4,6 +4,7 @@ display = RunDisplay()
 """
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -34,11 +35,18 @@ class Display:
         """Tell the result."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence where nobody reads any more, such as after `| head`."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class RunDisplay(Display):
     """One run: a bar with an ETA on a terminal, else a line per epoch."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = _Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
 
     def say(self, text: str) -> None:
@@ -89,19 +97,19 @@ class SweepDisplay:
     """A sweep: an overall bar and a line per running run on a terminal, else a line per run that ends."""
 
     def __init__(self, runs: int) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = _Console(highlight=False, soft_wrap=True)
         self.runs, self.ended, self.started = runs, 0, time.monotonic()
         self.tasks: dict[str, Any] = {}
         self.labels: dict[str, str] = {}
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("ETA"),
-            TimeRemainingColumn(compact=True), _metrics_column(),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=10), MofNCompleteColumn(),
+            TextColumn("ETA"), TimeRemainingColumn(compact=True), _metrics_column(),
             console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
 
     def __enter__(self) -> "SweepDisplay":
         self.bar.start()
-        self.overall = self.bar.add_task("[bold]all runs", total=self.runs, metrics="")
+        self.overall = self.bar.add_task("all runs", total=self.runs, metrics="")
         return self
 
     def __exit__(self, *error: object) -> None:

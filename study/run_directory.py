@@ -20,6 +20,7 @@ import math
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,14 @@ HYPERBAND = "hyperband"
 Say = Callable[[str], None]
 
 WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
+
+
+def make(folder: Path) -> None:
+    """Make a folder, unless it is there; UserError where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); name another --runs-dir") from None
 
 
 class CorruptRun(UserError):
@@ -71,11 +80,10 @@ class RunDirectory:
         """Read the rows of history.jsonl; a last line that was cut off is left out."""
         try:
             text = (self.path / "history.jsonl").read_text()
-        except FileNotFoundError:
-            return []
-        try:
             rows = [json.loads(line) for line in text.split("\n")[:-1]]
-        except json.JSONDecodeError as error:
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except (OSError, ValueError) as error:
             raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: {error}") from None
         if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
             raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: a line is no row of an epoch")
@@ -88,8 +96,9 @@ class RunDirectory:
         try:
             with np.load(self.path / "evaluation.npz", allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-            raise CorruptRun(f"{self.path / 'evaluation.npz'} is broken") from None
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+            broken = self.path / "evaluation.npz"
+            raise CorruptRun(f"{broken} is broken: delete it, and the same command trains the run anew") from None
 
     def state(self) -> str:
         """Return finished, failed, diverged, stopped, running, interrupted, missing, or corrupt."""
@@ -108,7 +117,7 @@ class RunDirectory:
             info, history, summary = self.info(), self.history(), self.summary()
         except CorruptRun as error:
             return str(error)
-        if info and not {"config", "fingerprint", "group"} <= info.keys():
+        if info and not is_described(info):
             return "its run.json holds no config"
         if info.get("state") not in DONE:
             return None
@@ -116,9 +125,19 @@ class RunDirectory:
             return "its summary.json is missing"
         if len(history) != summary.get("last/epoch"):
             return f"its history.jsonl has {len(history)} epochs, its summary.json {summary.get('last/epoch')}"
-        if info["state"] != "diverged" and not zipfile.is_zipfile(self.path / "evaluation.npz"):
-            return "its evaluation.npz is missing or broken"
-        return None
+        if info["state"] == "diverged":
+            return None
+        if not all(isinstance(summary.get(name), int | float) for name in ("best/val_acc", "best/epoch", "test/acc")):
+            return "its summary.json holds no accuracies"
+        return None if self._has_evaluation() else "its evaluation.npz is missing or broken"
+
+    def _has_evaluation(self) -> bool:
+        """Tell whether evaluation.npz lists what is read of it; its contents are not looked at."""
+        try:
+            with zipfile.ZipFile(self.path / "evaluation.npz") as archive:
+                return "test_predictions.npy" in archive.namelist()
+        except (OSError, zipfile.BadZipFile):
+            return False
 
     def is_done(self, may_be_stopped: bool = False) -> bool:
         """Tell whether the run has the result that is wanted: one of all its epochs, unless it may be stopped early."""
@@ -134,7 +153,7 @@ class RunDirectory:
     def sweeps(self) -> list[str]:
         """List the names of the sweeps that chose this run; those of a grid or a random search know theirs without."""
         try:
-            return list(self.info().get("sweeps", ()))
+            return list(self.info().get("sweeps") or ())
         except CorruptRun:
             return []
 
@@ -147,16 +166,24 @@ class RunDirectory:
                 return False
         except filelock.Timeout:
             return True
+        except OSError:  # of another user, or on a read-only disk
+            return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run's lock; Busy where another process does."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make(self.path)
+        lock = filelock.FileLock(self.path / ".lock", timeout=1)
         try:
-            with filelock.FileLock(self.path / ".lock", timeout=1):
-                yield
+            lock.acquire()
         except filelock.Timeout:
             raise Busy(f"{self.path} is being trained by another process") from None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror}); name another --runs-dir") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def claim(self, config: Config, sweep: str, data_digest: str) -> None:
         """Note in run.json that a sweep asked for the run, which need not have begun; Busy while it is trained."""
@@ -164,7 +191,7 @@ class RunDirectory:
             if self.defect():
                 self.set_aside()
             info = self.info() or described(config, data_digest)
-            self.write_info({**info, "sweeps": sorted({*info.get("sweeps", ()), sweep})})
+            self.write_info({**info, "sweeps": sorted({*(info.get("sweeps") or ()), sweep})})
 
     def record_failure(self, config: Config, data_digest: str, error: str) -> None:
         """Note in run.json that the run has failed, for a process that could not do so itself; Busy as above."""
@@ -174,8 +201,8 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Delete what earlier starts wrote, but for run.json, which the next start replaces."""
-        for name in WRITTEN:
-            (self.path / name).unlink(missing_ok=True)
+        for path in (*(self.path / name for name in WRITTEN), *self.path.glob(".*.tmp")):
+            path.unlink(missing_ok=True)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace run.json."""
@@ -211,6 +238,7 @@ class RunDirectory:
             if self.info().get("state") in DONE:
                 return False
             going = self.path.with_name(f".{self.path.name}.removed")
+            shutil.rmtree(going, ignore_errors=True)  # what an earlier end has left of another one
             self.path.rename(going)
             shutil.rmtree(going)
             return True
@@ -226,10 +254,14 @@ class RunDirectory:
     def write(self, name: str, save: Callable[[Path], Any]) -> None:
         """Let `save` write a file under a temporary name, then put it in place."""
         temporary = self.path / f".{name}.tmp"
-        save(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+        try:
+            save(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(self.path / name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # which a full disk needs
+            raise
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
         text = json.dumps(finite(values), indent=1, ensure_ascii=False) + "\n"
@@ -256,6 +288,12 @@ def described(config: Config, data_digest: str) -> dict[str, Any]:
         "results_version": RESULTS_VERSION,
         "data_digest": data_digest,
     }
+
+
+def is_described(info: Mapping[str, Any]) -> bool:
+    """Tell whether what was read of a run.json names a run."""
+    kinds = {"config": Mapping, "fingerprint": str, "group": str}
+    return all(isinstance(info.get(name), kind) for name, kind in kinds.items())
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:

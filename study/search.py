@@ -86,7 +86,7 @@ class Sweep:
             case _:
                 for values in () if self.drawn_elsewhere else self._probes():
                     self.point(values, base)
-                ours = (info for info in recorded if self.drawn_elsewhere or self.name in info.get("sweeps", ()))
+                ours = (info for info in recorded if self.drawn_elsewhere or self.name in (info.get("sweeps") or ()))
                 own = [info["config"] for info in ours]
                 found = [point for values in own if (point := self.locate(values, base))]
         unique: dict[str, Point] = {}
@@ -135,6 +135,8 @@ class Sweep:
 
     def _locate(self, config: Config, setting: str | None, base: Mapping[str, Any] | None) -> Point | None:
         values = {name: setting if name == "setting" else getattr(config, name) for name in self.parameters}
+        overridden = {name for name in pairs(setting or "") if name in values}
+        values |= {name: self.draw(0)[name] for name in overridden}  # what was drawn for them is not known, nor matters
         for name, parameter in self.parameters.items():
             if parameter.choices is None and parameter.quantile(values[name]) is None:
                 return None

@@ -142,7 +142,7 @@ def _decode_all(root: Path, listing: Listing, image_size: int | None, say: Say) 
     if len(unreadable) > UNREADABLE_SHARE * files:
         raise UserError(
             f"{len(unreadable)} of {files} files below {root} cannot be read as images, more than "
-            f"{UNREADABLE_SHARE:.0%}: {'; '.join(unreadable[:3])}"
+            f"{UNREADABLE_SHARE:.0%}: {'; '.join(unreadable[:3])}; mend them or take them away"
         )
     for line in unreadable:
         say(f"skipped {root / line}")

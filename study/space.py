@@ -16,6 +16,9 @@ from study.errors import UserError, nearest
 
 RANGE, NORMAL, BETA, STEP = {"min": None, "max": None}, {"mu": 0.0, "sigma": 1.0}, {"a": 1.0, "b": 1.0}, {"q": 1.0}
 
+LARGEST = 1e300
+"""No number of a distribution, or drawn from it, is larger."""
+
 DISTRIBUTIONS: dict[str, dict[str, Any]] = {
     "constant": {"value": None},
     "categorical": {"values": None},
@@ -126,7 +129,7 @@ class Parameter:
 
             # scipy's is NaN for some quantiles that are smaller still, which no draw is
             number = float(beta.ppf(quantile if quantile > 1e-50 else 0.0, self.keys["a"], self.keys["b"]))
-        return math.exp(number) if "log" in self.distribution else number
+        return math.exp(min(number, math.log(LARGEST))) if "log" in self.distribution else number
 
     def _share_below(self, value: float) -> float:
         if "log" in self.distribution:
@@ -157,9 +160,9 @@ def read(name: str, given: Any) -> Parameter:
     if "parameters" in given:
         raise UserError(f"parameter {name} is nested; the options of a run are flat: name each of them by itself")
     distribution = given.get("distribution") or _implied(name, given)
-    if distribution not in DISTRIBUTIONS:
+    if not isinstance(distribution, str) or distribution not in DISTRIBUTIONS:
         raise UserError(
-            f"parameter {name}: unknown distribution {distribution!r}; {nearest(distribution, DISTRIBUTIONS)}"
+            f"parameter {name}: unknown distribution {distribution!r}; {nearest(str(distribution), DISTRIBUTIONS)}"
         )
     known = DISTRIBUTIONS[distribution]
     for key in given:
@@ -192,7 +195,7 @@ def _check(name: str, parameter: Parameter) -> None:
         _check_choices(name, parameter.choices, keys.get("probabilities"))
         return
     for key, value in keys.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
             hint = f"; YAML takes it for text: write {float(value)}" if _is_number(value) else ""
             raise UserError(f"parameter {name}: {key} must be a number, not {value!r}{hint}")
     if distribution == "int_uniform" and not all(isinstance(keys[key], int) for key in ("min", "max")):
@@ -201,9 +204,10 @@ def _check(name: str, parameter: Parameter) -> None:
         raise UserError(f"parameter {name}: min must be less than max, not {keys['min']} and {keys['max']}")
     if distribution.endswith("log_uniform_values") and keys["min"] <= 0:
         raise UserError(f"parameter {name}: min of {distribution} must be greater than 0, not {keys['min']}")
-    if distribution in ("log_uniform", "inv_log_uniform", "q_log_uniform") and abs(keys["max"]) > 300:
-        raise UserError(f"parameter {name}: min and max of {distribution} are exponents of e; {distribution}_values "
-                        "takes the values themselves")  # fmt: skip
+    exponents = distribution in ("log_uniform", "inv_log_uniform", "q_log_uniform")
+    if exponents and (abs(keys["max"]) > 300 or 0 < keys["min"] < keys["max"] <= 1):
+        raise UserError(f"parameter {name}: min and max of {distribution} are exponents of e; "
+                        f"{distribution}_values takes the values themselves")  # fmt: skip
     if keys.get("sigma", 0) < 0 or keys.get("q", 1) <= 0 or min(keys.get("a", 1), keys.get("b", 1)) <= 0:
         raise UserError(f"parameter {name}: q, a and b must be greater than 0, sigma at least 0")
 

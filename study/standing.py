@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from study.progress import result
-from study.run_directory import DONE, EARLY, CorruptRun, RunDirectory
+from study.run_directory import DONE, EARLY, CorruptRun, RunDirectory, is_described
 from study.search import Point, Sweep
 
 
@@ -25,7 +25,7 @@ class Runs:
         found = {}
         for path in sorted(self.path.glob("[!.]*/run.json")):
             info = self._read(path, RunDirectory(path.parent).info, {})
-            if {"config", "fingerprint"} <= info.keys():
+            if is_described(info):
                 found[path.parent.name] = info
         return found
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from study.errors import UserError
@@ -29,7 +30,8 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
         directory = RunDirectory.of(point.config)
         state = directory.state()
         states[state] += 1
-        table.add_row(point.label, state, explanation(directory, state, point.config.epochs), point.config.run_name)
+        words = point.label, state, explanation(directory, state, point.config.epochs), point.config.run_name
+        table.add_row(*map(escape, words))
     if sweep.method == "bayes" and len(points) < sweep.run_cap:
         states["missing"] += sweep.run_cap - len(points)
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -14,7 +14,6 @@ server to hand out the points, to any number of machines:
 
 import argparse
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -25,10 +24,10 @@ from study import agents as wandb_agents
 from study import devices, folder, search, standing, wandb_sweep
 from study.config import Config, is_identity
 from study.engine import Engine, Outcome
-from study.errors import Interrupted, UserError, run_command
+from study.errors import Interrupted, UserError, handle_ends, run_command
 from study.plan import Plan
 from study.progress import SweepDisplay
-from study.run_directory import DONE, RunDirectory
+from study.run_directory import DONE, RunDirectory, make
 from study.search import Sweep
 from study.values import positive
 
@@ -48,8 +47,9 @@ def check(args: argparse.Namespace) -> int:
             note = " (each is chosen from the results of those before it)"
         else:
             same = sweep.size - len(points)
-            note = f" ({same} more points compute the same as these)" if same else ""
-        print(f"{path}: {len(points) or sweep.size} runs{note}")
+            note = f" ({same} more {'point computes' if same == 1 else 'points compute'} the same)" if same else ""
+        count = len(points) or sweep.size
+        print(f"{path}: {count} {'run' if count == 1 else 'runs'}{note}")
     return 2 if wrong else 0
 
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     sweeps = [_read(path, args) for path in args.files]
     plan = Plan(sweeps, _base(args), standing.Runs(args.runs_dir), args.force)
     examples = [sweep.example(_base(args)) for sweep in sweeps if sweep.method == "bayes"]
-    _refuse_other_data([*(job.config for job in plan.known.values()), *examples])
+    _refuse_other_data([*(job.config for job in plan.known.values()), *examples], args.force)
     todo = plan.todo()
     total, count = len(plan.known) + plan.coming, len(todo) + plan.coming
     if args.dry_run:
@@ -74,13 +74,13 @@ def run(args: argparse.Namespace) -> int:
     for sweep in sweeps:
         if sweep.ignored:
             print(f"{sweep.path}: only W&B heeds {', '.join(sweep.ignored)}")
+    make(Path(args.runs_dir))
     used = args.devices.split(",") if args.devices else _fastest()
     for name in set(used) - {"cpu"}:
         devices.find(name)
     per_device = args.per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
     print(f"{total} runs, {count} to train, {per_device} at a time on each of {', '.join(used)}")
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _raise_interrupted)
+    handle_ends(_raise_interrupted)
     try:
         with SweepDisplay(count) as display:
             outcomes = Engine(used, per_device, display).run(plan.jobs(), count)
@@ -153,17 +153,19 @@ def _base(args: argparse.Namespace) -> dict[str, str]:
     return {"runs_dir": args.runs_dir, "data_dir": args.data_dir, "wandb": args.wandb}
 
 
-def _refuse_other_data(configs: Sequence[Config]) -> None:
-    """Tell a folder's mistakes before a worker is started, and runs that were trained on other files than are there."""
+def _refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
+    """Tell a folder's mistakes before a worker is started, and runs that were trained on other files than are there,
+    unless they are to be trained again.
+    """
     digests: dict[tuple[str, str], str] = {}
     for config in configs:
         data, directory = (config.dataset, config.data_dir), RunDirectory.of(config)
         if data not in digests:
             digests[data] = folder.digest(config)
-        if directory.state() in DONE and directory.info().get("data_digest") != digests[data]:
+        if not is_forced and directory.state() in DONE and directory.info().get("data_digest") != digests[data]:
             raise UserError(
                 f"{directory.path} was trained on other files than are in {config.data_dir} now: "
-                "put them back, or name another --runs-dir"
+                "put them back, name another --runs-dir, or train anew with --force"
             )
 
 
@@ -238,8 +240,9 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.function is agents:
         return agents(args)
-    args.files += [word for word in args.set if "=" not in word]  # a file after --set
-    args.set = [word for word in args.set if "=" in word]
+    files = [word for word in args.set if "=" not in word and (Path(word).suffix or "/" in word)]  # after --set
+    args.files += files
+    args.set = [word for word in args.set if word not in files]
     if "runs_dir" in vars(args):
         args.runs_dir = search.assignments(args.set).get("runs_dir", args.runs_dir)
     if not args.files:

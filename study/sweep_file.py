@@ -13,6 +13,7 @@ from study import hyperband, space
 from study.errors import UserError, nearest
 from study.names import HISTORY_METRICS, SUMMARY_METRICS
 from study.space import Parameter
+from study.values import pairs
 
 SWEEP_KEYS = (
     "name", "description", "program", "command", "method", "metric", "parameters", "early_terminate",
@@ -26,12 +27,12 @@ class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that stands twice, of which YAML would keep the last in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = [key for key, _ in node.value if not key.tag.endswith(":merge")]
+        keys = [self.construct_object(key, deep=True) for key in own]
+        keys = [key.replace("-", "_") if isinstance(key, str) else key for key in keys]
         for place, key in enumerate(keys):
             if key in keys[:place]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} stands twice", node.value[place][0].start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", own[place].start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -130,6 +131,12 @@ def _parameter(name: str, given: Any, method: str) -> Parameter:
         raise UserError(
             f"parameter {name}: a grid cannot have distribution {parameter.distribution}; give its `values`"
         )
-    if name == "setting" and parameter.choices is None:
-        raise UserError("parameter setting needs `values`, texts of key=value pairs")
+    if name == "setting":
+        if not parameter.choices or not all(isinstance(text, str) for text in parameter.choices):
+            raise UserError("parameter setting needs `values`, texts of key=value pairs")
+        for text in parameter.choices:
+            try:
+                pairs(text)
+            except ValueError as error:
+                raise UserError(f"parameter setting: {error} in {text!r}") from None
     return parameter

@@ -20,7 +20,17 @@ from typing import Any
 
 from study import devices, folder
 from study.config import Config, is_identity
-from study.errors import Interrupted, UserError, exit_code, run_command, with_place
+from study.errors import (
+    Interrupted,
+    UserError,
+    exit_code,
+    handle_ends,
+    is_device_failure,
+    is_out_of_memory,
+    one_line,
+    run_command,
+    with_place,
+)  # fmt: skip
 from study.options import parser, read_argv
 from study.progress import Display, RunDisplay
 from study.run_directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
@@ -39,12 +49,13 @@ class Outcome:
 
 
 class Signals:
-    """Turns SIGINT and SIGTERM into Interrupted: at once, or, while `held`, when asked for or at a second Ctrl-C."""
+    """Turns the signals that end a program into Interrupted: at once, or, while `held`, when asked for or at a
+    second Ctrl-C.
+    """
 
     def __init__(self) -> None:
         self.held, self.received = False, 0
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._receive)
+        handle_ends(self._receive)
 
     def _receive(self, signum: int, frame: object) -> None:
         again, self.received = signum == self.received == signal.SIGINT, signum
@@ -156,18 +167,27 @@ def _train(
     def save(name: str, state: dict[str, Any]) -> None:
         tracker.directory.write(name, lambda path: torch.save(state, path))
 
+    def checkpoint(trainer: Any) -> None:
+        try:
+            save("last.pt", trainer.state_dict())
+        except (OSError, RuntimeError) as error:  # where the disk is full, torch raises the latter
+            if is_device_failure(error) or is_out_of_memory(error):
+                raise
+            display.say(f"no checkpoint could be written ({one_line(error)}): there is that of before, if any")
+
     display.start(config, str(data), trainer.progress.epoch)
     with occupancy, signals.hold():
-        state = trainer.fit(
-            log, display.batch, lambda trainer: save("last.pt", trainer.state_dict()), lambda: bool(signals.received)
-        )
-    if state == "interrupted":
-        display.say(f"ended after epoch {trainer.progress.epoch}; the same command goes on from here")
-        raise Interrupted(signals.received)
-    if state == "diverged":
-        summary = {"last/epoch": trainer.progress.epoch}
-    else:
-        summary, arrays = trainer.evaluate()
+        state = trainer.fit(log, display.batch, checkpoint, lambda: bool(signals.received))
+    try:
+        if signals.received:
+            raise Interrupted(signals.received)
+        summary, arrays = ({"last/epoch": trainer.progress.epoch}, {}) if state == "diverged" else trainer.evaluate()
+    except Interrupted:
+        if state != "interrupted":
+            checkpoint(trainer)
+        display.say(f"ended {trainer.place}; the same command goes on from here")
+        raise
+    if arrays:
         save("best.pt", trainer.best_weights)
         tracker.directory.write_evaluation(arrays)
     tracker.finish(state, summary, config.keep_weights, **({"stopped_by": stopped_by} if state == "stopped" else {}))
@@ -184,7 +204,7 @@ def _trainer(
     build = partial(Trainer, config, data, device, tracker.info["precision"], display.say, given)
     trainer = build()
     if resumes and trainer.load(tracker.directory.path / "last.pt"):
-        display.say(f"going on after epoch {trainer.progress.epoch}")
+        display.say(f"going on {trainer.place}")
     elif resumes:
         display.say("last.pt cannot be read: training begins anew")
         trainer = build()
@@ -219,14 +239,14 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
     if force:
         return {}
     defect = directory.defect()
-    if defect and not (directory.path / "last.pt").exists():
+    try:
+        before = directory.info()
+    except CorruptRun:
+        before = {}
+    if defect and not (before and (directory.path / "last.pt").exists()):
         display.say(f"{directory.path} is trained anew: {defect}; what is there goes to {directory.path / 'damaged'}")
         directory.set_aside()
         return {}
-    try:
-        before = directory.info()
-    except CorruptRun as error:
-        raise UserError(f"{error}; train anew with --force") from None
     if not before or (before.get("state") not in DONE and not (directory.path / "last.pt").exists()):
         return {}  # there is nothing to build on
     if before.get("data_digest") != digest:

@@ -9,7 +9,6 @@ Nothing inside an epoch waits for the device: losses are summed there and read o
 
 import hashlib
 import math
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study import devices, evaluation, models, optim, step
+from study import cache, devices, evaluation, models, optim, step
 from study.augment import alternating_flips, augment
 from study.config import Config
 from study.data import Data, Split, memory_format
+from study.errors import is_out_of_memory
 from study.models import pretrained
 from study.models.pretrained import Pretrained
 
@@ -104,6 +104,16 @@ class Trainer:
             return self._train_batch
         optim.keep_learning_rate_on(self.optimizer, self.device)
         return step.Captured(self._train_batch, self.config.batch_size, self.device, [self.augment_generator], say)
+
+    @property
+    def place(self) -> str:
+        """Say where the training stands."""
+        at = self.progress
+        return (
+            f"in epoch {at.epoch + 1}, after {at.batch:,} of {self.batches:,} batches"
+            if at.batch
+            else (f"after epoch {at.epoch}")
+        )
 
     @property
     def evaluated(self) -> nn.Module:
@@ -251,11 +261,15 @@ class Trainer:
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
         summary |= {} if math.isnan(at.energy_joules) else {"energy_joules": at.energy_joules}
         summary |= evaluation.checkpoint("last", at.history[-1], self._score(sample))
-        self.evaluated.load_state_dict(self.best_weights)
-        summary |= evaluation.checkpoint("best", at.best, self._score(sample))
-        logits = self._logits(data.test)
-        summary["test/loss"], summary["test/acc"] = evaluation.score(logits, data.test.labels)
-        return summary, evaluation.arrays(data, logits, chosen, self._activations(data.val[chosen]))
+        last = {name: value.clone() for name, value in self.evaluated.state_dict().items()}
+        try:
+            self.evaluated.load_state_dict(self.best_weights)
+            summary |= evaluation.checkpoint("best", at.best, self._score(sample))
+            logits = self._logits(data.test)
+            summary["test/loss"], summary["test/acc"] = evaluation.score(logits, data.test.labels)
+            return summary, evaluation.arrays(data, logits, chosen, self._activations(data.val[chosen]))
+        finally:
+            self.evaluated.load_state_dict(last)
 
     def _count_energy(self) -> None:
         """Add what the device has used since it was last asked."""
@@ -276,14 +290,22 @@ class Trainer:
         } | devices.generators(self.device)
 
     def load(self, path: Path) -> bool:
-        """Go on from a file that holds a `state_dict`; tell whether it could be read.
+        """Go on from a file that holds a `state_dict`; tell whether it could be read and is this training's.
 
         It is read into the host's memory, so that a device that is short of memory does not look like a broken file.
+        Where it is another's, what there is of this trainer is no longer to be used.
         """
+        state = cache.read(path)
         try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
+            if state is not None:
+                self._set(state)
+            return state is not None
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             return False
+
+    def _set(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         optim.load(self.optimizer, state["optimizer"])
         if isinstance(self.train_batch, step.Captured):
@@ -296,7 +318,6 @@ class Trainer:
         if state["device"] == self.device.type:  # another kind of device has generators of its own
             self.augment_generator.set_state(state["augment_generator"])
             devices.set_generators(self.device, state)
-        return True
 
 
 def _stream(*keys: Any) -> int:

@@ -29,6 +29,9 @@ from study.names import (
     own_knobs,
 )
 
+FEW = 6
+"""So many names that have an option are told to who gave it to another."""
+
 
 def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
     """Make a check that a text is one of `names`, or begins with one of the prefixes and goes on."""
@@ -129,7 +132,7 @@ def pair(word: str) -> tuple[str, str]:
     """Read one `key=value`."""
     key, equals, value = word.partition("=")
     if not equals or not key:
-        raise ValueError(f"setting must hold key=value pairs, such as 'model=mlp epochs=50', not {word!r}")
+        raise ValueError(f"setting takes key=value pairs, such as model=mlp epochs=50, not {word!r}")
     if key.replace("-", "_") == "setting":
         raise ValueError("setting cannot hold another setting")
     return key.replace("-", "_"), value
@@ -176,8 +179,9 @@ def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[
         if value in (None, "None", "none", ""):
             result[knob] = own.get(knob)
         elif knob not in own and len(known) == len(chosen):
-            having = [name for name, knobs in table.items() if knob in knobs]
-            has = f"it has {', '.join(own)}" if own else f"{owner} {' or '.join(having)} has"
+            having = [f"{name}NAME" if name.endswith(":") else name for name, knobs in table.items() if knob in knobs]
+            only = f"only {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
+            has = f"it has {', '.join(own)}" if own and len(having) > FEW else only
             raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {knob}; {has}")
     return result
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from study.wandb_api import has_key, unless_set
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
 """Seconds; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise."""
+
+QUIET = 5
+"""Seconds after which one is told that W&B is waited for."""
 
 
 class WandbRun:
@@ -37,6 +41,9 @@ class WandbRun:
                 shutil.rmtree(log, ignore_errors=True)
         os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
         mode = _mode(config)
+        waiting = threading.Timer(QUIET, say, ["W&B has not answered yet; without it the run will go on offline"])
+        waiting.daemon = True
+        waiting.start()
         try:
             self.run = self._init(config, folder, mode)
         except wandb.Error as error:
@@ -46,6 +53,8 @@ class WandbRun:
             mode = os.environ["WANDB_MODE"] = "offline"  # this process's next runs need not wait in vain
             self.run_id += "-offline"  # the client holds on to the id that it failed to start
             self.run = self._init(config, folder, mode)
+        finally:
+            waiting.cancel()
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch")
         self.logged = self.run.summary.get("epoch", 0) if mode == "online" and goes_on else 0
@@ -158,6 +167,8 @@ def main(argv: list[str]) -> int:
         if config.wandb == "disabled":
             config = config.model_copy(update={"wandb": "auto"})
         replay(directory, config.model_copy(update={"runs_dir": str(directory.path.parent)}), print)
+        for log in directory.path.parent.glob(f"wandb/offline-run-*-{directory.path.name}*"):
+            print(f"without a W&B key the run was written to a log; to upload it: wandb sync {log}")
     return 0
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from study import search, sweep_file
@@ -139,7 +140,7 @@ def print_status(given: WandbSweep) -> None:
         state, text = (runs[0].state, runs[0].text) if runs else ("missing", "")
         states[state] += 1
         states["more than once"] += len(runs) > 1
-        table.add_row(point.label, state, text, " ".join(run.id for run in runs))
+        table.add_row(*map(escape, (point.label, state, text, " ".join(run.id for run in runs))))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     if given.sweep.method != "grid" and given.left:
         states["missing"] += given.left

@@ -60,7 +60,8 @@ class _Messages(Display):
 def work(connection: Connection, device: str, threads: int, device_shared_by: int) -> None:
     """Train what is ordered, until the connection closes or something goes wrong that may have spoilt the device."""
     signals = Signals()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGHUP):  # the engine, which gets them too, ends its workers
+        signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         unfit = devices.trouble(device)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from study import cache, data, sources
+from study import cache, data, folder, sources
 from study.config import Config
 from study.errors import UserError
 
@@ -117,6 +117,17 @@ def test_what_is_wrong_with_a_folder_is_said(photo_folder, tmp_path):
     (photo_folder / "test").rmdir()
 
 
+def test_images_in_folders_below_a_class_are_of_that_class(photo_folder):
+    one = photo_folder / "train" / "one"
+    (one / "more" / "still").mkdir(parents=True)
+    (one / "03.png").rename(one / "more" / "still" / "a.png")
+    (one / ".hidden").mkdir()
+    (one / "04.png").rename(one / ".hidden" / "b.png")
+    (one / "more" / "round").symlink_to(one, target_is_directory=True)
+    files = folder.scan(photo_folder.parent, "photos").files["train"]
+    assert len(files) == 39 and ("train/one/more/still/a.png", 0) in files
+
+
 def test_a_few_unreadable_files_are_skipped_and_named_once(photo_folder):
     for index in range(100):
         Image.new("RGB", (16, 16), (index, 0, 0)).save(photo_folder / "train" / "one" / f"more{index}.png")
@@ -170,7 +181,7 @@ def test_classes_are_chosen_and_numbered_anew():
         ).all()
     with pytest.raises(UserError, match="digits has no class 'x'"):
         load(dataset="digits", classes="3,x")
-    with pytest.raises(UserError, match="2 or more"):
+    with pytest.raises(UserError, match="two or more"):
         load(dataset="digits", classes="3")
 
 

@@ -139,7 +139,7 @@ def test_a_grid_takes_ranges_of_whole_numbers_and_steps_and_a_cap(sweep_file):
         ({"early_terminate": {"type": "median"}}, "early_terminate must have the type hyperband"),
         ({"early_terminate": {"type": "hyperband"}}, "early_terminate needs min_iter, or max_iter and s"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "min_iter must be a whole number from 1, not 0"),
-        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "eta must be greater than 1, not 1"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "eta must be greater than 1 and at most"),
         ({"early_terminate": {"type": "hyperband", "miniter": 1}}, "unknown key 'miniter'; did you mean 'min_iter'?"),
         ({"controller": "local"}, "controller must be {type: cloud} or {type: local}, not 'local'"),
         ({"project": 3}, "project must be a text, not 3"),
@@ -233,6 +233,60 @@ def test_a_search_ends_where_there_are_no_more_points(sweep_file, tmp_path):
     sweep = search.read(sweep_file(method="bayes", run_cap=10))
     base = {"runs_dir": str(tmp_path / "runs")}
     assert len(list(bayes.choose(sweep, base, Runs(tmp_path / "runs"), set()))) == 4
+
+
+def test_a_search_ends_where_a_setting_overrides_what_is_drawn(sweep_file, tmp_path):
+    parameters = {
+        "setting": {"values": ["lr=0.2 weight_decay=0.5", "lr=0.1"]},
+        "weight_decay": {"min": 0.0, "max": 0.1},
+    }
+    sweep = search.read(sweep_file(parameters, method="bayes", run_cap=6))
+    base, runs = {"runs_dir": str(tmp_path / "runs")}, Runs(tmp_path / "runs")
+    chosen = list(bayes.choose(sweep, base, runs, set()))
+    assert len(chosen) == 6 == len(runs.points(sweep, base))
+
+
+def test_a_search_that_cannot_find_its_own_runs_says_so(sweep_file, tmp_path):
+    sweep = search.read(sweep_file({"runs_dir": {"value": str(tmp_path / "other")}, "lr": {"min": 0.1, "max": 0.2}},
+                                   method="bayes", run_cap=3))  # fmt: skip
+    with pytest.raises(UserError, match="cannot have runs_dir for a parameter"):
+        list(bayes.choose(sweep, {}, Runs(tmp_path / "runs"), set()))
+
+
+MERGED = """
+method: grid
+metric: {name: val/acc, goal: maximize}
+parameters:
+  dataset: &common {value: digits}
+  model: {<<: *common, value: mlp}
+  seed: {values: [0, 1]}
+"""
+
+
+def test_yaml_merges_and_names_that_stand_twice(tmp_path, call):
+    (tmp_path / "merged.yaml").write_text(MERGED)
+    assert "2 runs" in call("study.sweep", "check", "merged.yaml").stdout
+    (tmp_path / "twice.yaml").write_text(MERGED + "  batch-size: {value: 3}\n  batch_size: {value: 4}\n")
+    assert "'batch_size' stands twice in line 9" in call("study.sweep", "check", "twice.yaml", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("parameters", "keys", "message"),
+    [
+        ({"setting": {"values": ["tags='a"]}}, {}, "parameter setting: No closing quotation in \"tags='a\""),
+        ({"setting": {"values": [["a", "b"]]}}, {}, "needs `values`, texts of key=value pairs"),
+        ({"setting": {"values": [None]}}, {}, "needs `values`, texts of key=value pairs"),
+        ({"lr": {"distribution": ["uniform"], "min": 1, "max": 2}}, {}, "unknown distribution ['uniform']"),
+        ({"lr": {"min": 0.1, "max": 10**400}}, {"method": "random", "run_cap": 2}, "max must be a number, not 1000"),
+        ({"lr": {"distribution": "log_normal", "mu": 1000}}, {"method": "bayes", "run_cap": 2}, None),
+        ({}, {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1e300}}, "eta must be greater than 1"),
+        ({"lr": {"distribution": "log_uniform", "min": 1e-4, "max": 0.1}}, {"method": "random", "run_cap": 2},
+         "min and max of log_uniform are exponents of e; log_uniform_values takes the values themselves"),
+    ],
+)  # fmt: skip
+def test_no_sweep_file_ends_in_a_traceback(sweep_file, call, parameters, keys, message):
+    result = call("study.sweep", "check", sweep_file(parameters, **keys), code=2 if message else 0)
+    assert (message or "") in result.stderr and "Traceback" not in result.stderr
 
 
 def test_hyperband_stops_what_wandb_stops():

@@ -144,7 +144,7 @@ def test_values_may_hold_spaces_and_apostrophes(sweep_file):
     replaced = sweep.replaced(search.assignments(["dataset=folder:my cats", "notes=don't"]))
     assert [point.config.classes for point in replaced.points()] == ["a cat,a dog", "a cat,it's"]
     assert {(p.config.dataset, p.config.notes) for p in replaced.points()} == {("folder:my cats", "don't")}
-    with pytest.raises(UserError, match="--set must hold key=value pairs"):
+    with pytest.raises(UserError, match="--set takes key=value pairs"):
         search.assignments(["epochs"])
 
 

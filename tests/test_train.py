@@ -8,7 +8,10 @@ import time
 
 import pytest
 
+from study import train
 from study.config import Config
+from study.errors import Interrupted
+from study.progress import Display
 from study.run_directory import DONE, RunDirectory
 from tests.wandb_server import Server
 
@@ -157,6 +160,37 @@ def test_a_run_that_was_ended_goes_on_and_equals_an_undisturbed_one(start, comma
     assert epochs == list(range(1, len(epochs) + 1)), "W&B's log holds every epoch once, those before the cut too"
 
 
+def test_a_run_that_is_ended_after_its_last_epoch_has_only_its_result_to_find(tmp_path, monkeypatch):
+    def config(**options):
+        return Config.parse({"dataset": "digits", "model": "cnn", "epochs": 3, "wandb": "disabled"} | options)
+
+    class Ending(Display):
+        """Ends the run when its last epoch is told."""
+
+        def epoch(self, row):
+            self.told = row["epoch"]
+            if row["epoch"] == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+        def say(self, text):
+            self.last = text
+
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.chdir(tmp_path)
+    display = Ending()
+    with pytest.raises(Interrupted):
+        train.train(config(runs_dir="cut"), display, train.Signals())
+    assert display.last == "ended after epoch 3; the same command goes on from here"
+    assert only_run(tmp_path / "cut").state() == "interrupted"
+    display.told = None
+    cut = train.train(config(runs_dir="cut"), display, train.Signals())
+    whole = train.train(config(runs_dir="whole"), Display(), train.Signals())
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    assert display.told is None, "no epoch is trained again"
+    assert {**cut.summary, "train_seconds": 0} == {**whole.summary, "train_seconds": 0}
+
+
 def test_a_run_that_was_killed_goes_on(start, command, tmp_path):
     options = ("--dataset=digits", "--model=mlp", "--epochs=400", "--wandb=disabled")
     process = start("study.train", *options)
@@ -194,6 +228,7 @@ def test_other_images_than_a_run_was_trained_on_are_refused(call, photo_folder, 
         (["--model=resnet"], "unknown model 'resnet'"),
         (["--dataset=folder:nothing"], "there is no folder data/nothing/train"),
         (["--config=nothing.json"], "nothing.json cannot be read"),
+        (["--runs-dir=/dev/null"], "cannot be made (Not a directory); name another --runs-dir"),
     ],
 )
 def test_a_mistake_costs_one_sentence_and_no_time(command, tmp_path, options, message):

@@ -60,6 +60,8 @@ def test_test_accuracy_is_that_of_the_weights_that_were_best_on_validation():
     assert (summary["best/epoch"], summary["best/val_acc"]) == (row["epoch"], row["val/acc"])
     assert summary["last/val_acc"] == kept[-1][0]["val/acc"]
 
+    again = one.evaluate()[0]
+    assert again == summary, "an evaluation leaves the network as it was trained last"
     model = models.create(one.config, one.data.image_shape, 10)
     model.load_state_dict(weights)
     test = one.data.test
@@ -220,11 +222,11 @@ def test_schedules():
 @given(st.integers(1, 9), st.integers(1, 7), st.floats(0, 3), st.integers(1, 4), st.sampled_from(sorted(SCHEDULES)))
 def test_schedules_are_torchs(epochs, batches, warmup, step_epochs, name):
     own = {"none": {}, "cosine": {}, "onecycle": {}, "step": {"step_epochs": step_epochs, "step_factor": 0.3}}[name]
-    own |= {} if name == "onecycle" else {"warmup_epochs": warmup}
+    own |= {} if name == "onecycle" else {"warmup_epochs": min(warmup, epochs)}
     config = Config(schedule=name, epochs=epochs, lr=0.1, **own)
     total, ours = epochs * batches, optim.schedule(config, batches)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    rise = 0 if name == "onecycle" else min(round(warmup * batches), total - 1)
+    rise = 0 if name == "onecycle" else min(round(min(warmup, epochs) * batches), total - 1)
     theirs = {
         "none": lambda: lr_scheduler.ConstantLR(optimizer, 1.0),
         "step": lambda: lr_scheduler.StepLR(optimizer, step_epochs * batches, 0.3),

@@ -166,8 +166,8 @@ def broken(name: str, path: Path) -> None:
         ("unknown", r"does not fit timm:test_efficientnet: the network has no extra\.weight"),
         ("shape", r"does not fit timm:test_efficientnet: conv_stem\.weight \(it is 5×3×3×3, not 24×3×3×3\)"),
         ("empty", r"holds no weights"),
-        ("other file", r"cannot be read as a file of weights"),
-        ("pickle", r"cannot be read as a file of weights"),
+        ("other file", r"cannot be read as weights"),
+        ("pickle", r"cannot be read as weights"),
     ],
 )
 def test_weights_that_do_not_fit_are_named_before_data_are_looked_for(name, message, weights):

@@ -90,8 +90,8 @@ def _downloaded(config: Config, build: Callable[..., nn.Module], told: Any, say:
         if is_out_of_memory(error):
             raise
         raise UserError(
-            f"the pretrained weights of {config.model} cannot be downloaded ({one_line(error)}); where there is a "
-            f"network, get the file of weights of {told.hf_hub_id or told.url}, and name it here with --weights FILE"
+            f"the pretrained weights of {config.model} cannot be downloaded ({one_line(error)}); where there is "
+            f"internet, get the file of weights of {told.hf_hub_id or told.url}, and name it here with --weights FILE"
         ) from None
     finally:
         hub.setLevel(level)
@@ -140,7 +140,9 @@ def _read_file(path: str) -> dict[str, Tensor]:
     try:
         state = timm.models.load_state_dict(path, weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as a file of weights: {one_line(error)}") from None
+        raise UserError(
+            f"{path} cannot be read as weights, in safetensors' or torch's format ({type(error).__name__})"
+        ) from None
     except (AttributeError, TypeError):
         state = {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):

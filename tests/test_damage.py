@@ -1,0 +1,172 @@
+"""What disks, signals and strangers do to runs: nothing is lost in silence, and one file stops no command."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study import cache, folder, search
+from study.errors import UserError
+from study.run_directory import CorruptRun, RunDirectory
+from study.standing import Runs
+from tests.conftest import ROOT
+
+QUICK = ("--dataset=digits", "--model=mlp", "--epochs=2", "--wandb=disabled")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train a run, once, by the command."""
+    place = tmp_path_factory.mktemp("trained")
+    command = [sys.executable, "-m", "study.train", *QUICK]
+    subprocess.run(command, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    return next((place / "runs").glob("mlp-*"))
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Return a copy of the run, in `runs`."""
+    shutil.copytree(trained, tmp_path / "runs" / trained.name)
+    return RunDirectory(tmp_path / "runs" / trained.name)
+
+
+@given(st.data())
+def test_a_file_of_tensors_with_a_wrong_bit_is_not_read(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "bits.pt"
+    torch.save({"a": torch.arange(50.0), "b": [1, 2]}, path)
+    assert cache.read(path)["b"] == [1, 2]
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    found = cache.read(path)
+    assert found is None or (torch.equal(found["a"], torch.arange(50.0)) and found["b"] == [1, 2])
+    path.write_bytes(content[:place])
+    assert cache.read(path) is None
+
+
+def test_predictions_with_a_wrong_bit_are_said_to_be_broken(run, call):
+    with np.load(run.path / "evaluation.npz") as arrays:
+        assert "test_predictions" in arrays
+    content = bytearray((run.path / "evaluation.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    (run.path / "evaluation.npz").write_bytes(content)
+    with pytest.raises(CorruptRun, match="is broken: delete it, and the same command trains the run anew"):
+        run.evaluation()
+    assert "evaluation.npz is broken" in call("analysis.summarize", code=2).stderr
+    (run.path / "evaluation.npz").unlink()
+    assert "is trained anew" in call("study.train", *QUICK).stdout
+    assert run.state() == "finished" and len(run.evaluation()["test_predictions"]) == 359
+
+
+def test_an_interrupted_run_whose_description_is_cut_off_is_trained_anew(run, call):
+    (run.path / "summary.json").rename(run.path / "last.pt")
+    (run.path / "run.json").write_text('{"config": {"mod')
+    assert run.state() == "corrupt"
+    assert "is trained anew" in call("study.train", *QUICK).stdout
+    assert run.state() == "finished" and (run.path / "damaged" / "run.json").exists()
+
+
+DAMAGES = [
+    ("history.jsonl", b'{"epoch": 1, "val/acc": 0.5\xff}\n'),
+    ("history.jsonl", b'{"epoch": 1, "val/acc": "high"}\n{"epoch": 2}\n'),
+    ("run.json", b'{"config": null, "fingerprint": "a", "group": "b"}'),
+    ("run.json", b'{"config": {}, "fingerprint": ["a"], "group": "b", "sweeps": null}'),
+    ("summary.json", b'{"last/epoch": 2}'),
+    ("summary.json", b'{"last/epoch": 2, "best/epoch": 1, "best/val_acc": [1], "test/acc": "0.5"}'),
+]
+
+
+def test_no_file_of_one_run_stops_a_command(run, call, sweep_file):
+    for place, (name, content) in enumerate(DAMAGES):
+        other = run.path.with_name(f"mlp-{place}")
+        shutil.copytree(run.path, other)
+        (other / name).write_bytes(content)
+    path = sweep_file({"dropout": {"value": 0.0}})
+    assert "1 finished, 1 missing" in call("study.sweep", "status", path).stdout
+    told = call("analysis.summarize", "--out", "report").stderr
+    assert all(told.count(f"mlp-{place} is left out") == 1 for place in range(len(DAMAGES))), told
+    shutil.copy(run.path.with_name("mlp-5") / "summary.json", run.path)
+    assert "its summary.json holds no accuracies" in " ".join(call("study.sweep", "status", path).stdout.split())
+    sweep = search.read(sweep_file(method="bayes", run_cap=3))
+    assert Runs("runs").points(sweep, {"runs_dir": "runs"}) == []
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(run, call):
+    info = run.info()
+    run.write_info({name: value for name, value in info.items() if name != "state"})
+    for broken in ({"model": {}, "optimizer": {}}, {"progress": {"eopch": 1}}, {}):
+        torch.save(broken, run.path / "last.pt")
+        (run.path / "summary.json").unlink(missing_ok=True)
+        out = call("study.train", *QUICK).stdout
+        assert "last.pt cannot be read: training begins anew" in out
+        assert run.state() == "finished" and len(run.history()) == 2
+        run.write_info({name: value for name, value in run.info().items() if name != "state"})
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(run):
+    before = sorted(path.name for path in run.path.iterdir())
+
+    def full(path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run.write("last.pt", full)
+    assert sorted(path.name for path in run.path.iterdir()) == before
+    (run.path / ".last.pt.tmp").write_bytes(b"of a killed process")
+    run.clear()
+    assert not (run.path / ".last.pt.tmp").exists()
+
+
+def test_what_an_earlier_end_left_of_a_removal_is_removed(run, call, sweep_file):
+    run.write_info(run.info() | {"state": "failed"})
+    half = run.path.with_name(f".{run.path.name}.removed")
+    half.mkdir()
+    (half / "best.pt").write_bytes(b"")
+    assert run.remove()
+    assert not half.exists() and not run.path.exists()
+
+
+def test_a_closed_terminal_leaves_a_checkpoint(start, tmp_path):
+    process = start("study.train", *QUICK, "--epochs=10000")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/history.jsonl")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 128 + signal.SIGHUP
+    (path,) = tmp_path.glob("runs/*/last.pt")
+    assert cache.read(path)["progress"]["epoch"] >= 1
+    assert "state" not in json.loads((path.parent / "run.json").read_text())
+
+
+def test_a_training_that_nobody_reads_goes_on(tmp_path):
+    words = " ".join([sys.executable, "-m", "study.train", *QUICK])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    shell = f"{words} | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert RunDirectory(next(tmp_path.glob("runs/mlp-*"))).state() == "finished"
+
+
+def test_links_to_nowhere_and_in_circles_are_no_images(photo_folder):
+    one = photo_folder / "train" / "one"
+    (one / "a.png").symlink_to(one / "nothing.png")
+    (one / "b.png").symlink_to(one / "b.png")
+    (photo_folder / "train" / "round").symlink_to(photo_folder / "train" / "round")
+    (one / "03.png").rename(one / os.fsdecode(b"\xff.png"))
+    found = folder.scan(photo_folder.parent, "photos")
+    assert found.classes == ("one", "two") and len(found.files["train"]) == 40
+    (photo_folder / "train" / os.fsdecode(b"\xfe")).mkdir()
+    with pytest.raises(UserError, match="a class is named"):
+        folder.scan(photo_folder.parent, "photos")
