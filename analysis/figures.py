@@ -87,6 +87,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
             finish(axes, label(name), label("epoch"), label(metric))
             axes.tick_params(labelbottom=True)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    if history.epoch.max() == 1:
+        panels[0, 0].set_xlim(0, 2)
     low, high = panels[0, 1].get_ylim()
     panels[0, 1].set_ylim(max(0, low), min(100, high))
     losses = found[["val/loss", "train/loss"]].max(axis=1).groupby("setting").max()[ranked]

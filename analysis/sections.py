@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.runs import IDENTITY, Frames, with_result
-from analysis.wording import label, shown
+from analysis.wording import WHOLE, label, shown
 from study.config import RESULTS_VERSION
 from study.search import Point, Sweep
 from study.search import label as option_label
@@ -132,7 +132,7 @@ def by_dataset(frames: Frames) -> list[Section]:
         identities = [frames.configs[run].identity() for run in chosen.index]
         varied = [name for name in IDENTITY if name != "seed" and len({repr(one.get(name)) for one in identities}) > 1]
         usual = _usual(chosen, varied) if len(varied) >= LEAST else {}
-        names = [_setting(row, varied, usual) for row in chosen.to_dict("records")]
+        names = _settings(chosen.to_dict("records"), varied, usual)
         chosen = chosen.assign(setting=names).sort_values(["setting", "seed"])
         points = chosen[["setting", *varied, "seed", "fingerprint"]]
         name = _name(task)
@@ -158,10 +158,19 @@ def _usual(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, Any]:
             for name in varied if name != "model"}  # fmt: skip
 
 
-def _setting(row: Mapping[str, Any], varied: Sequence[str], usual: Mapping[str, Any]) -> str:
-    """Name a setting by the options that differ from the usual, or by all where none is."""
-    telling = [name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])]
-    return option_label(row, telling) or row["model"]
+def _settings(rows: Sequence[Mapping[str, Any]], varied: Sequence[str], usual: Mapping[str, Any]) -> list[str]:
+    """Name the setting of each run by the options that differ from the usual, by its network where none does.
+
+    Options that a run does not have are left out where the names tell the settings apart without.
+    """
+    telling = [[name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])] for row in rows]
+    had = [[name for name in names if row[name] is not None or name in WHOLE]
+           for row, names in zip(rows, telling, strict=True)]  # fmt: skip
+    full, short = (
+        [option_label(row, names) or row["model"] for row, names in zip(rows, chosen, strict=True)]
+        for chosen in (telling, had)
+    )
+    return short if len(set(short)) == len(set(full)) else full
 
 
 def _present(runs: pd.DataFrame) -> pd.Series:

@@ -174,7 +174,12 @@ def _effects(effect: pd.DataFrame) -> str:
                 certain.append(sentence(f"effect_{what}", **values))
     if (changes.n < 2).all():
         return sentence("effects_single")
-    return sentence("effects_certain", changes=named(certain)) if certain else sentence("effects_none")
+    if not certain:
+        return sentence("effects_none")
+    known = set(changes.option[changes.val_acc_change_p < ALPHA])
+    rest = [option(name) for name in dict.fromkeys(changes.option) if name not in known]
+    also = [sentence("effects_open", options=named(rest))] if rest else []
+    return " ".join([sentence("effects_certain", changes=named(certain)), *also])
 
 
 def is_numeric(values: pd.Series) -> bool:
@@ -257,7 +262,7 @@ def parallel(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     finish(axes, title, label("option"), label("value_scale"), numbers="")
     axes.grid(visible=False)
     names = [*map(option, varied), label("val/acc")]
-    axes.set_xticks(range(len(columns)), [textwrap.fill(name, 14) for name in names])
+    axes.set_xticks(range(len(columns)), [textwrap.fill(name, 14 if len(names) < 7 else 9) for name in names])
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(varied) + 0.35)
     axes.spines[:].set_visible(False)

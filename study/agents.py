@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from study import devices
@@ -251,7 +252,7 @@ class _Display:
         table = Table("agent", "ended", "failed", "trains", "", box=None)
         for agent in agents:
             counts, run = _counts(agent), agent.log.current
-            now = (run.label, run.text) if run else ("has ended" if agent.is_over else "waits", "")
+            now = (escape(run.label), escape(run.text)) if run else ("has ended" if agent.is_over else "waits", "")
             table.add_row(agent.slot.name, str(counts.total()), str(counts["failed"]), *now)
         for column in table.columns:
             column.no_wrap = True
@@ -264,7 +265,7 @@ class _Display:
             runs = ", ".join(f"{count} {state}" for state, count in _counts(agent).most_common()) or "none"
             said = agent.log.agent_said
             why = "asked to" if asked else "no point was left" if said.startswith("Received exit command") else said
-            table.add_row(agent.slot.name, _exit(agent.process.returncode), runs, why, str(agent.log.path))
+            table.add_row(agent.slot.name, _exit(agent.process.returncode), runs, escape(why), str(agent.log.path))
         console = self.console if self.console.is_terminal else Console(width=200)
         console.print(table, markup=False)
 

@@ -170,7 +170,9 @@ def result(summary: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as people do: 0.8s, 42s, 3m20s, 1h05m."""
+    """Write seconds as people do: 0.04s, 0.8s, 42s, 3m20s, 1h05m."""
+    if 0 < seconds < 0.095:
+        return f"{seconds:.2f}s"
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)
