@@ -11,7 +11,7 @@ import math
 
 import pandas as pd
 
-from analysis import comparison, space
+from analysis import comparison, effects
 from analysis.blocks import Block, Heading, Items
 from analysis.figures import Looks
 from analysis.runs import Frames
@@ -23,7 +23,7 @@ from analysis.wording import label, named, number, sentence, shown
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Say which setting is best, and what the options do."""
-    return [Heading(label("answer")), Items([*sentences(frames, section), *space.answer(section)])]
+    return [Heading(label("answer")), Items([*sentences(frames, section), *effects.answer(section)])]
 
 
 def sentences(frames: Frames, section: Section) -> list[str]:

@@ -1,12 +1,11 @@
-"""What the options of a sweep do: each one's effect, two as a heat map, more as parallel coordinates and importance.
+"""What the options of a sweep do, in pictures: one as a curve, two as a heat map, more as parallel coordinates and
+importance.
 
-python -c "from analysis import runs, sections, space; \\
-    print(space.effects(sections.by_dataset(runs.load('runs'))[0]))"
+python -m analysis.summarize runs     # writes them into the report
 """
 
 import math
 import textwrap
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,17 +16,13 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from analysis import comparison
+from analysis import comparison, effects
 from analysis.blocks import Block, Heading, Paragraph, Picture
+from analysis.effects import MOST_VALUES, is_numeric, ordered
 from analysis.figures import GREY, PALETTE, Looks, finish, tick_format
 from analysis.runs import Frames
 from analysis.sections import Section
-from analysis.statistics import ALPHA, differences, holm
-from analysis.tables import Column, Table, p_column
-from analysis.wording import label, named, number, option, sentence, shown_value
-
-MOST_VALUES = 8
-"""An option with more values, such as one drawn at random, has no table of effects."""
+from analysis.wording import label, number, option, sentence, shown_value
 
 GRID_VALUES = 12
 """Options with more values, or a grid of which most is empty, are drawn as parallel coordinates, not as a heat map."""
@@ -48,7 +43,7 @@ LOGARITHMIC = 50
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show what each of two or more varied options does."""
+    """Show what the varied options do."""
     varied, frame = section.varied, comparison.compare(section)
     found: list[Block] = [Heading(label("options"))]
     done = frame[frame.n > 0]
@@ -58,9 +53,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         title = sentence("values_title", option=option(varied[0]), name=section.title)
         caption = sentence("values_caption" if done.n.max() > 1 else "values_caption_single")
         return [*found, Picture("values", title, by_value(done, section.runs, varied[0], title), caption)]
-    effect = effects(section)
+    effect = effects.measure(section)
     if not effect.empty:
-        found.append(_table(section, effect))
+        found.append(effects.table(section, effect))
     cells = [done[name].nunique() for name in varied]
     if len(varied) == 2 and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
         title = sentence("grid_title", name=section.title)
@@ -79,118 +74,6 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         else:
             found.append(Paragraph(sentence("importance_none", settings=len(done), fit=fit)))
     return found
-
-
-def answer(section: Section) -> list[str]:
-    """Say what each of two or more varied options does, where that can be told apart."""
-    effect = effects(section)
-    return [] if effect.empty else [_effects(effect)]
-
-
-def effects(section: Section) -> pd.DataFrame:
-    """Compare the values of each of several options, averaged over combinations of the others and over seeds.
-
-    Each value is averaged over the same combinations and, in each of them, the same seeds: the most runs of which all
-    values have theirs. Returns a row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations),
-    `val_acc` and `gap_last`, and their differences from the option's first value, `val_acc_change` and
-    `gap_last_change`, with half the width of their intervals over seeds as `…_ci95`, paired or not as those of
-    `comparison.pairwise`, and p as `…_p`, corrected by Holm for the number of such differences.
-    """
-    runs, varied = section.runs, section.varied
-    measured = runs[[*varied, "seed"]].map(str).assign(
-        val_acc=100 * runs["best/val_acc"], gap_last=100 * (runs["last/train_acc"] - runs["last/val_acc"]),
-        beginning=comparison.beginnings(runs),
-    )  # fmt: skip
-    rows = []
-    for name in varied if len(varied) > 1 else []:
-        values = list(dict.fromkeys(map(str, ordered(section.points[name]))))
-        if len(values) > MOST_VALUES:
-            continue
-        chosen = _balanced(measured, name, values, [other for other in varied if other != name])
-        if chosen.empty:
-            continue
-        settings = len(chosen.groupby(list(chosen.index.names[:-1])))
-        beginnings = chosen.groupby(name).beginning.agg(frozenset)
-        by_seed = chosen.groupby([name, "seed"])[["val_acc", "gap_last"]].mean()
-        means, seeds = by_seed.groupby(name).mean(), by_seed.index.get_level_values("seed").nunique()
-        tests = {what: differences(by_seed[what], beginnings, comparison.resolution(runs) / math.sqrt(settings))
-                 for what in by_seed}  # fmt: skip
-        for value in values:
-            row: dict[str, object] = {"option": name, "value": value, "n": seeds, "settings": settings}
-            for what, test in tests.items():
-                pair = test.loc[value, values[0]] if (value, values[0]) in test.index else None
-                row[what], is_first = means[what][value], value == values[0]
-                row[f"{what}_change"] = math.nan if is_first else means[what][value] - means[what][values[0]]
-                row[f"{what}_change_ci95"] = math.nan if pair is None else pair.half_width
-                row[f"{what}_change_p"] = math.nan if pair is None else pair.p
-            rows.append(row)
-    columns = ["option", "value", "n", "settings", *(f"{what}{more}" for what in ("val_acc", "gap_last")
-               for more in ("", "_change", "_change_ci95", "_change_p"))]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=columns)
-    for name in ("val_acc_change_p", "gap_last_change_p"):
-        tested = frame[name].notna()
-        frame.loc[tested, name] = holm(frame[name][tested])
-    return frame
-
-
-def _balanced(measured: pd.DataFrame, name: str, values: Sequence[str], others: list[str]) -> pd.DataFrame:
-    """Choose the runs of all values of an option in the same combinations of the others, each with the same seeds.
-
-    Where some are missing, either combinations or seeds are left out, whichever keeps more; indexed by both.
-    """
-    whole = measured.groupby([*others, "seed"])[name].agg(lambda found: set(values) <= set(found)).unstack("seed")
-    whole = whole.eq(True)
-    whole = whole.loc[whole.any(axis=1), whole.any()]
-    blocks = whole.loc[:, whole.all()], whole[whole.all(axis=1)]
-    kept = max(blocks, key=lambda block: block.size).stack()
-    indexed = measured.set_index([*others, "seed"])
-    return indexed[indexed.index.isin(kept.index)]
-
-
-def _table(section: Section, effect: pd.DataFrame) -> Table:
-    columns = [
-        Column("option", text=lambda row: option(row["option"])),
-        Column("value", text=lambda row: shown_value(row["value"], row["option"])),
-        Column("settings", 0), Column("n", 0),
-        Column("val_acc", 2), Column("val_acc_change", 2), p_column("val_acc_change_p"),
-        Column("gap_last", 2), Column("gap_last_change", 2), p_column("gap_last_change_p"),
-    ]  # fmt: skip
-    tested = effect.val_acc_change_p.notna().any()
-    columns = [column for column in columns if tested or not column.key.endswith("_p")]
-    notes = [sentence("options_note"), *([sentence("options_tests")] if tested else [])]
-    return Table("options", sentence("options_title", name=section.title), effect, columns, notes)
-
-
-def _effects(effect: pd.DataFrame) -> str:
-    """Say which changes of one option are more than noise."""
-    changes = effect[effect.val_acc_change.notna()]
-    certain, first = [], effect.drop_duplicates("option").set_index("option").value
-    for row in changes.itertuples():
-        for what in ("val_acc", "gap_last"):
-            change, half_width = getattr(row, f"{what}_change"), getattr(row, f"{what}_change_ci95")
-            if getattr(row, f"{what}_change_p") < ALPHA:
-                values = {"option": option(row.option), "value": shown_value(row.value, row.option)}
-                values |= {"first": shown_value(first[row.option], row.option), "change": change, "spread": half_width}
-                certain.append(sentence(f"effect_{what}", **values))
-    if (changes.n < 2).all():
-        return sentence("effects_single")
-    if not certain:
-        return sentence("effects_none")
-    known = set(changes.option[changes.val_acc_change_p < ALPHA])
-    rest = [option(name) for name in dict.fromkeys(changes.option) if name not in known]
-    also = [sentence("effects_open", options=named(rest))] if rest else []
-    return " ".join([sentence("effects_certain", changes=named(certain)), *also])
-
-
-def is_numeric(values: pd.Series) -> bool:
-    """Tell whether all values of an option are numbers."""
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def ordered(values: pd.Series) -> list:
-    """Return the values that occur: numbers in order, others as they come."""
-    found = list(dict.fromkeys(values))
-    return sorted(found) if is_numeric(values) else found
 
 
 def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:

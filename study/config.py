@@ -18,6 +18,7 @@ from study.errors import UserError
 from study.names import ACTIVATIONS, AUGMENTATIONS, DATASETS, NETWORKS, OPTIMIZERS, SCHEDULES, own_knobs
 from study.values import (
     Device,
+    WandbName,
     Widths,
     fill_own_knobs,
     list_of,
@@ -181,8 +182,8 @@ class Config(BaseModel):
     wandb: Literal["auto", "online", "offline", "disabled"] = _note(
         "auto", "records", "W&B: online, offline, disabled; auto is online where there is a key, else offline"
     )
-    entity: str = _note("", "records", "W&B entity; empty is your default")
-    project: str = _note("image-classifier-study", "records", "W&B project")
+    entity: WandbName = _note("", "records", "W&B entity; empty is your default")
+    project: WandbName = _note("image-classifier-study", "records", "W&B project")
     tags: str = _note("", "records", "comma list of W&B tags")
     notes: str = _note("", "records", "W&B notes")
     setting: str = _note(
@@ -226,9 +227,6 @@ class Config(BaseModel):
                 f"filters of {self.model} must be as many as its blocks, such as {own}, not {self.filters}"
             )
         refuse_small_images(self.model, self.dataset, self.image_size)
-        for name in ("entity", "project"):
-            if re.search(r"[/\\#?%:]", getattr(self, name)) or len(getattr(self, name)) > 128:
-                raise ValueError(f"{name} must have no /, \\, #, ?, % or : and at most 128 letters, as W&B's must")
         if self.warmup_epochs and self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs must be at most epochs, {self.epochs}, not {self.warmup_epochs:g}")
         if self.nesterov and not self.momentum:

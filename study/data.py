@@ -93,6 +93,10 @@ class Data:
         mean, std = (_constant(values, images.device) for values in (self.mean, self.std))
         return (images.to(torch.float32) - mean) / std
 
+    def prepared(self, batch: Split) -> Tensor:
+        """Return the images of a batch as a network takes them, without augmentation."""
+        return self.normalise(self.resize(batch.images))
+
     def describe(self) -> dict:
         """Return what `run.json` records of the data."""
         return {

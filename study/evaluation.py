@@ -1,6 +1,6 @@
 """What is known of a network once it is trained: summary.json's scores, and the arrays of evaluation.npz.
 
-loss, accuracy = score(logits, labels)
+loss, accuracy = Evaluator(model, data, device, torch.float32, 64, flip_test=False).score(data.val)
 arrays = evaluation.arrays(data, test_logits, chosen, activations)
 """
 
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.data import Data
+from study import models
+from study.data import Data, Split
+from study.step import autocast
 
 LARGEST_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}
 """Images of 32×32, fewer where they are larger; on a CPU what a network makes of more lies in newly asked memory."""
@@ -24,6 +26,37 @@ def batch_size(image_shape: tuple[int, int, int], trained: int, device: torch.de
     """Return how many images (channels, height, width) are evaluated at once: no fewer than are trained at once."""
     largest = LARGEST_BATCH[device.type]
     return max(trained, min(largest, largest * 32**2 // math.prod(image_shape[1:])))
+
+
+class Evaluator:
+    """A network as it predicts: without gradients, in batches that are fast on its device."""
+
+    def __init__(
+        self, model: nn.Module, data: Data, device: torch.device, precision: torch.dtype, trained: int, flip_test: bool
+    ):  # fmt: skip
+        """`trained` is how many images are trained at once."""
+        self.model, self.data, self.device, self.precision, self.flip_test = model, data, device, precision, flip_test
+        self.batch_size = batch_size(data.image_shape, trained, device)
+
+    @torch.inference_mode()
+    def logits(self, split: Split) -> Tensor:
+        """Return the logits (n, classes) of every image of a split, on the device."""
+        self.model.eval()
+        batches = (self.data.prepared(batch) for batch in split.batches(self.batch_size))
+        with autocast(self.device, self.precision):
+            return torch.cat([logits(self.model, images, self.flip_test) for images in batches])
+
+    @torch.inference_mode()
+    def activations(self, split: Split) -> dict[str, Tensor]:
+        """Return what the network computes for every image of a split, as `models.activations` names it."""
+        self.model.eval()
+        batches = (self.data.prepared(batch) for batch in split.batches(self.batch_size))
+        parts = [models.activations(self.model, images) for images in batches]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def score(self, split: Split) -> tuple[float, float]:
+        """Return the mean cross-entropy and the top-1 accuracy of a split."""
+        return score(self.logits(split), split.labels)
 
 
 def logits(model: nn.Module, images: Tensor, flip_test: bool = False) -> Tensor:

@@ -4,9 +4,11 @@ python -m study.train --help
 """
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
 
-from study.config import Config
+from study.config import Config, is_identity
 from study.errors import UserError
 from study.names import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.values import meant
@@ -67,3 +69,20 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
             raise UserError(f"unknown option {name!r}; {meant(name, Config.model_fields, known)}")
         raise UserError(f"unexpected word {word!r}; options are written --name=value, lists with commas")
     return vars(given)
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Read the config in a run.json: what was chosen for the run, not what followed or where it was computed."""
+    try:
+        values = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no mapping of options")
+    if "config" not in values:
+        return values
+    config = Config.recorded(values["config"])
+    chosen = config.model_dump(exclude_defaults=True, exclude={"device", "threads"})
+    return {name: value for name, value in chosen.items() if not is_identity(name)} | config.identity()

@@ -6,7 +6,6 @@ A config that has been trained is not trained again unless --force says so; one 
 where it stood. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerprint>/ and in W&B.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from study import devices, folder
-from study.config import Config, is_identity
+from study.config import Config
 from study.errors import (
     Interrupted,
     UserError,
@@ -30,8 +29,8 @@ from study.errors import (
     one_line,
     run_command,
     with_place,
-)  # fmt: skip
-from study.options import parser, read_argv
+)
+from study.options import parser, read_argv, read_config
 from study.progress import Display, RunDisplay
 from study.run_directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
 from study.sheet import show_augment
@@ -272,7 +271,7 @@ def main(argv: list[str]) -> int:
         given.pop("show_augment", None),
         is_true(given.pop("force", False)),
     )
-    config = Config.parse((_read_config(file) if file else {}) | given)
+    config = Config.parse((read_config(file) if file else {}) | given)
     display, directory = RunDisplay(), RunDirectory.of(config)
     is_new = not directory.path.exists()
     if sheet:
@@ -293,23 +292,6 @@ def main(argv: list[str]) -> int:
     for log in Path(config.runs_dir).glob(f"wandb/offline-run-*-{config.run_name}*"):
         display.say(f"to upload it to W&B: wandb sync {log}")
     return 0
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    """Read the config in a run.json: what was chosen for the run, not what followed or where it was computed."""
-    try:
-        values = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no mapping of options")
-    if "config" not in values:
-        return values
-    config = Config.recorded(values["config"])
-    chosen = config.model_dump(exclude_defaults=True, exclude={"device", "threads"})
-    return {name: value for name, value in chosen.items() if not is_identity(name)} | config.identity()
 
 
 if __name__ == "__main__":

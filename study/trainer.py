@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from study import cache, devices, evaluation, models, optim, step
 from study.augment import alternating_flips, augment
 from study.config import Config
-from study.data import Data, Split, memory_format
+from study.data import Data, memory_format
 from study.errors import is_out_of_memory
+from study.evaluation import Evaluator
 from study.models import pretrained
 from study.models.pretrained import Pretrained
 
@@ -70,7 +71,6 @@ class Trainer:
         self.model = models.create(config, data.image_shape, len(data.classes))
         heads = pretrained.begin(self.model, given, config) if given else ()
         self.model.to(device, memory_format=memory_format(device))
-        self.evaluation_batch = evaluation.batch_size(data.image_shape, config.batch_size, device)
         devices.forget_peak(device)
         self.augment_generator = torch.Generator(device)
         self.mirrored = torch.zeros_like(data.train.labels, dtype=torch.bool) if config.alternating_flip else None
@@ -81,6 +81,8 @@ class Trainer:
         self.schedule = optim.schedule(config, self.batches)
         self.average = optim.MovingAverage(self.model, config.ema_decay) if config.ema_decay is not None else None
         self.precision = PRECISIONS.get(precision or config.precision) or self._faster_precision()
+        evaluated = self.model if self.average is None else self.average.module
+        self.evaluator = Evaluator(evaluated, data, device, self.precision, config.batch_size, config.flip_test)
         self.step = step.create(
             self.model, self.optimizer, self.average, config.label_smoothing, config.clip_norm,
             config.aux_weight or 0.0, self.precision, config.batch_size if config.compile else None,
@@ -93,7 +95,7 @@ class Trainer:
     def _faster_precision(self) -> torch.dtype:
         """Try on one batch, without augmentation, in which precision training is faster here."""
         batch = self.data.train.take(slice(self.config.batch_size))
-        return step.faster_precision(self.model, self._prepared(batch), batch.labels)
+        return step.faster_precision(self.model, self.data.prepared(batch), batch.labels)
 
     def _captured(self, say: Callable[[str], None]) -> Callable[[Tensor], None]:
         """Let whole batches be launched as one CUDA graph, where all that they need is on the device."""
@@ -109,16 +111,8 @@ class Trainer:
     def place(self) -> str:
         """Say where the training stands."""
         at = self.progress
-        return (
-            f"in epoch {at.epoch + 1}, after {at.batch:,} of {self.batches:,} batches"
-            if at.batch
-            else (f"after epoch {at.epoch}")
-        )
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """Return the network that is validated, kept and tested: the moving average where there is one."""
-        return self.model if self.average is None else self.average.module
+        within = f"in epoch {at.epoch + 1}, after {at.batch:,} of {self.batches:,} batches"
+        return within if at.batch else f"after epoch {at.epoch}"
 
     def fit(
         self,
@@ -201,7 +195,7 @@ class Trainer:
         train_seconds = at.epoch_seconds + time.perf_counter() - waited
         peak = devices.peak_megabytes(self.device)
         validated = time.perf_counter()
-        val_loss, val_acc = self._score(self.data.val)
+        val_loss, val_acc = self.evaluator.score(self.data.val)
         at.epoch += 1
         row = {
             "epoch": at.epoch,
@@ -221,33 +215,11 @@ class Trainer:
         at.history.append(row)
         if np.isfinite(val_loss) and val_acc > at.best.get("val/acc", -1):
             at.best = row
-            self.best_weights = {name: value.clone() for name, value in self.evaluated.state_dict().items()}
+            self.best_weights = {name: value.clone() for name, value in self.evaluator.model.state_dict().items()}
         watched = -val_loss if self.config.early_stopping_metric == "val/loss" else val_acc
         if watched > at.improved_value:
             at.improved_epoch, at.improved_value = at.epoch, watched
         return row
-
-    @torch.inference_mode()
-    def _logits(self, split: Split) -> Tensor:
-        """Return the logits (n, classes) of every image of a split, on the device."""
-        model = self.evaluated.eval()
-        batches = (self._prepared(batch) for batch in split.batches(self.evaluation_batch))
-        with step.autocast(self.device, self.precision):
-            return torch.cat([evaluation.logits(model, images, self.config.flip_test) for images in batches])
-
-    @torch.inference_mode()
-    def _activations(self, split: Split) -> dict[str, Tensor]:
-        """Return what the network computes for every image of a split, as `models.activations` names it."""
-        model = self.evaluated.eval()
-        parts = [models.activations(model, self._prepared(batch)) for batch in split.batches(self.evaluation_batch)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _prepared(self, batch: Split) -> Tensor:
-        return self.data.normalise(self.data.resize(batch.images))
-
-    def _score(self, split: Split) -> tuple[float, float]:
-        """Return the mean cross-entropy and the top-1 accuracy of a split."""
-        return evaluation.score(self._logits(split), split.labels)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Summarise the training and test the best weights, once; return summary.json's values and evaluation.npz's.
@@ -260,16 +232,16 @@ class Trainer:
         summary = models.count(self.model, data.image_shape) | models.count_behind(self.model, data.image_shape)
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
         summary |= {} if math.isnan(at.energy_joules) else {"energy_joules": at.energy_joules}
-        summary |= evaluation.checkpoint("last", at.history[-1], self._score(sample))
-        last = {name: value.clone() for name, value in self.evaluated.state_dict().items()}
+        summary |= evaluation.checkpoint("last", at.history[-1], self.evaluator.score(sample))
+        last = {name: value.clone() for name, value in self.evaluator.model.state_dict().items()}
         try:
-            self.evaluated.load_state_dict(self.best_weights)
-            summary |= evaluation.checkpoint("best", at.best, self._score(sample))
-            logits = self._logits(data.test)
+            self.evaluator.model.load_state_dict(self.best_weights)
+            summary |= evaluation.checkpoint("best", at.best, self.evaluator.score(sample))
+            logits = self.evaluator.logits(data.test)
             summary["test/loss"], summary["test/acc"] = evaluation.score(logits, data.test.labels)
-            return summary, evaluation.arrays(data, logits, chosen, self._activations(data.val[chosen]))
+            return summary, evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
         finally:
-            self.evaluated.load_state_dict(last)
+            self.evaluator.model.load_state_dict(last)
 
     def _count_energy(self) -> None:
         """Add what the device has used since it was last asked."""

@@ -149,7 +149,7 @@ def _extract(
     done = 0
     for name, split in splits.items():
         for batch in split.batches(size):
-            activations = models.activations(model, data.normalise(data.resize(batch.images)))
+            activations = models.activations(model, data.prepared(batch))
             found[name].append(activations["penultimate"].cpu())
             if name == "val":
                 found["intermediate"].append(activations["intermediate"].half().cpu())

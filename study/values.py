@@ -5,6 +5,7 @@ python -c "from study.values import pairs; print(pairs('model=mlp epochs=50'))"
 
 import argparse
 import hashlib
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -84,6 +85,15 @@ def _device(value: Any) -> str:
         raise ValueError(f"must be auto, cpu, mps, cuda or cuda:N, not {value!r}")
     return value
 
+
+def _wandb_name(value: Any) -> str:
+    if re.search(r"[/\\#?%:]", str(value)) or len(str(value)) > 128:
+        raise ValueError(f"must have no /, \\, #, ?, % or : and at most 128 letters, as W&B's must, not {value!r}")
+    return value
+
+
+WandbName = Annotated[str, BeforeValidator(_wandb_name)]
+"""The name of an entity or a project in W&B."""
 
 Widths = Annotated[str | None, BeforeValidator(_widths)]
 """A comma list of layer widths, such as 32,64,128."""

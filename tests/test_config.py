@@ -126,7 +126,10 @@ def test_identity(values, note, text):
             ["--model=cnn", "--weights=setup.cfg"],
             "model cnn has no weights; only resnet18, resnet34, resnet50, timm:NAME have it",
         ),
-        (["--project=mine/cifar"], "project must have no /, \\, #, ?, % or : and at most 128 letters, as W&B's must"),
+        (
+            ["--project=mine/cifar"],
+            "project must have no /, \\, #, ?, % or : and at most 128 letters, as W&B's must, not 'mine/cifar'",
+        ),
         (["--epochs=2", "--warmup-epochs=3"], "warmup_epochs must be at most epochs, 2, not 3"),
         (["--nesterov", "--momentum=0"], "nesterov needs a momentum greater than 0"),
         (

@@ -22,7 +22,7 @@ ALLOWED = {
     "study.models": {"config", "errors", "models", "values"},
     "study.optim": {"config", "errors"},
     "study.step": {"errors", "optim"},
-    "study.evaluation": {"data"},
+    "study.evaluation": {"data", "models", "step"},
     "study.trainer": {
         "augment", "cache", "config", "data", "devices", "errors", "evaluation", "models", "optim", "step",
     },

@@ -22,6 +22,7 @@ from analysis import (
     answers,
     blocks,
     comparison,
+    effects,
     embedding,
     figures,
     layers,
@@ -302,7 +303,7 @@ def test_a_single_seed_claims_nothing(frames, sections):
     table = comparison.table(sections["two"], networks=comparison.with_best(frames, sections["two"],
                              comparison.compare(sections["two"])))  # fmt: skip
     assert "±" not in tables.markdown(table) and "p (Holm)" not in table.header and "p (McNemar)" in table.header
-    effect = space.effects(sections["two"])
+    effect = effects.measure(sections["two"])
     assert effect.val_acc_change_p.isna().all()
 
 

@@ -149,8 +149,8 @@ def test_the_gap_is_that_of_training_images_of_all_classes():
         model="mlp", epochs=60, batch_size=16, optimizer="adam", lr=0.003,
     )  # fmt: skip
     counts = []
-    score = one._score
-    one._score = lambda split: (counts.append(split.labels.unique().numel()), score(split))[1]
+    score = one.evaluator.score
+    one.evaluator.score = lambda split: (counts.append(split.labels.unique().numel()), score(split))[1]
     fit(one)
     counts.clear()
     summary, _ = one.evaluate()
@@ -428,7 +428,7 @@ def test_the_moving_average_is_what_is_validated_and_kept():
 
     one.step = step
     fit(one)
-    kept = one.evaluated.state_dict()
+    kept = one.evaluator.model.state_dict()
     assert all(torch.allclose(kept[name], expected[name], atol=1e-6) for name in expected)
     assert not torch.allclose(kept["head.fc2.weight"], one.model.state_dict()["head.fc2.weight"], atol=1e-4)
     assert one.best_weights.keys() == one.model.state_dict().keys()

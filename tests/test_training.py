@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import answers, changes, comparison, costs, space, speed, training
+from analysis import answers, changes, comparison, costs, effects, speed, training
 from analysis.runs import IDENTITY, Frames
 from analysis.sections import Section, best_of_settings
 from study.run_directory import RunDirectory
@@ -228,11 +228,11 @@ def test_the_values_of_an_option_are_averaged_over_the_same_runs(seeds, n):
     options = pd.DataFrame(made.points.setting.str.split(", ").tolist(), columns=["model", "dropout"])
     runs = made.runs.assign(**{name: options[name].to_numpy() for name in options})
     made = replace(made, varied=["model", "dropout"], runs=runs, points=made.points.join(options))
-    effect = space.effects(made).set_index(["option", "value"]).loc["dropout"]
+    effect = effects.measure(made).set_index(["option", "value"]).loc["dropout"]
     assert effect.val_acc_change["0.5"] == pytest.approx(0) and effect.n["0.5"] == n
     of_both = made.runs.setting.isin(["a, 0.0", "a, 0.5"])
     one = replace(made, runs=made.runs[of_both], points=made.points[made.points.model == "a"])
-    half_width = space.effects(one).set_index(["option", "value"]).val_acc_change_ci95["dropout", "0.5"]
+    half_width = effects.measure(one).set_index(["option", "value"]).val_acc_change_ci95["dropout", "0.5"]
     if seeds[0] == seeds[1]:
         assert half_width == pytest.approx(comparison.pairwise(one).half_width["a, 0.5", "a, 0.0"]), "as compared alone"
 
