@@ -15,6 +15,9 @@ from study.config import Config
 
 REFRESH_SECONDS = 0.2
 
+BESIDE = 49
+"""Letters in a line of a sweep's run beside its label."""
+
 
 class Display:
     """What a training tells; this one keeps it to itself."""
@@ -59,7 +62,7 @@ class RunDisplay(Display):
         if self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=10),
-                TextColumn("ETA"), TimeRemainingColumn(compact=True),
+                TextColumn("ETA"), TimeRemainingColumn(compact=True, table_column=_whole()),
                 _metrics_column(),
                 console=self.console, refresh_per_second=5,
             )  # fmt: skip
@@ -102,8 +105,9 @@ class SweepDisplay:
         self.tasks: dict[str, Any] = {}
         self.labels: dict[str, str] = {}
         self.bar = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(bar_width=10), MofNCompleteColumn(),
-            TextColumn("ETA"), TimeRemainingColumn(compact=True), _metrics_column(),
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=10),
+            MofNCompleteColumn(table_column=_whole()), TextColumn("ETA"),
+            TimeRemainingColumn(compact=True, table_column=_whole()), _metrics_column(),
             console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
 
@@ -123,13 +127,15 @@ class SweepDisplay:
         """Tell that a run begins, perhaps for the second time."""
         self._forget(name)
         self.labels[name] = label
-        self.tasks[name] = self.bar.add_task(label, total=epochs, metrics="")
+        room = max(16, self.console.width - BESIDE)
+        shown = label if len(label) <= room else label[: room - 1] + "…"
+        self.tasks[name] = self.bar.add_task(shown, total=epochs, metrics="")
         if not self.console.is_terminal:
             self.say(f"begins    {label}  ({name})")
 
     def epoch(self, name: str, row: dict[str, float]) -> None:
         """Tell the row of an epoch of a run."""
-        self.bar.update(self.tasks[name], completed=row["epoch"], metrics=describe(row, short=True))
+        self.bar.update(self.tasks[name], completed=row["epoch"], metrics=f"val acc {row['val/acc']:.2%}")
         if not self.console.is_terminal:
             self.say(f"          {self.labels[name]}  epoch {row['epoch']}  {describe(row)}")
 
@@ -146,6 +152,11 @@ class SweepDisplay:
             self.bar.remove_task(self.tasks.pop(name))
 
 
+def _whole() -> Column:
+    """Make a column that is not cut where the terminal is narrow."""
+    return Column(no_wrap=True)
+
+
 def _metrics_column() -> TextColumn:
     """Make the last column, which gives way where the terminal is narrow."""
     return TextColumn("{task.fields[metrics]}", table_column=Column(no_wrap=True, ratio=1))
@@ -157,7 +168,7 @@ def describe(row: dict[str, float], short: bool = False) -> str:
     accuracies = f"acc {row['train/acc']:.2%}/{row['val/acc']:.2%}"
     pace = f"{row['time/images_per_second']:,.0f} images/s"
     if short:
-        return f"train/val {accuracies}  {pace}"
+        return f"train/val {accuracies}"
     return f"train/val {losses}  {accuracies}  {pace}  {duration(row['time/epoch'])}/epoch"
 
 
