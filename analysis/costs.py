@@ -65,12 +65,13 @@ def measure(section: Section) -> pd.DataFrame:
     """
     runs = section.runs
     alone = is_timed(section)
+    kept = runs["params_logits"].fillna(runs["params"])  # without heads that only training has
     found = pd.DataFrame(
         {
             "setting": runs.setting,
             "val_acc": 100 * runs["best/val_acc"],
-            "params": runs["params"],
-            "param_mb": runs["param_bytes"] / 1e6,
+            "params": kept,
+            "param_mb": runs["param_bytes"] * kept / runs["params"] / 1e6,
             "mflops": runs["flops"] / 1e6,
             "train_seconds": runs["train_seconds"].where(alone),
             "peak_mb": section.history.groupby("run")["memory/peak_mb"].max().where(alone),

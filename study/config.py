@@ -31,7 +31,7 @@ from study.values import (
     weights_of,
 )
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raised whenever a change makes the same config compute something else."""
 
 

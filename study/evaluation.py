@@ -90,7 +90,7 @@ def feature_sample(data: Data) -> Tensor:
     return stratified(data.val.labels, FEATURE_IMAGES)
 
 
-def checkpoint(name: str, row: Mapping[str, float], train_score: tuple[float, float]) -> dict[str, float]:
+def summary_of(name: str, row: Mapping[str, float], train_score: tuple[float, float]) -> dict[str, float]:
     """Return the summary of the weights that an epoch's row tells of; `name` is best or last."""
     return {
         f"{name}/epoch": row["epoch"],

@@ -45,20 +45,13 @@ NETWORKS: Table = {
 }  # fmt: skip
 
 TRANSFER: Table = {
-    "from scratch": {},
-    "with finetune all": {"finetune": "all", "body_lr_factor": 0.1, "batch_statistics": False},
-    "with finetune head": {"finetune": "all"},
+    "from scratch": {"optimizer": "sgd"},
+    "with finetune all": {"finetune": "all", "body_lr_factor": 0.1, "batch_statistics": False, "optimizer": "adamw"},
+    "with finetune head": {"finetune": "all", "optimizer": "adamw"},
     "with finetune svm": {"finetune": "all"},
 }
-"""How a network begins, and what of it is trained."""
-
-TRAINING: Table = {
-    "from scratch": {"optimizer": "sgd"},
-    "with finetune all": {"optimizer": "adamw"},
-    "with finetune head": {"optimizer": "adamw"},
-    "with finetune svm": {},
-}
-"""By which optimizer it is trained: AdamW's steps do not grow with the size of pretrained features."""
+"""How a network begins, what of it is trained, and by which optimizer: AdamW's steps do not grow with pretrained
+features."""
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from study.config import Config
 from study.errors import UserError, nearest
@@ -135,21 +134,28 @@ def keep_learning_rate_on(optimizer: torch.optim.Optimizer, device: torch.device
 
 
 class MovingAverage:
-    """The exponential moving average of a network's weights and buffers, as a network; the first update copies."""
+    """The exponential moving average of a network's weights and buffers, as a network.
+
+    Its decay grows with the updates, (1 + n) / (10 + n), up to the one that is asked for: else the first weights, which
+    know nothing, would count for long.
+    """
 
     def __init__(self, model: nn.Module, decay: float):
         self.module = copy.deepcopy(model).requires_grad_(False)
-        self.blend = get_ema_multi_avg_fn(decay)
-        self.has_begun = False
+        self.decay = decay
+        self.updates = torch.zeros((), device=next(model.parameters()).device)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take the weights of another step in; nothing waits for the device."""
+        self.updates += 1
+        share = 1 - ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
         pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
-        blended = [pair for pair in pairs if pair[0].is_floating_point()] if self.has_begun else []
-        if blended:
-            self.blend(*map(list, zip(*blended, strict=True)), None)
-        for ours, theirs in pairs:
-            if not (self.has_begun and ours.is_floating_point()):
-                ours.copy_(theirs)
-        self.has_begun = True
+        blended = [pair for pair in pairs if pair[0].is_floating_point()]
+        ours, theirs = map(list, zip(*blended, strict=True))
+        steps = torch._foreach_sub(theirs, ours)
+        torch._foreach_mul_(steps, share)
+        torch._foreach_add_(ours, steps)
+        for own, other in pairs:
+            if not own.is_floating_point():
+                own.copy_(other)

@@ -39,8 +39,8 @@ def create(
 
     A model that returns a tuple has auxiliary heads: their losses count `aux_weight` each. Convolutions and matrix
     products compute in `precision`, all else in float32. The network is compiled for batches of `compile_for` images.
-    It updates the model and its moving average where there is one, and returns the mean loss and the number of correct
-    predictions before the update.
+    It updates the model and its moving average where there is one, and returns the mean cross-entropy of the main
+    logits, without smoothing, as validation measures it, and the number of correct predictions, before the update.
     """
     if compile_for:
         torch.compiler.reset()  # what a process compiles for earlier networks counts towards a limit
@@ -51,7 +51,9 @@ def create(
         with autocast(images.device, precision):
             output = (compiled if len(images) == compile_for else model)(images)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-        loss = loss_of(logits.float(), labels)
+        logits = logits.float()
+        plain = nn.functional.cross_entropy(logits, labels)
+        loss = loss_of(logits, labels) if label_smoothing else plain
         for other in auxiliary:
             loss = loss + aux_weight * loss_of(other.float(), labels)
         optimizer.zero_grad(set_to_none=True)
@@ -61,7 +63,7 @@ def create(
         optimizer.step()
         if average is not None:
             average.update(model)
-        return loss.detach(), (logits.argmax(1) == labels).sum()
+        return plain.detach(), (logits.argmax(1) == labels).sum()
 
     return step
 

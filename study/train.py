@@ -7,7 +7,6 @@ where it stood. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerpr
 """
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -101,6 +100,8 @@ def train(
             display.say(f"a sweep had given it up after epoch {len(directory.history())}: it is trained anew")
         resumes = bool(before) and (directory.path / "last.pt").exists()
         if not resumes:
+            if directory.state() in DONE:  # forced: the result is lost only when there is another
+                directory.set_aside()
             directory.clear()
             before = {}
         tracker = Tracker(
@@ -175,8 +176,13 @@ def _train(
             display.say(f"no checkpoint could be written ({one_line(error)}): there is that of before, if any")
 
     display.start(config, str(data), trainer.progress.epoch)
-    with occupancy, signals.hold():
-        state = trainer.fit(log, display.batch, checkpoint, lambda: bool(signals.received))
+    try:
+        with occupancy, signals.hold():
+            state = trainer.fit(log, display.batch, checkpoint, lambda: bool(signals.received))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(f"batches of {config.batch_size} are too small for the batch norm of {config.model}") from None
     try:
         if signals.received:
             raise Interrupted(signals.received)
@@ -280,8 +286,8 @@ def main(argv: list[str]) -> int:
     try:
         outcome = train(config, display, Signals(), force)
     except UserError:
-        if is_new and not directory.history():
-            shutil.rmtree(directory.path, ignore_errors=True)  # a mistake is no run
+        if is_new and directory.path.exists() and not directory.history():
+            directory.remove()  # a mistake is no run
         raise
     finally:
         display.close()

@@ -71,7 +71,6 @@ class Trainer:
         self.model = models.create(config, data.image_shape, len(data.classes))
         heads = pretrained.begin(self.model, given, config) if given else ()
         self.model.to(device, memory_format=memory_format(device))
-        devices.forget_peak(device)
         self.augment_generator = torch.Generator(device)
         self.mirrored = torch.zeros_like(data.train.labels, dtype=torch.bool) if config.alternating_flip else None
         leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
@@ -90,6 +89,7 @@ class Trainer:
         self.train_batch = self._captured(say) if device.type == "cuda" and config.cuda_graph else self._train_batch
         self.progress = Progress(sums=torch.zeros(2, device=device))
         self.energy_read = devices.energy_joules(device)
+        devices.forget_peak(device)  # of what was tried, and after each epoch that of the validation
         self.best_weights: dict[str, Tensor] = {}
 
     def _faster_precision(self) -> torch.dtype:
@@ -219,6 +219,7 @@ class Trainer:
         watched = -val_loss if self.config.early_stopping_metric == "val/loss" else val_acc
         if watched > at.improved_value:
             at.improved_epoch, at.improved_value = at.epoch, watched
+        devices.forget_peak(self.device)
         return row
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -232,11 +233,11 @@ class Trainer:
         summary = models.count(self.model, data.image_shape) | models.count_behind(self.model, data.image_shape)
         summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
         summary |= {} if math.isnan(at.energy_joules) else {"energy_joules": at.energy_joules}
-        summary |= evaluation.checkpoint("last", at.history[-1], self.evaluator.score(sample))
+        summary |= evaluation.summary_of("last", at.history[-1], self.evaluator.score(sample))
         last = {name: value.clone() for name, value in self.evaluator.model.state_dict().items()}
         try:
             self.evaluator.model.load_state_dict(self.best_weights)
-            summary |= evaluation.checkpoint("best", at.best, self.evaluator.score(sample))
+            summary |= evaluation.summary_of("best", at.best, self.evaluator.score(sample))
             logits = self.evaluator.logits(data.test)
             summary["test/loss"], summary["test/acc"] = evaluation.score(logits, data.test.labels)
             return summary, evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
@@ -284,7 +285,7 @@ class Trainer:
             optim.keep_learning_rate_on(self.optimizer, self.device)
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
-            self.average.has_begun = state["progress"]["iterations"] > 0
+            self.average.updates.fill_(state["progress"]["iterations"])
         self.best_weights = {name: value.to(self.device) for name, value in state["best"].items()}
         self.progress = Progress(**state["progress"] | {"sums": state["progress"]["sums"].to(self.device)})
         if state["device"] == self.device.type:  # another kind of device has generators of its own

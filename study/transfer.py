@@ -104,7 +104,7 @@ def fit_svm(
     sampled = evaluation.score(logits["train"][sample], data.train.labels[sample])
     summary = models.count(model, data.image_shape) | models.count_behind(model, data.image_shape)
     summary |= {"train_seconds": row["time/epoch"]}
-    summary |= evaluation.checkpoint("last", row, sampled) | evaluation.checkpoint("best", row, sampled)
+    summary |= evaluation.summary_of("last", row, sampled) | evaluation.summary_of("best", row, sampled)
     summary["test/loss"], summary["test/acc"] = scores["test"]
     activations = {
         "logits": logits["val"].cpu()[chosen],

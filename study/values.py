@@ -24,7 +24,6 @@ from study.names import (
     SCHEDULES,
     SIDES,
     SMALLEST_SIDES,
-    TRAINING,
     TRANSFER,
     Table,
     own_knobs,
@@ -57,7 +56,8 @@ def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = Fals
         if value is None and in_order:
             return None
         words = value.split(",") if isinstance(value, str) else value or ()
-        wanted = [word for word in (str(word).strip() for word in words) if word not in ("", "none", "None")]
+        absent = ("",) if names is None else ("", "none", "None")  # a class may be called so
+        wanted = [word for word in (str(word).strip() for word in words) if word not in absent]
         for word in wanted if names is not None else ():
             if word not in names:
                 raise ValueError(f"unknown {kind} {word!r}; {nearest(word, names)}")
@@ -166,7 +166,6 @@ def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
     pretrained = is_true(values["pretrained"])
     way = [f"with finetune {values['finetune'] or 'all'}" if pretrained else "from scratch"]
     yield "a network", way, TRANSFER
-    yield "training", way, TRAINING
     svm = ["svm"] if values["finetune"] == "svm" else None  # no name of these tables: what is given is refused later
     yield "optimizer", svm or [str(values["optimizer"])], OPTIMIZERS
     yield "schedule", svm or [str(values["schedule"])], FINETUNING_SCHEDULES if pretrained else SCHEDULES

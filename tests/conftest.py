@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from study.errors import run_command
+from study.errors import ENDS, run_command
 from study.run_directory import RunDirectory
 
 # the background of a shell ignores SIGINT, and so would what tests start and end by it
@@ -64,7 +64,7 @@ def start(tmp_path):
 
     def start(module: str, *args: object, **kwargs) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, args)],
+            [sys.executable, *(("-c",) if module == "-c" else ("-m", module)), *map(str, args)],
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs,
         )  # fmt: skip
@@ -96,7 +96,7 @@ def call(monkeypatch, tmp_path, capfd):
     """Do as `command` does, in this process: for what neither signals nor W&B take part in."""
 
     def call(module: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
-        handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {signum: signal.getsignal(signum) for signum in ENDS}
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [module, *map(str, args)])
         capfd.readouterr()

@@ -83,3 +83,11 @@ def test_flops_are_those_that_torch_counts(name):
         with FlopCounterMode(display=False) as counter:
             model.eval()(torch.zeros(1, 3, 32, 32))
     assert sum(models.flops(model, (3, 32, 32)).values()) == counter.get_total_flops()
+
+
+def test_flops_of_attention_count_on_a_cpu():
+    """By hand: 12 blocks of 197 tokens of width 192, the cutting of 196 patches, and the head."""
+    model = models.create(Config(model="timm:vit_tiny_patch16_224"), (3, 224, 224), 10)
+    weights = 192 * 3 * 192 + 192 * 192 + 2 * 4 * 192 * 192
+    block = 2 * 197 * weights + 2 * 2 * 197**2 * 192
+    assert sum(models.flops(model, (3, 224, 224)).values()) == 12 * block + 2 * 196 * 192 * 768 + 2 * 192 * 10

@@ -49,9 +49,8 @@ def test_every_loop_is_timed_beside_the_reference(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_compared_is_a_mistake(words, sentence):
-    ended = bench(*words)
-    assert (ended.returncode, ended.stderr.strip()) == (2, sentence)
+def test_what_cannot_be_compared_is_a_mistake(call, words, sentence):
+    assert call("study.bench", "--model=mlp", *words, code=2).stderr.strip() == sentence
 
 
 def test_a_loop_that_fails_is_named(monkeypatch):

@@ -41,7 +41,7 @@ def wait_for(condition, seconds=60):
 @needs_proc
 def test_a_worker_that_dies_takes_only_its_run_which_is_tried_once_more(start, sweep_file, tmp_path):
     path = sweep_file({"seed": {"value": 0}, "dropout": {"value": 0}, "setting": {
-        "values": ["model=mlp epochs=50000", "model=cnn epochs=100", "model=mlp epochs=1"]}})  # fmt: skip
+        "values": ["model=mlp epochs=50000", "model=cnn epochs=30", "model=mlp epochs=1"]}})  # fmt: skip
     process = start("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
 
     def kill_while(model, others):

@@ -19,7 +19,7 @@ ALLOWED = {
     "study.cache": set(),
     "study.sources": {"cache", "config", "errors", "folder"},
     "study.data": {"config", "errors", "folder", "sources"},
-    "study.models": {"config", "errors", "models", "values"},
+    "study.models": {"config", "errors", "models", "names", "values"},
     "study.optim": {"config", "errors"},
     "study.step": {"errors", "optim"},
     "study.evaluation": {"data", "models", "step"},

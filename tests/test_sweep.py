@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from analysis import comparison, report
 from study import search
 from study.errors import UserError
 from study.progress import Display
@@ -54,9 +55,15 @@ def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, 
     assert "4 missing" in call("study.sweep", "status", path, "--set", "epochs=3").stdout
 
 
+def train_all(call, *words):
+    """Train the points of a sweep, each by the command that the sweep would run."""
+    for line in call("study.sweep", "run", *words, "--dry-run", "--wandb=disabled").stdout.splitlines():
+        call("study.train", *line.split()[3:])
+
+
 def test_a_damaged_run_is_found_and_trained_anew(command, call, sweep_file, tmp_path):
     path = sweep_file({"seed": {"value": 0}, "epochs": {"value": 1}})
-    command("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu")
+    train_all(call, path)
     one, other = (tmp_path / "runs" / name for name in sorted(states(tmp_path / "runs")))
     (one / "summary.json").unlink()
     (other / "run.json").write_text('{"config": ')
@@ -91,7 +98,8 @@ def test_status_names_copies_and_clean_removes_what_has_no_result(call, sweep_fi
     assert not list((tmp_path / "runs").glob(".*")), "nothing is left of them"
 
 
-def test_the_hint_at_the_report_works_as_it_is_printed(command, call, sweep_file, tmp_path):
+def test_the_hint_at_the_report_works_as_it_is_printed(command, call, sweep_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "THEMES", (comparison.blocks,))
     settings = {"values": ["model=mlp epochs=1", "model=two-block epochs=2"]}
     path = sweep_file({"setting": settings, "dropout": {"value": 0.0}})
     out = command("study.sweep", "run", "--set", "seed=0", path, "--wandb=disabled", "--devices=cpu").stdout
@@ -102,7 +110,7 @@ def test_the_hint_at_the_report_works_as_it_is_printed(command, call, sweep_file
 
 def test_a_folder_of_runs_that_is_set_is_the_one_that_is_read(call, sweep_file, tmp_path):
     path = sweep_file({"setting": {"value": "model=mlp epochs=1"}, "seed": {"value": 0}})
-    assert "analysis.summarize other " in call("study.sweep", "run", path, "--set", "runs_dir=other").stdout
+    train_all(call, path, "--set", "runs_dir=other")
     assert "2 finished" in call("study.sweep", "status", path, "--set", "runs_dir=other").stdout
 
 
@@ -228,7 +236,8 @@ def test_the_sweeps_are_right(path):
 
 def networks():
     """Yield a point for each network that the sweeps train, the first that they name, to be trained in a second."""
-    small = {"dataset": "digits", "image_size": "32", "train_images": "64", "epochs": "1", "classes": "0,1"}
+    small = {"dataset": "digits", "classes": "0,1", "image_size": "32", "train_images": "16", "batch_size": "16",
+             "epochs": "1"}  # fmt: skip
     found = {}
     for path in FILES:
         for point in search.read(path).replaced(small).points({"wandb": "disabled"}):

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from analysis.runs import load
 from study import train
 from study.config import Config
-from study.errors import Interrupted
+from study.errors import ENDS, Interrupted
 from study.progress import Display
 from study.run_directory import DONE, RunDirectory
 from tests.wandb_server import Server
@@ -42,7 +43,7 @@ def offline_records(folder):
             parts = b""
 
 
-def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, tmp_path):
+def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, call, tmp_path):
     out = command("study.train", *QUICK, "--wandb=disabled", "--dropout=0.5").stdout
     run = only_run(tmp_path / "runs")
     assert run.state() == "finished"
@@ -65,10 +66,10 @@ def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, tmp
     assert "wandb" not in [path.name for path in (tmp_path / "runs").iterdir()]
 
     written = (run.path / "summary.json").stat().st_mtime_ns
-    again = command("study.train", *QUICK, "--dropout", "0.50", "--wandb=disabled", "--notes=again")
+    again = call("study.train", *QUICK, "--dropout", "0.50", "--wandb=disabled", "--notes=again")
     assert "was trained before" in again.stdout
     assert (run.path / "summary.json").stat().st_mtime_ns == written
-    command("study.train", *QUICK, "--dropout=0.5", "--wandb=disabled", "--force=1")
+    call("study.train", *QUICK, "--dropout=0.5", "--wandb=disabled", "--force=1")
     assert (run.path / "summary.json").stat().st_mtime_ns > written
     assert {k: v for k, v in run.summary().items() if k != "train_seconds"} == {
         k: v for k, v in summary.items() if k != "train_seconds"
@@ -118,7 +119,7 @@ def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path
     assert run.summary().items() <= summary.items()
 
 
-def test_a_run_that_was_ended_goes_on_and_equals_an_undisturbed_one(start, command, tmp_path):
+def test_a_run_that_was_ended_goes_on_and_equals_an_undisturbed_one(start, call, tmp_path):
     options = ("--dataset=digits", "--model=cnn", "--epochs=300", "--batch-size=16", "--augment=crop,flip",
                "--dropout=0.5", "--threads=1")  # fmt: skip
     process = start("study.train", *options, "--runs-dir=cut")
@@ -128,7 +129,7 @@ def test_a_run_that_was_ended_goes_on_and_equals_an_undisturbed_one(start, comma
         time.sleep(0.05)
     run = only_run(tmp_path / "cut")
     assert run.state() == "running"
-    command("study.train", *options, "--runs-dir=cut", code=1)
+    call("study.train", *options, "--runs-dir=cut", code=1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     assert run.state() == "interrupted"
@@ -175,7 +176,7 @@ def test_a_run_that_is_ended_after_its_last_epoch_has_only_its_result_to_find(tm
         def say(self, text):
             self.last = text
 
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.getsignal(signum) for signum in ENDS}
     monkeypatch.chdir(tmp_path)
     display = Ending()
     with pytest.raises(Interrupted):
@@ -191,11 +192,12 @@ def test_a_run_that_is_ended_after_its_last_epoch_has_only_its_result_to_find(tm
     assert {**cut.summary, "train_seconds": 0} == {**whole.summary, "train_seconds": 0}
 
 
-def test_a_run_that_was_killed_goes_on(start, command, tmp_path):
-    options = ("--dataset=digits", "--model=mlp", "--epochs=400", "--wandb=disabled")
-    process = start("study.train", *options)
+def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
+    options = ("--dataset=digits", "--model=mlp", "--epochs=100", "--wandb=disabled")
+    code = "import sys; from study import train, trainer; trainer.CHECKPOINT_SECONDS = 0.05; train.main(sys.argv[1:])"
+    process = start("-c", code, *options)
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "runs").glob("*/history.jsonl")):
+    while not list((tmp_path / "runs").glob("*/last.pt")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     process.kill()
@@ -204,10 +206,26 @@ def test_a_run_that_was_killed_goes_on(start, command, tmp_path):
     assert run.state() == "interrupted"
     with (run.path / "history.jsonl").open("a") as file:
         file.write('{"epoch": 999, "train/l')
-    assert all(row["epoch"] <= 400 for row in run.history())
-    command("study.train", *options)
+    assert all(row["epoch"] <= 100 for row in run.history())
+    assert "going on " in call("study.train", *options).stdout
     assert run.state() in DONE
-    assert [row["epoch"] for row in run.history()] == list(range(1, 401))
+    assert [row["epoch"] for row in run.history()] == list(range(1, 101))
+
+
+def test_a_forced_run_that_cannot_begin_leaves_the_result_of_before(call, tmp_path):
+    call("study.train", *QUICK, "--wandb=disabled")
+    run = only_run(tmp_path / "runs")
+    summary = run.summary()
+    assert (
+        "this machine has"
+        in call("study.train", *QUICK, "--wandb=disabled", "--force", "--device=cuda:99", code=2).stderr
+    )
+    assert json.loads((run.path / "damaged" / "summary.json").read_text()) == summary
+
+
+def test_batches_of_one_image_and_batch_norm_are_a_mistake(call):
+    words = ("--dataset=digits", "--model=mlp", "--batch-norm", "--batch-size=1", "--wandb=disabled")
+    assert "batches of 1 are too small for the batch norm of mlp" in call("study.train", *words, code=2).stderr
 
 
 def test_other_images_than_a_run_was_trained_on_are_refused(call, photo_folder, tmp_path):
@@ -298,8 +316,8 @@ def test_out_of_memory_has_a_code_of_its_own():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 3
 
 
-def test_a_device_that_is_not_there_is_a_mistake(command):
-    assert "this machine has" in command("study.train", *QUICK, "--device=cuda:99", code=2).stderr
+def test_a_device_that_is_not_there_is_a_mistake(call):
+    assert "this machine has" in call("study.train", *QUICK, "--wandb=disabled", "--device=cuda:99", code=2).stderr
 
 
 def test_early_stopping_is_a_state_with_a_result(call, tmp_path):
@@ -308,7 +326,7 @@ def test_early_stopping_is_a_state_with_a_result(call, tmp_path):
     run = only_run(tmp_path / "runs")
     assert (run.state(), run.info()["stopped_by"]) == ("stopped", "early stopping")
     assert run.summary()["last/epoch"] == len(run.history()) < 900
-    assert "| mlp | 1 |" in call("analysis.summarize").stdout
+    assert list(load(tmp_path / "runs").runs.state) == ["stopped"]
     assert "was trained before" in call("study.train", "--config", run.path / "run.json").stdout
 
 
@@ -336,8 +354,8 @@ def test_a_missing_or_wrong_key_is_a_mistake(command, monkeypatch, tmp_path, key
     assert not list((tmp_path / "runs").glob("mlp-*"))
 
 
-def test_a_run_is_sent_to_wandb_from_its_directory(command, tmp_path):
-    command("study.train", *QUICK, "--wandb=disabled")
+def test_a_run_is_sent_to_wandb_from_its_directory(command, call, tmp_path):
+    call("study.train", *QUICK, "--wandb=disabled")
     run = only_run(tmp_path / "runs")
     command("study.wandb_run", run.path)
     rows = [record for record in offline_records(tmp_path / "runs") if record.HasField("history")]

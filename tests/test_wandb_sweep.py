@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from study import search, train, wandb_sweep
 from study.config import Config
+from study.errors import ENDS
 from study.run_directory import RunDirectory
 from tests.conftest import ROOT, SMALL
 from tests.wandb_server import Run, Server
@@ -182,7 +183,7 @@ def day(machine):
 
 def train_one(machine: Machine) -> tuple[str, int]:
     """Train a point of the grid; return its name and when its summary was written."""
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.getsignal(signum) for signum in ENDS}
     train.main(["--dataset=digits", "--epochs=2", "--augment=crop,flip", "--model=mlp", "--hidden=20", "--seed=1",
                 "--wandb=disabled", f"--runs-dir={machine.folder / 'runs'}"])  # fmt: skip
     for signum, handler in handlers.items():

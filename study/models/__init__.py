@@ -12,6 +12,7 @@ from study.config import Config
 from study.errors import UserError
 from study.models import classic, library, vgg
 from study.models.layers import TooSmall
+from study.names import SMALLEST_SIDES
 
 NETWORKS = {
     "single-block": classic.convnet,
@@ -34,9 +35,6 @@ NETWORKS = {
     "timm:": library.from_timm,
 }
 
-LARGEST_SIDE = 512
-"""Where the search ends for the smallest images that a network takes."""
-
 FEATURE_BLOCKS = ("features", "layer4", "inception5b")
 """What the last block of features is called, in our own networks and in torchvision's; timm's have a method."""
 
@@ -56,23 +54,9 @@ def create(config: Config, image_shape: tuple[int, int, int], classes: int) -> n
     try:
         return build(config, image_shape, classes)
     except TooSmall as error:
-        channels, height, width = image_shape
-        smallest = _smallest(build, config, channels, min(height, width), classes)
-        if smallest is None:
-            raise UserError(f"{config.model} cannot be built for images of {height}×{width}: {error}") from None
-        raise UserError(f"{config.model} needs images of at least {smallest} px, not {height}×{width}") from None
-
-
-def _smallest(build, config: Config, channels: int, side: int, classes: int) -> int | None:
-    """Find the smallest square images, larger than `side`, that a network takes; nothing is computed for it."""
-    for larger in range(side + 1, LARGEST_SIDE + 1):
-        try:
-            with torch.device("meta"):
-                build(config, (channels, larger, larger), classes)
-            return larger
-        except TooSmall:
-            continue
-    return None
+        smallest, side = SMALLEST_SIDES.get(config.model), "×".join(map(str, image_shape[1:]))
+        why = f"needs images of at least {smallest} px, not" if smallest else f"cannot be built ({error}) for images of"
+        raise UserError(f"{config.model} {why} {side}") from None
 
 
 def count(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
@@ -117,9 +101,11 @@ def _flops_of_layers(model: nn.Module, image: Tensor) -> dict[str, int]:
 
 def _flops_of_operations(model: nn.Module, image: Tensor) -> dict[str, int]:
     """Count the FLOPs of any network, attention's too; torch needs a second to load what counts them."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
+    plain = sdpa_kernel(SDPBackend.MATH)  # the fused attention of a CPU is not counted
+    with plain, FlopCounterMode(display=False) as counter:
         model(image)
     root = type(model).__name__
     totals = {key.removeprefix(root).lstrip("."): sum(of.values()) for key, of in counter.get_flop_counts().items()}
