@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Config
-from study.errors import one_line
+from study.errors import is_device_failure, is_out_of_memory, one_line
 from study.run_directory import RunDirectory, Say, described
 
 
@@ -59,6 +59,21 @@ class Tracker:
         """Record the row of one epoch."""
         self.directory.append(row)
         self._tell_wandb("log", row)
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write a file of tensors into the run's directory."""
+        import torch
+
+        self.directory.write(name, lambda path: torch.save(state, path))
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Write what a training needs to go on; if that cannot be done, say so and keep what was written before."""
+        try:
+            self.save("last.pt", state)
+        except (OSError, RuntimeError) as error:  # where the disk is full, torch raises the latter
+            if is_device_failure(error) or is_out_of_memory(error):
+                raise
+            self.say(f"no checkpoint could be written ({one_line(error)}): there is that of before, if any")
 
     def finish(self, state: str, summary: Mapping[str, Any], keep_weights: bool = True, **notes: Any) -> None:
         """Record a result; run.json says so when all else is in place, and before W&B is waited for."""

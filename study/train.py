@@ -23,9 +23,6 @@ from study.errors import (
     UserError,
     exit_code,
     handle_ends,
-    is_device_failure,
-    is_out_of_memory,
-    one_line,
     run_command,
     with_place,
 )
@@ -164,21 +161,13 @@ def _train(
             return True
         return False
 
-    def save(name: str, state: dict[str, Any]) -> None:
-        tracker.directory.write(name, lambda path: torch.save(state, path))
-
-    def checkpoint(trainer: Any) -> None:
-        try:
-            save("last.pt", trainer.state_dict())
-        except (OSError, RuntimeError) as error:  # where the disk is full, torch raises the latter
-            if is_device_failure(error) or is_out_of_memory(error):
-                raise
-            display.say(f"no checkpoint could be written ({one_line(error)}): there is that of before, if any")
-
     display.start(config, str(data), trainer.progress.epoch)
     try:
         with occupancy, signals.hold():
-            state = trainer.fit(log, display.batch, checkpoint, lambda: bool(signals.received))
+            state = trainer.fit(
+                log, display.batch, lambda trainer: tracker.checkpoint(trainer.state_dict()),
+                lambda: bool(signals.received),
+            )  # fmt: skip
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -189,13 +178,22 @@ def _train(
         summary, arrays = ({"last/epoch": trainer.progress.epoch}, {}) if state == "diverged" else trainer.evaluate()
     except Interrupted:
         if state != "interrupted":
-            checkpoint(trainer)
+            tracker.checkpoint(trainer.state_dict())
         display.say(f"ended {trainer.place}; the same command goes on from here")
         raise
+    notes = {"stopped_by": stopped_by} if state == "stopped" else {}
+    return _finish(config, display, tracker, state, summary, trainer.best_weights if arrays else {}, arrays, **notes)
+
+
+def _finish(
+    config: Config, display: Display, tracker: Tracker, state: str, summary: dict[str, Any], weights: dict[str, Any],
+    arrays: dict[str, Any], **notes: Any,
+) -> Outcome:  # fmt: skip
+    """Record what came of a run: its weights and its evaluation, where it has them, and its summary."""
     if arrays:
-        save("best.pt", trainer.best_weights)
+        tracker.save("best.pt", weights)
         tracker.directory.write_evaluation(arrays)
-    tracker.finish(state, summary, config.keep_weights, **({"stopped_by": stopped_by} if state == "stopped" else {}))
+    tracker.finish(state, summary, config.keep_weights, **notes)
     display.finish(state, summary)
     return Outcome(state, summary)
 
@@ -221,8 +219,6 @@ def _trainer(
 
 def _fit_svm(config: Config, display: Display, tracker: Tracker, given: Any, data: Any, device: Any) -> Outcome:
     """Fit an SVM to features of a frozen network instead of training it."""
-    import torch
-
     from study import transfer
 
     display.start(config, str(data), 0)
@@ -232,11 +228,7 @@ def _fit_svm(config: Config, display: Display, tracker: Tracker, given: Any, dat
     tracker.note(device_shared_by=shared_by, precision="float32", svm_penalty=svm.penalty)
     tracker.log(svm.row)
     display.epoch(svm.row)
-    tracker.directory.write("best.pt", lambda path: torch.save(svm.weights, path))
-    tracker.directory.write_evaluation(svm.arrays)
-    tracker.finish("finished", svm.summary, config.keep_weights)
-    display.finish("finished", svm.summary)
-    return Outcome("finished", svm.summary)
+    return _finish(config, display, tracker, "finished", svm.summary, svm.weights, svm.arrays)
 
 
 def _read_before(directory: RunDirectory, digest: str, force: bool, display: Display) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -126,6 +127,30 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(run):
     (run.path / ".last.pt.tmp").write_bytes(b"of a killed process")
     run.clear()
     assert not (run.path / ".last.pt.tmp").exists()
+
+
+def test_a_training_goes_on_where_no_checkpoint_can_be_written(tmp_path, monkeypatch):
+    from study import train, trainer
+    from study.config import Config
+    from study.progress import Display
+
+    class Told(Display):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, text):
+            self.lines.append(text)
+
+    def full(self, name, save):
+        if name == "last.pt":
+            raise OSError(28, "No space left on device")
+        write(self, name, save)
+
+    write = RunDirectory.write
+    monkeypatch.setattr(RunDirectory, "write", full)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+    config = Config(dataset="digits", model="mlp", epochs=2, wandb="disabled", runs_dir=str(tmp_path / "runs"))
+    assert train.train(config, Told(), train.Signals()).state == "finished"
+    assert any("no checkpoint could be written (OSError: [Errno 28]" in line for line in Told.lines)
 
 
 def test_what_an_earlier_end_left_of_a_removal_is_removed(run, call, sweep_file):
