@@ -44,7 +44,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch, tmp_path):
-    """Give every test a home without a W&B key, and a place of its own for what runs tell each other."""
+    """Give every test a home without a W&B key, a place of its own for what runs tell each other, and its signals."""
     place = tempfile.mkdtemp(prefix="s")  # a short path: sockets lie below it
     monkeypatch.setenv("TMPDIR", place)
     monkeypatch.setattr(tempfile, "tempdir", place)
@@ -53,7 +53,10 @@ def _no_account(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    handlers = {signum: signal.getsignal(signum) for signum in ENDS}
     yield
+    for signum, handler in handlers.items():  # which training sets for its process
+        signal.signal(signum, handler)
     shutil.rmtree(place, ignore_errors=True)
 
 
@@ -96,14 +99,11 @@ def call(monkeypatch, tmp_path, capfd):
     """Do as `command` does, in this process: for what neither signals nor W&B take part in."""
 
     def call(module: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
-        handlers = {signum: signal.getsignal(signum) for signum in ENDS}
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [module, *map(str, args)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
             run_command(importlib.import_module(module).main)
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
         if "torch" in sys.modules:
             sys.modules["torch"].set_flush_denormal(False)  # training sets it for its process
         out, err = capfd.readouterr()

@@ -11,7 +11,7 @@ import pytest
 from analysis.runs import load
 from study import train
 from study.config import Config
-from study.errors import ENDS, Interrupted
+from study.errors import Interrupted
 from study.progress import Display
 from study.run_directory import DONE, RunDirectory
 from tests.wandb_server import Server
@@ -176,7 +176,6 @@ def test_a_run_that_is_ended_after_its_last_epoch_has_only_its_result_to_find(tm
         def say(self, text):
             self.last = text
 
-    handlers = {signum: signal.getsignal(signum) for signum in ENDS}
     monkeypatch.chdir(tmp_path)
     display = Ending()
     with pytest.raises(Interrupted):
@@ -186,8 +185,6 @@ def test_a_run_that_is_ended_after_its_last_epoch_has_only_its_result_to_find(tm
     display.told = None
     cut = train.train(config(runs_dir="cut"), display, train.Signals())
     whole = train.train(config(runs_dir="whole"), Display(), train.Signals())
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
     assert display.told is None, "no epoch is trained again"
     assert {**cut.summary, "train_seconds": 0} == {**whole.summary, "train_seconds": 0}
 
