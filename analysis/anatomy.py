@@ -21,7 +21,7 @@ from analysis import tables
 from analysis.tables import Column, Table
 from analysis.wording import LANGUAGES, label, language, sentence
 from study.config import Config
-from study.errors import UserError, run_command
+from study.errors import Parser, UserError, run_command
 from study.names import NETWORKS, own_knobs
 from study.values import positive
 
@@ -238,7 +238,7 @@ def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
 
 def main(argv: list[str]) -> int:
     """Say what the networks of the command line are made of."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m analysis.anatomy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")

@@ -13,7 +13,7 @@ from pathlib import Path
 from analysis import comparison, pdf, per_class, pull, report, runs, tables, wording
 from analysis.sections import Section, by_dataset, of_sweep
 from study import search
-from study.errors import UserError, run_command
+from study.errors import Parser, UserError, run_command
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
@@ -41,7 +41,7 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
 
 def _read_argv(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m analysis.summarize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

@@ -42,7 +42,7 @@ from rich.table import Table
 from study import data as data_sets
 from study import devices, loops, models
 from study.config import Config
-from study.errors import one_line, run_command
+from study.errors import Parser, one_line, run_command
 from study.values import positive
 
 CASES = (
@@ -248,9 +248,7 @@ def _show(title: str, result: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        "python -m study.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m study.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "augment", "dataset", "data-dir", "device"):
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help="as of study.train")
     parser.add_argument("--batch-size", type=positive, metavar="N", default=argparse.SUPPRESS, help="as of study.train")

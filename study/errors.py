@@ -10,6 +10,7 @@
 | 143  | SIGTERM                                                   |
 """
 
+import argparse
 import difflib
 import gc
 import os
@@ -19,6 +20,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -42,6 +44,14 @@ def handle_ends(handler: Callable[[int, object], None]) -> None:
     for signum in ENDS:
         if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, handler)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are a sentence, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError."""
+        raise UserError(f"{message}; {self.prog} --help tells more")
 
 
 def exit_code(error: BaseException) -> int:

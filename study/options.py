@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Config, is_identity
-from study.errors import UserError
+from study.errors import Parser, UserError
 from study.names import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.values import meant
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def format_help(self) -> str:
         """Write options as people type them: every value is optional to argparse only so that `Config` can refuse."""
         return super().format_help().replace("[VALUE]", "VALUE").replace("[TRUE|FALSE]", "True|False")

@@ -3,7 +3,6 @@
 python -m study.predict runs/two-block-cifar10-s0-d2520b0261 photo.jpg other.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from study import cache, devices, evaluation, models
 from study.config import Config
 from study.data import Data, Split
-from study.errors import UserError, run_command
+from study.errors import Parser, UserError, run_command
 from study.run_directory import RunDirectory
 from study.sources import read_image
 
@@ -58,7 +57,7 @@ def prepare(path: str, data: Data) -> torch.Tensor:
 
 def main(argv: list[str]) -> int:
     """Print the likeliest classes of each image."""
-    parser = argparse.ArgumentParser("python -m study.predict", description=__doc__.splitlines()[0])
+    parser = Parser("python -m study.predict", description=__doc__.splitlines()[0])
     parser.add_argument("run", help="directory of a finished run")
     parser.add_argument("images", nargs="+", metavar="image", help="image files")
     parser.add_argument("--device", default="cpu", help="default: cpu")

@@ -24,7 +24,7 @@ from study import agents as wandb_agents
 from study import devices, folder, search, standing, wandb_sweep
 from study.config import Config, is_identity
 from study.engine import Engine, Outcome
-from study.errors import Interrupted, UserError, handle_ends, run_command
+from study.errors import Interrupted, Parser, UserError, handle_ends, run_command
 from study.plan import Plan
 from study.progress import SweepDisplay
 from study.run_directory import DONE, RunDirectory, make
@@ -196,17 +196,17 @@ def _raise_interrupted(signum: int, frame: object) -> None:
 
 def main(argv: list[str]) -> int:
     """Read the command line and do what it says."""
-    parser = argparse.ArgumentParser(
-        "python -m study.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser("python -m study.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sweeps = Parser(add_help=False)
+    sweeps.add_argument(
+        "files", nargs="*", metavar="SWEEP", help="a sweep file; for status and create also ENTITY/PROJECT/ID"
     )
-    sweeps = argparse.ArgumentParser(add_help=False)
-    sweeps.add_argument("files", nargs="*", metavar="SWEEP.yaml")
     sweeps.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values in place of the sweep's own"
     )
-    place = argparse.ArgumentParser(add_help=False)
+    place = Parser(add_help=False)
     place.add_argument("--runs-dir", default="runs", metavar="DIR", help="default: runs")
-    common = argparse.ArgumentParser(add_help=False, parents=[sweeps, place])
+    common = Parser(add_help=False, parents=[sweeps, place])
     common.add_argument("--data-dir", default="data", metavar="DIR", help="default: data")
     common.add_argument("--wandb", default="auto", metavar="MODE", help="auto, online, offline or disabled")
     commands = parser.add_subparsers(required=True, metavar="check | run | status | clean | create | agents")
