@@ -251,6 +251,10 @@ class RunDirectory:
             if (self.path / name).exists():
                 (self.path / name).replace(self.path / "damaged" / name)
 
+    def drop_aside(self) -> None:
+        """Delete what was moved into the folder `damaged`."""
+        shutil.rmtree(self.path / "damaged", ignore_errors=True)
+
     def write(self, name: str, save: Callable[[Path], Any]) -> None:
         """Let `save` write a file under a temporary name, then put it in place."""
         temporary = self.path / f".{name}.tmp"

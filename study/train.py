@@ -96,9 +96,10 @@ def train(
         if before.get("stopped_by") == HYPERBAND:
             display.say(f"a sweep had given it up after epoch {len(directory.history())}: it is trained anew")
         resumes = bool(before) and (directory.path / "last.pt").exists()
+        is_forced = force and directory.state() in DONE
+        if is_forced:  # the result is lost only when there is another
+            directory.set_aside()
         if not resumes:
-            if directory.state() in DONE:  # forced: the result is lost only when there is another
-                directory.set_aside()
             directory.clear()
             before = {}
         tracker = Tracker(
@@ -115,7 +116,10 @@ def train(
         )
         try:
             tracker.start_wandb(config, resumes)
-            return _train(config, display, signals, tracker, resumes, gives_up, device_shared_by)
+            outcome = _train(config, display, signals, tracker, resumes, gives_up, device_shared_by)
+            if is_forced:
+                directory.drop_aside()
+            return outcome
         except BaseException as error:
             went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             tracker.fail(exit_code(error), went_wrong, with_place(error))

@@ -218,6 +218,9 @@ def test_a_forced_run_that_cannot_begin_leaves_the_result_of_before(call, tmp_pa
         in call("study.train", *QUICK, "--wandb=disabled", "--force", "--device=cuda:99", code=2).stderr
     )
     assert json.loads((run.path / "damaged" / "summary.json").read_text()) == summary
+    call("study.train", *QUICK, "--wandb=disabled")
+    call("study.train", *QUICK, "--wandb=disabled", "--force")
+    assert run.state() == "finished" and not (run.path / "damaged").exists()
 
 
 def test_batches_of_one_image_and_batch_norm_are_a_mistake(call):
