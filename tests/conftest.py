@@ -55,8 +55,10 @@ def _no_account(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     handlers = {signum: signal.getsignal(signum) for signum in ENDS}
     yield
-    for signum, handler in handlers.items():  # which training sets for its process
+    for signum, handler in handlers.items():  # training sets these, and how small numbers are, for its process
         signal.signal(signum, handler)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
     shutil.rmtree(place, ignore_errors=True)
 
 
@@ -104,8 +106,6 @@ def call(monkeypatch, tmp_path, capfd):
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
             run_command(importlib.import_module(module).main)
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_flush_denormal(False)  # training sets it for its process
         out, err = capfd.readouterr()
         assert end.value.code == code, f"exit code {end.value.code}\n{out}\n{err}"
         return subprocess.CompletedProcess(sys.argv, code, out, err)
