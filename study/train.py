@@ -151,8 +151,7 @@ def _train(
     if config.finetune == "svm":
         return _fit_svm(config, display, tracker, given, data, device)
     trainer = _trainer(config, data, device, given, display, tracker, resumes)
-    occupancy = devices.Occupancy(device)
-    stopped_by = EARLY
+    occupancy, stopped_by = devices.Occupancy(device), EARLY
 
     def log(row: dict[str, float]) -> bool:
         nonlocal stopped_by
