@@ -5,7 +5,7 @@ arrays = evaluation.arrays(data, test_logits, chosen, activations)
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -41,18 +41,18 @@ class Evaluator:
     @torch.inference_mode()
     def logits(self, split: Split) -> Tensor:
         """Return the logits (n, classes) of every image of a split, on the device."""
-        self.model.eval()
-        batches = (self.data.prepared(batch) for batch in split.batches(self.batch_size))
         with autocast(self.device, self.precision):
-            return torch.cat([logits(self.model, images, self.flip_test) for images in batches])
+            return torch.cat([logits(self.model, images, self.flip_test) for images in self._batches(split)])
 
     @torch.inference_mode()
     def activations(self, split: Split) -> dict[str, Tensor]:
         """Return what the network computes for every image of a split, as `models.activations` names it."""
-        self.model.eval()
-        batches = (self.data.prepared(batch) for batch in split.batches(self.batch_size))
-        parts = [models.activations(self.model, images) for images in batches]
+        parts = [models.activations(self.model, images) for images in self._batches(split)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _batches(self, split: Split) -> Iterator[Tensor]:
+        self.model.eval()
+        return (self.data.prepared(batch) for batch in split.batches(self.batch_size))
 
     def score(self, split: Split) -> tuple[float, float]:
         """Return the mean cross-entropy and the top-1 accuracy of a split."""

@@ -54,7 +54,7 @@ def scan(data_dir: str | os.PathLike, name: str) -> Folder:
         if not name.isprintable():
             raise UserError(f"{root / 'train'}: a class is named {name!r}; use letters of UTF-8")
     if len(classes) < 2:
-        raise UserError(f"{root / 'train'} holds folders of {len(classes)} of two or more classes: {expected}")
+        raise UserError(f"{root / 'train'} holds {len(classes)} of the two or more classes that are needed: {expected}")
 
     files, names, times = {}, hashlib.sha256(), hashlib.sha256()
     for split in ("train", "val", "test"):

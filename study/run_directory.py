@@ -199,6 +199,10 @@ class RunDirectory:
             info = {} if self.defect() else self.info()
             self.write_info({**(info or described(config, data_digest)), "state": "failed", "error": error})
 
+    def offline_logs(self, run_id: str = "") -> list[Path]:
+        """List W&B's logs of the run, or of another id that it had there, from trainings without a connection."""
+        return sorted(self.path.parent.glob(f"wandb/offline-run-*-{run_id or self.path.name}*"))
+
     def clear(self) -> None:
         """Delete what earlier starts wrote, but for run.json, which the next start replaces."""
         for path in (*(self.path / name for name in WRITTEN), *self.path.glob(".*.tmp")):

@@ -185,7 +185,7 @@ def _train(
         display.say(f"ended {trainer.place}; the same command goes on from here")
         raise
     notes = {"stopped_by": stopped_by} if state == "stopped" else {}
-    return _finish(config, display, tracker, state, summary, trainer.best_weights if arrays else {}, arrays, **notes)
+    return _finish(config, display, tracker, state, summary, trainer.best_weights, arrays, **notes)
 
 
 def _finish(
@@ -290,7 +290,7 @@ def main(argv: list[str]) -> int:
         display.say(f"{directory.path} was trained before; --force trains it again")
         display.finish(outcome.state, outcome.summary)
     display.say(f"everything is in {directory.path}")
-    for log in Path(config.runs_dir).glob(f"wandb/offline-run-*-{config.run_name}*"):
+    for log in directory.offline_logs():
         display.say(f"to upload it to W&B: wandb sync {log}")
     return 0
 

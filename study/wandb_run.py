@@ -37,7 +37,7 @@ class WandbRun:
         folder = directory.path.parent
         # the log of an earlier start of this run holds nothing that is not sent again
         for name in (self.run_id, directory.path.name):
-            for log in folder.glob(f"wandb/offline-run-*-{name}*"):
+            for log in directory.offline_logs(name):
                 shutil.rmtree(log, ignore_errors=True)
         os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
         mode = _mode(config)
@@ -167,7 +167,7 @@ def main(argv: list[str]) -> int:
         if config.wandb == "disabled":
             config = config.model_copy(update={"wandb": "auto"})
         replay(directory, config.model_copy(update={"runs_dir": str(directory.path.parent)}), print)
-        for log in directory.path.parent.glob(f"wandb/offline-run-*-{directory.path.name}*"):
+        for log in directory.offline_logs():
             print(f"without a W&B key the run was written to a log; to upload it: wandb sync {log}")
     return 0
 
