@@ -32,8 +32,6 @@ VGG = {
 
 IMAGENET = (*VGG, "googlenet", "resnet18", "resnet34", "resnet50")
 
-FORMATS = {"md": tables.markdown, "tex": tables.latex, "csv": tables.csv}
-
 COUNTS = ["weights", "biases", "params", "param_bits", "param_mb", "activation_mb", "flops"]
 
 
@@ -208,9 +206,9 @@ def _sized(config: Config, args: argparse.Namespace) -> tuple[tuple[int, int, in
 
 
 def _print(made: Table, form: str) -> None:
-    """Print a table in one of FORMATS, or for the terminal."""
+    """Print a table in one of tables.FORMATS, or for the terminal."""
     if form != "text":
-        print(FORMATS[form](made), end="")
+        print(tables.FORMATS[form](made), end="")
         return
     grid = Grid(title=made.title, title_justify="left", caption="\n".join(made.notes), caption_justify="left")
     for column, header in zip(made.columns, made.header, strict=True):
@@ -247,7 +245,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--image-size", type=positive, metavar="PX", help="default: what the network was designed for")
     parser.add_argument("--channels", type=positive, metavar="N")
     parser.add_argument("--classes", type=positive, metavar="N")
-    parser.add_argument("--format", choices=("text", *FORMATS), default="text")
+    parser.add_argument("--format", choices=("text", *tables.FORMATS), default="text")
     parser.add_argument("--lang", choices=LANGUAGES, default="en")
     parser.add_argument(
         "--out", type=Path, default=Path("report"), metavar="DIR", help="of the picture; default: report"

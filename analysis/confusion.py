@@ -34,8 +34,36 @@ NAMED = 5
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Say what the best run of each setting confuses."""
-    return _confused(frames, best_of_settings(section))
+    """Show the matrices, the frequent confusions of the best setting by name, and its confident mistakes."""
+    best = best_of_settings(section)
+    (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
+    words = words_of(best.loc[run])
+    pairs = frequent(counts)
+    found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
+    titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
+    pictures = [
+        Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
+        for kind, title in zip(("counts", "shares"), titles, strict=True)
+    ]
+    found.append(Gallery(pictures, sentence("matrix_caption")))
+    if len(pairs):
+        columns = [Column("target"), Column("predicted"), Column("images", 0), Column("share", 1), Column("back", 0),
+                   Column("back_share", 1)]  # fmt: skip
+        found += [
+            Items([_named(pair) for pair in pairs.head(NAMED).to_dict("records")]),
+            Table("confusions", sentence("confusions_title", **words), pairs, columns, [sentence("confusions_note")]),
+        ]
+    title = sentence("mistakes_title", **words)
+    if sheet := mistakes_figure(frames.directories[run].evaluation(), title):
+        found.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
+    if others:
+        pictures = []
+        for other, of_other in others:
+            title = sentence("matrix_shares", **words_of(best.loc[other]))
+            name = f"confusion-{best.setting[other]}"
+            pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
+        found.append(Gallery(pictures, " ".join([sentence("others"), *looked_at(best)])))
+    return found
 
 
 def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -93,38 +121,6 @@ def frequent(counts: pd.DataFrame, limit: int = 10) -> pd.DataFrame:
                "images": found[target, predicted], "share": share[target, predicted],
                "back": found[predicted, target], "back_share": share[predicted, target]}  # fmt: skip
     return pd.DataFrame(columns)
-
-
-def _confused(frames: Frames, best: pd.DataFrame) -> list[Block]:
-    """Show the matrices, the frequent confusions of the best setting by name, and its confident mistakes."""
-    (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
-    words = words_of(best.loc[run])
-    pairs = frequent(counts)
-    found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
-    titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
-    pictures = [
-        Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
-        for kind, title in zip(("counts", "shares"), titles, strict=True)
-    ]
-    found.append(Gallery(pictures, sentence("matrix_caption")))
-    if len(pairs):
-        columns = [Column("target"), Column("predicted"), Column("images", 0), Column("share", 1), Column("back", 0),
-                   Column("back_share", 1)]  # fmt: skip
-        found += [
-            Items([_named(pair) for pair in pairs.head(NAMED).to_dict("records")]),
-            Table("confusions", sentence("confusions_title", **words), pairs, columns, [sentence("confusions_note")]),
-        ]
-    title = sentence("mistakes_title", **words)
-    if sheet := mistakes_figure(frames.directories[run].evaluation(), title):
-        found.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
-    if others:
-        pictures = []
-        for other, of_other in others:
-            title = sentence("matrix_shares", **words_of(best.loc[other]))
-            name = f"confusion-{best.setting[other]}"
-            pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
-        found.append(Gallery(pictures, " ".join([sentence("others"), *looked_at(best)])))
-    return found
 
 
 def looked_at(best: pd.DataFrame) -> list[str]:

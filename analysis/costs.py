@@ -4,7 +4,6 @@ python -c "from analysis import costs, runs, sections; \\
     print(costs.measure(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -75,7 +74,7 @@ def measure(section: Section) -> pd.DataFrame:
             "mflops": runs["flops"] / 1e6,
             "train_seconds": runs["train_seconds"].where(alone),
             "peak_mb": section.history.groupby("run")["memory/peak_mb"].max().where(alone),
-            "energy_wh": _energy(runs).where(alone) / 3600,
+            "energy_wh": runs["energy_joules"].where(alone) / 3600,
         }
     )
     found = found.loc[runs.index]
@@ -86,11 +85,6 @@ def measure(section: Section) -> pd.DataFrame:
     exact = [f"{name}_ci95" for name in ("params", "param_mb", "mflops")]
     frame = frame.drop(columns=[*exact, *(f"{name}_n" for name in names)])
     return frame.sort_values("val_acc", ascending=False, kind="stable").reset_index()
-
-
-def _energy(runs: pd.DataFrame) -> pd.Series:
-    """Return the joules of each run; NaN where the device did not tell."""
-    return runs["energy_joules"] if "energy_joules" in runs else pd.Series(math.nan, runs.index)
 
 
 def _table(section: Section, frame: pd.DataFrame) -> Table:
@@ -184,7 +178,7 @@ def total(frames: Frames) -> list[Block]:
     shared = int((runs.device_shared_by.astype(float) > 1).sum())
     if shared:
         said.append(sentence("study_shared", count=shared))
-    joules = _energy(runs).where(runs.device_shared_by == 1).dropna()
+    joules = runs["energy_joules"].where(runs.device_shared_by == 1).dropna()
     kwh = joules.sum() / 3.6e6
     energy = f"{number(kwh, ',.2f')} kWh" if kwh >= 0.1 else f"{number(1000 * kwh, '.2f')} Wh"
     known = sentence("study_energy", energy=energy, count=len(joules), runs=len(runs))

@@ -143,9 +143,9 @@ def separability(features: np.ndarray, targets: np.ndarray) -> dict[str, np.ndar
     from sklearn.preprocessing import StandardScaler
 
     features = _finite(features)
-    _, members = np.unique(targets, return_counts=True)
-    often = np.isin(targets, np.flatnonzero(np.bincount(targets) >= 2))
-    folds = min(FOLDS, int(members[members >= 2].min()))
+    members = np.bincount(targets)[targets]  # of each image's class
+    often = members >= 2
+    folds = min(FOLDS, int(members[often].min()))
     splits = StratifiedKFold(folds, shuffle=True, random_state=0)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=5000))
     neighbours = KNeighborsClassifier(min(NEIGHBOURS, often.sum() // 2))

@@ -26,7 +26,6 @@ PIXELS = 115
 """Of an inch of a figure on the page."""
 
 PICTURES = ("png", "svg", "pdf")
-TABLES = {"md": tables.markdown, "tex": tables.latex, "csv": tables.csv}
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
             return {"kind": "items", "texts": texts, "soft": soft}
         case Table():
             stem = files.unused(f"{anchor}-{block.name}")
-            for suffix, text in TABLES.items():
+            for suffix, text in tables.FORMATS.items():
                 save(out / "tables" / f"{stem}.{suffix}", text(block))
             return {"kind": "table", "table": block, "stem": stem}
         case Picture():

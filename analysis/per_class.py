@@ -25,8 +25,33 @@ DRAWN_CLASSES = 30
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show how well each class is recognised."""
-    return _by_class(frames, best_of_settings(section), looks)
+    """Show the accuracy and precision of each class: of the best setting, against the others and what was given."""
+    best = best_of_settings(section)
+    words = confusion.words_of(best.iloc[0])
+    rates = {best.setting[run]: confusion.rates(counts) for run, counts in confusion.matrices(frames, best).items()}
+    frame = rates[best.setting.iloc[0]]
+    columns = [Column("class"), Column("images", 0), Column("accuracy", 1), Column("precision", 1)]
+    given = frames.given
+    if given is not None and not given.index.isin(frame["class"]).any():
+        given = None
+    notes = [sentence("per_class_note")]
+    if given is not None:
+        frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
+        frame["difference"] = frame.accuracy - frame.given
+        columns += [Column("given", 1, header=str(given.name)), Column("difference", 1)]
+        notes.append(sentence("given_note", name=given.name))
+    found: list[Block] = [
+        Heading(label("per_class")),
+        Table("per-class", sentence("per_class_title", **words), frame, columns, notes),
+    ]
+    drawn = dict(list(rates.items())[:LOOKED_AT])
+    title = sentence("per_class_figure", dataset=words["dataset"])
+    worst = [sentence("per_class_worst", shown=DRAWN_CLASSES)] if len(frame) > DRAWN_CLASSES else []
+    caption = " ".join([sentence("per_class_caption"), *worst, *confusion.looked_at(best)])
+    found.append(Picture("class-accuracy", title, accuracy_figure(drawn, given, title, looks), caption))
+    if len(rates) > 1:
+        found.append(_settings_table(best, drawn, rates))
+    return found
 
 
 def read_accuracies(path: str | Path) -> pd.Series:
@@ -58,35 +83,6 @@ def check_classes(given: pd.Series, frames: Frames) -> None:
     known = sorted({name for info in infos for name in info.get("data", {}).get("classes", ())})
     for name in given.index.difference(known):
         raise UserError(f"no run knows the class {name!r} of {given.name}; {nearest(name, known)}")
-
-
-def _by_class(frames: Frames, best: pd.DataFrame, looks: Looks) -> list[Block]:
-    """Show the accuracy and precision of each class: of the best setting, against the others and what was given."""
-    words = confusion.words_of(best.iloc[0])
-    rates = {best.setting[run]: confusion.rates(counts) for run, counts in confusion.matrices(frames, best).items()}
-    frame = rates[best.setting.iloc[0]]
-    columns = [Column("class"), Column("images", 0), Column("accuracy", 1), Column("precision", 1)]
-    given = frames.given
-    if given is not None and not given.index.isin(frame["class"]).any():
-        given = None
-    notes = [sentence("per_class_note")]
-    if given is not None:
-        frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
-        frame["difference"] = frame.accuracy - frame.given
-        columns += [Column("given", 1, header=str(given.name)), Column("difference", 1)]
-        notes.append(sentence("given_note", name=given.name))
-    found: list[Block] = [
-        Heading(label("per_class")),
-        Table("per-class", sentence("per_class_title", **words), frame, columns, notes),
-    ]
-    drawn = dict(list(rates.items())[:LOOKED_AT])
-    title = sentence("per_class_figure", dataset=words["dataset"])
-    worst = [sentence("per_class_worst", shown=DRAWN_CLASSES)] if len(frame) > DRAWN_CLASSES else []
-    caption = " ".join([sentence("per_class_caption"), *worst, *confusion.looked_at(best)])
-    found.append(Picture("class-accuracy", title, accuracy_figure(drawn, given, title, looks), caption))
-    if len(rates) > 1:
-        found.append(_settings_table(best, drawn, rates))
-    return found
 
 
 def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates: Mapping[str, pd.DataFrame]) -> Table:

@@ -153,19 +153,6 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
     return first, second, float(p)
 
 
-def slopes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a line to each row over its places, by least squares: return the slopes and their standard errors.
-
-    `values` (rows, places); three places or more.
-    """
-    places = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
-    squares = (places**2).sum()
-    slope = values @ places / squares
-    residuals = values - values.mean(axis=1, keepdims=True) - slope[:, None] * places
-    error = np.sqrt((residuals**2).sum(axis=1) / (values.shape[1] - 2) / squares)
-    return slope, error
-
-
 def sampling_interval(share: float, n: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of an accuracy that was measured on n images (Wilson 1927)."""
     interval = stats.binomtest(round(share * n), n).proportion_ci(CONFIDENCE, method="wilson")

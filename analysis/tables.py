@@ -159,3 +159,6 @@ LATEX = {
 
 def _escape_latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+FORMATS = {"md": markdown, "tex": latex, "csv": csv}

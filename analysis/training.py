@@ -14,7 +14,7 @@ from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.figures import BANDS, Looks
 from analysis.runs import Frames
 from analysis.sections import Section
-from analysis.statistics import ALPHA, Estimate, estimates, holm, slopes
+from analysis.statistics import ALPHA, Estimate, estimates, holm
 from analysis.tables import Column, Table, p_column
 from analysis.wording import NAMED, label, named, sentence, settings_named, shown
 from study.run_directory import EARLY
@@ -97,9 +97,9 @@ def _trend(history: pd.DataFrame) -> tuple[float, ...]:
         return (math.nan,) * 6
     window = max(FEWEST // 2, round(END * len(history)))
     values = history[["val/acc", "val/loss"]].to_numpy(dtype=float)[-window:].T * [[100], [1]]
-    slope, error = slopes(values)
+    accuracy, loss = (stats.linregress(range(window), row) for row in values)
     means = history["val/loss"].astype(float).rolling(window).mean()
-    return window, slope[0], error[0], slope[1], error[1], means.iloc[-1] / means.min()
+    return window, accuracy.slope, accuracy.stderr, loss.slope, loss.stderr, means.iloc[-1] / means.min()
 
 
 def overfitting(section: Section, runs: pd.DataFrame) -> Table:

@@ -194,13 +194,11 @@ def _chosen(splits: dict[str, Split], classes: tuple[str, ...], config: Config) 
     if len(set(names)) < 2:
         raise UserError(f"classes must name two or more, such as {','.join(classes[:2])}, not only {names[0]}")
     kept = tuple(name for name in classes if name in names)
-    new_label = torch.full((len(classes),), -1)
-    for label, name in enumerate(kept):
-        new_label[classes.index(name)] = label
+    old = torch.tensor([classes.index(name) for name in kept])  # ascending: a label becomes its place among them
     result = {}
     for key, split in splits.items():
-        index = torch.where(new_label[split.labels] >= 0)[0]
-        result[key] = Split(split.images[index], new_label[split.labels[index]])
+        part = split[torch.where(torch.isin(split.labels, old))[0]]
+        result[key] = Split(part.images, torch.searchsorted(old, part.labels))
     return result, kept
 
 

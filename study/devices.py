@@ -117,10 +117,7 @@ def synchronize(device) -> None:
     """Wait until a device has done all its work."""
     import torch
 
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    torch.get_device_module(device).synchronize()
 
 
 def energy_joules(device) -> float:
@@ -149,8 +146,8 @@ def generators(device) -> dict:
     """Return the states of torch's own random generators."""
     import torch
 
-    on_device = {"cuda": lambda: torch.cuda.get_rng_state(device), "mps": torch.mps.get_rng_state, "cpu": lambda: None}
-    return {"cpu_generator": torch.get_rng_state(), "device_generator": on_device[device.type]()}
+    on_device = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state()
+    return {"cpu_generator": torch.get_rng_state(), "device_generator": on_device}
 
 
 def set_generators(device, states: dict) -> None:
@@ -158,10 +155,8 @@ def set_generators(device, states: dict) -> None:
     import torch
 
     torch.set_rng_state(states["cpu_generator"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["device_generator"], device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(states["device_generator"])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states["device_generator"])
 
 
 class Occupancy:

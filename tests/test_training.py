@@ -45,7 +45,7 @@ def section(curves, epochs=EPOCHS, lr=None, train=0.95, **columns):
                     "last/epoch": float(epochs), "last/val_acc": last["val/acc"], "last/val_loss": last["val/loss"],
                     "last/train_acc": train, "last/train_loss": 0.1, "test/acc": best["val/acc"] - 0.01,
                     "iterations": 100.0 * epochs, "params": 1000.0, "params_logits": np.nan, "param_bytes": 4000.0,
-                    "flops": 5e6, "train_seconds": 90.0,
+                    "flops": 5e6, "train_seconds": 90.0, "energy_joules": np.nan,
                 } | {name: values[setting] for name, values in columns.items()}
             )  # fmt: skip
             histories.append(history)
