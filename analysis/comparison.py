@@ -62,8 +62,8 @@ def compare(section: Section) -> pd.DataFrame:
     interval contain 0?
     """
     measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
-    found = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).rename(columns={"val_acc_n": "n"})
-    found = found.drop(columns=["best_epoch_ci95", "best_epoch_n", "test_acc_n"])
+    found = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).drop(columns="best_epoch_ci95")
+    found["n"] = section.runs.groupby("setting").size()
     bounds = {
         run.setting: sampling_interval(run["test/acc"], int(run["test_images"]))
         for _, run in section.runs[~section.runs.setting.duplicated(keep=False)].iterrows()
@@ -96,9 +96,7 @@ def reference(frame: pd.DataFrame) -> str:
 
 def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
     """Order settings as in the comparison: the best validation accuracy first."""
-    order = section.runs.groupby("setting", sort=False)["best/val_acc"].mean()
-    order = order.sort_values(ascending=False, kind="stable").index
-    return frame.reindex(order).rename_axis("setting")
+    return frame.reindex(section.ranked).rename_axis("setting")
 
 
 def pairwise(section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"]) -> pd.DataFrame:

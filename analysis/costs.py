@@ -82,9 +82,8 @@ def measure(section: Section) -> pd.DataFrame:
     found = found.join(times)
     names = ["val_acc", *(column.key for column in COLUMNS)]
     frame = estimates(found, "setting", names, comparison.rounding(runs))
-    exact = [f"{name}_ci95" for name in ("params", "param_mb", "mflops")]
-    frame = frame.drop(columns=[*exact, *(f"{name}_n" for name in names)])
-    return frame.sort_values("val_acc", ascending=False, kind="stable").reset_index()
+    frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
+    return comparison.in_order(section, frame).reset_index()
 
 
 def _table(section: Section, frame: pd.DataFrame) -> Table:

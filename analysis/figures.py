@@ -69,7 +69,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     looks = looks or looks_of(list(history.setting.unique()))
     found = estimates(history, ["setting", "epoch"], CURVES)
     repeats = history.groupby("setting").run.nunique()
-    found = found[found["val/acc_n"] == repeats.reindex(found.index.get_level_values("setting")).to_numpy()]
+    counts = history.groupby(["setting", "epoch"], sort=False)["val/acc"].count()
+    found = found[counts == repeats.reindex(found.index.get_level_values("setting")).to_numpy()]
     ranked = list(found["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
     coloured = [setting for setting in history.setting.unique() if setting in ranked[:DRAWN]]
     columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, max(map(len, coloured))))))

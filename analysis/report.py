@@ -106,9 +106,7 @@ def looks_of(sections: Sequence[Section]) -> list[Looks]:
 
 def _groups(section: Section) -> dict[str, str]:
     """Return the group that stands for each setting, the most accurate first: they get the plainest looks."""
-    accuracies = section.runs.groupby("setting", sort=False)["best/val_acc"].mean()
-    order = accuracies.sort_values(ascending=False, kind="stable").index
-    return section.runs.drop_duplicates("setting").set_index("setting").group[order].to_dict()
+    return section.runs.drop_duplicates("setting").set_index("setting").group[section.ranked].to_dict()
 
 
 def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:

@@ -57,6 +57,12 @@ class Section:
         ]
 
     @property
+    def ranked(self) -> list[str]:
+        """List the settings by their mean best validation accuracy, the best first."""
+        means = self.runs.groupby("setting", sort=False)["best/val_acc"].mean()
+        return list(means.sort_values(ascending=False, kind="stable").index)
+
+    @property
     def dataset(self) -> str:
         """Name the data that its runs were trained on."""
         return ", ".join(name.removeprefix("folder:") for name in self.runs.dataset.unique())
@@ -69,9 +75,8 @@ class Section:
 
 def best_of_settings(section: Section) -> pd.DataFrame:
     """Return the best run of each setting, the setting that is best by its mean first."""
-    means = section.runs.groupby("setting")["best/val_acc"].transform("mean")
-    ranked = section.runs.assign(mean=means).sort_values(["mean", "best/val_acc"], ascending=False, kind="stable")
-    return ranked.drop(columns="mean").drop_duplicates("setting")
+    best = section.runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting")
+    return best.iloc[pd.Categorical(best.setting, section.ranked).argsort()]
 
 
 def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:

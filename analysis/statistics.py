@@ -55,14 +55,14 @@ def estimates(
     """Estimate the mean of each column in each group, as `estimate` does, with the `rounding` of those that it names.
 
     Returns, indexed by group in the order of its first row, each column's mean and, as `<column>_ci95`, half the width
-    of its interval, and as `<column>_n` the number of values.
+    of its interval.
     """
     grouped = frame.groupby(by, sort=False)[list(columns)]
     means, deviations, counts = grouped.mean(), grouped.std(ddof=1), grouped.count()
     for name in deviations.columns.intersection(list(rounding or ())):
         deviations[name] = deviations[name].clip(lower=rounding[name])
     half_widths = _t(counts.where(counts > 1) - 1) * deviations / np.sqrt(counts)
-    return means.join(half_widths.add_suffix("_ci95")).join(counts.add_suffix("_n"))
+    return means.join(half_widths.add_suffix("_ci95"))
 
 
 def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: float = 0.0) -> pd.DataFrame:

@@ -108,7 +108,7 @@ def overfitting(section: Section, runs: pd.DataFrame) -> Table:
     frame = comparison.in_order(section, frame).reset_index()
     columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in GAPS)]
     columns = [Column(one.key, 1) if one.key == "val_loss_min_epoch" else one for one in columns]
-    frame = frame.drop(columns=["val_loss_min_epoch_ci95", *(f"{key}_n" for key in GAPS)])
+    frame = frame.drop(columns="val_loss_min_epoch_ci95")
     title = sentence("overfitting_title", name=section.title)
     return Table("overfitting", title, frame, columns, [sentence("overfitting_note")])
 
@@ -121,9 +121,10 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     falls, overfits, perhaps or unclear.
     """
     frame = estimates(runs, "setting", ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share"])
-    frame["early"] = runs.groupby("setting", sort=False).early.all()
+    by_setting = runs.groupby("setting")
+    frame["early"], frame["n"], trends = by_setting.early.all(), by_setting.size(), by_setting.acc_slope.count()
     single = runs[~runs.setting.duplicated(keep=False)].set_index("setting")
-    degrees = (frame.acc_slope_n - 1).where(frame.acc_slope_n > 1, frame.window - 2)
+    degrees = (trends - 1).where(trends > 1, frame.window - 2)[frame.index]
     for name in ("acc_slope", "loss_slope"):
         fit = stats.t.ppf(1 - ALPHA / 2, (single.window - 2).to_numpy(dtype=float))
         fit = fit * single[name.replace("slope", "error")]
@@ -137,7 +138,6 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
                 for setting, value in p.items()
             }
         frame[f"{name}_p"] = pd.Series(dict(zip(p, holm(list(p.values())), strict=True)), dtype=float)
-    frame["n"] = frame.epochs_n
     kept = ["n", "epochs", "best_epoch", "window",
             *(f"{name}{more}" for name in ("acc_slope", "loss_slope") for more in ("", "_ci95", "_p"))]  # fmt: skip
     frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]

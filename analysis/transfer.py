@@ -84,8 +84,7 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
         }
     )
     found = estimates(measured, "setting", list(measured.columns[1:]), comparison.rounding(runs))
-    found = found.rename(columns={"val_acc_n": "n"})
-    found = found.drop(columns=[name for name in found if name.endswith("_n")])
+    found["n"] = runs.groupby("setting").size()
     features = {setting: one.layers[LAYER] for setting, one in seen.items()}
     found["probe"] = pd.Series({setting: 100 * one.probe.mean() for setting, one in features.items()}, dtype=float)
     found["silhouette"] = pd.Series({setting: one.silhouette for setting, one in features.items()}, dtype=float)
@@ -97,7 +96,7 @@ def answers(section: Section) -> list[str]:
     pairs = comparison.pairwise(section)
     said = []
     for way, other in QUESTIONS:
-        a, b = (_best(section.runs[WAYS[name](section.runs)]) for name in (way, other))
+        a, b = (_best(section, section.runs.setting[WAYS[name](section.runs)]) for name in (way, other))
         if (a, b) in pairs.index:
             pair = pairs.loc[a, b]
             result = "alike" if abs(pair.difference) <= pair.half_width else "open" if pair.holm >= ALPHA else "shown"
@@ -111,6 +110,6 @@ def answers(section: Section) -> list[str]:
     return said or [sentence("transfer_single")]
 
 
-def _best(runs: pd.DataFrame) -> str | None:
-    """Name the setting of the highest mean validation accuracy."""
-    return None if runs.empty else runs["best/val_acc"].astype(float).groupby(runs.setting).mean().idxmax()
+def _best(section: Section, settings: pd.Series) -> str | None:
+    """Name the best of some settings."""
+    return next((setting for setting in section.ranked if setting in set(settings)), None)
