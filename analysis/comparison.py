@@ -20,7 +20,7 @@ from analysis.statistics import differences, estimates, holm, mcnemar, sampling_
 from analysis.tables import Column, Table, p_column
 from analysis.wording import label, sentence, shown
 
-UNSHARED = {
+MAY_DIFFER = {
     "seed", "activation", "softmax_output", "dropout", "epochs", "label_smoothing", "optimizer", "lr", "momentum",
     "nesterov", "weight_decay", "decay_norm_bias", "clip_norm", "ema_decay", "schedule", "warmup_epochs", "step_epochs",
     "step_factor", "augment", "alternating_flip", "crop_share", "rotate_degrees", "perspective_tilt", "color_strength",
@@ -112,7 +112,7 @@ def beginnings(runs: pd.DataFrame) -> pd.Series:
 
     Differences between runs that have it in common are paired by seed.
     """
-    shared = [name for name in IDENTITY if name not in UNSHARED]
+    shared = [name for name in IDENTITY if name not in MAY_DIFFER]
     return runs[shared].map(repr).agg(tuple, axis=1)
 
 

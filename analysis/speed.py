@@ -6,6 +6,7 @@ python -c "from analysis import runs, sections, speed; \\
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 
@@ -65,8 +66,11 @@ def thresholds(section: Section) -> list[float]:
 def table(section: Section) -> Table | None:
     """Compare after how many epochs, iterations and seconds given validation accuracies were first reached.
 
-    A cell is empty, with a count of the runs that did, where not every run of a setting reached the accuracy.
+    A cell is empty, with a count of the runs that did, where not every run of a setting reached the accuracy. An SVM
+    has no epochs: it is left out.
     """
+    runs = section.runs[section.runs["iterations"].notna()]
+    section = replace(section, runs=runs, history=section.history[section.history.run.isin(runs.index)])
     wanted = thresholds(section)
     if not wanted:
         return None

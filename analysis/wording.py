@@ -65,8 +65,8 @@ def texts() -> dict[str, dict[str, str]]:
 
 
 def label(key: str) -> str:
-    """Return a word or heading; a key without one says itself."""
-    return texts()[key][spoken()] if key in texts() else key.replace("_", " ")
+    """Return a word or heading."""
+    return texts()[key][spoken()]
 
 
 def sentence(key: str, **values: object) -> str:

@@ -6,6 +6,7 @@
 | 1    | anything not named below                                  |
 | 2    | a user's mistake: one sentence, no traceback              |
 | 3    | out of memory                                             |
+| 129  | a closed terminal                                         |
 | 130  | Ctrl-C                                                    |
 | 143  | SIGTERM                                                   |
 """

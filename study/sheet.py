@@ -24,7 +24,8 @@ def show_augment(config: Config, path: Path, say: Callable[[str], None]) -> None
 
     data = data_sets.load(config, "cpu", say)
     image = data.resize(data.train.images[:1])
-    copies = augment(image.expand(63, -1, -1, -1), config.augmentations, torch.Generator().manual_seed(config.seed))
+    generator = torch.Generator().manual_seed(config.seed % 2**63)
+    copies = augment(image.expand(63, -1, -1, -1), config.augmentations, generator)
     grid = make_grid(torch.cat([image.float(), copies.float()]) / 255, nrow=8, padding=2, pad_value=1.0)
     enlarged = grid.repeat_interleave(scale := max(1, 96 // image.shape[-1]), 1).repeat_interleave(scale, 2)
     path.parent.mkdir(parents=True, exist_ok=True)

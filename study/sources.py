@@ -137,7 +137,7 @@ def _decode_all(root: Path, listing: Listing, image_size: int | None, say: Say) 
     splits = {name: _decode(root, listed, image_size, unreadable, say) for name, listed in listing.items()}
     shapes = {tuple(images.shape[1:]) for images, _ in splits.values()}
     if len(shapes) > 1:
-        raise _different_sizes(root, *list(shapes)[:2])
+        raise _different_sizes(root, *(shape[:0:-1] for shape in list(shapes)[:2]))
     files = sum(map(len, listing.values()))
     if len(unreadable) > UNREADABLE_SHARE * files:
         raise UserError(
@@ -188,7 +188,7 @@ def _decode(
 
 
 def _different_sizes(root: Path, first: Sequence[int], second: Sequence[int]) -> UserError:
-    sizes = " and ".join("×".join(map(str, size[-2:])) for size in (first, second))
+    sizes = " and ".join("×".join(map(str, size)) for size in (first, second))
     return UserError(f"the images of {root} differ in size ({sizes}); say --image-size N to bring all to N×N")
 
 

@@ -10,6 +10,7 @@ batch(indices)
 import copy
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -68,9 +69,9 @@ def create(
     return step
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
     """Let convolutions and matrix products compute in a precision."""
-    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
 
 
 def faster_precision(model: nn.Module, images: Tensor, labels: Tensor) -> torch.dtype:

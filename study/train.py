@@ -150,7 +150,8 @@ def _train(
         tracker.note(pretrained={"source": given.source, "digest": given.digest})
     if config.finetune == "svm":
         return _fit_svm(config, display, tracker, given, data, device)
-    trainer = _trainer(config, data, device, given, display, tracker, resumes)
+    with _too_small_explained(config):
+        trainer = _trainer(config, data, device, given, display, tracker, resumes)
     occupancy, stopped_by = devices.Occupancy(device), EARLY
 
     def log(row: dict[str, float]) -> bool:
@@ -165,18 +166,13 @@ def _train(
         return False
 
     display.start(config, str(data), trainer.progress.epoch)
+    with _too_small_explained(config), occupancy, signals.hold():
+        state = trainer.fit(
+            log, display.batch, lambda trainer: tracker.checkpoint(trainer.state_dict()),
+            lambda: bool(signals.received),
+        )  # fmt: skip
     try:
-        with occupancy, signals.hold():
-            state = trainer.fit(
-                log, display.batch, lambda trainer: tracker.checkpoint(trainer.state_dict()),
-                lambda: bool(signals.received),
-            )  # fmt: skip
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise UserError(f"batches of {config.batch_size} are too small for the batch norm of {config.model}") from None
-    try:
-        if signals.received:
+        if signals.received and state != "diverged":
             raise Interrupted(signals.received)
         summary, arrays = ({"last/epoch": trainer.progress.epoch}, {}) if state == "diverged" else trainer.evaluate()
     except Interrupted:
@@ -186,6 +182,17 @@ def _train(
         raise
     notes = {"stopped_by": stopped_by} if state == "stopped" else {}
     return _finish(config, display, tracker, state, summary, trainer.best_weights, arrays, **notes)
+
+
+@contextmanager
+def _too_small_explained(config: Config):
+    """Name the mistake where batches are too small for batch norm."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(f"batches of {config.batch_size} are too small for the batch norm of {config.model}") from None
 
 
 def _finish(

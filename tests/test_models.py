@@ -15,7 +15,7 @@ from analysis.anatomy import layers, native
 from study import models, step
 from study.config import Config
 from study.errors import UserError
-from study.models.layers import AveragePool, Block
+from study.models.layers import AveragePool, Block, averaging
 from study.names import ACTIVATIONS, NETWORKS, SMALLEST_SIDES
 
 NAMES = [
@@ -210,7 +210,9 @@ def test_a_stem_that_cannot_be_changed_is_refused():
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 8))
 def test_average_pool_is_torchs(height, width, side):
     maps = torch.randn(2, 3, height, width)
-    torch.testing.assert_close(AveragePool(side)(maps), torch.nn.functional.adaptive_avg_pool2d(maps, side))
+    expected = torch.nn.functional.adaptive_avg_pool2d(maps, side)
+    torch.testing.assert_close(averaging(height, side) @ maps @ averaging(width, side).T, expected)
+    torch.testing.assert_close(AveragePool(side)(maps), expected)
 
 
 if __name__ == "__main__":

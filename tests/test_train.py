@@ -12,6 +12,7 @@ from analysis.runs import load
 from study import train
 from study.config import Config
 from study.errors import Interrupted
+from study.evaluation import Evaluator
 from study.progress import Display
 from study.run_directory import DONE, RunDirectory
 from tests.wandb_server import Server
@@ -189,6 +190,20 @@ def test_a_run_that_is_ended_after_its_last_epoch_has_only_its_result_to_find(tm
     assert {**cut.summary, "train_seconds": 0} == {**whole.summary, "train_seconds": 0}
 
 
+def test_a_run_that_is_ended_while_it_diverges_has_diverged(tmp_path, monkeypatch):
+    score = Evaluator.score
+
+    def ended(self, split):
+        signal.raise_signal(signal.SIGTERM)
+        return score(self, split)
+
+    monkeypatch.setattr(Evaluator, "score", ended)
+    options = {"dataset": "digits", "model": "mlp", "epochs": 1, "batch_size": 2000, "lr": 1e35, "wandb": "disabled"}
+    config = Config.parse(options | {"runs_dir": str(tmp_path / "runs")})
+    assert train.train(config, Display(), train.Signals()).state == "diverged"
+    assert only_run(tmp_path / "runs").state() == "diverged"
+
+
 def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
     options = ("--dataset=digits", "--model=mlp", "--epochs=100", "--wandb=disabled")
     code = "import sys; from study import train, trainer; trainer.CHECKPOINT_SECONDS = 0.05; train.main(sys.argv[1:])"
@@ -223,9 +238,12 @@ def test_a_forced_run_that_cannot_begin_leaves_the_result_of_before(call, tmp_pa
     assert run.state() == "finished" and not (run.path / "damaged").exists()
 
 
-def test_batches_of_one_image_and_batch_norm_are_a_mistake(call):
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_batches_of_one_image_and_batch_norm_are_a_mistake(call, tmp_path, precision):
     words = ("--dataset=digits", "--model=mlp", "--batch-norm", "--batch-size=1", "--wandb=disabled")
-    assert "batches of 1 are too small for the batch norm of mlp" in call("study.train", *words, code=2).stderr
+    answer = call("study.train", *words, f"--precision={precision}", code=2)
+    assert "batches of 1 are too small for the batch norm of mlp" in answer.stderr
+    assert not list((tmp_path / "runs").glob("mlp-*"))
 
 
 def test_other_images_than_a_run_was_trained_on_are_refused(call, photo_folder, tmp_path):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from analysis import runs
+from analysis import layers, report, runs, speed
 from analysis import transfer as analysis_transfer
 from analysis.sections import of_sweep
 from analysis.wording import language
@@ -423,3 +423,7 @@ def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
     assert not set(said.texts) & set(spanish[1].texts)
     scratch = replace(section, runs=section.runs[section.runs.pretrained.eq(False)])
     assert analysis_transfer.blocks(frames, scratch, {}) == []
+    assert speed.table(replace(section, runs=section.runs[section.runs.finetune == "svm"])) is None
+    (looks,) = report.looks_of([section])
+    for theme in set(report.THEMES) - {layers.blocks}:
+        theme(frames, section, looks)

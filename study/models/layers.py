@@ -134,12 +134,13 @@ class AveragePool(nn.Module):
         height, width = maps.shape[-2:]
         if maps.device.type != "mps" or (height % self.side == 0 and width % self.side == 0):
             return nn.functional.adaptive_avg_pool2d(maps, self.side)
-        return self._means(height, maps) @ maps @ self._means(width, maps).T
+        return averaging(height, self.side).to(maps) @ maps @ averaging(width, self.side).to(maps).T
 
-    def _means(self, size: int, like: Tensor) -> Tensor:
-        """Return the matrix (side, size) that averages each of the overlapping windows."""
-        rows = torch.zeros(self.side, size)
-        for row in range(self.side):
-            start, end = row * size // self.side, math.ceil((row + 1) * size / self.side)
-            rows[row, start:end] = 1 / (end - start)
-        return rows.to(like)
+
+def averaging(size: int, side: int) -> Tensor:
+    """Return the matrix (side, size) whose rows average windows of `size` numbers, overlapping where they must."""
+    rows = torch.zeros(side, size)
+    for row in range(side):
+        start, end = row * size // side, math.ceil((row + 1) * size / side)
+        rows[row, start:end] = 1 / (end - start)
+    return rows
