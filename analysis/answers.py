@@ -4,7 +4,7 @@
         print(*answers.sentences(frames, sections.by_dataset(frames)[0]), sep='\\n')"
 
 Nothing is claimed that the repeats do not carry. Differences between settings need two seeds of each. One is shown
-where p, corrected for all pairs of the section, is below 5 %; it is noise where its own interval contains 0.
+where p, corrected for all pairs of the section, is below 5 %; it can be noise where its own interval contains 0.
 """
 
 import math
@@ -19,6 +19,12 @@ from analysis.sections import Section
 from analysis.statistics import ALPHA, seeds_to_show
 from analysis.tables import p_words
 from analysis.wording import label, named, number, sentence, shown
+
+OVERFITTING = {
+    "gap_last": (lambda runs: 100 * (runs["last/train_acc"] - runs["last/val_acc"]), "val"),
+    "val_loss_last": (lambda runs: runs["last/val_loss"], None),
+}
+"""What tells overfitting, of each run, and the split whose images it is measured in."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -62,24 +68,59 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     best = comparison.reference(frame)
     others = frame[frame.p_holm.notna()]
     worse, open_ones = others[others.p_holm < ALPHA], others[others.p_holm >= ALPHA]
+    likely, alike = open_ones[~open_ones.tied], open_ones[open_ones.tied]
     scope = label("highest several") if frame.n.iloc[0] == 1 else label("highest")
     values = {"setting": shown(best), "highest": scope, **_accuracies(frame.loc[best])}
     if len(worse) == len(others):
         said = [sentence("answer_best", others=_below(worse), **values)]
-    elif worse.empty:
+    elif len(alike) == len(others):
         said = [sentence("answer_noise", n=len(others), **values)]
     else:
-        said = [sentence("answer_counts", n=len(others), worse=len(worse), open=len(open_ones), **values)]
-        said.append(sentence("answer_worse", others=_below(worse), **values))
-    if len(open_ones):
-        pairs = (len(others) + 1) * len(others) // 2
-        said.append(sentence("answer_open", others=_below(open_ones), pairs=pairs, **values))
-    said.append(sentence("answer_test", **values))
+        counts = {"worse": len(worse), "likely": len(likely), "alike": len(alike)}
+        told = named([sentence(f"answer_{kind}_count", n=count) for kind, count in counts.items() if count])
+        said = [sentence("answer_counts", n=len(others), told=told, **values)]
+    pairs = (len(others) + 1) * len(others) // 2
+    kinds = {"worse": worse if len(worse) < len(others) else worse[:0], "likely": likely, "alike": alike}
+    said += [
+        sentence(f"answer_{kind}", others=_below(rows), pairs=pairs, **values) for kind, rows in kinds.items()
+        if len(rows)
+    ]  # fmt: skip
+    said += [*_overfitting(section, best, open_ones.index), _tested(section, best, values)]
     if len(open_ones):
         said.append(_needed(section, best, open_ones))
     single = frame[frame.n == 1]
     if not single.empty:
         said.append(sentence("answer_single", settings=named([shown(setting) for setting in single.index])))
+    return said
+
+
+def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
+    """Say which settings, not told apart from the best by their accuracy, overfit less or more than it."""
+    said = []
+    for name, (of, split) in OVERFITTING.items():
+        pairs = comparison.pairwise(section, of, split)
+        found = pairs.loc[[(setting, best) for setting in settings]]
+        found = found[found.holm < ALPHA].droplevel("b")
+        for kind, rows in (("less", found[found.difference < 0]), ("more", found[found.difference > 0])):
+            texts = [
+                sentence(f"{name}_difference", setting=shown(row.Index), size=abs(row.difference),
+                         spread=row.half_width, p=p_words(row.holm))
+                for row in rows.itertuples()
+            ]  # fmt: skip
+            if texts:
+                said.append(sentence(f"{name}_{kind}", setting=shown(best), others=named(texts)))
+    return said
+
+
+def _tested(section: Section, best: str, values: dict[str, object]) -> str:
+    """Say what the best setting reaches on the test images, and which one is above it there."""
+    said = sentence("answer_test", **values)
+    pairs = comparison.pairwise(section, comparison.PER_RUN["test_acc"], "test").xs(best, level="b")
+    other = pairs.loc[pairs.difference.idxmax()]
+    if other.difference > 0:
+        low, high = other.difference - other.half_width, other.difference + other.half_width
+        values = {"other": shown(other.name), "points": other.difference, "low": low, "high": high}
+        said += " " + sentence("answer_test_other", **values)
     return said
 
 

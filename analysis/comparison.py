@@ -99,12 +99,17 @@ def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(section.ranked).rename_axis("setting")
 
 
-def pairwise(section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"]) -> pd.DataFrame:
-    """Compare all pairs of settings in a number of each run, in percent or points, as `statistics.differences` does."""
+def pairwise(
+    section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"], split: str | None = "val"
+) -> pd.DataFrame:
+    """Compare all pairs of settings in a number of each run as `statistics.differences` does.
+
+    In percent or points of the images of a split, whose number bounds what can differ; None for other numbers.
+    """
     runs = section.runs
     kinds = dict(zip(runs.setting, beginnings(runs), strict=True))
     values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
-    return differences(values, kinds, resolution(runs))
+    return differences(values, kinds, resolution(runs, split) if split else 0.0)
 
 
 def beginnings(runs: pd.DataFrame) -> pd.Series:

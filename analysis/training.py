@@ -16,7 +16,7 @@ from analysis.runs import Frames
 from analysis.sections import Section
 from analysis.statistics import ALPHA, Estimate, estimates, holm
 from analysis.tables import Column, Table, p_column
-from analysis.wording import NAMED, label, named, sentence, settings_named, shown
+from analysis.wording import NAMED, label, named, number, sentence, settings_named, shown
 from study.run_directory import EARLY
 
 FEWEST = 8
@@ -31,7 +31,15 @@ DECAYED = 0.1
 RISEN = 1.1
 """A validation loss has risen again when its mean over the last epochs is so many times the lowest of such means."""
 
-VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decayed", "early", "few")
+LEAST_LOSS = 0.05
+"""A validation loss that changes by a smaller share over the last epochs has no trend."""
+
+COLLAPSED_ACC, COLLAPSED_LOSS = 0.6, 0.99
+"""A training has collapsed that ends below this accuracy on its training images, with this share or more of the loss
+that it had in its first epoch.
+"""
+
+VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decayed", "early", "few", "collapsed")
 """Whether more epochs would help, the most hopeful first; see `more_epochs`."""
 
 GAPS = (
@@ -65,7 +73,8 @@ def measure(section: Section) -> pd.DataFrame:
     Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per
     epoch), `loss_slope` (per epoch) and their standard errors are those of lines through the last epochs, `rise` is the
     mean validation loss of these over the lowest mean of as many; NaN where there are too few. `lr_share` is the
-    learning rate at the end over its highest.
+    learning rate at the end over its highest, `collapsed` is whether it fits its training images no better at the end
+    than in its first epoch.
     """
     runs = section.runs
     found = pd.DataFrame(
@@ -86,6 +95,9 @@ def measure(section: Section) -> pd.DataFrame:
     lowest = section.history.loc[by_run["val/loss"].idxmin().dropna()].set_index("run")
     found["val_loss_min"], found["val_loss_min_epoch"] = lowest["val/loss"], lowest["epoch"].astype(float)
     found["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
+    found["collapsed"] = (by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()) & (
+        by_run["train/acc"].last() < COLLAPSED_ACC
+    )
     trends = {run: _trend(history) for run, history in by_run[["val/acc", "val/loss"]]}
     names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error", "rise"]
     return found.join(pd.DataFrame.from_dict(trends, orient="index", columns=names))
@@ -104,7 +116,11 @@ def _trend(history: pd.DataFrame) -> tuple[float, ...]:
 
 def overfitting(section: Section, runs: pd.DataFrame) -> Table:
     """Compare the gaps between training and validation; `runs` is what `measure` returns."""
-    frame = estimates(runs, "setting", GAPS).join(runs.groupby("setting")[["rise", "loss_slope"]].mean())
+    one = comparison.rounding(section.runs)["val_acc"]  # a gap is the difference of two accuracies
+    rounding = {"train_acc_best": one, "gap_best": math.sqrt(2) * one, "gap_last": math.sqrt(2) * one}
+    frame = estimates(runs, "setting", GAPS, rounding).join(
+        runs.groupby("setting")[["rise", "loss_slope", "collapsed"]].mean()
+    )
     frame = comparison.in_order(section, frame).reset_index()
     columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in GAPS)]
     columns = [Column(one.key, 1) if one.key == "val_loss_min_epoch" else one for one in columns]
@@ -117,10 +133,11 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     """Judge for each setting whether more epochs would help, by the trend of its last epochs.
 
     Columns: the slopes with half the width of their 95 % intervals, over seeds where there are several, else of the
-    line's fit, and their p, corrected by Holm for the number of settings; `verdict`: few, early, decayed, rises, mixed,
-    falls, overfits, perhaps or unclear.
+    line's fit, and their p, corrected by Holm for the number of settings; `verdict`: few, early, decayed, collapsed,
+    rises, mixed, falls, overfits, perhaps or unclear.
     """
-    frame = estimates(runs, "setting", ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share"])
+    means = ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share", "val_loss_last", "collapsed"]
+    frame = estimates(runs.astype({"collapsed": float}), "setting", means)
     by_setting = runs.groupby("setting")
     frame["early"], frame["n"], trends = by_setting.early.all(), by_setting.size(), by_setting.acc_slope.count()
     single = runs[~runs.setting.duplicated(keep=False)].set_index("setting")
@@ -131,12 +148,10 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
         frame[f"{name}_ci95"] = frame[f"{name}_ci95"].fillna(fit)
         known = zip(frame.index, frame[name], frame[f"{name}_ci95"], degrees, strict=True)
         p = {setting: Estimate(*rest, int(free) + 1).p for setting, *rest, free in known if free > 0}
-        if name == "acc_slope":  # less than one image in all is no trend
-            least = comparison.resolution(section.runs) / frame.window
-            p = {
-                setting: 1.0 if abs(frame.acc_slope[setting]) < least[setting] else value
-                for setting, value in p.items()
-            }
+        # less than one image in all is no trend
+        least = comparison.resolution(section.runs) if name == "acc_slope" else LEAST_LOSS * frame.val_loss_last
+        is_less = (frame[name] * frame.window).abs() < least
+        p = {setting: 1.0 if is_less[setting] else value for setting, value in p.items()}
         frame[f"{name}_p"] = pd.Series(dict(zip(p, holm(list(p.values())), strict=True)), dtype=float)
     kept = ["n", "epochs", "best_epoch", "window",
             *(f"{name}{more}" for name in ("acc_slope", "loss_slope") for more in ("", "_ci95", "_p"))]  # fmt: skip
@@ -157,6 +172,8 @@ def _verdict(row: dict) -> str:
     )
     if row["early"]:
         return "early"
+    if row["collapsed"] == 1:
+        return "collapsed"
     if row["window"] != row["window"]:
         return "few"
     if row["lr_share"] < DECAYED:
@@ -169,7 +186,7 @@ def _verdict(row: dict) -> str:
 
 
 def _overfitting(frame: pd.DataFrame) -> str:
-    """Say where the gap is widest and narrowest, why others lie below the best, and whose validation loss rises."""
+    """Say where the gap is widest and narrowest, whose validation loss rises, and whose training collapsed."""
     wide, narrow = (frame.loc[place] for place in (frame.gap_last.idxmax(), frame.gap_last.idxmin()))
     said = [
         sentence("overfitting_gap", setting=shown(wide.setting), points=float(wide.gap_last))
@@ -177,7 +194,10 @@ def _overfitting(frame: pd.DataFrame) -> str:
         else sentence("overfitting_gaps", wide=shown(wide.setting), points=float(wide.gap_last),
                       narrow=shown(narrow.setting), fewer=float(narrow.gap_last))
     ]  # fmt: skip
-    rising = frame[(frame.rise > RISEN) & ~(frame.loss_slope < 0) & (frame.val_loss_last > frame.val_loss_min)]
+    rising = frame[
+        (frame.rise > RISEN) & ~(frame.loss_slope < 0) & (frame.val_loss_last > frame.val_loss_min)
+        & (frame.loss_gap_last > 0) & (frame.collapsed == 0)
+    ]  # fmt: skip
     rising = rising.loc[(rising.val_loss_last / rising.val_loss_min).sort_values(ascending=False).index]
     if not rising.empty:
         texts = [
@@ -186,6 +206,10 @@ def _overfitting(frame: pd.DataFrame) -> str:
             for row in rising.itertuples()
         ]  # fmt: skip
         said.append(sentence("rises", settings=named(texts)))
+    collapsed = frame[frame.collapsed > 0]
+    if not collapsed.empty:
+        texts = [f"{shown(row.setting)} ({number(100 * row.collapsed, '.0f')} %)" for row in collapsed.itertuples()]
+        said.append(sentence("collapsed", settings=named(texts)))
     return " ".join(said)
 
 

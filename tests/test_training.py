@@ -185,6 +185,52 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
     assert "no other setting to compare it with" in answers.sentences(None, alone)[0]
 
 
+def test_what_lies_lower_by_its_own_interval_only_may_be_worse():
+    bases = zip("abcdefgh", np.arange(0.8, 0.4, -0.05), strict=True)
+    tops = {name: base + 0.004 * np.array([0, 1, 2]) for name, base in bases}
+    tops |= {"b": [0.78, 0.769, 0.77], "c": [0.779, 0.769, 0.771]}
+    made = section({name: [(line(top, 0), line(*FLAT)) for top in found] for name, found in tops.items()})
+    found = answers.comparison.compare(made).set_index("setting").loc["b"]
+    assert not found.tied and found.p_holm > 0.05
+    said = answers.sentences(None, made)
+    assert "5 are shown to be worse; 2 may be worse." in said[0]
+    assert any(text.startswith("Perhaps worse than a") and "b by 3.10 points [" in text for text in said)
+
+
+def test_of_settings_alike_the_answer_names_the_one_that_overfits_less():
+    tops = (0.8, 0.801, 0.802, 0.803)
+    curves = {
+        name: [(line(top, 0), line(loss, 0)) for top in tops] for name, loss in (("plain", 0.9), ("dropout", 0.5))
+    }
+    made = section(curves)
+    plain = made.runs.setting == "plain"
+    made.runs["last/train_acc"] = np.where(plain, 0.99, 0.85) + 0.01 * made.runs.seed % 0.02
+    made.runs.loc[plain, "test/acc"] -= 0.02
+    made.runs.loc[plain, "best/val_acc"] += 1e-4 * made.runs.seed
+    said = " ".join(answers.sentences(None, made))
+    assert (
+        "Overfit less than plain, by the gap between training and validation accuracy at the end: dropout by 14" in said
+    )
+    assert "Lower validation loss at the end than plain: dropout by 0.400 ± " in said
+    assert "There dropout is higher by 2.00 points [" in said
+
+
+def test_a_training_that_collapses_is_not_called_overfitted():
+    def dies(epoch):
+        return np.where(epoch < 8, 0.3 + 0.05 * epoch, 0.1)
+
+    made = section({"dead": [(dies, lambda epoch: np.where(epoch < 8, 1.0, 2.303))] * 2,
+                    "alive": [(line(0.5, 0.01), line(*FALLING))] * 2})  # fmt: skip
+    dead = made.history.setting == "dead"
+    made.history["train/acc"] = np.where(dead, made.history["val/acc"], 0.95)
+    made.history["train/loss"] = np.where(dead, np.where(made.history.epoch < 8, 2.0 / made.history.epoch, 2.39), 0.1)
+    made.runs.loc[made.runs.setting == "dead", "last/train_loss"] = 2.39
+    said = " ".join(text for block in training.blocks(None, made, {}) for text in getattr(block, "texts", []))
+    assert "dead from" not in said and "Training collapsed, or never began, in these runs of dead (100 %)" in said
+    verdicts = training.more_epochs(made, training.measure(made)).frame.set_index("setting").verdict
+    assert verdicts.to_dict() == {"alive": "rises", "dead": "collapsed"}
+
+
 def test_settings_that_are_level_are_both_named_and_those_without_a_result_too(tmp_path):
     made = section({name: [(line(top, 0), line(*FLAT))] for name, top in {"a": 0.8, "b": 0.8, "c": 0.7}.items()})
     guessed = {"test_targets": [0, 1], "test_predictions": [0, 0], "test_probabilities": np.eye(2)}
