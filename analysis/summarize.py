@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis import comparison, pdf, per_class, pull, report, runs, tables, wording
 from analysis.sections import Section, by_dataset, of_sweep
 from study import search
+from study.config import RESULTS_VERSION
 from study.errors import Parser, UserError, run_command
 
 
@@ -98,7 +99,11 @@ def main(argv: list[str]) -> int:
         frames = runs.chosen(frames, {one for section in found for one in section.points.fingerprint})
     if all(section.runs.empty for section in found):
         what = " of these sweeps" if named else ""
-        raise UserError(f"{args.source} holds no finished run{what}; `python -m study.sweep run` makes some")
+        outdated = int((frames.runs.results_version != RESULTS_VERSION).sum())
+        others = (
+            f": the results of {outdated} are of another version of the code and do not compare" if outdated else ""
+        )
+        raise UserError(f"{args.source} holds no finished run{what}{others}; `python -m study.sweep run` makes some")
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

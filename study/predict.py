@@ -68,13 +68,20 @@ def main(argv: list[str]) -> int:
     channels, height, width = data.image_shape
     kind = f"{height}×{width} px" + (" and grey" if channels == 1 else "")
     print(f"pictures are made {kind}, as those of {config.dataset} that it has learned", file=sys.stderr)
+    unreadable = []
     for path in args.images:
+        try:
+            image = prepare(path, data)
+        except UserError as error:
+            unreadable.append(str(error))
+            continue
         with torch.inference_mode():
-            logits = evaluation.logits(model, prepare(path, data).to(device), config.flip_test)
-            probabilities = logits.softmax(1)[0].cpu()
+            probabilities = evaluation.logits(model, image.to(device), config.flip_test).softmax(1)[0].cpu()
         values, labels = probabilities.topk(min(SHOWN, len(data.classes)))
         likeliest = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
         print(f"{path}: {', '.join(likeliest)}")
+    if unreadable:
+        raise UserError("; ".join(unreadable))
     return 0
 
 

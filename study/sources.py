@@ -214,4 +214,4 @@ def read_image(path: Path, size: tuple[int, int] | None) -> np.ndarray | str:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads to
-        return " ".join(str(error).split())
+        return " ".join((getattr(error, "strerror", None) or str(error)).split())

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study.config import RESULTS_VERSION
 from study.errors import UserError
 from study.run_directory import RunDirectory
 from study.search import Sweep
@@ -36,6 +37,9 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
         states["missing"] += sweep.run_cap - len(points)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     print(", ".join(f"{count} {state}" for state, count in states.most_common()))
+    outdated = sum(info.get("results_version") != RESULTS_VERSION for info in runs.infos().values())
+    if outdated:
+        print(f"{outdated} runs in {runs.path} are of another version of the code, whose results do not compare")
     copies = runs.copies()
     for point in points:
         own = point.config.run_name

@@ -427,7 +427,10 @@ def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
     lines = call("study.predict", run.path, *files).stdout.splitlines()
     assert [line.split(": ")[1].split()[0] for line in lines] == ["0", "4", "6"]
     assert all(float(line.split()[2].rstrip("%,")) > 50 for line in lines)
-    assert "cannot be read as an image" in call("study.predict", run.path, run.path / "run.json", code=2).stderr
+    answer = call("study.predict", run.path, run.path / "run.json", tmp_path, files[0], code=2)
+    assert "run.json cannot be read as an image: cannot identify" in answer.stderr
+    assert f"{tmp_path} cannot be read as an image: Is a directory" in answer.stderr
+    assert str(files[0]) in answer.stdout
     assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
 
 
