@@ -50,10 +50,11 @@ def native(model: str) -> tuple[tuple[int, int, int], int]:
 def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> pd.DataFrame:
     """Return a row per layer that has parameters or makes more or fewer numbers, in the order in which they compute.
 
-    Columns: block, layer, kind, is_dense, is_weight_layer, output (its shape for one image), weights, biases, params,
-    param_bits and param_mb (float32, MB = 10⁶ bytes), activations and activation_mb (of the output, float32), flops
-    (2 × multiply-adds of convolutions and matrix products, one image). Layers that only training uses (auxiliary heads)
-    come last, without an output.
+    Columns: part (the path of its block), block, layer, kind, is_dense, is_weight_layer, output and block_output (their
+    shapes for one image), weights, biases, params, param_bits and param_mb (float32, MB = 10⁶ bytes), activations and
+    activation_mb (of the output, float32), flops (2 × multiply-adds of convolutions and matrix products, one image).
+    Layers that only training uses (auxiliary heads) come last, without an output. What has but a number for a name is
+    called by its kind. `attrs["depth"]` is that of the network, see `models.depth`.
     """
     import torch
 
@@ -74,8 +75,7 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
 
     for module in model.modules():
         module.register_forward_hook(note)
-    with torch.no_grad():
-        model(image)
+    depth = models.depth(model(image))
     rows = []
     for path in [*shapes, *(path for path in paths.values() if path not in shapes)]:
         module = model.get_submodule(path)
@@ -84,15 +84,18 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
         biases = sum(count for name, count in own.items() if "bias" in name)
         is_leaf = not any(True for _ in module.children())
         if own or flops.get(path) or (is_leaf and math.prod(inside) != math.prod(outside)):
-            words = path.removeprefix("features.").removeprefix("head.").split(".")
+            block, _, inner = path.removeprefix("features.").removeprefix("head.").partition(".")
+            part = path.removesuffix(f".{inner}")
             rows.append(
                 {
-                    "block": words[0] or config.model,
-                    "layer": ".".join(words[1:]) or words[0],
+                    "part": part,
+                    "block": _name(block, model.get_submodule(part)) or config.model,
+                    "layer": _name(inner or block, module),
                     "kind": _kind(module),
                     "is_dense": isinstance(module, torch.nn.Linear),
                     "is_weight_layer": isinstance(module, torch.nn.Linear | torch.nn.Conv2d),
-                    "output": "×".join(map(str, outside)),
+                    "output": _shape(outside),
+                    "block_output": _shape(shapes.get(part, ((), ()))[1]),
                     "weights": sum(own.values()) - biases,
                     "biases": biases,
                     "activations": math.prod(outside) if outside else 0,
@@ -104,7 +107,17 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
     frame["param_bits"] = 32 * frame.params
     frame["param_mb"] = 4e-6 * frame.params
     frame["activation_mb"] = 4e-6 * frame.activations
+    frame.attrs["depth"] = depth
     return frame
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return "×".join(map(str, sizes))
+
+
+def _name(word: str, module) -> str:
+    """Name a layer by its word in the network, or by its kind where that is only a number."""
+    return _kind(module) if word.isdecimal() else word
 
 
 def _kind(module) -> str:
@@ -127,14 +140,13 @@ def _kind(module) -> str:
 def with_sums(frame: pd.DataFrame) -> pd.DataFrame:
     """Put the sums of each block before its layers and those of all at the end; `level` says which row is which."""
     parts = []
-    for block in frame.block.unique():
-        chosen = frame[frame.block == block]
+    for _, chosen in frame.groupby("part", sort=False):
         if len(chosen) == 1:
             parts.append(chosen.assign(level="block", layer=""))
         else:
-            outside = chosen.output[chosen.output != ""].tail(1).sum()
-            parts.append(pd.DataFrame([{"level": "block", "block": block, "output": outside, **chosen[COUNTS].sum()}]))
-            parts.append(chosen.assign(level="layer"))
+            first = chosen.iloc[0]
+            sums = {"level": "block", "block": first.block, "output": first.block_output, **chosen[COUNTS].sum()}
+            parts += [pd.DataFrame([sums]), chosen.assign(level="layer")]
     parts.append(pd.DataFrame([{"level": "total", "block": label("total"), **frame[COUNTS].sum()}]))
     result = pd.concat(parts, ignore_index=True)[["level", "block", "layer", "kind", "output", *COUNTS]]
     return result.fillna("").astype({name: "int64" for name in COUNTS if not name.endswith("mb")})
@@ -156,7 +168,7 @@ def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
     rows = [
         {
             "model": f"{model} ({VGG[model]})" if model in VGG else model,
-            "weight_layers": frame.is_weight_layer.sum(),
+            "weight_layers": frame.attrs["depth"],
             "params": frame.params.sum(),
             "params_millions": frame.params.sum() / 1e6,
             "param_mb": frame.param_mb.sum(),
@@ -170,7 +182,8 @@ def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
     digits = {"weight_layers": 0, "params": 0, "params_millions": millions, "param_mb": 3, "dense_share": 1,
               "activation_mb": 3, "flops": 0}  # fmt: skip
     columns = [Column("model"), *(Column(key, places) for key, places in digits.items())]
-    return Table("totals", label("anatomy"), pd.DataFrame(rows), columns, [sentence("anatomy_note")])
+    notes = [sentence("anatomy_note"), sentence("anatomy_depth")]
+    return Table("totals", label("anatomy"), pd.DataFrame(rows), columns, notes)
 
 
 def answer(frames: Mapping[str, pd.DataFrame]) -> str:

@@ -41,6 +41,22 @@ def test_the_table_of_the_vgg_paper(call):
     assert "| vgg16 (D) | 16 | 138,357,544 | 138 | 553.430 | 89.4 |" in markdown
 
 
+def test_blocks_have_the_output_of_the_whole_block(call):
+    found = rows(call("analysis.anatomy", "googlenet", "--format=csv").stdout)
+    outputs = {row["block"]: row["output"] for row in found if row["level"] == "block"}
+    assert outputs["inception3a"] == "256×28×28"
+    assert outputs["inception4e"] == "832×14×14"
+    assert outputs["inception5b"] == "1024×7×7"
+    assert outputs["aux1"] == ""
+
+
+def test_weight_layers_are_those_on_the_longest_path(call):
+    networks = {"alexnet": 8, "vgg11-lrn": 11, "googlenet": 22, "resnet18": 18, "resnet34": 34, "resnet50": 50,
+                "timm:densenet121": 121, "timm:inception_v3": 48}  # fmt: skip
+    text = call("analysis.anatomy", *networks, "--table", "--format=csv").stdout
+    assert [int(row["weight_layers"]) for row in rows(text)] == list(networks.values())
+
+
 def test_a_comparison_answers_and_draws(call, tmp_path):
     text = call("analysis.anatomy", "cnn", "all-conv", "--compare").stdout
     assert "cnn has 299,158 parameters, 1.197 MB, 68.8 % of them in fully connected layers" in text

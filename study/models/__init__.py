@@ -4,9 +4,11 @@ python -c "from study import models; print(models.names())"
 """
 
 import math
+from graphlib import TopologicalSorter
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from study.config import Config
 from study.errors import UserError
@@ -37,6 +39,9 @@ NETWORKS = {
 
 FEATURE_BLOCKS = ("features", "layer4", "inception5b")
 """What the last block of features is called, in our own networks and in torchvision's; timm's have a method."""
+
+WEIGHT_LAYERS = ("ConvolutionBackward0", "AddmmBackward0", "MmBackward0")
+"""What torch calls convolutions and fully connected layers, with or without biases, in the graph of a gradient."""
 
 
 def names() -> tuple[str, ...]:
@@ -164,15 +169,28 @@ def count_behind(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[st
         model.train(training)
 
 
+def depth(logits: Tensor) -> int:
+    """Count the convolutions and fully connected layers on the longest path from images to logits, with gradient."""
+    graph, depths = _graph(logits), {}
+    for node in TopologicalSorter(graph).static_order():
+        depths[node] = max((depths[before] for before in graph[node]), default=0) + (node.name() in WEIGHT_LAYERS)
+    return max(depths.values())
+
+
 def _count_graph(result: Tensor) -> int:
     """Count the parameters in the graph of what was computed."""
+    return sum(node.variable.numel() for node in _graph(result) if hasattr(node, "variable"))
+
+
+def _graph(result: Tensor) -> dict[Node, list[Node]]:
+    """Return what was computed for a result: each operation with those before it."""
     found, todo = {}, [result.grad_fn]
     while todo:
         node = todo.pop()
         if node is not None and node not in found:
-            found[node] = node.variable.numel() if hasattr(node, "variable") else 0
-            todo += [before for before, _ in node.next_functions]
-    return sum(found.values())
+            found[node] = [before for before, _ in node.next_functions if before is not None]
+            todo += found[node]
+    return found
 
 
 def _averaged(features: Tensor) -> Tensor:
