@@ -14,8 +14,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table as Grid
 
 from analysis import tables
 from analysis.tables import Column, Table
@@ -31,6 +29,11 @@ VGG = {
 """The configurations' names in the paper."""
 
 IMAGENET = (*VGG, "googlenet", "resnet18", "resnet34", "resnet50")
+
+SPARED = (
+    "param_bits", "params_millions", "biases", "weights", "flops", "activation_mb", "dense_share", "weight_layers",
+)  # fmt: skip
+"""The columns that a narrow terminal goes without, the least important first."""
 
 COUNTS = ["weights", "biases", "params", "param_bits", "param_mb", "activation_mb", "flops"]
 
@@ -158,7 +161,7 @@ def table(model: str, frame: pd.DataFrame) -> Table:
     shown = sums.assign(
         place=sums.block.where(sums.level != "layer", "  " + sums.layer.astype(str)), is_sum=sums.level != "layer"
     )
-    columns = [Column("place", bold="is_sum"), Column("kind"), Column("output")]
+    columns = [Column("place", bold="is_sum"), Column("kind", wraps=True), Column("output")]
     columns += [Column(name, 3 if name.endswith("mb") else 0, bold="is_sum") for name in COUNTS]
     return Table(model, model, shown, columns, [sentence("anatomy_note")])
 
@@ -220,16 +223,10 @@ def _sized(config: Config, args: argparse.Namespace) -> tuple[tuple[int, int, in
 
 def _print(made: Table, form: str) -> None:
     """Print a table in one of tables.FORMATS, or for the terminal."""
-    if form != "text":
+    if form == "text":
+        tables.show(made, SPARED)
+    else:
         print(tables.FORMATS[form](made), end="")
-        return
-    grid = Grid(title=made.title, title_justify="left", caption="\n".join(made.notes), caption_justify="left")
-    for column, header in zip(made.columns, made.header, strict=True):
-        grid.add_column(header, justify="left" if column.digits is None else "right", no_wrap=True)
-    for row in made.rows:
-        grid.add_row(*(cell.text for cell in row), style="bold" if row[0].bold else None)
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(width=200, highlight=False)).print(grid)
 
 
 def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Tables: a frame of numbers, and the same written as Markdown, LaTeX and CSV.
+"""Tables: a frame of numbers, and the same written as Markdown, LaTeX and CSV, or shown in a terminal.
 
     python -c "from analysis import comparison, runs, sections, tables; \\
         print(tables.markdown(comparison.table(sections.by_dataset(runs.load('runs'))[0])))"
@@ -6,11 +6,17 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as Grid
 
-from analysis.wording import label, number, shown
+from analysis.wording import label, number, sentence, shown
+
+WIDTH = 200
+"""Letters in a line where there is no terminal, unless a table needs more."""
 
 SIGNIFICANT = -1
 """As `digits` of a column: so many that the smallest of its values shows two digits that count."""
@@ -24,7 +30,7 @@ class Column:
     `<key>_ci95` beside it in the frame they are written `mean ± half-width`, with `<key>_low` and `<key>_high`
     `value [low, high]`, and without digits where all are whole and no spread is given. Others hold text. NaN and None
     are empty cells. `bold` names a column of booleans. `text` writes a row's cell itself; it may leave that to the rule
-    by returning None.
+    by returning None. What `wraps` goes on in the next line where a terminal is too narrow.
     """
 
     key: str
@@ -32,6 +38,7 @@ class Column:
     bold: str = ""
     header: str = ""
     text: Callable[[dict], str | None] = lambda row: None
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,35 @@ LATEX = {
 
 def _escape_latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def show(table: Table, spared: Sequence[str]) -> None:
+    """Print a table; of the columns that can be spared, without the first ones where the terminal is too narrow."""
+    console, left_out = Console(highlight=False), []
+    room = console.width if console.is_terminal else max(WIDTH, _width(table))
+    for key in spared:
+        if _width(table) > room:
+            left_out += [column.header or label(column.key) for column in table.columns if column.key == key]
+            table = replace(table, columns=[column for column in table.columns if column.key != key])
+    notes = [*table.notes, *([sentence("left_out_columns", columns=", ".join(left_out))] if left_out else [])]
+    grid = Grid(title=table.title, title_justify="left", caption="\n".join(notes), caption_justify="left")
+    for column, header in zip(table.columns, table.header, strict=True):
+        justify = "left" if column.digits is None else "right"
+        grid.add_column(header.replace(" ", "\n"), justify=justify, no_wrap=not column.wraps)
+    for row in table.rows:
+        grid.add_row(*(cell.text for cell in row), style="bold" if row[0].bold else None)
+    console.width = max(room, _width(table, wrapped=True))  # rather lines that the terminal breaks than numbers cut off
+    console.print(grid)
+
+
+def _width(table: Table, wrapped: bool = False) -> int:
+    """Return how many letters wide a table is in a terminal, its headers and, if asked for, what wraps a word wide."""
+    width = 1
+    for column, header, *cells in zip(table.columns, table.header, *table.rows, strict=True):
+        texts = [cell.text for cell in cells]
+        words = " ".join(texts).split() if wrapped and column.wraps else texts
+        width += 3 + max(map(cell_len, [*header.split(), *words]))
+    return width
 
 
 FORMATS = {"md": markdown, "tex": latex, "csv": csv}

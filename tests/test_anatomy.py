@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 import torch
@@ -18,6 +19,13 @@ GROUPS = {
 
 def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
+
+
+def cells(text: str) -> list[list[str]]:
+    """Read the table of a terminal, each header in one line."""
+    header, body = ([line.split(edge)[1:-1] for line in text.splitlines() if line.startswith(edge)] for edge in "┃│")
+    header = ["".join(lines) for lines in zip(*header, strict=True)]
+    return [[" ".join(cell.split()) for cell in line] for line in [header, *body]]
 
 
 def test_vgg16_is_that_of_the_paper(call):
@@ -66,6 +74,23 @@ def test_a_comparison_answers_and_draws(call, tmp_path):
         assert (tmp_path / "report" / f"anatomy-cnn-all-conv.{suffix}").stat().st_size > 5_000
     spanish = call("analysis.anatomy", "cnn", "all-conv", "--compare", "--lang=es").stdout
     assert "68,8 % en capas totalmente conectadas" in spanish
+
+
+@pytest.mark.parametrize("width", [50, 80, 100, 120, 140])
+@pytest.mark.parametrize("argv", [["vgg16"], ["vgg", "--table"], ["resnet50", "--lang=es"]])
+def test_a_narrow_terminal_goes_without_columns_not_without_digits(call, monkeypatch, argv, width):
+    whole = cells(call("analysis.anatomy", *argv).stdout)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = re.sub(r"\x1b\[[\d;]*m", "", call("analysis.anatomy", *argv).stdout)
+    shown = cells(text)
+    assert width < 80 or all(len(line) <= width for line in text.splitlines())
+    assert {"Layer", "Network", "Kind", "Output", "Parameters", "Weights (MB)"} & {*whole[0]} <= {*shown[0]}
+    assert {"Capa", "Tipo", "Salida", "Parámetros", "Pesos (MB)"} & {*whole[0]} <= {*shown[0]}
+    assert ("--format csv" in " ".join(text.split())) == (shown[0] != whole[0])
+    places = [whole[0].index(name) for name in shown[0] if name not in ("Kind", "Tipo")]  # these may be two lines
+    narrow = [[row[shown[0].index(whole[0][place])] for place in places] for row in shown]
+    assert [row for row in narrow if row[0]] == [[row[place] for place in places] for row in whole]
 
 
 def test_options_of_the_network_count(call):
