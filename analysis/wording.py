@@ -123,7 +123,7 @@ def shown_value(value: str, name: str = "") -> str:
 def _shown_part(part: str) -> str:
     name, _, value = part.rpartition(" ")
     key = name.replace(" ", "_")
-    if spoken() == "en" or (name and OPTION + key not in texts()):
+    if not part or spoken() == "en" or (name and OPTION + key not in texts()):
         return part
     return f"{option(key)} {shown_value(value, key)}" if name else shown_value(value)
 

@@ -93,6 +93,12 @@ def test_a_narrow_terminal_goes_without_columns_not_without_digits(call, monkeyp
     assert [row for row in narrow if row[0]] == [[row[place] for place in places] for row in whole]
 
 
+@pytest.mark.parametrize("form", ["text", "md", "tex"])
+def test_what_is_empty_is_empty_in_spanish_too(call, form):
+    text = call("analysis.anatomy", "cnn", "--lang=es", f"--format={form}").stdout
+    assert "Total" in text and "ningun" not in text
+
+
 def test_options_of_the_network_count(call):
     def params(*options) -> int:
         return int(rows(call("analysis.anatomy", *options, "--format=csv").stdout)[-1]["params"])
