@@ -19,8 +19,9 @@ from analysis import tables
 from analysis.tables import Column, Table
 from analysis.wording import LANGUAGES, label, language, sentence
 from study.config import Config
-from study.errors import Parser, UserError, run_command
-from study.names import NETWORKS, own_knobs
+from study.errors import UserError, run_command
+from study.names import NETWORKS
+from study.options import KnobParser, add_knob, read_argv
 from study.values import positive
 
 VGG = {
@@ -34,6 +35,9 @@ SPARED = (
     "param_bits", "params_millions", "biases", "weights", "flops", "activation_mb", "dense_share", "weight_layers",
 )  # fmt: skip
 """The columns that a narrow terminal goes without, the least important first."""
+
+SHAPELESS = {"activation", "dropout", "softmax_output", "pretrained", "weights", "weights_digest"}
+"""Options of networks that change nothing here."""
 
 COUNTS = ["weights", "biases", "params", "param_bits", "param_mb", "activation_mb", "flops"]
 
@@ -246,9 +250,7 @@ def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
 
 def main(argv: list[str]) -> int:
     """Say what the networks of the command line are made of."""
-    parser = Parser(
-        "python -m analysis.anatomy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = KnobParser("python -m analysis.anatomy", "MODEL… [--option VALUE | --option=VALUE]…", __doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")
     parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
     parser.add_argument("--compare", action="store_true", help="the same, the answer in words, and a picture")
@@ -260,11 +262,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("report"), metavar="DIR", help="of the picture; default: report"
     )
-    knobs = sorted({knob for name in NETWORKS for knob in own_knobs(NETWORKS, name) or own_knobs(NETWORKS, f"{name}x")})
+    knobs = sorted({knob for own in NETWORKS.values() for knob in own})
     for knob in knobs:
-        field = Config.model_fields[knob]
-        parser.add_argument(f"--{knob.replace('_', '-')}", default=argparse.SUPPRESS, help=field.description)
-    args = parser.parse_args(argv)
+        add_knob(parser, knob, is_told=knob not in SHAPELESS)
+    args = argparse.Namespace(**read_argv(parser, argv))
     configs = _configs(args, {knob: value for knob, value in vars(args).items() if knob in knobs})
     with language(args.lang):
         frames = {config.model: layers(config, *_sized(config, args)) for config in configs}

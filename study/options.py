@@ -14,33 +14,44 @@ from study.names import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRAN
 from study.values import meant
 
 
-class _Parser(Parser):
+class KnobParser(Parser):
+    """A parser of options that are knobs of `Config`, which refuses what is wrong in them, and of others."""
+
+    def __init__(self, prog: str, usage: str, description: str):
+        super().__init__(
+            prog, f"{prog} {usage}", description, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+
     def format_help(self) -> str:
         """Write options as people type them: every value is optional to argparse only so that `Config` can refuse."""
         return super().format_help().replace("[VALUE]", "VALUE").replace("[TRUE|FALSE]", "True|False")
 
 
-def parser(prog: str, description: str) -> argparse.ArgumentParser:
+def parser(prog: str, description: str) -> KnobParser:
     """Make a parser with an option for every knob, grouped and explained; what it parses goes to `Config.parse`."""
-    result = _Parser(
-        prog, f"{prog} [--option VALUE | --option=VALUE]…", description, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    result = KnobParser(prog, "[--option VALUE | --option=VALUE]…", description)
     groups: dict[str, Any] = {}
     for name, field in Config.model_fields.items():
         group = field.json_schema_extra["group"]
         groups.setdefault(group, result.add_argument_group(group) if group not in groups else None)
-        default = "" if field.default in (None, "") else f" (default: {field.default})"
-        default = default or _own_default(name)
-        groups[group].add_argument(
-            f"--{name.replace('_', '-')}",
-            nargs="?",
-            const=True,
-            default=argparse.SUPPRESS,
-            metavar="TRUE|FALSE" if field.annotation in (bool, bool | None) else "VALUE",
-            help=(field.description + default).replace("%", "%%"),
-        )
+        add_knob(groups[group], name)
     return result
+
+
+def add_knob(to: Any, name: str, is_told: bool = True) -> None:
+    """Add the option of a knob to a parser or a group of it; the help need not tell of it."""
+    field = Config.model_fields[name]
+    default = "" if field.default in (None, "") else f" (default: {field.default})"
+    told = field.description + (default or _own_default(name))
+    to.add_argument(
+        f"--{name.replace('_', '-')}",
+        nargs="?",
+        const=True,
+        default=argparse.SUPPRESS,
+        metavar="TRUE|FALSE" if field.annotation in (bool, bool | None) else "VALUE",
+        help=told.replace("%", "%%") if is_told else argparse.SUPPRESS,
+    )
 
 
 def _own_default(knob: str) -> str:
@@ -65,8 +76,10 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
     for word in unknown:
         if word.startswith("--"):
             name = word[2:].partition("=")[0].replace("-", "_")
-            known = [action.dest for action in options._actions if action.dest != "help"]
-            raise UserError(f"unknown option {name!r}; {meant(name, Config.model_fields, known)}")
+            told = [action for action in options._actions if action.option_strings and action.help != argparse.SUPPRESS]
+            known = [action.dest for action in told if action.dest != "help"]
+            fields = {one: field for one, field in Config.model_fields.items() if one in known}
+            raise UserError(f"unknown option {name!r}; {meant(name, fields, known)}")
         raise UserError(f"unexpected word {word!r}; options are written --name=value, lists with commas")
     return vars(given)
 

@@ -105,8 +105,9 @@ def test_options_of_the_network_count(call):
 
     assert params("mlp", "--hidden=10", "--image-size=8", "--channels=1") == 64 * 10 + 10 + 110
     assert params("mlp", "--hidden=10", "--image-size=8", "--channels=1", "--classes=2") == 64 * 10 + 10 + 22
-    assert params("googlenet", "--aux-weight=0") == 6_624_904
+    assert params("googlenet", "--aux-weight=0") == params("googlenet", "--aux_weight", "0") == 6_624_904
     assert params("googlenet") == 13_004_888
+    assert params("cnn") + 2 * (32 + 64 + 128 + 100) == params("cnn", "--batch-norm") == params("cnn", "--batch_norm=1")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,9 @@ def test_options_of_the_network_count(call):
         (["vgg16", "--image-size=8"], "vgg16 needs images of at least 32 px, not 8×8"),
         (["cnn", "--stem=cifar"], "model cnn has no stem"),
         (["cnn", "mlp"], "of several networks say --table or --compare"),
+        (["cnn", "--batchnorm"], "unknown option 'batchnorm'; did you mean 'batch_norm'?"),
+        (["cnn", "--batch-norm=maybe"], "batch_norm must be True or False, not 'maybe'"),
+        (["cnn", "--filters"], "filters needs a value, such as --filters=…"),
         (["cnn", "--compare"], "--compare needs two networks or more"),
     ],
 )

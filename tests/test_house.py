@@ -15,7 +15,7 @@ ORDER = (
 )  # fmt: skip
 """The rooms of study: each imports only from those before it."""
 
-READ = {"config", "errors", "models", "names", "run_directory", "search", "values", "wandb_api"}
+READ = {"config", "errors", "models", "names", "options", "run_directory", "search", "values", "wandb_api"}
 """What analysis imports of study: nothing that trains."""
 
 TORCH_USERS = {
