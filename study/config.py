@@ -18,6 +18,7 @@ from study.errors import UserError
 from study.names import ACTIVATIONS, AUGMENTATIONS, DATASETS, NETWORKS, OPTIMIZERS, SCHEDULES, own_knobs
 from study.values import (
     Device,
+    HasOptions,
     WandbName,
     Widths,
     fill_own_knobs,
@@ -50,7 +51,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    model: Annotated[str, one_of("model", NETWORKS, "timm:")] = _knob(
+    model: Annotated[str, one_of("model", NETWORKS, "timm:"), HasOptions] = _knob(
         "two-block", "network", f"{', '.join(name for name in NETWORKS if name != 'timm:')}, or timm:NAME for any "
         "other that timm has, such as timm:convnext_atto",
     )  # fmt: skip

@@ -49,6 +49,17 @@ def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _has_options(model: Any) -> Any:
+    """Refuse a network that is in the registry only; that is read as text, since to import it takes torch a second."""
+    registry = (Path(__file__).with_name("models") / "__init__.py").read_text(encoding="utf-8")
+    if str(model) not in NETWORKS and re.search(rf'^    "{re.escape(str(model))}": \w+\.\w+,$', registry, re.M):
+        raise ValueError(f"model {model!r} is in study/models/__init__.py, but NETWORKS in study/names.py lacks it")
+    return model
+
+
+HasOptions = BeforeValidator(_has_options)
+
+
 def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = False) -> BeforeValidator:
     """Make a check of a comma list of names; it is sorted, each name once, unless its order matters."""
 

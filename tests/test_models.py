@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.anatomy import layers, native
-from study import models, step
+from study import models, step, values
 from study.config import Config
 from study.errors import UserError
 from study.models.layers import AveragePool, Block, averaging
@@ -96,6 +96,15 @@ def test_parameters_are_those_of_the_sources(values, shape, classes, params):
         model = models.create(Config(**values), shape, classes)
     assert sum(parameter.numel() for parameter in model.parameters()) == params
     assert models.count(model, shape)["params"] == params
+
+
+def test_a_network_that_is_in_one_table_only_is_refused_with_the_other(monkeypatch):
+    monkeypatch.setattr(models, "NETWORKS", {})
+    with pytest.raises(UserError, match=r"NETWORKS in study/models/__init__.py lacks it$"):
+        models.create(Config(model="cnn"), (3, 32, 32), 10)
+    monkeypatch.setattr(values, "NETWORKS", {})
+    with pytest.raises(UserError, match=r"NETWORKS in study/names.py lacks it$"):
+        Config.parse({"model": "mlp"})
 
 
 BLOCK_1, BLOCK_2, BLOCK_3 = 27 * 32, 288 * 64, 576 * 128

@@ -55,9 +55,11 @@ def create(config: Config, image_shape: tuple[int, int, int], classes: int) -> n
     It returns logits (n, classes); in training, where it has auxiliary heads, a tuple of logits with the main ones
     first.
     """
-    build = NETWORKS["timm:" if config.model.startswith("timm:") else config.model]
+    name = "timm:" if config.model.startswith("timm:") else config.model
+    if name not in NETWORKS:
+        raise UserError(f"model {name!r} is in study/names.py, but NETWORKS in study/models/__init__.py lacks it")
     try:
-        return build(config, image_shape, classes)
+        return NETWORKS[name](config, image_shape, classes)
     except TooSmall as error:
         smallest, side = SMALLEST_SIDES.get(config.model), "×".join(map(str, image_shape[1:]))
         why = f"needs images of at least {smallest} px, not" if smallest else f"cannot be built ({error}) for images of"
