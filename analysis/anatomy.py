@@ -96,7 +96,7 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
             rows.append(
                 {
                     "part": part,
-                    "block": _name(block, model.get_submodule(part)) or config.model,
+                    "block": _name(block, model.get_submodule(part)) or config.model.removeprefix("timm:"),
                     "layer": _name(inner or block, module),
                     "kind": _kind(module),
                     "is_dense": isinstance(module, torch.nn.Linear),
@@ -159,7 +159,7 @@ def with_sums(frame: pd.DataFrame) -> pd.DataFrame:
     return result.fillna("").astype({name: "int64" for name in COUNTS if not name.endswith("mb")})
 
 
-def table(model: str, frame: pd.DataFrame) -> Table:
+def table(title: str, frame: pd.DataFrame) -> Table:
     """Make the table of a network's layers, with the sums of its blocks and of all."""
     sums = with_sums(frame)
     shown = sums.assign(
@@ -167,7 +167,7 @@ def table(model: str, frame: pd.DataFrame) -> Table:
     )
     columns = [Column("place", bold="is_sum"), Column("kind", wraps=True), Column("output")]
     columns += [Column(name, 3 if name.endswith("mb") else 0, bold="is_sum") for name in COUNTS]
-    return Table(model, model, shown, columns, [sentence("anatomy_note")])
+    return Table("layers", title, shown, columns, [sentence("anatomy_note")])
 
 
 def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
@@ -255,8 +255,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
     parser.add_argument("--compare", action="store_true", help="the same, the answer in words, and a picture")
     parser.add_argument("--image-size", type=positive, metavar="PX", help="default: what the network was designed for")
-    parser.add_argument("--channels", type=positive, metavar="N")
-    parser.add_argument("--classes", type=positive, metavar="N")
+    parser.add_argument("--channels", type=positive, metavar="N", help="1 for grey images; default: likewise")
+    parser.add_argument("--classes", type=positive, metavar="N", help="default: likewise")
     parser.add_argument("--format", choices=("text", *tables.FORMATS), default="text")
     parser.add_argument("--lang", choices=LANGUAGES, default="en")
     parser.add_argument(
@@ -270,7 +270,10 @@ def main(argv: list[str]) -> int:
     with language(args.lang):
         frames = {config.model: layers(config, *_sized(config, args)) for config in configs}
         if not (args.table or args.compare):
-            _print(table(*next(iter(frames.items()))), args.format)
+            [(model, frame)] = frames.items()
+            shape, classes = _sized(configs[0], args)
+            title = sentence("anatomy_title", model=model, shape=_shape(shape), classes=classes)
+            _print(table(title, frame), args.format)
             return 0
         _print(totals(frames), args.format)
         if args.compare:

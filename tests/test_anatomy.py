@@ -6,10 +6,13 @@ import re
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from analysis.anatomy import layers, with_sums
 from study import models
 from study.config import Config
+from study.models.layers import Network, activations, convolution
 
 GROUPS = {
     "Conv1": 38_720, "Conv2": 221_440, "Conv3": 1_475_328, "Conv4": 5_899_776, "Conv5": 7_079_424,
@@ -33,10 +36,11 @@ def test_vgg16_is_that_of_the_paper(call):
     assert {row["block"]: int(row["params"]) for row in found if row["level"] == "block"} == GROUPS
     assert (total["level"], total["params"], total["param_bits"]) == ("total", "138357544", "4427441408")
     assert float(total["param_mb"]) == pytest.approx(553.430, abs=5e-4)
-    layers = [row for row in found if row["level"] == "layer"] + found[-3:]
-    assert sum(int(row["params"]) for row in layers) == 138_357_544
-    assert next(row["output"] for row in layers if row["block"] == "Conv5" and row["layer"] == "pool") == "512×7×7"
+    single = [row for row in found if row["level"] == "layer"] + found[-3:]
+    assert sum(int(row["params"]) for row in single) == 138_357_544
+    assert next(row["output"] for row in single if row["block"] == "Conv5" and row["layer"] == "pool") == "512×7×7"
     text = call("analysis.anatomy", "vgg16").stdout
+    assert text.startswith("vgg16, for images of 3×224×224 and 1,000 classes")
     last = [line for line in text.splitlines() if "│" in line][-1]
     assert all(number in last for number in ("138,357,544", "4,427,441,408", "553.430"))
 
@@ -56,6 +60,18 @@ def test_blocks_have_the_output_of_the_whole_block(call):
     assert outputs["inception4e"] == "832×14×14"
     assert outputs["inception5b"] == "1024×7×7"
     assert outputs["aux1"] == ""
+
+
+def test_what_is_only_numbered_is_named_by_its_kind(monkeypatch):
+    def tiny(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+        features = convolution(config, image_shape[0], 32, 3, activations(config), padding=1, pool=2)
+        head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 16), nn.Linear(16, classes))
+        return Network(features, head)
+
+    monkeypatch.setitem(models.NETWORKS, "cnn", tiny)
+    sums = with_sums(layers(Config(model="cnn"), (3, 32, 32), 10))
+    assert [*sums.block] == ["conv", "pool", "mean", "linear", "linear", "Total"]
+    assert [*sums.output] == ["32×32×32", "32×16×16", "32×1×1", "16", "10", ""]
 
 
 def test_weight_layers_are_those_on_the_longest_path(call):
