@@ -141,7 +141,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         else:
             traceback.print_exc()
         code = exit_code(error)
-    gc.freeze()  # what torch holds need not be searched for garbage at the end: that takes a second or two
+    gc.disable()  # what torch holds need not be searched for garbage twice at the end: that takes a second
     sys.exit(code)
 
 

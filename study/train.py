@@ -135,6 +135,7 @@ def _train(
     gives_up: Callable[[dict[str, float]], bool] | None,
     device_shared_by: int,
 ) -> Outcome:
+    import numpy as np
     import torch
 
     from study import transfer
@@ -143,6 +144,8 @@ def _train(
     given = pretrained.read(config, display.say)
     device = devices.pick(config.device)
     torch.set_num_threads(tracker.info["threads"])
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # numpy before 2.4 warns where it looks at them only without denormal numbers
     torch.set_flush_denormal(True)
     data = transfer.load_data(config, given, device, display.say, device_shared_by)
     tracker.note(device=devices.describe(device), data=data.describe())
