@@ -4,7 +4,7 @@ python -m analysis.summarize runs --out report
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -28,24 +28,9 @@ from analysis.figures import Looks, look
 from analysis.page import Part
 from analysis.runs import Frames
 from analysis.sections import TASK, Section
-from analysis.wording import label, named, sentence, settings_named, shown, spoken, texts
+from analysis.wording import label, option, sentence, settings_named, shown, spoken, texts
 from study.run_directory import DONE
 from study.search import label as option_label
-
-THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
-    answers.blocks,
-    comparison.blocks,
-    transfer.blocks,
-    space.blocks,
-    changes.blocks,
-    training.blocks,
-    speed.blocks,
-    costs.blocks,
-    confusion.blocks,
-    per_class.blocks,
-    layers.blocks,
-)
-"""What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
 
 METHODS = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size", "epochs", "augment")
 """Options that a reader wants to know, whatever their values."""
@@ -117,11 +102,35 @@ def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:
     ]
 
 
+def _missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Name the points without a result."""
+    names, rest = section.missing[:MISSING], len(section.missing) - MISSING
+    more = [sentence("more", count=rest)] if rest > 0 else []
+    return [Paragraph(label("missing"), soft=True), Items([*names, *more], soft=True)] if names else []
+
+
+THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
+    answers.blocks,
+    comparison.blocks,
+    _missing,
+    transfer.blocks,
+    space.blocks,
+    changes.blocks,
+    training.blocks,
+    speed.blocks,
+    costs.blocks,
+    confusion.blocks,
+    per_class.blocks,
+    layers.blocks,
+)
+"""What is said of a section whose runs have results; `analysis.blocks` describes a theme."""
+
+
 def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Say what a section's runs were trained on, what a reader must know of them, and what each theme finds."""
     notes = _notes(section)
     if section.runs.empty:
-        return [Items([sentence("nothing"), *notes], soft=True)]
+        return [Items([sentence("nothing"), *notes], soft=True), *_missing(frames, section, looks)]
     found: list[Block] = [Paragraph(text, soft=True) for text in _data(frames, section)]
     if notes:
         found.append(Items(notes, soft=True))
@@ -151,18 +160,19 @@ def _trained(frames: Frames, section: Section) -> list[str]:
     same = [name for name in told if first[name] is not None and section.runs[name].map(repr).nunique() == 1]
     said = {"trained": option_label(first, [name for name in same if name not in (*section.varied, "seed")])}
     said["trained_usual"] = option_label(section.usual, list(section.usual))
-    return [sentence(key, options=shown(options)) for key, options in said.items() if options]
+    found = [sentence(key, options=shown(options)) for key, options in said.items() if options]
+    rounded = [option(name) for name in section.drawn if isinstance(first[name], float)]
+    return [*found, sentence("rounded", options=", ".join(rounded))] if rounded else found
 
 
 def _notes(section: Section) -> list[str]:
     """Say what a reader must know of a section's runs: what is missing, what is left out, what is mixed."""
     notes = []
-    if section.missing:
-        notes.append(sentence("missing", points=named(section.missing, MISSING)))
-    others: Mapping[str, int] = {state: count for state, count in section.states.items() if state != "finished"}
-    if others:
-        states = ", ".join(f"{count} {label(f'state {state}')}" for state, count in others.items())
-        notes.append(sentence("other_states", states=states))
+    if absent := len(section.absent):
+        states = {state: count for state, count in section.states.items() if state != "finished"}
+        states |= {"missing": absent - sum(states.values())}
+        counts = ", ".join(f"{label(f'state {state}')}: {count}" for state, count in states.items() if count)
+        notes.append(sentence("missing_count", count=absent, all=len(section.points), states=counts))
     by_setting = section.runs.groupby("setting", sort=False)
     for what in ("device", "threads", "precision", "data_digest"):
         values = by_setting[what].agg(lambda found: ", ".join(sorted(map(str, found.unique()))))

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.runs import IDENTITY, Frames, with_result
-from analysis.wording import WHOLE, label, shown
+from analysis.wording import WHOLE, label, sentence, shown
 from study.config import RESULTS_VERSION
 from study.search import Point, Sweep
 from study.search import label as option_label
@@ -21,6 +21,9 @@ TASK = ["dataset", "classes", "split_seed", "data_digest"]
 
 LEAST = 5
 """Where runs differ in so many options, a setting is named by those in which it differs from most runs."""
+
+FEWEST_DIGITS, MOST_DIGITS = 3, 17
+"""Significant digits of a number that was drawn, in the name of a setting."""
 
 LOOKED_AT = 4
 """So many settings of a section, the best, are looked at closely."""
@@ -32,9 +35,10 @@ class Section:
 
     `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only runs of the present
     results version with a result are in it. `points` has a row for each run that was asked for: setting, the values of
-    what is varied, seed, and the fingerprint and the state of its run; the key=value pairs that a sweep varies together
-    are the option `pairs`. `states` counts runs by state. `usual` are the values of options that the settings' names
-    leave out, `is_search` tells whether the points were drawn.
+    what is varied, seed, fingerprint, and of its run the state, `last/epoch` and `best/val_acc`; the key=value pairs
+    that a sweep varies together are the option `pairs`. `states` counts runs by state. `usual` are the values of
+    options that the settings' names leave out, `is_search` tells whether the points were drawn, `drawn` names the
+    options whose values come from a distribution.
     """
 
     name: str
@@ -46,15 +50,17 @@ class Section:
     states: dict[str, int]
     usual: Mapping[str, Any] = field(default_factory=dict)
     is_search: bool = False
+    drawn: Sequence[str] = ()
+
+    @property
+    def absent(self) -> pd.DataFrame:
+        """Return the points without a result."""
+        return self.points[~self.points.fingerprint.isin(self.runs.fingerprint)]
 
     @property
     def missing(self) -> list[str]:
         """Name the points without a result, and why, where their runs have begun."""
-        absent = self.points[~self.points.fingerprint.isin(self.runs.fingerprint)]
-        return [
-            f"{shown(f'{row.setting}, seed {row.seed}')}" + (f" ({label(f'is {row.state}')})" if row.state else "")
-            for row in absent.itertuples()
-        ]
+        return [shown(f"{row['setting']}, seed {row['seed']}") + _why(row) for row in self.absent.to_dict("records")]
 
     @property
     def ranked(self) -> list[str]:
@@ -71,6 +77,13 @@ class Section:
     def title(self) -> str:
         """Name the section and its data."""
         return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
+
+
+def _why(point: Mapping[str, Any]) -> str:
+    """Say in brackets why a point has no result."""
+    if point["state"] != "stopped":
+        return f" ({label('is ' + point['state'])})" if point["state"] else ""
+    return f" ({sentence('stopped_after', epoch=point['last/epoch'], val=100 * point['best/val_acc'])})"
 
 
 def best_of_settings(section: Section) -> pd.DataFrame:
@@ -111,21 +124,34 @@ def _data_of(point: Point) -> tuple[Any, ...]:
 def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name: str) -> Section:
     names = [name for name in sweep.varied if name not in TASK]
     varied = ["pairs" if name == "setting" else name for name in names]
+    drawn = [name for name in names if sweep.parameters[name].choices is None]
+    settings = _labels([point.values for point in chosen_points], names, drawn)
     rows = [
         {name: getattr(point.config, "setting" if name == "pairs" else name) for name in varied}
-        | {
-            "setting": option_label(point.values, names) or sweep.name,
-            "seed": point.config.seed,
-            "fingerprint": point.config.fingerprint,
-        }
-        for point in chosen_points
+        | {"setting": setting or sweep.name, "seed": point.config.seed, "fingerprint": point.config.fingerprint}
+        for point, setting in zip(chosen_points, settings, strict=True)
     ]
     shown = ["setting", *varied]
     points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"], dtype=object)
     found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
     made = _section(frames, name, sweep.description, varied, chosen, points)
-    return replace(made, is_search=sweep.method != "grid")
+    return replace(made, is_search=sweep.method != "grid", drawn=drawn)
+
+
+def _labels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], drawn: Sequence[str]) -> list[str]:
+    """Name settings by their options, numbers that were drawn with as few digits as tell the settings apart."""
+    full = [option_label(row, names) for row in rows]
+    for digits in range(FEWEST_DIGITS, MOST_DIGITS):
+        short = [option_label(row | {name: _rounded(row[name], digits) for name in drawn}, names) for row in rows]
+        if len(set(short)) == len(set(full)):
+            return short
+    return full
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    """Write a number with so many significant digits; whole ones stay."""
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def by_dataset(frames: Frames) -> list[Section]:
@@ -186,7 +212,7 @@ def _section(
     frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, points: pd.DataFrame
 ) -> Section:
     finished = with_result(chosen)
-    points = points.assign(state=points.fingerprint.map(dict(zip(chosen.fingerprint, chosen.state, strict=True))))
+    points = points.join(chosen.set_index("fingerprint")[["state", "last/epoch", "best/val_acc"]], on="fingerprint")
     points["state"] = points.state.astype(object).where(points.state.notna(), "")
     history = finished[["setting", "seed"]].reset_index().merge(frames.history, on="run")
     states: Mapping[str, int] = Counter(chosen.state.drop(finished.index)) + Counter({"finished": len(finished)})

@@ -7,7 +7,7 @@
 sees; it asks for it by its key:
 
 - `label("epoch")` for a word or a heading: of an axis, a table's column, a state of a run;
-- `sentence("missing", points=…)` for a text with values in it; `{count:,}` writes a number as the language does, and
+- `sentence("trained", options=…)` for a text with values in it; `{count:,}` writes a number as the language does, and
   `{count:run|runs}` chooses the first word for 1, else the second;
 - `number(0.5, ".1f")` for a number alone; `shown("dropout 0.5, augment none")` for the name of a setting, which inside
   of the analysis is always the same.

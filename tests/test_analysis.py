@@ -15,11 +15,12 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis import comparison, figures, runs, tables
+from analysis import comparison, figures, report, runs, tables
+from analysis.blocks import Heading, Items
 from analysis.sections import by_dataset, of_sweep
 from study import search
 from study.config import RESULTS_VERSION, Config
-from study.run_directory import RunDirectory
+from study.run_directory import HYPERBAND, RunDirectory
 
 EPOCHS = 3
 
@@ -55,7 +56,7 @@ def make_run(folder, val_acc, test_acc=0.6, state="finished", shared_by=1, versi
         },
         "versions": {"torch": "2"},
     }  # fmt: skip
-    if state == "finished":
+    if state in ("finished", "stopped"):
         directory.write_summary(summary)
         directory.write_evaluation(
             {
@@ -67,7 +68,8 @@ def make_run(folder, val_acc, test_acc=0.6, state="finished", shared_by=1, versi
         )  # fmt: skip
     elif state == "diverged":
         directory.write_summary({"last/epoch": EPOCHS})
-    directory.write_info(info | ({"state": state} if state else {}))
+    stopped_by = {"stopped_by": HYPERBAND} if state == "stopped" else {}
+    directory.write_info(info | ({"state": state} if state else {}) | stopped_by)
     return directory
 
 
@@ -189,6 +191,53 @@ def test_a_sweep_chooses_its_runs_and_names_what_is_missing(folder, tmp_path):
     assert found.missing == ["dropout 0.5, seed 3", "dropout 0.0, seed 3"]
     assert set(found.history.setting) == {"dropout 0.5", "dropout 0.0"}
     assert len(found.history) == 6 * EPOCHS
+
+
+SEARCH = """
+method: random
+run_cap: 3
+metric: {name: val/acc, goal: maximize}
+parameters:
+  dataset: {value: digits}
+  epochs: {value: 3}
+  lr: {distribution: log_uniform_values, min: 1.0e-4, max: 0.1}
+  momentum: {values: [0.5, 0.123456]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rates", "shown"),
+    [((0.0123456, 0.0543219, 0.00030001), ("0.0123", "0.0543", "0.0003")),
+     ((0.0123456, 0.0123487, 0.00030001), ("0.012346", "0.012349", "0.00030001"))],
+)  # fmt: skip
+def test_numbers_that_were_drawn_have_few_digits_in_names_and_all_in_the_csv_file(tmp_path, rates, shown):
+    (tmp_path / "search.yaml").write_text(SEARCH)
+    for rate in rates:
+        make_run(tmp_path / "runs", 0.7 - rate, lr=rate, momentum=0.123456)
+    sweep = replace(search.read(tmp_path / "search.yaml"), drawn_elsewhere=True)
+    (found,) = of_sweep(runs.load(tmp_path / "runs"), sweep)
+    assert set(found.runs.setting) == {f"lr {rate}, momentum 0.123456" for rate in shown}
+    assert found.drawn == ["lr"]
+    again = pd.read_csv(io.StringIO(tables.csv(comparison.table(found))))
+    assert set(again.lr) == set(rates)
+
+
+def test_what_its_sweep_stopped_is_named_below_the_answer_with_what_it_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "THEMES", report.THEMES[:3])
+    (tmp_path / "search.yaml").write_text(SEARCH)
+    sweep = search.read(tmp_path / "search.yaml")
+    for place, point in enumerate(sweep.points()[:2]):
+        state = "stopped" if place else "finished"
+        make_run(tmp_path / "runs", 0.7 - place / 10, state=state, lr=point.config.lr, momentum=point.config.momentum)
+    frames = runs.load(tmp_path / "runs")
+    (found,) = of_sweep(frames, sweep)
+    names = list(found.points.setting)
+    assert found.missing == [
+        f"{names[1]}, seed 0 (stopped by its sweep after epoch 3, best val acc 60.00 %)", f"{names[2]}, seed 0"
+    ]  # fmt: skip
+    said = [block for block in report.section_blocks(frames, found, {}) if isinstance(block, Heading | Items)]
+    assert said[0].texts == ["2 of the 3 runs have no result and are in no mean (stopped: 1, not begun: 1)."]
+    assert said[1] == Heading("The answer") and said[-1].texts == found.missing
 
 
 def test_predictions_are_tidy(folder):
