@@ -17,7 +17,7 @@ from analysis.runs import Frames
 from analysis.sections import Section
 from analysis.statistics import ALPHA, holm
 from analysis.tables import Column, Table, p_column
-from analysis.wording import label, named, option, sentence, shown, shown_value
+from analysis.wording import label, named, option_value, sentence, shown, shown_value
 from study.values import pairs
 
 MOST = 24
@@ -111,7 +111,7 @@ def _changes(said: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str, str]
 
 def _change(row: Mapping[str, str]) -> str:
     name = row["option"]
-    after = f"{option(name)} {shown_value(row['after'], name)}"
+    after = option_value(name, row["after"])
     return f"{after} ({sentence('instead', value=shown_value(row['before'], name))})" if row["before"] else after
 
 

@@ -13,7 +13,7 @@ from analysis import comparison
 from analysis.sections import Section
 from analysis.statistics import ALPHA, differences, holm
 from analysis.tables import Column, Table, p_column
-from analysis.wording import named, option, sentence, shown_value
+from analysis.wording import named, option, option_value, sentence, shown_value
 
 MOST_VALUES = 8
 """An option with more values, such as one drawn at random, has no table of effects."""
@@ -107,8 +107,8 @@ def _said(effect: pd.DataFrame) -> str:
         for what in ("val_acc", "gap_last"):
             change, half_width = getattr(row, f"{what}_change"), getattr(row, f"{what}_change_ci95")
             if getattr(row, f"{what}_change_p") < ALPHA:
-                values = {"option": option(row.option), "value": shown_value(row.value, row.option)}
-                values |= {"first": shown_value(first[row.option], row.option), "change": change, "spread": half_width}
+                values = {"value": option_value(row.option, row.value), "change": change, "spread": half_width}
+                values |= {"first": shown_value(first[row.option], row.option)}
                 certain.append(sentence(f"effect_{what}", **values))
     if (changes.n < 2).all():
         return sentence("effects_single")
@@ -121,11 +121,19 @@ def _said(effect: pd.DataFrame) -> str:
 
 
 def is_numeric(values: pd.Series) -> bool:
-    """Tell whether all values of an option are numbers."""
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    """Tell whether each value of an option is a number, or text of one."""
+    return all(len(_numbers(value) or ()) == 1 for value in values)
 
 
 def ordered(values: pd.Series) -> list:
-    """Return the values that occur: numbers in order, others as they come."""
+    """Return the values that occur: numbers, or lists of them such as `64,32`, in order, others as they come."""
     found = list(dict.fromkeys(values))
-    return sorted(found) if is_numeric(values) else found
+    return found if None in map(_numbers, found) else sorted(found, key=_numbers)
+
+
+def _numbers(value: object) -> list[float] | None:
+    """Read a number or a comma list of numbers; None where it is neither."""
+    try:
+        return None if isinstance(value, bool) else [float(part) for part in str(value).split(",")]
+    except ValueError:
+        return None

@@ -6,6 +6,7 @@ python -m analysis.summarize runs     # writes them into the report
 
 import math
 import textwrap
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 
 from analysis import comparison, effects
 from analysis.blocks import Block, Heading, Paragraph, Picture
@@ -41,6 +42,9 @@ COLOURS = LinearSegmentedColormap.from_list("accuracy", colormaps["Blues"](np.li
 LOGARITHMIC = 50
 """Values of an option whose largest is so many times the smallest are scaled by their logarithm."""
 
+DECADES = 1000
+"""A logarithmic scale whose largest value is so many times the smallest has ticks at decades, else at 1, 2 and 5."""
+
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show what the varied options do."""
@@ -52,7 +56,10 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             return []
         title = sentence("values_title", option=option(varied[0]), name=section.title)
         caption = sentence("values_caption" if done.n.max() > 1 else "values_caption_single")
-        return [*found, Picture("values", title, by_value(done, section.runs, varied[0], title), caption)]
+        return [
+            *found,
+            Picture("values", title, by_value(done, section.runs, varied[0], title, section.drawn), caption),
+        ]
     effect = effects.measure(section)
     if not effect.empty:
         found.append(effects.table(section, effect))
@@ -63,9 +70,12 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
     elif len(done) > 2:
         title = sentence("parallel_title", name=section.title)
-        found.append(
-            Picture("parallel", title, parallel(done, varied, title), sentence("parallel_caption", span=LOGARITHMIC))
-        )
+        stopped = section.absent[section.absent.state == "stopped"]
+        stopped = stopped.assign(val_acc=100 * stopped["best/val_acc"].astype(float))
+        captions = [sentence("parallel_caption", span=LOGARITHMIC)]
+        captions += [label("parallel_stopped")] if len(stopped) else []
+        figure = parallel(done, varied, title, section.drawn, stopped)
+        found.append(Picture("parallel", title, figure, " ".join(captions)))
         shares, fit = importance(done, [name for name in varied if done[name].astype(str).nunique() > 1])
         if fit > LEAST_FIT:
             title = sentence("importance_title", name=section.title)
@@ -87,7 +97,11 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     for row in frame.to_dict("records"):
         place = heights.index(row[rows]), widths.index(row[columns])
         grid[place], spreads[place] = row["val_acc"], row["val_acc_ci95"]
-    figure = Figure(figsize=(min(12, 3.6 + 1.15 * len(widths)), 1.7 + 0.55 * len(heights)), layout="constrained")
+    lefts, belows = ([shown_value(str(value), name).replace(", ", ",\n") for value in values]
+                     for name, values in ((rows, heights), (columns, widths)))  # fmt: skip
+    lines = max(text.count("\n") + 1 for text in lefts)
+    width = min(12, 3.6 + 1.15 * len(widths))
+    figure = Figure(figsize=(width, 1.7 + max(0.55, 0.2 * lines) * len(heights)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
@@ -95,19 +109,19 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
         spread = spreads[row, column]
         text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
         axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
-    finish(axes, title, option(columns), option(rows), numbers="")
+    finish(axes, textwrap.fill(title, round(8 * width)), option(columns), option(rows), numbers="")
     axes.grid(visible=False)
-    axes.set_xticks(range(len(widths)), [shown_value(str(value), columns) for value in widths])
-    axes.set_yticks(range(len(heights)), [shown_value(str(value), rows) for value in heights])
+    axes.set_xticks(range(len(widths)), belows)
+    axes.set_yticks(range(len(heights)), lefts)
     axes.spines[:].set_visible(False)
     _colour_bar(figure, axes, image)
     return figure
 
 
-def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str) -> Figure:
+def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, drawn: Sequence[str] = ()) -> Figure:
     """Draw the best validation accuracy over the values of a numeric option: mean, 95 % interval, each seed.
 
-    `frame` is what `comparison.compare` returns, `runs` a section's.
+    `frame` is what `comparison.compare` returns, `runs` and `drawn` are a section's.
     """
     frame = frame.assign(**{name: frame[name].astype(float)}).sort_values(name)
     figure = Figure(figsize=(8, 4.2), layout="constrained")
@@ -116,32 +130,42 @@ def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str) -> 
         places = runs.setting.map(frame.set_index("setting")[name])
         axes.plot(places, 100 * runs["best/val_acc"], "o", color=PALETTE[0], alpha=0.35, markersize=5)
     axes.errorbar(frame[name], frame.val_acc, frame.val_acc_ci95, fmt="o-", color=PALETTE[0], capsize=3, linewidth=1.7)
-    axes.set_xscale("log" if _is_logarithmic(frame[name]) else "linear")
+    is_log = _is_logarithmic(frame[name])
+    axes.set_xscale("log" if is_log else "linear")
     finish(axes, title, option(name), sentence("percent", what=label("val/acc")))
-    axes.set_xticks(frame[name])
+    if _is_by_size(frame[name], drawn):
+        axes.xaxis.set_major_locator(_locator(frame[name], is_log))
+    else:
+        axes.set_xticks(frame[name])
     axes.xaxis.set_minor_locator(NullLocator())
     return figure
 
 
-def parallel(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
+def parallel(
+    frame: pd.DataFrame, varied: list[str], title: str, drawn: Sequence[str] = (), stopped: pd.DataFrame | None = None
+) -> Figure:
     """Draw a line per setting through its values of the options to its validation accuracy, the best on top.
 
-    `frame` is what `comparison.compare` returns.
+    `frame` is what `comparison.compare` returns, `drawn` a section's, `stopped` those of its points that were
+    stopped, with their `val_acc`.
     """
     figure = Figure(figsize=(min(13, 3 + 1.7 * len(varied)), 5.5), layout="constrained")
     axes = figure.subplots()
-    columns = [*(frame[name] for name in varied), frame.val_acc.round(2)]
-    places = np.column_stack([_places(values) for values in columns])
+    columns = [*varied, "val_acc"]
+    rows = pd.concat([frame.sort_values("val_acc")[columns], *([] if stopped is None else [stopped[columns]])])
     scale = ScalarMappable(Normalize(frame.val_acc.min(), frame.val_acc.max()), COLOURS)
-    for row in np.argsort(frame.val_acc.to_numpy()):
-        axes.plot(places[row], color=scale.to_rgba(frame.val_acc.iloc[row]), linewidth=2, alpha=0.85)
-    for place, values in enumerate(columns):
+    places = np.empty(rows.shape)
+    for place, name in enumerate(columns):
+        places[:, place], ticks = _scaled(rows[name], _is_by_size(rows[name], [*drawn, "val_acc"]))
         axes.axvline(place, color=GREY, linewidth=1, zorder=0)
-        heights, found = dict(zip(values, places[:, place], strict=True)), ordered(values)
-        for value in found if len(found) <= MOST_VALUES else [found[0], found[-1]]:
-            text = shown_value(f"{value:g}" if isinstance(value, float) else str(value))
+        axes.plot([place] * len(ticks), list(ticks), "_", color=GREY, zorder=4)
+        for height, text in ticks.items():
             box = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}
-            axes.text(place + 0.03, heights[value], text, fontsize=9, va="center", bbox=box, zorder=5)
+            axes.text(place + 0.03, height, text, fontsize=9, va="center", bbox=box, zorder=5)
+    for heights, accuracy in zip(places[: len(frame)], rows.val_acc, strict=False):
+        axes.plot(heights, color=scale.to_rgba(accuracy), linewidth=2, alpha=0.85)
+    for heights in places[len(frame) :]:
+        axes.plot(heights, "--", color=GREY, linewidth=1, zorder=1)
     finish(axes, title, label("option"), label("value_scale"), numbers="")
     axes.grid(visible=False)
     names = [*map(option, varied), label("val/acc")]
@@ -153,17 +177,41 @@ def parallel(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     return figure
 
 
-def _places(values: pd.Series) -> np.ndarray:
-    """Place values between 0 and 1: many numbers by their size, others evenly."""
-    found = ordered(values)
-    if len(found) > MOST_VALUES and is_numeric(values):
-        sizes = np.array(values, dtype=float)
-        sizes = np.log(sizes) if _is_logarithmic(values) else sizes
-        return (sizes - sizes.min()) / np.ptp(sizes)
-    return np.array([found.index(value) for value in values]) / max(1, len(found) - 1)
+def _scaled(values: pd.Series, by_size: bool) -> tuple[np.ndarray, dict[float, str]]:
+    """Place the values of an option between 0 and 1, by their size or evenly; return also what is written where."""
+    found, name = ordered(values), str(values.name)
+    if not by_size or len(found) == 1:
+        heights = {value: place / max(1, len(found) - 1) for place, value in enumerate(found)}
+        written = found if len(found) <= MOST_VALUES else [found[0], found[-1]]
+        return values.map(heights).to_numpy(), {heights[one]: shown_value(_text(one), name) for one in written}
+    sizes = values.to_numpy(dtype=float)
+    low, high = sizes.min(), sizes.max()
+    is_log = name != "val_acc" and _is_logarithmic(sizes)
+    ticks = _locator(sizes, is_log).tick_values(low, high)
+    ticks = ticks[(ticks >= low) & (ticks <= high)]
+    scale = np.log if is_log else np.asarray
+    heights = (scale(np.r_[sizes, ticks]) - scale(low)) / (scale(high) - scale(low))
+    texts = [shown_value(_text(tick), name) for tick in ticks]
+    return heights[: len(sizes)], dict(zip(heights[len(sizes) :], texts, strict=True))
 
 
-def _is_logarithmic(values: pd.Series) -> bool:
+def _is_by_size(values: pd.Series, drawn: Sequence[str]) -> bool:
+    """Tell whether values are numbers that were drawn, or are many: their sizes tell more than their order."""
+    return is_numeric(values) and (values.name in drawn or values.nunique() > MOST_VALUES)
+
+
+def _locator(sizes: Iterable[float], is_log: bool) -> Locator:
+    """Return what finds round numbers for a scale of these sizes."""
+    if not is_log:
+        return MaxNLocator(5, steps=(1, 2, 5, 10))
+    return LogLocator(subs=(1,) if max(sizes) >= DECADES * min(sizes) else (1, 2, 5))
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_logarithmic(values: Iterable[float]) -> bool:
     return min(values) > 0 and max(values) >= LOGARITHMIC * min(values)
 
 

@@ -111,8 +111,15 @@ def option(name: str) -> str:
     return known[spoken()] if known else name.replace("_", " ")
 
 
+def option_value(name: str, value: str) -> str:
+    """Return a value of an option with its name, such as `dropout 0.5`; key=value pairs have names of their own."""
+    return shown(value) if name == "pairs" else f"{option(name)} {shown_value(value, name)}"
+
+
 def shown_value(value: str, name: str = "") -> str:
     """Return the value of an option, of that name, as the language writes it."""
+    if name == "pairs":
+        return shown(value)
     if name in WHOLE and value in ("", "all", "none", "None"):
         return label(f"all {name}")
     if spoken() != "en" and re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value):

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis import comparison, figures, report, runs, tables
+from analysis import comparison, figures, report, runs, space, tables
 from analysis.blocks import Heading, Items
 from analysis.sections import by_dataset, of_sweep
 from study import search
@@ -271,6 +271,29 @@ def test_learning_curves_show_the_mean_and_its_interval(folder):
     assert lines["two-block, dropout 0.5"] == pytest.approx([35.5, 71, 35.5])
     assert len(validation.collections) == 2, "a band for each setting with several seeds"
     ElementTree.fromstring(text_of(figure))
+
+
+def test_parallel_coordinates_place_what_was_drawn_by_its_size():
+    frame = pd.DataFrame(
+        {"lr": [1e-4, 1e-3, 0.02, 0.1], "momentum": [0.1, 0.2, 0.7, 0.9], "hidden": ["200", "20", "64,32", "50"],
+         "val_acc": [10.0, 60.0, 97.5, 98.0]}
+    )  # fmt: skip
+    stopped = pd.DataFrame({"lr": [0.01], "momentum": [0.5], "hidden": ["20"], "val_acc": [20.0]})
+    axes = space.parallel(frame, ["lr", "momentum", "hidden"], "Title", ["lr", "momentum"], stopped).axes[0]
+    drawn = [row for row in axes.get_lines() if len(row.get_ydata()) == 4 and row.get_marker() != "_"]
+    heights = np.array([row.get_ydata() for row in drawn])
+    assert heights[:4, 0] == pytest.approx([0, 1 / 3, np.log10(200) / 3, 1]), "by its logarithm"
+    assert heights[:4, 1] == pytest.approx([0, 0.125, 0.75, 1]) and heights[:4, 3] == pytest.approx(
+        [0, 50 / 88, 87.5 / 88, 1]
+    )
+    assert heights[4] == pytest.approx([2 / 3, 0.5, 0, 10 / 88]) and drawn[4].get_linestyle() == "--"
+    ticks = [[text.get_text() for text in axes.texts if int(text.get_position()[0]) == place] for place in range(4)]
+    assert ticks[0] == ["0.0001", "0.001", "0.01", "0.1"], "decades show that the scale is logarithmic"
+    assert ticks[1] == ["0.2", "0.4", "0.6", "0.8"] and ticks[3] == ["20", "40", "60", "80"]
+    assert ticks[2] == ["20", "50", "64,32", "200"], "in the order of numbers, evenly"
+    narrow = space.parallel(frame[2:], ["lr", "momentum", "hidden"], "Title").axes[0]
+    ticks = [text.get_text() for text in narrow.texts if text.get_position()[0] > 3]
+    assert ticks == ["97.5", "97.6", "97.7", "97.8", "97.9", "98"], "few accuracies are no steps either"
 
 
 def test_nothing_to_report_is_a_mistake(call, tmp_path):

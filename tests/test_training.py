@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import answers, changes, comparison, costs, effects, speed, training
+from analysis import answers, changes, comparison, costs, effects, space, speed, training
 from analysis.runs import IDENTITY, Frames
 from analysis.sections import Section, best_of_settings
+from analysis.wording import language
 from study.run_directory import RunDirectory
 
 EPOCHS = 20
@@ -310,6 +311,29 @@ def test_single_changes_are_compared_with_what_they_change():
         and "No effect on the accuracy is shown for 1 of the 6 changes" in said
     )
     assert changes.one_at_a_time(made).empty, "a product of options has no such changes"
+
+
+def test_key_value_pairs_are_written_as_words():
+    tops = {"optimizer=sgd lr=0.005 momentum=0.5": 0.7, "optimizer=adam lr=0.005": 0.9}
+    names = {f"{pairs}, dropout {dropout}": (pairs, dropout) for pairs in tops for dropout in ("0.0", "0.5")}
+    made = section({name: [(line(tops[pairs], 0, 1e-3, 9 * place + s), line(*FLAT)) for s in range(4)]
+                    for place, (name, (pairs, _)) in enumerate(names.items())})  # fmt: skip
+    given = {"pairs": [names[name][0] for name in made.runs.setting],
+             "dropout": [names[name][1] for name in made.runs.setting]}  # fmt: skip
+    made = replace(made, varied=list(given), runs=made.runs.assign(**given), points=made.points.assign(**given))
+    (said,) = effects.answer(made)
+    assert ": optimizer adam, lr 0.005 instead of optimizer sgd, lr 0.005, momentum 0.5 changes the valid" in said
+    table = effects.table(made, effects.measure(made))
+    assert [row[1].text for row in table.rows][:2] == [
+        "optimizer sgd, lr 0.005, momentum 0.5",
+        "optimizer adam, lr 0.005",
+    ]
+    with language("es"):
+        assert (
+            ": optimizador adam, tasa de aprendizaje 0,005 en vez de optimizador sgd, tasa" in effects.answer(made)[0]
+        )
+    axes = space.heat_map(comparison.compare(made), made.varied, "Title").axes[0]
+    assert "=" not in "".join(text.get_text() for text in axes.get_xticklabels() + axes.get_yticklabels())
 
 
 @pytest.mark.parametrize(
