@@ -124,7 +124,8 @@ def _data_of(point: Point) -> tuple[Any, ...]:
 def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name: str) -> Section:
     names = [name for name in sweep.varied if name not in TASK]
     varied = ["pairs" if name == "setting" else name for name in names]
-    drawn = [name for name in names if sweep.parameters[name].choices is None]
+    is_search = sweep.method != "grid"
+    drawn = [name for name in names if is_search and sweep.parameters[name].choices is None]
     settings = _labels([point.values for point in chosen_points], names, drawn)
     rows = [
         {name: getattr(point.config, "setting" if name == "pairs" else name) for name in varied}
@@ -136,7 +137,7 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
     made = _section(frames, name, sweep.description, varied, chosen, points)
-    return replace(made, is_search=sweep.method != "grid", drawn=drawn)
+    return replace(made, is_search=is_search, drawn=drawn)
 
 
 def _labels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], drawn: Sequence[str]) -> list[str]:

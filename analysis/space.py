@@ -26,7 +26,7 @@ from analysis.sections import Section
 from analysis.wording import label, number, option, sentence, shown_value
 
 GRID_VALUES = 12
-"""Options with more values, or a grid of which most is empty, are drawn as parallel coordinates, not as a heat map."""
+"""Options with more values or drawn ones, or a grid mostly empty, are drawn as parallel coordinates, not a heat map."""
 
 FEWEST_VALUES = 3
 """So many values of a numeric option that alone is varied make a curve."""
@@ -64,7 +64,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if not effect.empty:
         found.append(effects.table(section, effect))
     cells = [done[name].nunique() for name in varied]
-    if len(varied) == 2 and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
+    is_grid = len(varied) == 2 and not {*varied} & {*section.drawn}
+    if is_grid and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
         title = sentence("grid_title", name=section.title)
         caption = sentence("grid_caption" if done.n.max() > 1 else "grid_caption_single")
         found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
@@ -83,7 +84,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             found.append(Picture("importance", title, bars(shares, title), caption))
         else:
             found.append(Paragraph(sentence("importance_none", settings=len(done), fit=fit)))
-    return found
+    return found if len(found) > 1 else []
 
 
 def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:

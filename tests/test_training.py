@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis import answers, changes, comparison, costs, effects, space, speed, training
+from analysis.blocks import Paragraph
 from analysis.runs import IDENTITY, Frames
 from analysis.sections import Section, best_of_settings
 from analysis.wording import language
@@ -305,22 +306,59 @@ def test_single_changes_are_compared_with_what_they_change():
     assert list(frame.val_acc_change.round()) == [10, -20, -10, 20, -10, 0]
     assert list(frame.p_holm < 0.05) == [True] * 5 + [False]
     (said,) = (block.text for block in changes.blocks(None, replace(made, varied=["pairs"], points=points), {})
-               if hasattr(block, "text") and "Shown" in block.text)  # fmt: skip
+               if hasattr(block, "text") and "shown" in block.text)  # fmt: skip
     assert (
-        "Shown to help: dropout 0.5 for mlp (+" in said
+        "2 changes are shown to help: dropout 0.5 for mlp (+" in said
         and "No effect on the accuracy is shown for 1 of the 6 changes" in said
     )
     assert changes.one_at_a_time(made).empty, "a product of options has no such changes"
 
 
+def product(tops, names, noise=1e-3):
+    """Make a section of a product; `tops` maps values of its options, which have these names, to the accuracy there."""
+    settings = {", ".join(values): values for values in tops}
+    made = section({setting: [(line(tops[values], 0, noise, 9 * place + s), line(*FLAT)) for s in range(4)]
+                    for place, (setting, values) in enumerate(settings.items())})  # fmt: skip
+    columns = zip(*(settings[setting] for setting in made.runs.setting), strict=True)
+    given = dict(zip(names, columns, strict=True))
+    return replace(made, varied=names, runs=made.runs.assign(**given), points=made.points.assign(**given))
+
+
+def test_all_single_changes_of_a_product_are_listed():
+    tops = {(hidden, lr, model): 0.7 + 0.1 * (lr == "0.1") + 0.01 * (model == "cnn")
+            for hidden in ("50", "200", "20") for lr in ("0.1", "0.01") for model in ("mlp", "cnn")}  # fmt: skip
+    made = product(tops, ["hidden", "lr", "model"])
+    frame = changes.one_at_a_time(made)
+    assert frame.option.value_counts().to_dict() == {"hidden": 12, "lr": 6}, "every pair, the network apart"
+    assert set(zip(frame.before, frame.after, strict=True)) == {
+        ("20", "50"), ("20", "200"), ("50", "200"), ("0.01", "0.1"),
+    }, "from low to high, as in the table of effects"  # fmt: skip
+    assert (frame.p_holm[frame.option == "lr"] < 0.05).all() and (frame.p_holm[frame.option == "hidden"] > 0.05).all()
+    (said,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
+    assert "6 changes are shown to help" in said and "12 of the 18 changes" in said and "on average" in said
+    larger = {(*values, batch): top for values, top in tops.items() for batch in ("32", "64")}
+    assert changes.one_at_a_time(product(larger, ["hidden", "lr", "model", "batch_size"])).empty, "48 of them"
+
+
+@pytest.mark.parametrize(
+    ("better", "said"),
+    [
+        (0.1, "One change is shown to help: lr 0.1 (instead of 0.01) for 0.01, mlp"),
+        (0.0, "For the one change, no effect on the accuracy is shown"),
+    ],
+)
+def test_a_single_change_is_one(better, said):
+    made = product({("0.01", "mlp"): 0.7, ("0.1", "mlp"): 0.7 + better, ("0.1", "cnn"): 0.8}, ["lr", "model"])
+    (text,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
+    assert text.startswith(said) and "on average" not in text
+    with language("es"):
+        (text,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
+        assert text.startswith("Se demuestra que un cambio ayuda: tasa" if better else "Para el único cambio no se")
+
+
 def test_key_value_pairs_are_written_as_words():
     tops = {"optimizer=sgd lr=0.005 momentum=0.5": 0.7, "optimizer=adam lr=0.005": 0.9}
-    names = {f"{pairs}, dropout {dropout}": (pairs, dropout) for pairs in tops for dropout in ("0.0", "0.5")}
-    made = section({name: [(line(tops[pairs], 0, 1e-3, 9 * place + s), line(*FLAT)) for s in range(4)]
-                    for place, (name, (pairs, _)) in enumerate(names.items())})  # fmt: skip
-    given = {"pairs": [names[name][0] for name in made.runs.setting],
-             "dropout": [names[name][1] for name in made.runs.setting]}  # fmt: skip
-    made = replace(made, varied=list(given), runs=made.runs.assign(**given), points=made.points.assign(**given))
+    made = product({(text, rate): top for text, top in tops.items() for rate in ("0.0", "0.5")}, ["pairs", "dropout"])
     (said,) = effects.answer(made)
     assert ": optimizer adam, lr 0.005 instead of optimizer sgd, lr 0.005, momentum 0.5 changes the valid" in said
     table = effects.table(made, effects.measure(made))
