@@ -126,9 +126,8 @@ def is_numeric(values: pd.Series) -> bool:
 
 
 def ordered(values: pd.Series) -> list:
-    """Return the values that occur: numbers, or lists of them such as `64,32`, in order, others as they come."""
-    found = list(dict.fromkeys(values))
-    return found if None in map(_numbers, found) else sorted(found, key=_numbers)
+    """Return the values that occur: numbers, or lists of them such as `64,32`, in order, then others as they come."""
+    return sorted(dict.fromkeys(values), key=lambda value: (_numbers(value) is None, _numbers(value) or []))
 
 
 def _numbers(value: object) -> list[float] | None:

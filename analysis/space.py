@@ -170,7 +170,8 @@ def parallel(
     finish(axes, title, label("option"), label("value_scale"), numbers="")
     axes.grid(visible=False)
     names = [*map(option, varied), label("val/acc")]
-    axes.set_xticks(range(len(columns)), [textwrap.fill(name, 14 if len(names) < 7 else 9) for name in names])
+    width = 14 if len(names) < 7 else 9
+    axes.set_xticks(range(len(columns)), [textwrap.fill(name, width, break_long_words=False) for name in names])
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(varied) + 0.35)
     axes.spines[:].set_visible(False)

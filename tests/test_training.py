@@ -324,6 +324,19 @@ def product(tops, names, noise=1e-3):
     return replace(made, varied=names, runs=made.runs.assign(**given), points=made.points.assign(**given))
 
 
+def test_values_are_in_the_order_of_numbers_and_others_as_they_come():
+    mixed = pd.Series(["200", "50", "100,30", None, "100", "50"], dtype=object)
+    assert effects.ordered(mixed) == [
+        "50",
+        "100",
+        "100,30",
+        "200",
+        None,
+    ]
+    assert effects.ordered(pd.Series(["relu", "elu", "tanh"])) == ["relu", "elu", "tanh"]
+    assert effects.ordered(pd.Series([True, False], dtype=object)) == [True, False]
+
+
 def test_all_single_changes_of_a_product_are_listed():
     tops = {(hidden, lr, model): 0.7 + 0.1 * (lr == "0.1") + 0.01 * (model == "cnn")
             for hidden in ("50", "200", "20") for lr in ("0.1", "0.01") for model in ("mlp", "cnn")}  # fmt: skip
