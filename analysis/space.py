@@ -185,7 +185,8 @@ def _scaled(values: pd.Series, by_size: bool) -> tuple[np.ndarray, dict[float, s
     if not by_size or len(found) == 1:
         heights = {value: place / max(1, len(found) - 1) for place, value in enumerate(found)}
         written = found if len(found) <= MOST_VALUES else [found[0], found[-1]]
-        return values.map(heights).to_numpy(), {heights[one]: shown_value(_text(one), name) for one in written}
+        texts = {heights[one]: shown_value(_text(one), name) for one in written}
+        return np.array([heights[value] for value in values]), texts
     sizes = values.to_numpy(dtype=float)
     low, high = sizes.min(), sizes.max()
     is_log = name != "val_acc" and _is_logarithmic(sizes)

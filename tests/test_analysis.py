@@ -291,6 +291,10 @@ def test_parallel_coordinates_place_what_was_drawn_by_its_size():
     assert ticks[0] == ["0.0001", "0.001", "0.01", "0.1"], "decades show that the scale is logarithmic"
     assert ticks[1] == ["0.2", "0.4", "0.6", "0.8"] and ticks[3] == ["20", "40", "60", "80"]
     assert ticks[2] == ["20", "50", "64,32", "200"], "in the order of numbers, evenly"
+    without = frame.assign(momentum=pd.Series([0.9, None, None, 0.5], dtype=object))
+    axes = space.parallel(without, ["lr", "momentum"], "Title").axes[0]
+    heights = [row.get_ydata()[1] for row in axes.get_lines() if len(row.get_ydata()) == 3 and row.get_marker() != "_"]
+    assert heights == [0.5, 1, 1, 0], "what has no such option is above the others"
     narrow = space.parallel(frame[2:], ["lr", "momentum", "hidden"], "Title").axes[0]
     ticks = [text.get_text() for text in narrow.texts if text.get_position()[0] > 3]
     assert ticks == ["97.5", "97.6", "97.7", "97.8", "97.9", "98"], "few accuracies are no steps either"
