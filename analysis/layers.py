@@ -21,7 +21,7 @@ from analysis.runs import Frames
 from analysis.sections import LOOKED_AT, Section, best_of_settings
 from analysis.statistics import estimate
 from analysis.tables import Column, Table
-from analysis.wording import label, number, sentence
+from analysis.wording import label, named, number, sentence
 
 LEGEND_CLASSES = 30
 MARKERS = "o^sDvP*X<>"
@@ -37,7 +37,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
     if not seen:
         return []
-    return _layers(best, seen, frames.data(best.index[0])["classes"]) + _cuts(best.loc[list(seen)], seen)
+    trained = {run: frames.data(run)["images"]["train"] for run in seen}
+    return _layers(best, seen, frames.data(best.index[0])["classes"]) + _cuts(best.loc[list(seen)], seen, trained)
 
 
 def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]) -> list[Block]:
@@ -64,19 +65,27 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     ]
 
 
-def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen]) -> list[Block]:
-    """Show what cuts would save and cost, where the runs have recorded their parameters layer by layer."""
+def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]) -> list[Block]:
+    """Show what cuts would save and cost, where the runs have recorded their parameters layer by layer.
+
+    `trained` are the training images of each network: with fewer than a cut's classifier has, the cut is flattered.
+    """
     run, images = best.iloc[0], len(seen[best.index[0]].targets)
     if np.isnan(run.params_logits):
         return []
-    frame = cuts_of(best, seen)
-    found: list[Block] = [Heading(label("cuts")), Items(_prices(run, frame[frame.setting == run.setting]))]
+    frame, probed = cuts_of(best, seen), images - images // embedding.FOLDS
+    prices = _prices(run, frame[frame.setting == run.setting], probed, trained[best.index[0]])
+    found: list[Block] = [Heading(label("cuts")), Items(prices)]
     if len(frame):
         columns = [Column("setting"), LAYER, Column("params", 0), Column("params_share", 1), Column("accuracy", 1),
                    Column("difference", 1)]  # fmt: skip
-        note = sentence("cuts_note", images=images, learnt=images - images // embedding.FOLDS)
+        more, fewer = ({one for one in trained.values() if sign * one > sign * probed} for sign in (1, -1))
+        notes = [sentence("cuts_note", images=images, probed=probed)] + [
+            sentence(key, counts=named([number(one, ",") for one in sorted(counts)]))
+            for key, counts in (("cuts_below", more), ("cuts_above", fewer)) if counts
+        ]  # fmt: skip
         title = sentence("cuts_title", **confusion.words_of(run))
-        found.append(Table("cuts", title, frame, columns, [note]))
+        found.append(Table("cuts", title, frame, columns, notes))
     return found
 
 
@@ -130,17 +139,22 @@ def _separable(layers: pd.DataFrame, name: str) -> str:
     return sentence("separable", run=name, **words)
 
 
-def _prices(run: pd.Series, cuts: pd.DataFrame) -> list[str]:
-    """Say what cuts of a run's network save and cost, as far as these images tell."""
+def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> list[str]:
+    """Say what cuts of a run's network save and cost, as far as these images tell.
+
+    The classifiers of the cuts learn from `probed` images, the network learned from `trained`.
+    """
     said = []
     for row in cuts[cuts.layer != "whole"].itertuples():
         low, high = row.difference - row.difference_ci95, row.difference + row.difference_ci95
         price = "none" if low > 0 else "low" if low > -PRICE else "high" if high < -PRICE else "unclear"
+        price = "flattered" if trained < probed and price != "high" else price
         said.append(
             sentence(
                 "cut", run=_name(run), layer=label(f"layer {row.layer}"), params=row.params, whole=run.params_logits,
                 share=row.params_share, accuracy=row.accuracy, own=cuts.accuracy.iloc[-1], difference=row.difference,
-                half_width=row.difference_ci95, price=sentence(f"price_{price}", points=PRICE),
+                half_width=row.difference_ci95,
+                price=sentence(f"price_{price}", points=PRICE, probed=probed, trained=trained),
             )
         )  # fmt: skip
     last = run.params_logits - run.params_penultimate

@@ -97,6 +97,23 @@ def test_a_cut_is_counted_where_it_saves(digits):
     assert layers.cuts_of(best.assign(params_logits=np.nan), {"a": one}).empty
 
 
+@pytest.mark.parametrize(
+    ("trained", "price", "note"),
+    [(50, "learned from some 160 images, the network from 50 only", "estimate from above"),
+     (5000, "too few images to tell", "estimate from below")],
+)  # fmt: skip
+def test_a_cut_is_said_to_be_flattered_where_its_classifier_learned_from_more_images(digits, trained, price, note):
+    _, targets = digits
+    one = seen(np.zeros((200, 2)), targets)
+    for layer in one.layers.values():
+        layer.probe[:2] = False  # 1 % of the images: a price that is not known to be less than a point
+    best = pd.DataFrame({"setting": ["s"], "params_intermediate": [1000.0], "params_penultimate": [9000.0],
+                         "params_logits": [9650.0], "seed": [0], "dataset": ["digits"]}, index=["a"])  # fmt: skip
+    _, prices, table = layers._cuts(best, {"a": one}, {"a": trained})
+    assert price in prices.texts[0]
+    assert note in " ".join(table.notes)
+
+
 @pytest.mark.parametrize(("members", "enough"), [([10, 9], False), ([10, 10], True), ([30], False), ([2] * 50, False)])
 def test_too_few_images_are_not_looked_at(members, enough):
     assert embedding._is_enough(np.repeat(np.arange(len(members)), members)) == enough
