@@ -20,7 +20,7 @@ from analysis.runs import Frames
 from analysis.sections import LOOKED_AT, Section, best_of_settings
 from analysis.statistics import sampling_interval
 from analysis.tables import Column, Table
-from analysis.wording import label, number, sentence, shown
+from analysis.wording import label, named, number, sentence, shown
 
 TEXT_CLASSES = 20
 """Up to so many classes, the cells of a matrix hold numbers."""
@@ -31,6 +31,9 @@ TILE = (1.1, 1.68)
 
 NAMED = 5
 """So many confusions are named in a sentence each."""
+
+ABSENT = 3
+"""So many confusions that do not occur are named; more are counted."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -135,19 +138,42 @@ def words_of(run: pd.Series) -> dict[str, object]:
 
 
 def _answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
-    """Say which class is recognised worst, what it is taken for, and which is predicted wrongly most often."""
-    found = rates(counts).set_index("class")
-    wrong = int(counts.to_numpy().sum() - np.diag(counts).sum())
+    """Say which classes are recognised worst, what they are taken for, which are predicted wrongly most often.
+
+    And whether chance may have made these the worst, and which confusions do not occur.
+    """
+    found, images = rates(counts).set_index("class"), int(counts.to_numpy().sum())
+    mistakes = counts - np.diag(np.diag(counts))
+    wrong = int(mistakes.to_numpy().sum())
     if not wrong:
-        return sentence("confusion_none", images=int(found.images.sum()), **words)
-    worst, imprecise = found.accuracy.idxmin(), found.precision.idxmin()
-    taken = counts.loc[worst].drop(worst).sort_values(ascending=False, kind="stable")
+        return sentence("confusion_none", images=images, **words)
+    worst, imprecise = (found[found[name] == found[name].min()] for name in ("accuracy", "precision"))
+    taken = mistakes.loc[worst.index].sum().sort_values(ascending=False, kind="stable")
     taken = taken[taken > 0].head(2)
-    return sentence(
-        "confusion_answer", wrong=wrong, images=int(found.images.sum()), worst=worst, accuracy=found.accuracy[worst],
-        taken=label("or").join(f"{name} ({number(count, ',')})" for name, count in taken.items()),
-        imprecise=imprecise, precision=found.precision[imprecise], **words,
-    )  # fmt: skip
+    said = [
+        sentence(
+            "confusion_answer", wrong=wrong, images=images, worst=named(list(worst.index)), many=len(worst),
+            accuracy=worst.accuracy.iloc[0], imprecise=named(list(imprecise.index)), precision=found.precision.min(),
+            taken=label("or").join(f"{name} ({number(count, ',')})" for name, count in taken.items()), **words,
+        )
+    ]  # fmt: skip
+    high, overall = worst.accuracy_high.max(), 100 * (images - wrong) / images
+    if high >= overall:
+        said.append(sentence("confusion_chance", many=len(worst), high=high, overall=overall))
+    return " ".join([*said, _absent(mistakes.loc[found.images > 0, found.images > 0])])
+
+
+def _absent(mistakes: pd.DataFrame) -> str:
+    """Say which confusions do not occur; `mistakes` is a matrix without its diagonal."""
+    empty = (mistakes == 0).to_numpy() & ~np.eye(len(mistakes), dtype=bool)
+    cells, pairs = int(empty.sum()), int(np.triu(empty & empty.T).sum())
+    if not cells:
+        return sentence("confusion_full")
+    if cells <= ABSENT:
+        names = mistakes.index
+        which = [sentence("confusion_never", target=names[a], predicted=names[b]) for a, b in np.argwhere(empty)]
+        return sentence("confusion_few", cells=named(which))
+    return sentence("confusion_empty", cells=cells, pairs=pairs, all=len(mistakes) * (len(mistakes) - 1) // 2)
 
 
 def _named(pair: Mapping[str, object]) -> str:

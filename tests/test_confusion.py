@@ -51,6 +51,29 @@ def test_confusions_are_pairs_both_ways(cells):
     assert found.images.sum() + found.back.sum() == counts.to_numpy().sum() - np.trace(counts)
 
 
+def answer(*rows):
+    names = list("abc")[: len(rows)]
+    words = {"setting": "mlp", "seed": 0, "dataset": "digits"}
+    return confusion._answer(pd.DataFrame(list(rows), index=names, columns=names), words)
+
+
+def test_classes_that_are_level_are_named_together_and_chance_is_said():
+    said = answer([19, 1, 0], [0, 20, 0], [0, 1, 19])
+    assert "recognises **a; c** worst (95.0 % each), taken most often for b (2)." in said
+    assert "such a class reaches 99.1 %, and of all test images 96.7 % are recognised" in said
+    said = answer([1900, 100, 0], [0, 2000, 0], [0, 100, 1900])
+    assert "**a; c** worst" in said and "chance" not in said, "many images are mistaken"
+    assert "recognises **a** worst (85.0 %), taken most often for b (3)" in answer([17, 3], [0, 20])
+
+
+def test_confusions_that_do_not_occur_are_named_or_counted():
+    assert "4 cells beside the diagonal are empty: of the 3 pairs of classes, 1 is never confused" in answer(
+        [19, 1, 0], [0, 20, 0], [0, 1, 19]
+    )
+    assert answer([9, 1, 1], [1, 9, 0], [1, 1, 9]).endswith("Every confusion occurs but these: b taken for c.")
+    assert answer([9, 1], [1, 9]).endswith("no cell of the matrix is empty.")
+
+
 @pytest.mark.parametrize("classes", [2, 10, 100])
 def test_a_matrix_names_every_class(classes):
     counts = confusion.matrix(predictions(classes), names(classes))
