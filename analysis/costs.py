@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from analysis import comparison
-from analysis.blocks import Block, Heading, Items, Paragraph, Picture
+from analysis.blocks import Block, Heading, Items, Picture
 from analysis.figures import GREY, PALE_GREY, Looks, finish, looks_of
 from analysis.runs import Frames
 from analysis.sections import Section
-from analysis.speed import epoch_seconds, is_timed, machines
+from analysis.speed import epoch_seconds, is_timed, machines, work
 from analysis.statistics import estimates
 from analysis.tables import SIGNIFICANT, Column, Table
 from analysis.wording import label, named, number, sentence, shown
@@ -25,7 +25,7 @@ from analysis.wording import label, named, number, sentence, shown
 COLUMNS = (
     Column("params", 0), Column("param_mb", SIGNIFICANT), Column("mflops", SIGNIFICANT),
     Column("images_per_second", 0), Column("epoch_seconds", SIGNIFICANT), Column("train_seconds", SIGNIFICANT),
-    Column("peak_mb", 0), Column("energy_wh", SIGNIFICANT),
+    Column("peak_mb", 0), Column("energy_wh", SIGNIFICANT), Column("power_w", 0),
 )  # fmt: skip
 
 AGAINST = ("params", "mflops", "epoch_seconds", "energy_wh")
@@ -33,6 +33,9 @@ AGAINST = ("params", "mflops", "epoch_seconds", "energy_wh")
 
 ALIKE = 1.25
 """Costs whose largest is less than so many times the smallest are alike."""
+
+DEAREST = ("epoch_seconds", "peak_mb", "energy_wh")
+"""Costs of which it is said who has the highest."""
 
 WIDE = 10
 """Costs whose largest is so many times the smallest are drawn on a logarithmic scale."""
@@ -43,25 +46,40 @@ LABELLED = 12
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show what each setting costs, and which ones nothing cheaper beats."""
-    frame = measure(section)
+    frame, alike = measure(section), measure(section, alike=True)
     found: list[Block] = [Heading(label("costs")), _table(section, frame)]
     against = [
-        name for name in AGAINST if frame[name].notna().sum() > 1 and frame[name].max() > ALIKE * frame[name].min()
+        name for name in AGAINST if alike[name].notna().sum() > 1 and alike[name].max() > ALIKE * alike[name].min()
     ]
+    said = [_front(alike, name) for name in against[:1]] + dearest(section)
+    if said:
+        found.insert(1, Items(said))
     if against:
         title = sentence("pareto_title", name=section.title)
-        found.insert(1, Paragraph(_front(frame, against[0])))
-        found.append(Picture("pareto", title, pareto(frame, against, title, looks), sentence("pareto_caption")))
+        found.append(Picture("pareto", title, pareto(alike, against, title, looks), sentence("pareto_caption")))
     return found
 
 
-def measure(section: Section) -> pd.DataFrame:
+def measure(section: Section, alike: bool = False) -> pd.DataFrame:
     """Return a row per setting, the best validation accuracy first, with what it costs.
 
     Columns: `setting`, `val_acc` (percent), and those of COLUMNS: parameters, their memory and the peak of memory in
-    MB, millions of FLOPs for an image, images per second in training, seconds of an epoch and of a whole training, and
-    energy of a training in Wh. What depends on the machine is known of the runs that `speed.is_timed` names.
+    MB, millions of FLOPs for an image, images per second in training, seconds of an epoch and of a whole training,
+    energy of a training in Wh and its mean power in watts. What depends on the machine is known of the runs that
+    `speed.is_timed` names. If `alike`, costs that are equal by construction are: each is the mean of all such runs.
     """
+    found = _of_runs(section)
+    if alike:
+        for cost, kinds in _kinds(section).items():
+            found[cost] = found[cost].groupby(kinds).transform("mean").where(found[cost].notna())
+    names = ["val_acc", *(column.key for column in COLUMNS)]
+    frame = estimates(found, "setting", names, comparison.rounding(section.runs))
+    frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
+    return comparison.in_order(section, frame).reset_index()
+
+
+def _of_runs(section: Section) -> pd.DataFrame:
+    """Return the columns of `measure` for each run."""
     runs = section.runs
     alone = is_timed(section)
     kept = runs["params_logits"].fillna(runs["params"])  # without heads that only training has
@@ -75,15 +93,38 @@ def measure(section: Section) -> pd.DataFrame:
             "train_seconds": runs["train_seconds"].where(alone),
             "peak_mb": section.history.groupby("run")["memory/peak_mb"].max().where(alone),
             "energy_wh": runs["energy_joules"].where(alone) / 3600,
+            "power_w": (runs["energy_joules"] / runs["train_seconds"]).where(alone),
         }
     )
-    found = found.loc[runs.index]
-    times = epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"})
-    found = found.join(times)
-    names = ["val_acc", *(column.key for column in COLUMNS)]
-    frame = estimates(found, "setting", names, comparison.rounding(runs))
-    frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
-    return comparison.in_order(section, frame).reset_index()
+    return found.loc[runs.index].join(epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"}))
+
+
+def _kinds(section: Section) -> dict[str, pd.Series]:
+    """Return for each run what the costs in DEAREST follow from: its work, for a whole training its epochs too."""
+    kinds = work(section)
+    epochs = section.runs["last/epoch"].groupby(section.runs.setting).transform("mean")
+    return {cost: kinds + (" " + epochs.map(str) if cost == "energy_wh" else "") for cost in DEAREST}
+
+
+def dearest(section: Section) -> list[str]:
+    """Say which settings cost most, by construction and by more than the intervals of what is measured.
+
+    A single run has no interval; its cost must differ by more than what is alike.
+    """
+    found, timed = _of_runs(section), is_timed(section)
+    said = []
+    for cost, kinds in _kinds(section).items():
+        if cost == "peak_mb" and section.runs.device[timed].eq("cpu").all():
+            continue  # that of the process, with what it trained before
+        known = found[[cost]].assign(kind=kinds).dropna()
+        frame = estimates(known, "kind", [cost]).sort_values(cost, ascending=False)
+        margins = frame[f"{cost}_ci95"].fillna((ALIKE - 1) / 2 * frame[cost])
+        if len(frame) > 1 and frame[cost].iloc[0] - margins.iloc[0] > (frame[cost] + margins).iloc[1:].max():
+            settings = found.setting[kinds == frame.index[0]].unique()
+            value, times = frame[cost].iloc[0], frame[cost].iloc[0] / frame[cost].iloc[1]
+            names = named([shown(one) for one in section.ranked if one in settings])
+            said.append(sentence(f"dearest {cost}", settings=names, value=value, times=times))
+    return said
 
 
 def _table(section: Section, frame: pd.DataFrame) -> Table:
@@ -91,6 +132,8 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
     notes = [sentence("costs_note")]
     if frame.epoch_seconds.notna().any():
         notes.append(sentence("costs_times"))
+        if work(section).nunique() < len(frame):
+            notes.append(sentence("costs_alike"))
         first, *others = machines(section).value_counts().index
         if others:
             notes.append(sentence("costs_machine", machine=first, others=named(others)))

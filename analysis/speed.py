@@ -13,17 +13,28 @@ import pandas as pd
 from analysis import comparison
 from analysis.blocks import Block, Heading, Paragraph
 from analysis.figures import Looks
-from analysis.runs import Frames
+from analysis.runs import IDENTITY, Frames
 from analysis.sections import Section
 from analysis.statistics import estimates
 from analysis.tables import SIGNIFICANT, Column, Table
 from analysis.wording import label, named, sentence, shown
 
+SAME_WORK = {
+    "seed", "split_seed", "dropout", "epochs", "label_smoothing", "early_stopping", "early_stopping_metric", "lr",
+    "momentum", "nesterov", "weight_decay", "decay_norm_bias", "schedule", "warmup_epochs", "step_epochs",
+    "step_factor", "alternating_flip", "crop_share", "rotate_degrees", "perspective_tilt", "color_strength",
+    "noise_deviation", "cutout_share", "body_lr_factor",
+}  # fmt: skip
+"""Runs that differ only in these compute the same in an iteration, or nearly: their epochs cost the same."""
+
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show when given accuracies were reached."""
     reached = table(section)
-    return [Heading(label("speed")), Paragraph(_first(reached.frame)), reached] if reached else []
+    if not reached:
+        return []
+    alike = work(section)[section.runs["iterations"].notna()].nunique() == 1
+    return [Heading(label("speed")), Paragraph(_first(reached.frame, alike)), reached]
 
 
 def machines(section: Section) -> pd.Series:
@@ -45,6 +56,12 @@ def epoch_seconds(section: Section) -> pd.DataFrame:
     history = section.history[section.history.run.isin(timed) & (section.history.epoch > 1)]
     means = history.groupby("run")[["time/epoch", "time/images_per_second"]].mean()
     return means.set_axis(["seconds", "images_per_second"], axis=1)
+
+
+def work(section: Section) -> pd.Series:
+    """Return for each run what its cost per epoch follows from; where it is equal, times differ by noise alone."""
+    names = [name for name in IDENTITY if name not in SAME_WORK]
+    return section.runs[[*names, "threads", "precision", "params", "flops"]].map(repr).agg("; ".join, axis=1)
 
 
 def thresholds(section: Section) -> list[float]:
@@ -74,8 +91,14 @@ def table(section: Section) -> Table | None:
     wanted = thresholds(section)
     if not wanted:
         return None
-    measured = section.runs[["setting"]].assign(iterations=section.runs["iterations"] / section.runs["last/epoch"])
-    measured, counted, columns = measured.join(epoch_seconds(section)), {}, [Column("setting")]
+    measured = section.runs[["setting"]].assign(
+        epochs=section.runs["last/epoch"], iterations_all=section.runs["iterations"],
+        iterations=section.runs["iterations"] / section.runs["last/epoch"],
+    )  # fmt: skip
+    seconds, kinds = epoch_seconds(section).seconds, work(section)
+    measured["seconds"] = seconds.groupby(kinds[seconds.index]).transform("mean")
+    counted: dict[str, pd.Series] = {}
+    columns = [Column("setting")]
     for value in wanted:
         name = f"{value:g}"
         hit = section.history[100 * section.history["val/acc"] >= value].groupby("run").epoch.min()
@@ -89,7 +112,8 @@ def table(section: Section) -> Table | None:
         counted[f"reached_{name}"] = measured[f"epochs_{name}"].notna().groupby(measured.setting, sort=False).sum()
     keys = [f"{what}_{value:g}" for value in wanted for what in ("epochs", "iterations", "seconds")]
     whole = {f"epochs_{value:g}": 1 / math.sqrt(12) for value in wanted}
-    frame = estimates(measured, "setting", ["iterations", "seconds", *keys], whole).assign(**counted)
+    means = ["epochs", "iterations_all", "iterations", "seconds"]
+    frame = estimates(measured, "setting", [*means, *keys], whole).assign(**counted)
     frame["n"] = measured.groupby("setting", sort=False).size()
     for name in map("{:g}".format, wanted):
         unsure = frame[f"reached_{name}"] < frame.n
@@ -98,10 +122,17 @@ def table(section: Section) -> Table | None:
             frame[f"{what}_{name}_ci95"] = frame[f"{what}_{name}_ci95"].clip(lower=least)
         for what in ("epochs", "iterations", "seconds"):
             frame.loc[unsure, [f"{what}_{name}", f"{what}_{name}_ci95"]] = math.nan
-    kept = ["n", "iterations", *(name for key in keys for name in (key, f"{key}_ci95")), *counted]
+    kept = [
+        "n",
+        "epochs",
+        "iterations_all",
+        "iterations",
+        *(name for key in keys for name in (key, f"{key}_ci95")),
+        *counted,
+    ]
     frame = comparison.in_order(section, frame[kept]).reset_index()
     columns = [one for one in columns if one.key == "setting" or frame[one.key].notna().any()]
-    columns.insert(1, Column("iterations", 0))
+    columns[1:1] = [Column("epochs", 1), Column("iterations_all", 0), Column("iterations", 0)]
     timed = [sentence("speed_times")] if any(one.key.startswith("seconds") for one in columns) else []
     notes = [sentence("speed_note"), *timed]
     return Table("speed", sentence("speed_title", name=section.title), frame, columns, notes)
@@ -117,8 +148,11 @@ def _reached(name: str) -> Callable[[dict], str | None]:
     return text
 
 
-def _first(frame: pd.DataFrame) -> str:
-    """Say who reached the highest accuracy that some setting always reaches first, in epochs and in seconds."""
+def _first(frame: pd.DataFrame, alike: bool) -> str:
+    """Say who reached the highest accuracy that some setting always reaches first, in epochs and in seconds.
+
+    Where the epochs of all settings cost `alike`, the fewest epochs are the fewest seconds too.
+    """
     names = [name.removeprefix("epochs_") for name in frame if name.startswith("epochs_") and "_ci95" not in name]
     name = next((name for name in reversed(names) if frame[f"epochs_{name}"].notna().any()), None)
     if name is None:
@@ -131,7 +165,7 @@ def _first(frame: pd.DataFrame) -> str:
     said = [sentence("speed_alone" if alone else "speed_epochs", settings=names, **values)]
     if frame[f"seconds_{name}"].notna().any():
         by_seconds = frame.loc[frame[f"seconds_{name}"].idxmin()]
-        key = "speed_alone_seconds" if alone else "speed_seconds"
+        key = "speed_alone_seconds" if alike else "speed_seconds"
         said.append(sentence(key, setting=shown(by_seconds.setting), seconds=by_seconds[f"seconds_{name}"]))
     never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
     if never:

@@ -40,7 +40,7 @@ def section(curves, epochs=EPOCHS, lr=None, train=0.95, **columns):
                 dict.fromkeys(IDENTITY) | {
                     "run": run, "setting": setting, "seed": seed, "group": setting, "fingerprint": run,
                     "dataset": "digits", "state": "finished", "stopped_by": None, "device_shared_by": 1,
-                    "data_digest": None, "device": "cpu", "host": "here",
+                    "data_digest": None, "device": "cpu", "host": "here", "threads": 1, "precision": "float32",
                     "val_images": 10_000, "test_images": 10_000,
                     "best/epoch": best.epoch, "best/val_acc": best["val/acc"],
                     "best/val_loss": best["val/loss"], "best/train_acc": train, "best/train_loss": 0.1,
@@ -147,6 +147,7 @@ def test_speed_counts_the_first_epoch_that_is_good_enough():
     assert speed.thresholds(made) == [65, 70, 78]
     frame = table.frame.set_index("setting")
     assert (frame.epochs_70["fast"], frame.epochs_70["slow"]) == (6, 14)
+    assert (frame.epochs["fast"], frame.iterations_all["fast"]) == (EPOCHS, 100 * EPOCHS), "of the whole training"
     assert frame.iterations_70["fast"] == 600 and frame.seconds_70["fast"] == 12, "the first epoch is left out"
     assert np.isnan(frame.epochs_70["half"]) and frame.reached_70["half"] == 1
     cells = {row[0].text: row for row in table.rows}
@@ -165,6 +166,30 @@ def test_costs_and_the_front_that_nothing_cheaper_beats():
     assert sorted(costs.front(frame.reset_index(), "params").setting) == ["a", "b", "d"], "c is dearer and worse than b"
     shared = costs.measure(section(curves, device_shared_by=dict.fromkeys("abcd", 2)))
     assert shared[["epoch_seconds", "images_per_second", "train_seconds", "peak_mb"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("option", ["momentum", "model"])
+def test_what_costs_the_same_by_construction_is_not_said_to_be_faster(option):
+    """Times differ by noise between momenta, and by construction between networks."""
+    tops = {"a": 0.7, "b": 0.8, "c": 0.75}
+    made = section(
+        {name: [(line(top - 0.05, 0.05 / EPOCHS), line(*FLAT))] * 2 for name, top in tops.items()},
+        energy_joules={"a": 1e4, "b": 2e4, "c": 4e4},
+        device=dict.fromkeys(tops, "H100"),
+        **{option: {name: name for name in tops}},
+    )
+    factors = made.history.setting.map({"a": 1.0, "b": 2.0, "c": 4.0})
+    times = {name: made.history[name] * factors for name in ("time/epoch", "memory/peak_mb")}
+    made = replace(made, history=made.history.assign(**times))
+    table = next(block for block in costs.blocks(None, made, {}) if hasattr(block, "frame"))
+    assert table.frame.set_index("setting").epoch_seconds.to_dict() == {"a": 2, "b": 4, "c": 8}, "as they were measured"
+    assert table.frame.power_w.round().tolist() == [222, 444, 111]
+    said = " ".join(text for block in costs.blocks(None, made, {}) for text in getattr(block, "texts", []))
+    wanted = ["the front. On it, b is", "An epoch takes longest with c: 8.00 s, 2.00 times",
+              "Most memory is needed by c", "Most energy is needed by c: 11.111 Wh"]  # fmt: skip
+    assert [text in said for text in wanted] == [option == "model"] * 4
+    assert any("cost the same by construction" in note for note in table.notes) == (option == "momentum")
+    assert ("In time," in speed.blocks(None, made, {})[1].text) == (option == "model")
 
 
 def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
