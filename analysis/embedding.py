@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import metadata
 
@@ -34,6 +34,9 @@ COMPONENTS = 50
 """Features are reduced to so many principal components before t-SNE."""
 
 FEWEST_IMAGES = 20
+
+SAME = 1e-2
+"""Features that differ by less than this share of their length are the same but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,19 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
     """Embed and measure the layers of runs, several at a time; what was measured before comes from the cache.
 
     Runs with too few images, or of a single class, are left out; so is a last block that the last layer follows at
-    once, which is the layer before the last.
+    once, which is the layer before the last. Layers with the same features, as those of one frozen body, are one Layer.
     """
     arrays = {run: frames.directories[run].evaluation() for run in names}
     arrays = {run: one for run, one in arrays.items() if _is_enough(one["feature_targets"])}
     layers = {run: [name for name in LAYERS if not _is_next(one, name)] for run, one in arrays.items()}
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        tasks = {
-            (run, layer): pool.submit(_look, one[layer], one["feature_targets"])
-            for run, one in arrays.items()
-            for layer in layers[run]
-        }
-        for task in progress.as_completed(tasks.values(), "t-SNE"):
+        tasks: dict[tuple[str, str], Future[Layer]] = {}
+        for run, one in arrays.items():
+            for layer in layers[run]:
+                alike = (task for (other, its), task in tasks.items()
+                         if its == layer and _is_same(arrays[other], one, layer))  # fmt: skip
+                tasks[run, layer] = next(alike, None) or pool.submit(_look, one[layer], one["feature_targets"])
+        for task in progress.as_completed(set(tasks.values()), "t-SNE"):
             task.result()
     return {
         run: Seen(
@@ -88,6 +92,15 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
 def _is_next(arrays: Mapping[str, np.ndarray], layer: str) -> bool:
     """Tell whether a layer is the same as the one after it, as where a last layer follows the features."""
     return layer == LAYERS[0] and np.array_equal(arrays[layer], arrays[LAYERS[1]])
+
+
+def _is_same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], layer: str) -> bool:
+    """Tell whether a layer of two runs has the same features of the same images, but for rounding."""
+    same = all(np.array_equal(one[name], other[name]) for name in ("feature_index", "feature_targets"))
+    if not same or one[layer].shape != other[layer].shape:
+        return False
+    features, others = _finite(one[layer]), _finite(other[layer])
+    return bool(np.linalg.norm(features - others) <= SAME * np.linalg.norm(features))
 
 
 def _is_enough(targets: np.ndarray) -> bool:

@@ -17,40 +17,48 @@ from analysis.sections import Section, best_of_settings
 from analysis.speed import is_timed
 from analysis.statistics import ALPHA, estimates
 from analysis.tables import SIGNIFICANT, Column, Table, p_words
-from analysis.wording import label, sentence, shown
+from analysis.wording import label, named, sentence, shown
 
 LAYER = "penultimate"
 """The features whose separability is compared: what the last layer gets."""
 
 WAYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
-    "scratch": lambda runs: runs.pretrained.eq(False),
-    "pretrained": lambda runs: runs.pretrained.eq(True),
-    "frozen": lambda runs: runs.finetune.isin(["head", "svm"]),
+    "scratch": lambda runs: ~runs.pretrained.eq(True),
+    "svm": lambda runs: runs.finetune == "svm",
+    "head": lambda runs: runs.finetune == "head",
     "tuned": lambda runs: (runs.finetune == "all") & (runs.augment == ""),
     "augmented": lambda runs: (runs.finetune == "all") & (runs.augment != ""),
 }
+"""How a network is used, by the keys of their names, and the runs that do so; each run does one of these."""
 
 SHOWN = 8
 """So many settings, the best, are looked at; the table holds all."""
 
-QUESTIONS = (("pretrained", "scratch"), ("tuned", "frozen"), ("augmented", "tuned"))
-"""Of these ways the best settings are compared."""
+QUESTIONS = {
+    "pretrained": (("svm", "head", "tuned", "augmented"), ("scratch",)),
+    "tuned": (("tuned",), ("svm", "head")),
+    "augmented": (("augmented",), ("tuned",)),
+}
+"""Between these ways the best settings are compared."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Compare the ways to use a pretrained network, where a section has any."""
-    if not WAYS["pretrained"](section.runs).any():
+    if not section.runs.pretrained.eq(True).any():
         return []
     best = best_of_settings(section).setting[:SHOWN]
-    seen = embedding.see(frames, list(best.index))
+    seen, names = embedding.see(frames, list(best.index)), way_names(section)
     frame = compare(section, {best[run]: one for run, one in seen.items()})
     columns = [
-        Column("setting"), Column("n", 0), Column("val_acc_last", 2), Column("val_acc", 2), Column("test_acc", 2),
-        Column("probe", 1), Column("silhouette", 3), Column("train_seconds", SIGNIFICANT),
+        Column("way", text=lambda row: label(f"way {row['way']}")), Column("setting"), Column("n", 0),
+        Column("val_acc_last", 2), Column("val_acc", 2), Column("test_acc", 2), Column("probe", 1),
+        Column("silhouette", 3), Column("train_seconds", SIGNIFICANT),
     ]  # fmt: skip
     columns = [column for column in columns if frame[column.key].notna().any()]
     layer = label(f"layer {LAYER}")
     notes = [sentence("transfer_note", layer=layer)]
+    if same := seedless(section):
+        notes.append(sentence("transfer_seedless", settings=named([names[setting] for setting in same])))
     found: list[Block] = [
         Heading(label("transfer")),
         Items(answers(section)),
@@ -59,19 +67,47 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     classes = frames.data(best.index[0])["classes"]
     if len(seen) > 1:
         title = sentence("transfer_tsne_title", layer=layer, name=section.title)
-        named = {shown(best[run]): one for run, one in embedding.align(seen).items()}
-        figure = layers.side_by_side(named, LAYER, classes, title)
+        panels: dict[int, list[str]] = {}  # settings with the same features are drawn once
+        for run, one in seen.items():
+            panels.setdefault(id(one.layers[LAYER]), []).append(run)
+        aligned = embedding.align({runs[0]: seen[runs[0]] for runs in panels.values()})
+        drawn = {"; ".join(names[best[run]] for run in runs): aligned[runs[0]] for runs in panels.values()}
+        figure = layers.side_by_side(drawn, LAYER, classes, title)
         found.append(Picture("transfer-tsne", title, figure, sentence("transfer_tsne_caption")))
     return found
+
+
+def ways(section: Section) -> pd.Series:
+    """Tell of each setting which of WAYS it is."""
+    runs = section.runs
+    found = pd.Series("", runs.index).case_when([(is_way(runs), way) for way, is_way in WAYS.items()])
+    return found.groupby(runs.setting).first()
+
+
+def way_names(section: Section) -> dict[str, str]:
+    """Name each setting by its way, and with the setting where several are of one way."""
+    found = ways(section)
+    words, alone = {way: label(f"way {way}") for way in WAYS}, ~found.duplicated(keep=False)
+    return {
+        setting: words[way] if alone[setting] else sentence("way_of", way=words[way], setting=shown(setting))
+        for setting, way in found.items()
+    }
+
+
+def seedless(section: Section) -> list[str]:
+    """List settings of SVMs whose runs all gave one result, as where they learned from the same images."""
+    svms = section.runs[WAYS["svm"](section.runs)].groupby("setting")
+    results = svms[["best/val_acc", "test/acc"]].nunique().max(axis=1)
+    return [setting for setting in section.ranked if setting in results.index[(results == 1) & (svms.size() > 1)]]
 
 
 def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
     """Return a row per setting, the best validation accuracy first.
 
-    Columns: `setting`, `n`; in percent with half the width of their intervals over seeds, `…_ci95`, the validation
-    accuracy at the last epoch and at the best, and the test accuracy of the best; the separability of the features that
-    the last layer gets (`probe` in percent, `silhouette`), for settings in `seen`; `train_seconds` of the
-    runs that `speed.is_timed` names.
+    Columns: `way` (one of WAYS), `setting`, `n`; in percent with half the width of their intervals over seeds,
+    `…_ci95`, the validation accuracy at the last epoch and at the best, and the test accuracy of the best; the
+    separability of the features that the last layer gets (`probe` in percent, `silhouette`), for settings in `seen`;
+    `train_seconds` of the runs that `speed.is_timed` names.
     """
     runs = section.runs
     measured = pd.DataFrame(
@@ -84,7 +120,7 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
         }
     )
     found = estimates(measured, "setting", list(measured.columns[1:]), comparison.rounding(runs))
-    found["n"] = runs.groupby("setting").size()
+    found["n"], found["way"] = runs.groupby("setting").size(), ways(section)
     features = {setting: one.layers[LAYER] for setting, one in seen.items()}
     found["probe"] = pd.Series({setting: 100 * one.probe.mean() for setting, one in features.items()}, dtype=float)
     found["silhouette"] = pd.Series({setting: one.silhouette for setting, one in features.items()}, dtype=float)
@@ -93,23 +129,18 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
 
 def answers(section: Section) -> list[str]:
     """Say whether pretraining helps, whether it must be fine-tuned, and whether with augmentation."""
-    pairs = comparison.pairwise(section)
+    pairs, of_setting, names = comparison.pairwise(section), ways(section), way_names(section)
     said = []
-    for way, other in QUESTIONS:
-        a, b = (_best(section, section.runs.setting[WAYS[name](section.runs)]) for name in (way, other))
+    for question, asked in QUESTIONS.items():
+        a, b = (next((one for one in section.ranked if of_setting[one] in some), None) for some in asked)
         if (a, b) in pairs.index:
             pair = pairs.loc[a, b]
             result = "alike" if abs(pair.difference) <= pair.half_width else "open" if pair.holm >= ALPHA else "shown"
             said.append(
                 sentence(
-                    f"transfer_{way}", setting=shown(a), other=shown(b), result=label(f"transfer {result}"),
+                    f"transfer_{question}", setting=names[a], other=names[b], result=label(f"transfer {result}"),
                     difference=pair.difference, low=pair.difference - pair.half_width,
                     high=pair.difference + pair.half_width, p=p_words(pair.holm),
                 )
             )  # fmt: skip
     return said or [sentence("transfer_single")]
-
-
-def _best(section: Section, settings: pd.Series) -> str | None:
-    """Name the best of some settings."""
-    return next((setting for setting in section.ranked if setting in set(settings)), None)

@@ -1,5 +1,7 @@
 """What networks see: embeddings and separability of features, on scikit-learn's digits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,3 +127,19 @@ def test_a_layer_is_looked_at_once(digits, monkeypatch):
     again = embedding._look(*digits)
     assert np.array_equal(first.points, again.points) and np.array_equal(first.probe, again.probe)
     assert (first.numbers, first.knn, first.silhouette) == (again.numbers, again.knn, again.silhouette)
+
+
+def test_the_same_features_are_looked_at_once_though_rounded_otherwise(digits, monkeypatch):
+    features, targets = digits
+    others = {"svm": features * (1 + 1e-4), "tuned": features[:, ::-1]}
+    arrays = {
+        run: {"logits": found, "penultimate": found, "intermediate": found, "feature_targets": targets,
+              "feature_index": np.arange(200)}
+        for run, found in {"head": features, **others}.items()
+    }  # fmt: skip
+    frames = SimpleNamespace(
+        directories={run: SimpleNamespace(evaluation=lambda run=run: arrays[run]) for run in arrays}
+    )
+    monkeypatch.setattr(embedding, "tsne", lambda features: np.zeros((200, 2)))
+    head, svm, tuned = (one.layers["penultimate"] for one in embedding.see(frames, list(arrays)).values())
+    assert head is svm and head is not tuned

@@ -384,7 +384,8 @@ def test_what_does_not_go_together_is_one_sentence(values, message):
         Config.parse({"model": NETWORK, "pretrained": True} | values)
 
 
-WAYS = ("pretrained=False", "finetune=svm", "finetune=all", "finetune=all augment=flip,crop")
+WAYS = ("pretrained=False", "finetune=svm", "finetune=all", "finetune=all augment=flip,crop", "finetune=head",
+        "finetune=head lr=0.05")  # fmt: skip
 
 
 def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
@@ -409,7 +410,18 @@ def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
     _, said, table, picture = analysis_transfer.blocks(frames, section, {})
     assert len(said.texts) == 3
     frame = table.frame.set_index("setting")
-    assert len(frame) == len(picture.figure.axes) == 4
+    assert frame.way.to_dict() == dict(
+        zip(WAYS, ("scratch", "svm", "tuned", "augmented", "head", "head"), strict=True)
+    )  # fmt: skip
+    titles = [" ".join(axes.get_title().split("k-NN")[0].split()) for axes in picture.figure.axes]
+    assert len(titles) == 4 and {"from scratch", "fine-tuned", "fine-tuned with augmentation"} < set(titles)
+    (frozen,) = (title for title in titles if "SVM" in title)  # the features of a frozen body are drawn once
+    assert "pretrained features + linear SVM" in frozen and "frozen body, new head (finetune head, lr 0.05)" in frozen
+    assert ("not depend on the seed" in " ".join(table.notes)) == bool(analysis_transfer.seedless(section))
+    level = section.runs.assign(**{"best/val_acc": 0.5, "test/acc": 0.5})
+    assert analysis_transfer.seedless(replace(section, runs=level)) == ["finetune=svm"]
+    level["test/acc"] = level.seed / 10
+    assert analysis_transfer.seedless(replace(section, runs=level)) == []
     for setting, runs_of_setting in section.runs.groupby("setting"):
         histories = [frames.directories[run].history() for run in runs_of_setting.index]
         last = np.mean([100 * history[-1]["val/acc"] for history in histories])
