@@ -23,6 +23,7 @@ holds numbers; how they are written is said by its columns (`tables.Column`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.tables import Table
@@ -70,4 +71,13 @@ class Gallery:
     caption: str = ""
 
 
-Block = Heading | Paragraph | Items | Table | Picture | Gallery
+@dataclass(frozen=True)
+class Data:
+    """Numbers that the page does not show, but links to: a CSV file, with its name and the text before the link."""
+
+    name: str
+    text: str
+    frame: pd.DataFrame
+
+
+Block = Heading | Paragraph | Items | Table | Picture | Gallery | Data

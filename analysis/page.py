@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from analysis import tables
-from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
+from analysis.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture
 from analysis.tables import Table
 from analysis.wording import label, spoken
 from study.errors import UserError
@@ -102,6 +102,10 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
             for suffix, text in tables.FORMATS.items():
                 save(out / "tables" / f"{stem}.{suffix}", text(block))
             return {"kind": "table", "table": block, "stem": stem}
+        case Data(name, text, frame):
+            stem = files.unused(f"{anchor}-{name}")
+            save(out / "tables" / f"{stem}.csv", frame.to_csv(index=False, float_format="%.10g"))
+            return {"kind": "data", "text": text, "stem": stem}
         case Picture():
             return {"kind": "picture", "picture": _draw(block, anchor, files, out)}
         case Gallery(pictures, caption):
@@ -162,6 +166,8 @@ def _markdown_of(block: dict) -> list[str]:
         case "table":
             table = block["table"]
             return [f"**{_plain(table.title)}**", tables.markdown(table).rstrip(), _plain(" ".join(table.notes))]
+        case "data":
+            return [f"{_plain(block['text'])} [csv](tables/{block['stem']}.csv)"]
         case "picture":
             return _markdown_picture(block["picture"])
         case _:

@@ -23,7 +23,7 @@ from analysis import (
     training,
     transfer,
 )
-from analysis.blocks import Block, Items, Paragraph
+from analysis.blocks import Block, Data, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
 from analysis.runs import Frames
@@ -102,6 +102,14 @@ def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:
     ]
 
 
+def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Give the numbers of each run, named as in its summary.json, with its seed and the name of its directory."""
+    found = section.runs.sort_values(["setting", "seed"])
+    found["run"] = [frames.directories[run].path.name for run in found.index]
+    names = ["setting", *section.varied, "seed", "run", *runs.SUMMARY_METRICS, "device", "device_shared_by", "host"]
+    return [Data("runs", sentence("each_run"), found[names])]
+
+
 def _missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Name the points without a result."""
     names, rest = section.missing[:MISSING], len(section.missing) - MISSING
@@ -112,6 +120,7 @@ def _missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     answers.blocks,
     comparison.blocks,
+    each_run,
     _missing,
     transfer.blocks,
     space.blocks,

@@ -88,6 +88,8 @@ def said(block) -> list[str]:
             return [text]
         case blocks.Items(texts):
             return list(texts)
+        case blocks.Data(_, text):
+            return [text]
         case blocks.Table():
             return [block.title, *block.header, *block.notes, *(cell.text for row in block.rows for cell in row)]
         case blocks.Picture():
@@ -171,7 +173,9 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path):
         made = list((tmp_path / "report" / folder).iterdir())
         stems = {path.name.removesuffix(path.suffix) for path in made}
         assert stems and all(stem.startswith("one-co-") for stem in stems)
-        assert {path.name for path in made} == {stem + kind for stem in stems for kind in kinds}
+        data = {"one-co-runs.csv"} if folder == "tables" else set()
+        drawn = {stem + kind for stem in stems - {"one-co-runs"} for kind in kinds}
+        assert {path.name for path in made} == drawn | data
         assert {f"{folder}/{path.name}" for path in made} <= set(re.findall('href="([^"#]+)"', page))
     for anchor in re.findall('href="#([^"]+)"', page):
         assert page.count(f'id="{anchor}"') == 1
@@ -189,6 +193,11 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path):
             if (config["model"], config["lr"], config["dropout"]) == ("mlp", 0.1, dropout)
         ]
         assert value == pytest.approx(100 * np.mean(found), rel=1e-5)
+    single = pd.read_csv(tmp_path / "report" / "tables" / "one-co-runs.csv")
+    assert len(single) == 4 and list(single.seed) == [0, 1, 0, 1]
+    for row in single.to_dict("records"):
+        summary = RunDirectory(tmp_path / "runs" / row["run"]).summary()
+        assert all(row[name] == pytest.approx(summary[name]) for name in ("best/val_acc", "test/acc", "params"))
     found = pd.read_csv(tmp_path / "report" / "tables" / "one-co-costs.csv")
     assert found.images_per_second.min() > 0
 
