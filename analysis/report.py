@@ -65,6 +65,9 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
         yield Part(section.name, section.title, _description(section), section_blocks(frames, section, looks))
+    compared = layers.beside(frames, [section for section in sections if not section.runs.empty])
+    if compared:
+        yield Part("data-sets", label("data_sets"), "", compared)
     yield Part("study", label("study"), "", costs.total(frames))
     problems = _problems(frames)
     if problems:

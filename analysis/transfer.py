@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from analysis import comparison, embedding, layers
+from analysis import clouds, comparison, embedding
 from analysis.blocks import Block, Heading, Items, Picture
 from analysis.embedding import Seen
 from analysis.figures import Looks
@@ -72,7 +72,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             panels.setdefault(id(one.layers[LAYER]), []).append(run)
         aligned = embedding.align({runs[0]: seen[runs[0]] for runs in panels.values()})
         drawn = {"; ".join(names[best[run]] for run in runs): aligned[runs[0]] for runs in panels.values()}
-        figure = layers.side_by_side(drawn, LAYER, classes, title)
+        figure = clouds.side_by_side(drawn, LAYER, classes, title)
         found.append(Picture("transfer-tsne", title, figure, sentence("transfer_tsne_caption")))
     return found
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import embedding, layers
+from analysis import clouds, embedding, layers
 from tests.test_analysis import assert_labelled, text_of
 
 
@@ -78,7 +78,7 @@ def test_a_row_of_panels_per_run_on_one_scale(classes):
     rows = {name: seen(scale * (middles[targets] + 0.05 * random.normal(size=(300, 2))), targets)
             for name, scale in (("one", 10), ("two", 20))}  # fmt: skip
     names = [f"class {index}" for index in range(classes)]
-    figure = layers.tsne_figure(rows, names, "t-SNE")
+    figure = clouds.tsne_figure(rows, names, "t-SNE")
     assert len(figure.axes) == 6 and len({axes.get_xlim() + axes.get_ylim() for axes in figure.axes}) == 1
     assert_labelled(figure)
     assert "t-SNE" in text_of(figure)

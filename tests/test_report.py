@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import typing
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from matplotlib.text import Text
 from analysis import (
     answers,
     blocks,
+    clouds,
     comparison,
     effects,
     embedding,
@@ -107,7 +109,7 @@ def sections(study, frames):
 
 def drawing_functions():
     """Name every function of the report's modules that returns a figure."""
-    modules = [figures, *(importlib.import_module(theme.__module__) for theme in report.THEMES)]
+    modules = [figures, clouds, *(importlib.import_module(theme.__module__) for theme in report.THEMES)]
     for module in modules:
         for name, function in vars(module).items():
             anatomy = name == "parameters_per_layer"  # is in no report
@@ -145,9 +147,11 @@ def made(frames, sections, drawn):
                 for name in ("three", "two") if language == "en" else ("three",):
                     looks = report.looks_of([sections[name]])[0]
                     found[language, name] = report.section_blocks(frames, sections[name], looks)
+        other = sections["two"].runs.assign(dataset="folder:other")
+        found["en", "beside"] = layers.beside(frames, [sections["three"], replace(sections["two"], runs=other)])
         found["en", "rates"] = space.blocks(frames, sections["rates"], {})
         two = list(sections["three"].runs.index[:2])  # as transfer draws the ways to use a pretrained network
-        layers.side_by_side(embedding.see(frames, two), "penultimate", frames.data(two[0])["classes"], "two runs")
+        clouds.side_by_side(embedding.see(frames, two), "penultimate", frames.data(two[0])["classes"], "two runs")
     return found
 
 
@@ -277,6 +281,14 @@ def test_every_figure_can_be_read(made, drawn):
             boxes = [text.get_window_extent() for text in axes.texts]
             pairs = [(a, b) for place, a in enumerate(boxes) for b in boxes[:place]]
             assert boxes and not any(a.overlaps(b) for a, b in pairs), "names cover each other"
+
+
+def test_data_sets_are_shown_side_by_side(made, frames, sections):
+    said, table, picture = made["en", "beside"]
+    assert [text.split(":")[0].split()[-1] for text in said.texts] == ["digits", "other"]
+    assert list(table.frame.dataset.unique()) == ["digits", "other"] and "logits" not in set(table.frame.layer)
+    assert len(picture.figure.axes) == len(table.rows) and len(picture.figure.subfigs) == 2
+    assert layers.beside(frames, [sections["three"], sections["two"]]) == [], "one data set"
 
 
 def test_one_setting_has_one_colour_in_all_sections(sections):
