@@ -20,10 +20,10 @@ from analysis.tables import SIGNIFICANT, Column, Table
 from analysis.wording import label, named, sentence, shown
 
 SAME_WORK = {
-    "seed", "split_seed", "dropout", "epochs", "label_smoothing", "early_stopping", "early_stopping_metric", "lr",
-    "momentum", "nesterov", "weight_decay", "decay_norm_bias", "schedule", "warmup_epochs", "step_epochs",
-    "step_factor", "alternating_flip", "crop_share", "rotate_degrees", "perspective_tilt", "color_strength",
-    "noise_deviation", "cutout_share", "body_lr_factor",
+    "seed", "split_seed", "activation", "dropout", "epochs", "label_smoothing", "early_stopping",
+    "early_stopping_metric", "lr", "momentum", "nesterov", "weight_decay", "decay_norm_bias", "schedule",
+    "warmup_epochs", "step_epochs", "step_factor", "alternating_flip", "crop_share", "rotate_degrees",
+    "perspective_tilt", "color_strength", "noise_deviation", "cutout_share", "body_lr_factor",
 }  # fmt: skip
 """Runs that differ only in these compute the same in an iteration, or nearly: their epochs cost the same."""
 
@@ -164,9 +164,10 @@ def _first(frame: pd.DataFrame, alike: bool) -> str:
     names = named([shown(setting) for setting in first.setting])
     said = [sentence("speed_alone" if alone else "speed_epochs", settings=names, **values)]
     if frame[f"seconds_{name}"].notna().any():
-        by_seconds = frame.loc[frame[f"seconds_{name}"].idxmin()]
+        seconds = frame[f"seconds_{name}"]
+        fastest = [shown(setting) for setting in frame.setting[seconds <= seconds.min() * (1 + 1e-9)]]
         key = "speed_alone_seconds" if alike else "speed_seconds"
-        said.append(sentence(key, setting=shown(by_seconds.setting), seconds=by_seconds[f"seconds_{name}"]))
+        said.append(sentence(key, settings=named(fastest), n=len(fastest), seconds=seconds.min()))
     never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
     if never:
         said.append(sentence("speed_never", settings=named(never)))
