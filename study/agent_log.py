@@ -1,6 +1,6 @@
 """What the log of a `wandb agent` tells of its runs: the agent itself keeps no account of how they ended.
 
-log = AgentLog(Path("runs/wandb/agents/ID/host-gpu-0.log"), sweep.name_of)
+log = AgentLog(Path("runs/wandb/agents/ID/host-gpu-0-1.log"), sweep.label)
 for run in log.read(): print(run.label, run.state, run.text)
 """
 
@@ -44,11 +44,11 @@ class Run:
 
 
 class AgentLog:
-    """A log that grows; what it holds from an earlier start is left out. `label` names a run by its values."""
+    """A log that grows; `label` names a run by its values."""
 
     def __init__(self, path: Path, label: Callable[[Mapping[str, Any]], str]):
         self.path, self.label = path, label
-        self.offset = path.stat().st_size if path.exists() else 0
+        self.offset = 0
         self.runs: list[Run] = []
         self.agent_said = ""
 

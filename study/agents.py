@@ -6,133 +6,24 @@ W&B's server hands out the points, so the same command on other machines shares 
 runs write a checkpoint and go back into the sweep's queue, and no process stays behind.
 """
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import psutil
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from study import devices
-from study.agent_log import AgentLog, Run
-from study.errors import Interrupted, UserError
+from study.agent_slot import Agent, Slot
+from study.errors import Interrupted
 from study.progress import duration
+from study.wandb_sweep import WandbSweep
 
 STAGGER_SECONDS = 1.0
 POLL_SECONDS = 0.25
-KILL_SECONDS = 5.0
 LINE_SECONDS = 300.0
-CLIENT_STATE = ("WANDB_SERVICE", "WANDB_SILENT", "WANDB_ENTITY", "WANDB_PROJECT")
-FAILURES_IN_A_ROW = 5
-"""After so many an agent ends: its device is taken to be at fault, and the points go to the other agents."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place for one run at a time: its name, and the environment that ties processes to it."""
-
-    name: str
-    environment: dict[str, str]
-
-
-def slots(gpus: str | None, per_gpu: int, cpus: int | None) -> list[Slot]:
-    """List the slots of this machine: `per_gpu` on each GPU, or `cpus` on none; each gets its share of the cores.
-
-    `gpus` is a comma list of the indices that torch has for them; UserError where one is not there.
-    """
-    places = [(f"cpu {index}", "") for index in range(cpus)] if cpus else _gpu_places(gpus, per_gpu)
-    threads = str(max(1, devices.cores() // len(places)))
-    return [Slot(name, {"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": threads}) for name, gpu in places]
-
-
-def _gpu_places(gpus: str | None, per_gpu: int) -> list[tuple[str, str]]:
-    count = sum(name.startswith("cuda") for name in devices.names())
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    identifiers = visible.split(",")[:count] if visible else [str(index) for index in range(count)]
-    there = {str(index): identifier for index, identifier in enumerate(identifiers)}
-    if not there:
-        raise UserError("this machine has no CUDA device; --cpus N starts N agents on its CPU")
-    chosen = list(dict.fromkeys(gpus.split(","))) if gpus else list(there)
-    for index in chosen:
-        if index not in there:
-            raise UserError(f"GPU {index!r} is not there; this machine has {', '.join(there)}")
-    places = [(place, index) for place in range(per_gpu) for index in chosen]
-    return [(f"gpu {index}" + (f" #{place}" if per_gpu > 1 else ""), there[index]) for place, index in places]
-
-
-class Agent:
-    """A `wandb agent` in a session of its own, to which its runs belong, and its log."""
-
-    def __init__(self, slot: Slot, sweep: str, folder: Path, label: Callable[[Mapping[str, Any]], str]):
-        self.slot = slot
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{socket.gethostname()}-{slot.name.replace(' ', '-').replace('#', '')}.log"
-        self.log = AgentLog(path, label)
-        # `python`, with which W&B starts a run, is to be this one; the client's state in our environment is not its
-        inherited = {name: value for name, value in os.environ.items() if name not in CLIENT_STATE}
-        bin_folder = str(Path(sys.executable).parent)
-        with path.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "wandb", "agent", "--forward-signals",
-                 f"--max-consecutive-failed-runs={FAILURES_IN_A_ROW}", sweep],
-                env={"WANDB_AGENT_DISABLE_FLAPPING": "true", **inherited, "PYTHONUNBUFFERED": "1", **slot.environment,
-                     "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")])},
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self.is_over = False
-
-    def members(self) -> list[psutil.Process]:
-        """List what lives in the agent's session: itself and its runs, even if it has left them orphans."""
-        found = []
-        for process in psutil.process_iter(["status"]) if not self.is_over else ():
-            with suppress(OSError):
-                if os.getsid(process.pid) == self.process.pid and process.info["status"] != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
-
-    def look(self) -> list[Run]:
-        """Look how things stand; return the runs that have ended since the last look.
-
-        An agent is over when nothing is left of its session; its number may then become another process's.
-        """
-        if self.is_over:
-            return []
-        over = self.process.poll() is not None and not self.members()
-        ended = self.log.read(over)
-        self.is_over = over
-        return ended
-
-    def send(self, signum: int) -> None:
-        """Send a signal to the agent, which passes it on to its run; where it is gone, to the run itself."""
-        receivers = [self.process] if self.process.poll() is None else self.members()
-        for process in receivers:
-            with suppress(psutil.Error, ProcessLookupError):
-                process.send_signal(signum)
-
-    def kill(self) -> None:
-        """Kill the agent, its runs and their W&B services at once."""
-        doomed = self.members()
-        for process in list(doomed):
-            with suppress(psutil.Error):
-                doomed += process.children(recursive=True)
-        for process in doomed:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(doomed, timeout=KILL_SECONDS)
-        with suppress(subprocess.TimeoutExpired):  # a driver can hold on to a process for good
-            self.process.wait(KILL_SECONDS)
 
 
 class _Signals:
@@ -153,26 +44,19 @@ class _Signals:
             time.sleep(min(0.1, left))
 
 
-def run_agents(
-    sweep: str,
-    places: Sequence[Slot],
-    folder: Path,
-    label: Callable[[Mapping[str, Any]], str],
-    left: int | None,
-    grace_seconds: float,
-) -> int:
+def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, str], grace_seconds: float) -> int:
     """Start an agent in each slot, stay until all have ended, and return 0 if none of their runs failed.
 
-    Logs go to `folder`, `label` names a run by its values, `left` is how many points are there to be handed out.
+    `folders` are the runs_dir, which also holds the agents' logs, and the data_dir.
     Raises Interrupted after SIGINT, SIGTERM or SIGHUP, when all has ended: by itself, or after `grace_seconds`, or at
     a second signal, killed.
     """
     signals, agents = _Signals(), []
-    with _Display(left) as display:
+    with _Display(sweep.left) as display:
         try:
             for slot in places:
                 if not signals.received:
-                    agents.append(Agent(slot, sweep, folder, label))
+                    agents.append(Agent(slot, sweep.path, folders, sweep.label))
                     display.show(agents)
                     signals.pause(STAGGER_SECONDS if slot is not places[-1] else 0)
             while not signals.received and not all(agent.is_over for agent in agents):

@@ -5,6 +5,7 @@ python -m study.train --help
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from study.config import Config, is_identity
 from study.errors import Parser, UserError
 from study.names import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.values import meant
+
+VARIABLES = {"runs_dir": "STUDY_RUNS_DIR", "data_dir": "STUDY_DATA_DIR"}
+"""Variables of the environment that say where a run is to be that does not name these knobs: one of `agents`."""
 
 
 class KnobParser(Parser):
@@ -48,7 +52,7 @@ def add_knob(to: Any, name: str, is_told: bool = True) -> None:
         f"--{name.replace('_', '-')}",
         nargs="?",
         const=True,
-        default=argparse.SUPPRESS,
+        default=os.environ.get(VARIABLES.get(name, ""), argparse.SUPPRESS),
         metavar="TRUE|FALSE" if field.annotation in (bool, bool | None) else "VALUE",
         help=told.replace("%", "%%") if is_told else argparse.SUPPRESS,
     )

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import study.status
+from study import agent_slot, devices, folder, search, standing, wandb_sweep
 from study import agents as wandb_agents
-from study import devices, folder, search, standing, wandb_sweep
 from study.config import Config, is_identity
 from study.engine import Engine, Outcome
 from study.errors import Interrupted, Parser, UserError, handle_ends, run_command
@@ -115,10 +115,9 @@ def create(args: argparse.Namespace) -> int:
 
 def agents(args: argparse.Namespace) -> int:
     """Train a sweep of W&B with a `wandb agent` on each GPU, or several on each, or on the CPU."""
-    slots = wandb_agents.slots(args.gpus, args.per_gpu, args.cpus)
-    found = wandb_sweep.read(args.sweep)
-    folder = Path(args.runs_dir) / "wandb" / "agents" / found.id
-    return wandb_agents.run_agents(found.path, slots, folder, found.label, found.left, args.grace)
+    slots = agent_slot.slots(args.gpus, args.per_gpu, args.cpus)
+    folders = {"runs_dir": args.runs_dir, "data_dir": args.data_dir}
+    return wandb_agents.run_agents(wandb_sweep.read(args.sweep), slots, folders, args.grace)
 
 
 def clean(args: argparse.Namespace) -> int:
@@ -206,8 +205,8 @@ def main(argv: list[str]) -> int:
     )
     place = Parser(add_help=False)
     place.add_argument("--runs-dir", default="runs", metavar="DIR", help="default: runs")
+    place.add_argument("--data-dir", default="data", metavar="DIR", help="default: data")
     common = Parser(add_help=False, parents=[sweeps, place])
-    common.add_argument("--data-dir", default="data", metavar="DIR", help="default: data")
     common.add_argument("--wandb", default="auto", metavar="MODE", help="auto, online, offline or disabled")
     commands = parser.add_subparsers(required=True, metavar="check | run | status | clean | create | agents")
     parents = {check: common, run: common, status: common, clean: common, create: sweeps, agents: place}

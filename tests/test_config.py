@@ -44,6 +44,15 @@ def test_argv_as_wandb_agent_passes_it():
     assert from_argv("--keep-weights").keep_weights is True
 
 
+def test_where_a_run_is_to_be_can_be_left_to_the_environment(monkeypatch):
+    usual = from_argv("--seed=1")
+    monkeypatch.setenv("STUDY_RUNS_DIR", "kept")
+    monkeypatch.setenv("STUDY_DATA_DIR", "pictures")
+    config = from_argv("--seed=1", "--data-dir=others")
+    assert (config.runs_dir, config.data_dir, usual.runs_dir) == ("kept", "others", "runs")
+    assert config.fingerprint == usual.fingerprint
+
+
 def test_the_same_config_from_text_and_from_values():
     text = {"model": "cnn", "dropout": "0.50", "epochs": "3.0", "augment": " crop ,flip,flip", "lr": "1e-2"}
     values = {"model": "cnn", "dropout": 0.5, "epochs": 3, "augment": ["flip", "crop"], "lr": 0.01}

@@ -11,7 +11,8 @@ ORDER = (
     "errors", "names", "values", "config", "options", "devices", "folder", "augment", "cache", "sources", "data",
     "models", "optim", "step", "evaluation", "trainer", "transfer", "run_directory", "wandb_api", "wandb_run",
     "tracker", "space", "hyperband", "sweep_file", "search", "progress", "sheet", "train", "predict", "loops",
-    "bench", "worker", "engine", "standing", "bayes", "plan", "status", "wandb_sweep", "agent_log", "agents", "sweep",
+    "bench", "worker", "engine", "standing", "bayes", "plan", "status", "wandb_sweep", "agent_log",
+    "agent_slot", "agents", "sweep",
 )  # fmt: skip
 """The rooms of study: each imports only from those before it."""
 

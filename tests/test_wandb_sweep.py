@@ -154,7 +154,7 @@ def day(machine):
     content = {key: value for key, value in SWEEP.items() if key not in ("program", "command")}
     path = machine.write("endless.yaml", content, setting={"values": setting}, seed={"value": 0})
     sweep = machine.run("-m", "study.sweep", "create", path, "--project=other").stdout.strip()
-    agents = ("-m", "study.sweep", "agents", sweep, "--cpus=2", "--grace=4")
+    agents = ("-m", "study.sweep", "agents", sweep, "--runs-dir=kept", "--cpus=2", "--grace=4")
     supervisor = machine.start(*agents, folder="endless")
     trained_before, written_before = train_one(machine)
     endings = []
@@ -165,8 +165,8 @@ def day(machine):
         left = machine.processes("endless")
         endings.append(Ending(supervisor.returncode, output, left, machine.states(sweep), len(endless.history())))
 
-    wait_for(lambda: machine.states(sweep)["failed"] and list(machine.folder.glob("endless/runs/mlp-*/history.jsonl")))
-    endless = RunDirectory(next(machine.folder.glob("endless/runs/mlp-*")))
+    wait_for(lambda: machine.states(sweep)["failed"] and list(machine.folder.glob("endless/kept/mlp-*/history.jsonl")))
+    endless = RunDirectory(next(machine.folder.glob("endless/kept/mlp-*")))
     end()
 
     supervisor = machine.start(*agents[:-2], "--cpus=1", "--grace=2", folder="endless")
@@ -252,6 +252,7 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
     assert first.states == {"failed": 1, "preempted": 1}
     assert second.states == {"failed": 1, "running": 1}, "a run that was killed cannot tell"
     assert second.epochs > first.epochs
+    assert [path.name for path in (machine.folder / "endless").iterdir()] == ["kept"], "W&B's files too"
     epochs = [row["epoch"] for row in machine.server.runs[day.endless.info()["wandb_id"]].history]
     assert epochs == list(range(1, len(epochs) + 1)), "none is sent twice"
     assert len(epochs) >= first.epochs
