@@ -12,28 +12,46 @@ from typing import Any
 
 from study.run_directory import DONE
 
-_AGENT = re.compile(r"[\d-]{10} [\d:,]+ - wandb\.\w+ - [A-Z]+ - (.*)|wandb: (.*)|\t.*")
+_AGENT = re.compile(r"(?:[\d-]{10} [\d:,]+ - wandb\.\w+ - [A-Z]+ - |wandb: |Error: )(.*)|\t.*")
 _WORDS = re.compile(r'"[^"]*"|\S+')
+_NO_REASON = ("ERROR Find detailed error logs", "ERROR Stopping agent")
+_UNSENT = re.compile(r"W&B did not take the run|W&B does not answer .*: going on offline")
+_PLACE = "everything is in "
 _STARTS = re.compile(r"About to run command: .*\bstudy\.train ?(.*)")
 
 
 @dataclass
 class Run:
-    """A run of an agent: `running`, a result, `failed`, or `ended` by a signal; and its last words."""
+    """A run of an agent: `running`, a result, `failed`, `ended` by a signal, or `killed`, which is W&B's word for one
+    that was stopped there; its last words, its directory, and whether W&B has it whole.
+    """
 
     label: str
     state: str = "running"
     text: str = ""
+    directory: str = ""
+    is_sent: bool = True
+    is_stopped: bool = False
 
     def take(self, line: str) -> None:
         """Take a line that the run has printed."""
         word, _, rest = line.partition(": ")
-        if word in DONE:
-            self.state, self.text = word, rest
+        self.is_sent &= not _UNSENT.search(line)
+        if line.startswith(_PLACE):
+            self.directory = line.removeprefix(_PLACE)
+        elif self.state != "running":
+            return
+        elif word in DONE:
+            self.state, self.text = word, rest if self.is_sent else f"{rest}, not in W&B"
         elif word == "error":
             self.state, self.text = "ended" if rest.startswith("ended by SIG") else "failed", rest
+            self._excuse()
         elif line:
             self.text = line
+
+    def _excuse(self) -> None:
+        if self.is_stopped:
+            self.state, self.text = "killed", "stopped at W&B, by a person or by early_terminate"
 
     def conclude(self) -> None:
         """Take note that the run is over: one that has not said how has died."""
@@ -41,6 +59,7 @@ class Run:
             self.state = "ended"
         elif self.state == "running":
             self.state, self.text = "failed", f"died; its last line: {self.text}" if self.text else "died in silence"
+            self._excuse()
 
 
 class AgentLog:
@@ -75,11 +94,14 @@ class AgentLog:
     def _take(self, line: str) -> None:
         by_agent = _AGENT.fullmatch(line)
         if not by_agent:
-            if self.current:
-                self.current.take(line)
+            if self.runs:
+                self.runs[-1].take(line)
             return
-        self.agent_said = by_agent[1] or by_agent[2] or self.agent_said
+        if by_agent[1] and not by_agent[1].startswith(_NO_REASON):
+            self.agent_said = by_agent[1]
         starts = _STARTS.fullmatch(by_agent[1] or "")
+        if self.current and self.agent_said.startswith(("Stop: ", "Kill: ")):
+            self.current.is_stopped = True
         if self.current and (starts or self.agent_said.startswith("Cleaning up finished run")):
             self.current.conclude()
         if starts:

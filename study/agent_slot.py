@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ import psutil
 
 from study import devices
 from study.agent_log import AgentLog, Run
-from study.errors import UserError
+from study.errors import UserError, how_ended
 from study.options import VARIABLES
-from study.run_directory import make
+from study.progress import duration
+from study.run_directory import Say, make
 
 WANDB_AGENT = (sys.executable, "-m", "wandb", "agent")
 KILL_SECONDS = 5.0
+FIRST_PAUSE, LONGEST_PAUSE, PATIENCE = 5.0, 60.0, 600.0
+"""Seconds before an agent that has failed is started again, each time twice as many, and after which that is vain."""
 CLIENT_STATE = ("WANDB_SERVICE", "WANDB_SILENT", "WANDB_ENTITY", "WANDB_PROJECT")
 FAILURES_IN_A_ROW = 5
 """After so many an agent ends: its device is taken to be at fault, and the points go to the other agents."""
@@ -72,10 +76,13 @@ class Agent:
     def __init__(self, slot: Slot, sweep: str, folders: Mapping[str, str], label: Callable[[Mapping[str, Any]], str]):
         self.slot, self.sweep, self.folders = slot, sweep, folders
         self.log = AgentLog(_new_log(Path(folders["runs_dir"]), sweep.split("/")[-1], slot), label)
-        self.is_over = False
+        self.is_over = self.is_asked = False
+        self.pause, self.failing_since = FIRST_PAUSE, time.monotonic()
         self._start()
 
     def _start(self) -> None:
+        self.started, self.starts_again, self.runs_before = time.monotonic(), None, len(self.log.runs)
+        self.log.agent_said = ""
         # `python`, with which W&B starts a run, is to be this one; the client's state in our environment is not its
         inherited = {name: value for name, value in os.environ.items() if name not in CLIENT_STATE}
         environment = {
@@ -94,26 +101,59 @@ class Agent:
     def members(self) -> list[psutil.Process]:
         """List what lives in the agent's session: itself and its runs, even if it has left them orphans."""
         found = []
-        for process in psutil.process_iter(["status"]) if not self.is_over else ():
+        for process in psutil.process_iter(["status"]) if not (self.is_over or self.starts_again) else ():
             with suppress(OSError):
                 if os.getsid(process.pid) == self.process.pid and process.info["status"] != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
-    def look(self) -> list[Run]:
+    def look(self, say: Say) -> list[Run]:
         """Look how things stand; return the runs that have ended since the last look.
 
-        An agent is over when nothing is left of its session; its number may then become another process's.
+        An agent has ended when nothing is left of its session; its number may then become another process's. One that
+        has failed is started again.
         """
-        if self.is_over:
-            return []
-        over = self.process.poll() is not None and not self.members()
-        ended = self.log.read(over)
-        self.is_over = over
+        ended: list[Run] = []
+        if self.starts_again and not self.is_asked:
+            if time.monotonic() >= self.starts_again:
+                self._start()
+        elif self.starts_again:
+            self.is_over, self.starts_again = True, None
+        elif not self.is_over:
+            has_ended = self.process.poll() is not None and not self.members()
+            ended = self.log.read(has_ended)
+            if has_ended:
+                self._conclude(say)
         return ended
 
+    def _conclude(self, say: Say) -> None:
+        """Take note that the agent is over, or, where it failed for want of a server perhaps, when it starts again."""
+        now, runs = time.monotonic(), self.log.runs
+        if len(runs) > self.runs_before or now - self.started > PATIENCE:
+            self.pause, self.failing_since = FIRST_PAUSE, now
+        is_at_fault = [run.state for run in runs[-FAILURES_IN_A_ROW:]] == ["failed"] * FAILURES_IN_A_ROW
+        is_vain = now + self.pause > self.failing_since + PATIENCE
+        if self.process.returncode == 0 or self.is_asked or is_at_fault or is_vain:
+            self.is_over = True
+            return
+        say(f"{self.slot.name}: the agent {self.reason()}; it is started again in {duration(self.pause)}")
+        self.starts_again = now + self.pause
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+
+    def reason(self) -> str:
+        """Say how and why the agent has ended."""
+        code, said = self.process.returncode, self.log.agent_said.removeprefix("ERROR ")
+        if code is None or code < 0:
+            return how_ended(code)
+        if self.is_asked:
+            return "asked to"
+        if code == 0:
+            return "no point was left" if said.startswith("Received exit command") else said
+        return f"{how_ended(code)}: {said}" if said else how_ended(code)
+
     def send(self, signum: int) -> None:
-        """Send a signal to the agent, which passes it on to its run; where it is gone, to the run itself."""
+        """Ask the agent to end, which passes the signal on to its run; where it is gone, the run itself."""
+        self.is_asked |= not self.is_over
         receivers = [self.process] if self.process.poll() is None else self.members()
         for process in receivers:
             with suppress(psutil.Error, ProcessLookupError):
@@ -121,6 +161,7 @@ class Agent:
 
     def kill(self) -> None:
         """Kill the agent, its runs and their W&B services at once."""
+        self.is_asked |= not self.is_over
         doomed = self.members()
         for process in list(doomed):
             with suppress(psutil.Error):

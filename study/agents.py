@@ -6,6 +6,7 @@ W&B's server hands out the points, so the same command on other machines shares 
 runs write a checkpoint and go back into the sweep's queue, and no process stays behind.
 """
 
+import shlex
 import signal
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from rich.table import Table
 from study.agent_slot import Agent, Slot
 from study.errors import Interrupted
 from study.progress import duration
+from study.run_directory import DONE
 from study.wandb_sweep import WandbSweep
 
 STAGGER_SECONDS = 1.0
@@ -52,7 +54,7 @@ def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, 
     a second signal, killed.
     """
     signals, agents = _Signals(), []
-    with _Display(sweep.left) as display:
+    with Display(sweep.left) as display:
         try:
             for slot in places:
                 if not signals.received:
@@ -69,14 +71,14 @@ def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, 
             for agent in agents:
                 agent.kill()
             display.show(agents)
-    display.exits(agents, bool(signals.received))
+    display.exits(agents)
+    display.advise(agents, sweep)
     if signals.received:
         raise Interrupted(signals.received[0])
-    failed = [run for agent in agents for run in agent.log.runs if run.state == "failed"]
-    return 1 if failed or any(agent.process.returncode != 0 for agent in agents) else 0
+    return 1 if any(_counts(agent)["failed"] or agent.process.returncode for agent in agents) else 0
 
 
-def _interrupt(agents: Sequence[Agent], display: "_Display", signals: _Signals, grace_seconds: float) -> None:
+def _interrupt(agents: Sequence[Agent], display: "Display", signals: _Signals, grace_seconds: float) -> None:
     """Ask all agents to end as Ctrl-C does, which puts their runs back into the queue, and wait for it.
 
     A run that has not said a word yet could not tell W&B that it is to be handed out again: it is asked when it has.
@@ -90,7 +92,7 @@ def _interrupt(agents: Sequence[Agent], display: "_Display", signals: _Signals, 
         signals.pause(POLL_SECONDS, patience=1)
 
 
-class _Display:
+class Display:
     """A table of what each agent does on a terminal, and a line for every run that ends."""
 
     def __init__(self, left: int | None):
@@ -99,7 +101,7 @@ class _Display:
         self.told = self.started
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> "_Display":
+    def __enter__(self) -> "Display":
         if self.console.is_terminal:
             self.live.start()
         return self
@@ -114,11 +116,11 @@ class _Display:
     def show(self, agents: Sequence[Agent]) -> None:
         """Tell what is new."""
         for agent in agents:
-            for run in agent.look():
+            for run in agent.look(self.say):
                 self.ended += run.state != "ended"
-                self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.text}  {self._progress()}")
+                self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.text}  {self._progress()}".rstrip())
         if self.console.is_terminal:
-            self.live.update(self._table(agents))
+            self.live.update(self.table(agents))
         elif time.monotonic() - self.told > LINE_SECONDS:
             self.told = time.monotonic()
             for agent in agents:
@@ -127,37 +129,48 @@ class _Display:
 
     def _progress(self) -> str:
         if not (self.left and self.ended):
-            return f"[{self.ended}]"
+            return f"[{self.ended} so far]" if self.ended else ""
         left = max(0, self.left - self.ended)
         eta = (time.monotonic() - self.started) / self.ended * left
         return f"[{self.ended} of at most {self.left}, ETA {duration(eta)}]"
 
-    def _table(self, agents: Sequence[Agent]) -> Table:
-        table = Table("agent", "ended", "failed", "trains", "", box=None)
+    def table(self, agents: Sequence[Agent]) -> Table:
+        """Draw what agents do; where the terminal is narrow the last column gives way."""
+        table = Table(box=None, expand=True)
+        label = {"max_width": max(16, self.console.width // 2 - 8)}
+        for name, options in {"agent": {}, "ended": {}, "failed": {}, "trains": label, "": {"ratio": 1}}.items():
+            table.add_column(name, no_wrap=True, **options)
         for agent in agents:
             counts, run = _counts(agent), agent.log.current
-            now = (escape(run.label), escape(run.text)) if run else ("has ended" if agent.is_over else "waits", "")
+            idle = "has ended" if agent.is_over else "starts again" if agent.starts_again else "waits"
+            now = (escape(run.label), escape(run.text)) if run else (idle, "")
             table.add_row(agent.slot.name, str(counts.total()), str(counts["failed"]), *now)
-        for column in table.columns:
-            column.no_wrap = True
         return table
 
-    def exits(self, agents: Sequence[Agent], asked: bool) -> None:
-        """Tell how each agent and its runs ended."""
-        table = Table("agent", "exit code", "runs", "ended because", "log")
+    def exits(self, agents: Sequence[Agent]) -> None:
+        """Tell how each agent and its runs ended, and where its log is."""
+        table = Table()
+        for name in ("agent", "runs", "how it ended"):
+            table.add_column(name, no_wrap=name == "agent")
         for agent in agents:
-            runs = ", ".join(f"{count} {state}" for state, count in _counts(agent).most_common()) or "none"
-            said = agent.log.agent_said
-            why = "asked to" if asked else "no point was left" if said.startswith("Received exit command") else said
-            table.add_row(agent.slot.name, _exit(agent.process.returncode), runs, escape(why), str(agent.log.path))
-        console = self.console if self.console.is_terminal else Console(width=200)
-        console.print(table, markup=False)
+            counts = _counts(agent)
+            counts["not in W&B"] = sum(run.state in DONE and not run.is_sent for run in agent.log.runs)
+            runs = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
+            table.add_row(agent.slot.name, runs, escape(agent.reason()))
+        Console(width=self.console.width if self.console.is_terminal else 200, highlight=False).print(table)
+        for agent in agents:
+            self.say(f"log of {agent.slot.name}: {agent.log.path}")
 
-
-def _exit(code: int | None) -> str:
-    if code is None:
-        return "cannot be killed"
-    return signal.Signals(-code).name if code < 0 else str(code)
+    def advise(self, agents: Sequence[Agent], sweep: WandbSweep) -> None:
+        """Tell what can be done next, where something is left to do."""
+        runs = [run for agent in agents for run in agent.log.runs]
+        unsent = dict.fromkeys(run.directory for run in runs if run.directory and not run.is_sent)
+        if unsent:
+            self.say(f"what W&B lacks: python -m study.wandb_run {shlex.join(unsent)}")
+        if any(agent.is_asked or agent.process.returncode for agent in agents):
+            self.say("the same command goes on from here")
+        if sweep.sweep.method == "grid" and any(run.state in ("failed", "killed") for run in runs):
+            self.say(f"once all has ended, what has no result: python -m study.sweep create --missing {sweep.path}")
 
 
 def _counts(agent: Agent) -> Counter:

@@ -8,7 +8,6 @@ Workers end with the process that started them.
 """
 
 import multiprocessing
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from typing import Any
 from study import folder
 from study.config import Config
 from study.devices import cores
-from study.errors import Busy, UserError, one_line
+from study.errors import Busy, UserError, how_ended, one_line
 from study.progress import SweepDisplay, result
 from study.run_directory import RunDirectory
 from study.worker import GRACE_SECONDS, Order, work
@@ -193,7 +192,7 @@ class Engine:
             kind, value = worker.connection.recv()
         except (EOFError, ConnectionError):
             worker.process.join()
-            kind, value = "dead", f"its worker {_death(worker.process.exitcode)}"
+            kind, value = "dead", f"its worker {how_ended(worker.process.exitcode)}"
         match kind:
             case "ready":
                 worker.is_ready = True
@@ -275,7 +274,3 @@ def _join(worker: _Worker, seconds: float) -> None:
     if worker.process.is_alive():
         worker.process.kill()
         worker.process.join()
-
-
-def _death(exitcode: int) -> str:
-    return f"was ended by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"ended with exit code {exitcode}"

@@ -69,6 +69,13 @@ def exit_code(error: BaseException) -> int:
     return 1
 
 
+def how_ended(code: int | None) -> str:
+    """Say how a process has ended, by its exit code: negative for a signal, None while it has not."""
+    if code is None:
+        return "cannot be killed"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out, on the host or on a device; torch need not be imported for it."""
     return (

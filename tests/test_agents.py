@@ -1,13 +1,18 @@
 """Slots, agents that do what a test says, and their logs; what W&B's agents do is in test_wandb_sweep.py."""
 
+import os
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from study import agent_slot, devices
-from study.agent_log import AgentLog
+from study import agent_slot, agents, devices
+from study.agent_log import AgentLog, Run
 from study.errors import UserError
+from tests.conftest import ROOT
 
 FOLDERS = {"runs_dir": "kept", "data_dir": "pictures"}
 AGENT = "2026-01-02 03:04:05,678 - wandb.wandb_agent - INFO - "
@@ -24,17 +29,18 @@ def agent(monkeypatch, tmp_path):
         return made[-1]
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(agent_slot, "FIRST_PAUSE", 0.05)
     made: list[agent_slot.Agent] = []
     yield start
     for agent in made:
         agent.kill()
 
 
-def look(*agents: agent_slot.Agent) -> list[str]:
-    """Look at agents until all are over; return how their runs ended."""
-    ended = []
+def look(*agents: agent_slot.Agent, said: list[str] | None = None) -> list[str]:
+    """Look at agents until all are over; return how their runs ended, and add to `said` what was said."""
+    ended, said = [], [] if said is None else said
     while not all(agent.is_over for agent in agents):
-        ended += [run.state for agent in agents for run in agent.look()]
+        ended += [run.state for agent in agents for run in agent.look(said.append)]
         time.sleep(0.02)
     return ended
 
@@ -77,6 +83,7 @@ def test_a_log_tells_how_each_run_ended(tmp_path):
         ("seed=0 batch_size=8 setting=model=mlp epochs=2", "finished", "best val acc 90 %")
     ]
     assert log.current is None
+    assert log.runs[-1].directory == "runs/a"
     assert write(f"{START} --seed=1\nerror: the disk is full\n{START} --seed=2\nerror: ended by SIGTERM\n") == [
         ("seed=1", "failed", "the disk is full"), ("seed=2", "ended", "ended by SIGTERM"),
     ]  # fmt: skip
@@ -86,6 +93,17 @@ def test_a_log_tells_how_each_run_ended(tmp_path):
     assert write(f"{START} --seed=4\n") == []
     assert [(run.state, run.text) for run in log.read(agent_has_ended=True)] == [("failed", "died in silence")]
     assert [run.state for run in log.runs] == ["finished", "failed", "ended", "failed", "failed"]
+    assert write(f"{START} --seed=5\n{AGENT}Stop: abc\nerror: ended by SIGTERM\n{START} --seed=6\n") == [
+        ("seed=5", "killed", "stopped at W&B, by a person or by early_terminate")
+    ]
+    lost = "W&B did not take the run (Timeout: no); to send it when it has a result: python -m …\n"
+    assert write(f"epoch 1\n{lost}finished: best\neverything is in runs/b c\n") == [
+        ("seed=6", "finished", "best, not in W&B")
+    ]
+    assert [(run.directory, run.is_sent) for run in log.runs if run.directory] == [
+        ("runs/a", True),
+        ("runs/b c", False),
+    ]
 
 
 def test_two_that_train_a_sweep_on_one_machine_keep_their_runs_apart(agent):
@@ -101,3 +119,127 @@ def test_runs_of_agents_go_to_the_folders_that_were_said(agent, tmp_path):
     look(one)
     assert one.log.path.read_text().split() == ["kept", "pictures", str(tmp_path / "kept")]
     assert one.log.path.is_relative_to("kept")
+
+
+def test_what_agents_do_fits_into_a_narrow_terminal(agent, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(agent_slot.AgentLog, "current", Run("dropout 0.5, seed 0", "running", "epoch 1/300  " * 20))
+    display = agents.Display(None)
+    display.console.print(display.table([agent("time.sleep(60)")]))
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split() == ["agent", "ended", "failed", "trains"]
+    assert line.split()[:8] == ["cpu", "0", "0", "0", "dropout", "0.5,", "seed", "0"]
+    assert "epoch 1/300" in line and line.strip().endswith("…")
+
+
+DOWN = """
+print('wandb: ERROR Find detailed error logs at: /tmp/debug', flush=True)
+sys.exit('Error: the server is silent')
+"""
+ONCE_DOWN = f"""
+if not os.path.exists('was-down'):
+    open('was-down', 'w').close()
+    {"; ".join(DOWN.split(chr(10))[1:-1])}
+print('{START} --seed=0')
+print('finished: best')
+print('{AGENT}Received exit command. Killing runs and quitting.')
+"""
+
+
+def test_an_agent_that_fails_is_started_again(agent):
+    said: list[str] = []
+    one = agent(ONCE_DOWN)
+    assert look(one, said=said) == ["finished"]
+    assert said == ["cpu 0: the agent ended with exit code 1: the server is silent; it is started again in 0.05s"]
+    assert one.reason() == "no point was left"
+
+
+def test_an_agent_that_goes_on_failing_is_over_after_a_while(agent, monkeypatch):
+    monkeypatch.setattr(agent_slot, "PATIENCE", 0.5)
+    said: list[str] = []
+    one = agent(DOWN)
+    assert look(one, said=said) == []
+    assert 1 <= len(said) <= 4, "pauses grow"
+    assert one.reason() == "ended with exit code 1: the server is silent"
+
+
+def test_an_agent_is_not_started_again_after_five_failures_or_when_it_was_asked_to_end(agent):
+    fails = f"for seed in range(5): print('{START}', seed); print('error: no device', flush=True)\nsys.exit(1)"
+    said: list[str] = []
+    assert look(agent(fails), said=said) == ["failed"] * 5
+    asked = agent("time.sleep(60)")
+    asked.send(signal.SIGINT)
+    look(asked, said=said)
+    assert said == []
+
+
+def test_an_agent_that_was_killed_is_started_again(agent):
+    said: list[str] = []
+    one = agent("if not os.path.exists('x'): open('x', 'w').close(); os.kill(os.getpid(), 9)")
+    look(one, said=said)
+    assert said == ["cpu 0: the agent was ended by SIGKILL; it is started again in 0.05s"]
+
+
+JOB = """#!/bin/bash
+trap 'echo asked >> asked; sleep 0.5; exit 143' TERM
+echo "$@" > started
+until [ -e done ]; do sleep 0.05; done
+"""
+SCONTROL = '#!/bin/bash\necho "$@" >> said\n'
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Start docs/slurm.sh in a folder whose `python` waits to be asked to end and whose `scontrol` writes what it does.
+
+    Returns how to end it by signals: its exit code, how often it asked, and what was said to Slurm.
+    """
+    scripts = {
+        "activate": f"PATH={tmp_path}/.venv/bin:$PATH",
+        "python": JOB,
+        "scontrol": '#!/bin/bash\necho "$@" >> said',
+    }
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name, script in scripts.items():
+        path = tmp_path / ".venv" / "bin" / name
+        path.write_text(script)
+        path.chmod(0o755)
+
+    def run(*signums: int, folder: Path = tmp_path) -> tuple[int, int, str]:
+        process = subprocess.Popen(
+            ["bash", ROOT / "docs" / "slurm.sh", "me/proj/abc"],
+            env=os.environ | {"SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_ID": "7"}, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while signums and not (tmp_path / "started").exists():
+            time.sleep(0.02)
+        for signum in signums:
+            process.send_signal(signum)
+            time.sleep(0.1)
+        code = process.wait(timeout=20)
+        texts = [path.read_text() if path.exists() else "" for path in (tmp_path / "asked", tmp_path / "said")]
+        return code, texts[0].count("asked"), texts[1].strip()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("signums", "end"),
+    {
+        (signal.SIGUSR1,): (143, 1, "requeue 7"),
+        (signal.SIGTERM,): (143, 1, ""),
+        (signal.SIGUSR1, signal.SIGUSR1): (143, 1, "requeue 7"),
+        (signal.SIGUSR1, signal.SIGTERM): (143, 1, ""),
+    }.items(),
+)
+def test_a_job_goes_back_into_the_queue_at_its_time_limit_and_not_when_it_is_cancelled(job, signums, end):
+    assert job(*signums) == end
+
+
+def test_a_job_ends_with_agents_and_does_not_begin_elsewhere_or_without_its_environment(job, tmp_path):
+    assert job(folder=tmp_path / "nowhere") == (1, 0, "")
+    (tmp_path / "done").touch()
+    assert job() == (0, 0, "")
+    (tmp_path / "started").unlink()
+    (tmp_path / ".venv" / "bin" / "activate").unlink()
+    assert job() == (1, 0, "")
+    assert not (tmp_path / "started").exists()
