@@ -26,6 +26,10 @@ from study.progress import duration
 from study.run_directory import Say, make
 
 WANDB_AGENT = (sys.executable, "-m", "wandb", "agent")
+WITH_US = (sys.executable, "-Ic", "import ctypes, os, sys\n"
+           "ctypes.CDLL(None).prctl(1, 2)\n"  # PR_SET_PDEATHSIG, SIGINT
+           "os.execv(sys.argv[1], sys.argv[1:])")  # fmt: skip
+"""Has Linux send SIGINT, which gives a run back to W&B, to the command that follows when this process is gone."""
 KILL_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE, PATIENCE = 5.0, 60.0, 600.0
 """Seconds before an agent that has failed is started again, each time twice as many, and after which that is vain."""
@@ -93,7 +97,8 @@ class Agent:
         }  # fmt: skip
         with self.log.path.open("ab") as output:
             self.process = subprocess.Popen(
-                [*WANDB_AGENT, "--forward-signals", f"--max-consecutive-failed-runs={FAILURES_IN_A_ROW}", self.sweep],
+                [*(WITH_US if sys.platform == "linux" else ()), *WANDB_AGENT, "--forward-signals",
+                 f"--max-consecutive-failed-runs={FAILURES_IN_A_ROW}", self.sweep],
                 env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip

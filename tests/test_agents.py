@@ -180,6 +180,23 @@ def test_an_agent_that_was_killed_is_started_again(agent):
     assert said == ["cpu 0: the agent was ended by SIGKILL; it is started again in 0.05s"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_agents_end_with_the_process_that_started_them_even_if_that_is_killed(start, tmp_path):
+    script = "open('begun', 'w')\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open('ended', 'w')"
+    supervisor = start("-c", (
+        "import sys, time; from study import agent_slot\n"
+        f"agent_slot.WANDB_AGENT = (sys.executable, '-c', {'import time' + chr(10) + script!r})\n"
+        "agent_slot.Agent(agent_slot.Slot('cpu 0', {}), 'me/proj/abc', {'runs_dir': 'kept', 'data_dir': 'data'}, str)\n"
+        "time.sleep(60)"
+    ))  # fmt: skip
+    for name in ("begun", "ended"):
+        deadline = time.monotonic() + 30
+        while not (tmp_path / name).exists():
+            assert time.monotonic() < deadline, name
+            time.sleep(0.05)
+        supervisor.kill()
+
+
 JOB = """#!/bin/bash
 trap 'echo asked >> asked; sleep 0.5; exit 143' TERM
 echo "$@" > started
