@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.agent_slot import Agent, Slot
-from study.errors import Interrupted
+from study.errors import Interrupted, handle_ends
 from study.progress import duration
 from study.run_directory import DONE
 from study.wandb_sweep import WandbSweep
@@ -33,11 +33,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(signum) is not signal.SIG_IGN:
-                signal.signal(signum, lambda signum, frame: self.received.append(signum))
-            elif signum == signal.SIGINT:  # in the background of a script; agents would go on ignoring it
-                signal.signal(signum, lambda signum, frame: None)
+        handle_ends(lambda signum, frame: self.received.append(signum))
 
     def pause(self, seconds: float, patience: int = 0) -> None:
         """Wait, but no longer than until more signals than `patience` have been received."""

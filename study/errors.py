@@ -41,10 +41,14 @@ class Interrupted(BaseException):
 
 
 def handle_ends(handler: Callable[[int, object], None]) -> None:
-    """Let the signals of ENDS be handled; SIGHUP not where it is ignored, as by nohup."""
+    """Let the signals of ENDS be handled, but not those that are ignored, as SIGHUP is by nohup, and SIGINT in the
+    background of a script; what this process starts can heed SIGINT nevertheless.
+    """
     for signum in ENDS:
-        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, handler)
+        elif signum == signal.SIGINT:
+            signal.signal(signum, lambda signum, frame: None)
 
 
 class Parser(argparse.ArgumentParser):

@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     for name in set(used) - {"cpu"}:
         devices.find(name)
     per_device = args.per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
-    print(f"{total} runs, {count} to train, {per_device} at a time on each of {', '.join(used)}")
+    runs = "1 run" if total == 1 else f"{total} runs"
+    print(f"{runs}, {count} to train, {per_device} at a time on each of {', '.join(used)}")
     handle_ends(_raise_interrupted)
     try:
         with SweepDisplay(count) as display:
@@ -105,7 +106,10 @@ def create(args: argparse.Namespace) -> int:
     """Make a sweep on W&B from a file, or from what another one there lacks, and print ENTITY/PROJECT/ID."""
     if len(args.files) > 1:
         raise UserError(f"one sweep is made at a time, not of {', '.join(args.files)}")
-    path = wandb_sweep.create(args.files[0], search.assignments(args.set), args.missing, args.entity, args.project)
+    assignments = search.assignments(args.set)
+    for name in assignments.keys() & {"entity", "project"}:
+        raise UserError(f"{name} is where the sweep is made, not a value of its runs: say --{name} {assignments[name]}")
+    path = wandb_sweep.create(args.files[0], assignments, args.missing, args.entity, args.project)
     if path:
         print(path)
     else:
@@ -228,10 +232,12 @@ def main(argv: list[str]) -> int:
     command.add_argument("--entity", default="", metavar="NAME", help="default: the file's, else your own")
     command.add_argument("--project", default="", metavar="NAME", help="default: the file's, else WANDB_PROJECT")
     command = commands.choices["agents"]
-    command.add_argument("sweep", metavar="ENTITY/PROJECT/ID")
+    command.add_argument(
+        "sweep", metavar="ENTITY/PROJECT/ID", help="a sweep on W&B: what `create` prints, or the address of its page"
+    )
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--gpus", metavar="LIST", help="indices, such as 0,1 (default: all)")
-    kind.add_argument("--cpus", type=positive, metavar="N", help="N agents on the CPU instead")
+    kind.add_argument("--cpus", type=positive, metavar="N", help="N agents on the CPU instead; needed without a GPU")
     command.add_argument("--per-gpu", type=positive, default=1, metavar="N", help="agents on each (default: 1)")
     command.add_argument(
         "--grace", type=positive, default=60, metavar="SECONDS", help="time that runs get for ending (default: 60)"

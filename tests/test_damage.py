@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study import cache, folder, search
-from study.errors import UserError
+from study.errors import ENDS, UserError, handle_ends
 from study.run_directory import CorruptRun, RunDirectory
 from study.standing import Runs
 from tests.conftest import ROOT
@@ -173,6 +173,17 @@ def test_a_closed_terminal_leaves_a_checkpoint(start, tmp_path):
     (path,) = tmp_path.glob("runs/*/last.pt")
     assert cache.read(path)["progress"]["epoch"] >= 1
     assert "state" not in json.loads((path.parent / "run.json").read_text())
+
+
+def test_what_a_script_or_nohup_lets_be_ignored_ends_nothing_here_but_may_end_what_is_started():
+    received = []
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    handle_ends(lambda signum, frame: received.append(signum))
+    for signum in ENDS:
+        os.kill(os.getpid(), signum)
+    assert received == [signal.SIGTERM]
+    assert subprocess.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 2)"], stderr=-3).returncode != 0
 
 
 def test_a_training_that_nobody_reads_goes_on(tmp_path):

@@ -55,6 +55,11 @@ def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, 
     assert "4 missing" in call("study.sweep", "status", path, "--set", "epochs=3").stdout
 
 
+def test_the_project_of_a_sweep_on_wandb_is_no_value_of_its_runs(call, sweep_file):
+    told = call("study.sweep", "create", sweep_file(), "--set", "project=mine", "seed=0", code=2).stderr
+    assert "say --project mine" in told
+
+
 def train_all(call, *words):
     """Train the points of a sweep, each by the command that the sweep would run."""
     for line in call("study.sweep", "run", *words, "--dry-run", "--wandb=disabled").stdout.splitlines():
