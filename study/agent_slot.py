@@ -184,9 +184,9 @@ def _new_log(runs_dir: Path, sweep_id: str, slot: Slot) -> Path:
     folder = runs_dir / "wandb" / "agents" / sweep_id
     make(folder)
     name = f"{socket.gethostname()}-{slot.name.replace(' ', '-').replace('#', '')}"
-    for number in count(1):
+    numbers = count(1)
+    while True:
+        path = folder / f"{name}-{next(numbers)}.log"
         with suppress(FileExistsError):
-            path = folder / f"{name}-{number}.log"
             path.touch(exist_ok=False)
             return path
-    raise AssertionError

@@ -61,15 +61,16 @@ def run(args: argparse.Namespace) -> int:
     _refuse_other_data([*(job.config for job in plan.known.values()), *examples], args.force)
     todo = plan.todo()
     total, count = len(plan.known) + plan.coming, len(todo) + plan.coming
+    runs = "1 run" if total == 1 else f"{total} runs"
     if args.dry_run:
         shown = {name for sweep in sweeps for name in sweep.named}
         for job in todo:
             print(_command(job.config, shown))
         later = f", {plan.coming} of them yet to be chosen" if plan.coming else ""
-        print(f"{count} of {total} runs would be trained{later}", file=sys.stderr)
+        print(f"{count} of {runs} would be trained{later}", file=sys.stderr)
         return 0
     if not count:
-        print(f"all {total} runs were trained before: nothing to do")
+        print(f"{runs}, trained before: nothing to do")
         return 0
     for sweep in sweeps:
         if sweep.ignored:
@@ -79,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
     for name in set(used) - {"cpu"}:
         devices.find(name)
     per_device = args.per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
-    runs = "1 run" if total == 1 else f"{total} runs"
     print(f"{runs}, {count} to train, {per_device} at a time on each of {', '.join(used)}")
     handle_ends(_raise_interrupted)
     try:
