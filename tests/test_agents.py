@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -178,6 +179,22 @@ def test_an_agent_that_was_killed_is_started_again(agent):
     one = agent("if not os.path.exists('x'): open('x', 'w').close(); os.kill(os.getpid(), 9)")
     look(one, said=said)
     assert said == ["cpu 0: the agent was ended by SIGKILL; it is started again in 0.05s"]
+
+
+def test_at_the_end_it_is_told_what_can_be_done_next(agent, monkeypatch, capsys):
+    monkeypatch.setattr(agents, "STAGGER_SECONDS", 0)
+    script = "\n".join(f"print({line!r})" for line in (
+        f"{START} --seed=0", "W&B did not take the run (…)", "finished: best", "everything is in kept/a b",
+        f"{START} --seed=1", "error: the disk is full", f"{AGENT}Received exit command. Killing runs and quitting.",
+    ))  # fmt: skip
+    agent(script)  # takes the place of `wandb agent`
+    grid = SimpleNamespace(path="me/proj/abc", left=2, label=str, sweep=SimpleNamespace(method="grid"))
+    assert agents.run_agents(grid, [agent_slot.Slot("cpu 0", {})], FOLDERS, 1) == 1
+    told = capsys.readouterr().out
+    assert "best, not in W&B  [1 of at most 2" in told and "1 finished, 1 failed, 1 not in W&B" in told
+    assert "log of cpu 0: kept/wandb/agents/abc/" in told
+    assert "python -m study.wandb_run 'kept/a b'" in told
+    assert "create --missing me/proj/abc" in told and "the same command" not in told
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
