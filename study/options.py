@@ -15,7 +15,7 @@ from study.names import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRAN
 from study.values import meant
 
 VARIABLES = {"runs_dir": "STUDY_RUNS_DIR", "data_dir": "STUDY_DATA_DIR"}
-"""Variables of the environment that say where a run is to be that does not name these knobs: one of `agents`."""
+"""Variables of the environment by which `agents` says where runs are to be that do not name these knobs."""
 
 
 class KnobParser(Parser):
