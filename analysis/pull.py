@@ -11,8 +11,6 @@ import math
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,33 +28,15 @@ from study.search import Sweep
 
 PARALLEL = 8
 PAGE = 100
-ATTEMPTS = 3
-ALIVE = ("running", "pending", "preempting")
 
 KEY = "pulled.json"
 """What W&B said of a run when it was pulled."""
 
 
-def is_path(source: str) -> bool:
-    """Tell whether a text can be ENTITY/PROJECT or ENTITY/PROJECT/SWEEP_ID."""
-    return re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*){1,2}", source) is not None
-
-
-def is_sweep(source: str) -> bool:
-    """Tell whether a text is ENTITY/PROJECT/SWEEP_ID, and no file or folder."""
-    return is_path(source) and source.count("/") == 2 and not source.endswith(".yaml") and not Path(source).exists()
-
-
 def read_sweep(path: str) -> Sweep:
     """Read what a sweep ENTITY/PROJECT/SWEEP_ID in W&B was made of; UserError where it cannot be had."""
-    import wandb
-
-    api = wandb_api.connect()
-    try:
-        content = _patiently(lambda: api.sweep(path).config)
-    except (wandb.Error, ValueError) as error:
-        raise UserError(f"W&B does not show the sweep {path}: {one_line(error)}") from None
-    sweep = search.parse(path, content)
+    named = wandb_api.path(path)
+    sweep = search.parse("/".join(named), wandb_api.content_of(named)[0])
     return replace(sweep, drawn_elsewhere=sweep.method != "grid")
 
 
@@ -66,10 +46,14 @@ def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str
     Returns the directories of its runs, in the order in which they were made, and a sentence for each run that could
     not be had. Raises UserError where W&B cannot be asked or knows no such project.
     """
-    entity, project, *sweep = path.split("/")
-    api = wandb_api.connect()
-    listed = _list(api, f"{entity}/{project}", {"sweep": sweep[0]} if sweep else {})
-    folder = cache.folder() / "wandb" / re.sub(r"\W+", "-", api.settings["base_url"]) / entity / project
+    entity, project, *sweep = wandb_api.path(path)
+    filters = {"sweep": sweep[0]} if sweep else {}
+    listed = wandb_api.ask(
+        lambda api: list(api.runs(f"{entity}/{project}", filters, per_page=PAGE, lazy=False)),
+        f"the runs of {entity}/{project} cannot be had",
+    )
+    server = re.sub(r"\W+", "-", wandb_api.connect().settings["base_url"])
+    folder = cache.folder() / "wandb" / server / entity / project
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
         changed = [run for run in listed if refresh or _read_key(folder / run.id) != _key(run)]
@@ -79,34 +63,12 @@ def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str
     return directories, problems
 
 
-def _list(api: Any, path: str, filters: Mapping[str, Any]) -> list[Any]:
-    """Return all runs of a project with their configs and summaries, the oldest first."""
-    import wandb
-
-    try:
-        return _patiently(lambda: list(api.runs(path, filters=dict(filters), per_page=PAGE, lazy=False)))
-    except (wandb.Error, ValueError) as error:
-        raise UserError(f"W&B does not list the runs of {path}: {one_line(error)}") from None
-
-
-def _patiently(ask: Callable[[], Any]) -> Any:
-    """Ask a few times, waiting longer each time, unless waiting does not mend what is wrong."""
-    for attempt in range(1, ATTEMPTS):
-        try:
-            return ask()
-        except (UserError, ValueError):
-            raise
-        except Exception:
-            time.sleep(2 ** (attempt - 1))
-    return ask()
-
-
 def _fetch_all(runs: list[Any], folder: Path) -> dict[str, str]:
     """Fetch runs, several at a time; return why those failed that did, by their id."""
     failed: dict[str, str] = {}
     pool = ThreadPoolExecutor(PARALLEL)
     try:
-        tasks = {pool.submit(_patiently, lambda run=run: _fetch(run, folder)): run for run in runs}
+        tasks = {pool.submit(wandb_api.patiently, lambda run=run: _fetch(run, folder)): run for run in runs}
         for task in progress.as_completed(tasks, "pulled from W&B"):
             if error := task.exception():
                 failed[tasks[task].id] = one_line(error)
@@ -133,7 +95,7 @@ def _fetch(run: Any, folder: Path) -> None:
 
 
 def _key(run: Any) -> list[Any]:
-    return [run.state, (run.history_keys or {}).get("lastStep", -1)]
+    return [run.state, wandb_api.state_of(run), (run.history_keys or {}).get("lastStep", -1)]
 
 
 def _read_key(path: Path) -> list[Any] | None:
@@ -149,12 +111,7 @@ def _info(run: Any) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise UserError("no run of this study: its config in W&B has no `info`")
     config = Config.parse({name: value for name, value in run.config.items() if name in Config.model_fields})
-    info = {"config": config.model_dump(), **told}
-    if run.state in ALIVE:
-        info["state"] = "running"
-    elif "state" not in info:
-        info["state"] = "interrupted" if run.state in ("finished", "failed") else run.state
-    return info
+    return {"config": config.model_dump(), **told, "state": wandb_api.state_of(run)}
 
 
 def _history(run: Any) -> list[dict[str, Any]]:

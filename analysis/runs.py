@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import pull
+from study import wandb_api
 from study.config import RESULTS_VERSION, Config, is_identity
 from study.errors import UserError
 from study.names import HISTORY_METRICS, SUMMARY_METRICS
@@ -81,7 +82,7 @@ def load(source: str | Path, refresh: bool = False) -> Frames:
         paths = [path for path in sorted(Path(source).iterdir()) if path.is_dir()]
         found = [RunDirectory(path) for path in paths if path.name != "wandb" and not path.name.startswith(".")]
         return _frames(found, [], "the same command or sweep trains it anew")
-    if not pull.is_path(str(source)):
+    if not wandb_api.path(str(source)):
         raise UserError(f"there is no directory {source}; name the one that --runs-dir named when training")
     try:
         found, problems = pull.pull(str(source), refresh)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis import comparison, pdf, per_class, pull, report, runs, tables, wording
 from analysis.sections import Section, by_dataset, of_sweep
-from study import search
+from study import search, wandb_api
 from study.config import RESULTS_VERSION
 from study.errors import Parser, UserError, run_command
 
@@ -23,7 +23,7 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
     A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` stand in place of its own.
     """
     if named:
-        sweeps = [pull.read_sweep(path) if pull.is_sweep(path) else search.read(path) for path in named]
+        sweeps = [pull.read_sweep(path) if wandb_api.sweep_path(path) else search.read(path) for path in named]
         return [section for sweep in sweeps for section in of_sweep(frames, sweep.replaced(values))]
     found = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
     print(f"{args.source}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
     for problem in frames.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    named = args.sweep or [args.source] * pull.is_sweep(args.source)
+    named = args.sweep or [args.source] * bool(wandb_api.sweep_path(args.source))
     with wording.language(args.lang):
         found = sections(frames, named, search.assignments(args.set))
     if named:
@@ -103,7 +103,11 @@ def main(argv: list[str]) -> int:
         others = (
             f": the results of {outdated} are of another version of the code and do not compare" if outdated else ""
         )
-        raise UserError(f"{args.source} holds no finished run{what}{others}; `python -m study.sweep run` makes some")
+        remedy = "`python -m study.sweep run` makes some"
+        if not Path(args.source).is_dir():
+            known = len(frames.runs) + len(frames.problems)
+            remedy = "W&B has no other" if known else "is that its name at W&B, and may your key see it?"
+        raise UserError(f"{args.source} holds no finished run{what}{others}; {remedy}")
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

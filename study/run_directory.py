@@ -129,9 +129,9 @@ class RunDirectory:
             return None
         if not all(isinstance(summary.get(name), int | float) for name in ("best/val_acc", "best/epoch", "test/acc")):
             return "its summary.json holds no accuracies"
-        return None if self._has_evaluation() else "its evaluation.npz is missing or broken"
+        return None if self.has_evaluation() else "its evaluation.npz is missing or broken"
 
-    def _has_evaluation(self) -> bool:
+    def has_evaluation(self) -> bool:
         """Tell whether evaluation.npz lists what is read of it; its contents are not looked at."""
         try:
             with zipfile.ZipFile(self.path / "evaluation.npz") as archive:
@@ -170,14 +170,18 @@ class RunDirectory:
             return False
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run's lock; Busy where another process does."""
+    def locked(self, wait: Say | None = None) -> Iterator[None]:
+        """Hold the run's lock; where another process does, tell `wait` of it and wait, or without that raise Busy."""
         make(self.path)
         lock = filelock.FileLock(self.path / ".lock", timeout=1)
         try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise Busy(f"{self.path} is being trained by another process") from None
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                if wait is None:
+                    raise Busy(f"{self.path} is being trained by another process") from None
+                wait(f"{self.path} is being trained by another process: waiting for its result")
+                lock.acquire(timeout=-1)
         except OSError as error:
             raise UserError(f"{self.path} cannot be written ({error.strerror}); name another --runs-dir") from None
         try:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import study.status
-from study import agent_slot, devices, folder, search, standing, wandb_sweep
+from study import agent_slot, devices, folder, search, standing, wandb_api, wandb_sweep
 from study import agents as wandb_agents
 from study.config import Config, is_identity
 from study.engine import Engine, Outcome
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     """Say which points of sweeps have a result, which failed and why, and which are missing."""
     for path in args.files:
-        if wandb_sweep.is_on_wandb(path):
+        if wandb_api.sweep_path(path):
             given = wandb_sweep.read(path, search.assignments(args.set))
             wandb_sweep.print_status(wandb_sweep.with_project(given))
         else:
@@ -113,7 +113,7 @@ def create(args: argparse.Namespace) -> int:
     if path:
         print(path)
     else:
-        print("nothing is missing: each point has a result, or a run that is running or queued", file=sys.stderr)
+        print("nothing is missing: each point has a result, is running or queued, or comes yet", file=sys.stderr)
     return 0
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Config
-from study.errors import is_device_failure, is_out_of_memory, one_line
+from study.errors import UserError, is_device_failure, is_out_of_memory, one_line
 from study.run_directory import RunDirectory, Say, described
+from study.wandb_api import handed_out, trouble
 
 
 class Tracker:
@@ -38,11 +39,20 @@ class Tracker:
 
     def start_wandb(self, config: Config, goes_on: bool) -> None:
         """Begin the run in W&B, unless it is disabled; `goes_on` says that the rows which W&B may have are its own."""
-        if config.wandb != "disabled" and os.environ.get("WANDB_MODE") != "disabled":
-            from study.wandb_run import WandbRun
+        if config.wandb == "disabled" or os.environ.get("WANDB_MODE") == "disabled":
+            return
+        from study.wandb_run import WandbRun, place_of
 
+        self.note(wandb_id=handed_out() or self.info["wandb_id"], wandb=place_of(config))
+        try:
             self.wandb = WandbRun(self.directory, config, self.info["wandb_id"], self.say, goes_on)
-            self.note(wandb_id=self.wandb.run_id)
+            self.note(wandb_id=self.wandb.run_id, wandb=self.wandb.place)
+        except UserError:
+            raise
+        except Exception as error:
+            why = f"{trouble(error)}; the run goes on without; to send it when it has a result: {self._again}"
+            self.say(why)
+            self.note(wandb_missing=why)
 
     def note(self, **values: Any) -> None:
         """Add to run.json."""
@@ -97,11 +107,14 @@ class Tracker:
         try:
             getattr(self.wandb, what)(*words)
         except Exception as error:
-            again = f"python -m study.wandb_run {self.directory.path}"
-            self.say(f"W&B did not take the run ({one_line(error)}); to send it when it has a result: {again}")
+            self.say(f"W&B did not take the run ({one_line(error)}); to send it when it has a result: {self._again}")
             self.wandb = None
         if what == "finish":
             self.wandb = None
+
+    @property
+    def _again(self) -> str:
+        return f"python -m study.wandb_run {self.directory.path}"
 
 
 def _now() -> str:

@@ -6,7 +6,6 @@ A config that has been trained is not trained again unless --force says so; one 
 where it stood. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerprint>/ and in W&B.
 """
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from study.run_directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
 from study.sheet import show_augment
 from study.tracker import Tracker
 from study.values import is_true
+from study.wandb_api import handed_out
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ def train(
     """
     digest = folder.digest(config)
     directory = RunDirectory.of(config)
-    with directory.locked():
+    if not force and directory.state() in DONE:  # which needs no lock, nor leave to write
+        before = _read_before(directory, digest, force, display)
+        if outcome := _had_before(directory, before, config, display, gives_up):
+            return outcome
+    with directory.locked(display.say if handed_out() else None):
         again, sweeps = directory.has_begun(), directory.sweeps()
         before = _read_before(directory, digest, force, display)
-        if before.get("state") in DONE and (gives_up or before.get("stopped_by") != HYPERBAND):
-            if "WANDB_RUN_ID" in os.environ and config.wandb != "disabled":
-                from study.wandb_run import replay
-
-                replay(directory, config, display.say)
-            return Outcome(before["state"], directory.summary(), already=True)
+        if outcome := _had_before(directory, before, config, display, gives_up):
+            return outcome
         fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
         if before.get("stopped_by") == HYPERBAND:
             display.say(f"a sweep had given it up after epoch {len(directory.history())}: it is trained anew")
@@ -124,6 +124,19 @@ def train(
             went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             tracker.fail(exit_code(error), went_wrong, with_place(error))
             raise
+
+
+def _had_before(
+    directory: RunDirectory, before: dict[str, Any], config: Config, display: Display, gives_up: Any
+) -> Outcome | None:
+    """Return the outcome of an earlier training that will do, sent to W&B where an agent asks for it; else None."""
+    if before.get("state") not in DONE or (before.get("stopped_by") == HYPERBAND and not gives_up):
+        return None
+    if handed_out() and config.wandb != "disabled":
+        from study.wandb_run import replay
+
+        replay(directory, config, display.say)
+    return Outcome(before["state"], directory.summary(), already=True)
 
 
 def _train(

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,63 +20,77 @@ import wandb
 from study.config import Config
 from study.errors import UserError, run_command
 from study.run_directory import DONE, RunDirectory, Say, finite
-from study.wandb_api import has_key, unless_set
+from study.wandb_api import ask, check_settings, handed_out, has_key, is_missing, state_of, trouble, unless_set
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
 """Seconds; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise."""
+
+SWEEP_PATIENCE = 120
+"""Seconds for the same of a run that W&B itself has handed out: it cannot go on offline."""
 
 QUIET = 5
 """Seconds after which one is told that W&B is waited for."""
 
 
 class WandbRun:
-    """One run in W&B; if it goes on, rows that are there are not sent again."""
+    """One run in W&B; if it goes on, rows that are there are not sent again.
 
-    def __init__(self, directory: RunDirectory, config: Config, run_id: str, say: Say, goes_on: bool):
-        self.directory = directory
-        self.run_id = os.environ.get("WANDB_RUN_ID") or run_id
-        folder = directory.path.parent
+    `place` says where it is or was to be: entity, project and sweep. A run that an agent has handed out is where the
+    agent says.
+    """
+
+    def __init__(
+        self, directory: RunDirectory, config: Config, run_id: str, say: Say, goes_on: bool,
+        place: Mapping[str, Any] | None = None,
+    ):  # fmt: skip
+        self.directory, self.run_id = directory, handed_out() or run_id
+        self.place = place if place and not handed_out() else place_of(config)
         # the log of an earlier start of this run holds nothing that is not sent again
         for name in (self.run_id, directory.path.name):
             for log in directory.offline_logs(name):
                 shutil.rmtree(log, ignore_errors=True)
-        os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
         mode = _mode(config)
-        waiting = threading.Timer(QUIET, say, ["W&B has not answered yet; without it the run will go on offline"])
+        waiting = threading.Timer(QUIET, say, ["W&B has not answered yet; without it the run will go on"])
         waiting.daemon = True
         waiting.start()
         try:
-            self.run = self._init(config, folder, mode)
+            self.run = self._init(config, mode)
         except wandb.Error as error:
-            if mode != "online":
+            if mode != "online" or handed_out():
                 raise
-            say(f"W&B does not answer ({' '.join(str(error).split())}): going on offline")
+            say(f"{trouble(error)}; going on offline")
             mode = os.environ["WANDB_MODE"] = "offline"  # this process's next runs need not wait in vain
             self.run_id += "-offline"  # the client holds on to the id that it failed to start
-            self.run = self._init(config, folder, mode)
+            self.run = self._init(config, mode)
         finally:
             waiting.cancel()
+        self.run_id = self.run.id
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch")
-        self.logged = self.run.summary.get("epoch", 0) if mode == "online" and goes_on else 0
+        self.logged = epochs_of(self.run.summary) if mode == "online" and goes_on else 0
         if mode == "online":
+            self.place = {**self.place, "entity": self.run.entity, "project": self.run.project}
             say(f"W&B: {self.run.url}")
 
-    def _init(self, config: Config, folder: Path, mode: str):
+    def _init(self, config: Config, mode: str):
+        patience = PATIENCE | ({"init_timeout": SWEEP_PATIENCE} if handed_out() else {})
+        settings = unless_set({**patience, "sweep_id": self.place["sweep"]})
+        folder = _files(self.directory.path.parent, mode)
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
         return wandb.init(
             id=self.run_id,
-            entity=config.entity or None,
-            project=config.project,
-            name=self.directory.path.name,
-            group=_group(config),
-            job_type="train",
-            tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()],
+            entity=self.place["entity"],
+            project=self.place["project"],
+            name=os.environ.get("WANDB_NAME") or self.directory.path.name,
+            group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
+            job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
+            tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()] or None,
             notes=config.notes or None,
             config={**config.model_dump(), "fingerprint": config.fingerprint, "info": self._info()},
-            dir=os.environ.get("WANDB_DIR") or folder,
+            dir=folder,
             mode=mode,
             resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(silent=True, disable_code=True, **unless_set(PATIENCE)),
+            settings=wandb.Settings(silent=True, disable_code=True, **settings),
         )
 
     def _info(self) -> dict[str, Any]:
@@ -95,7 +110,7 @@ class WandbRun:
         """
         try:
             if code == 0 and (self.directory.path / "evaluation.npz").exists():
-                self._send_evaluation()
+                self._send_evaluation(summary["last/epoch"])
             self.run.config.update({"info": self._info()}, allow_val_change=True)
             self.run.summary.update(finite(summary))
         finally:
@@ -103,7 +118,7 @@ class WandbRun:
                 self.run.mark_preempting()
             self.run.finish(exit_code=code)
 
-    def _send_evaluation(self) -> None:
+    def _send_evaluation(self, epoch: int) -> None:
         """Send the confusion matrix and each class's accuracy as charts, and evaluation.npz as an artifact."""
         arrays = self.directory.evaluation()
         names, targets = arrays["class_names"].tolist(), arrays["test_targets"]
@@ -112,6 +127,7 @@ class WandbRun:
         table = wandb.Table(["class", "accuracy"], rows)
         self.run.log(
             {
+                "epoch": epoch,
                 "test/confusion": wandb.plot.confusion_matrix(
                     y_true=targets.tolist(), preds=predicted.tolist(), class_names=names, title="Test images"
                 ),
@@ -123,18 +139,73 @@ class WandbRun:
         self.run.log_artifact(artifact)
 
 
+def place_of(config: Config) -> dict[str, str | None]:
+    """Say where in W&B a run is to be: as its options say, else the environment, which is where an agent says it."""
+    entity, project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")
+    if not handed_out():
+        entity = config.entity or entity
+        project = project if project and config.project == Config().project else config.project
+    return {"entity": entity or None, "project": project, "sweep": handed_out() and os.environ["WANDB_SWEEP_ID"]}
+
+
+def epochs_of(summary: Mapping[str, Any]) -> int:
+    """Tell how many epochs of a run W&B has, by its summary of the run."""
+    return max(summary.get("epoch") or 0, summary.get("last/epoch") or 0)
+
+
 def replay(directory: RunDirectory, config: Config, say: Say) -> None:
-    """Send a run that has a result to W&B from its directory."""
+    """Send a run that has a result to W&B from its directory, which is only read; UserError where W&B fails."""
     info = directory.info()
-    run = WandbRun(directory, config, info["wandb_id"], say, goes_on=True)
-    for row in directory.history():
-        run.log(row)
-    run.finish(0, {**directory.summary(), "state": info["state"]})
+    try:
+        run = WandbRun(directory, config, info["wandb_id"], say, goes_on=True, place=info.get("wandb"))
+        for row in directory.history():
+            run.log(row)
+        run.finish(0, {**directory.summary(), "state": info["state"]})
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{directory.path} cannot be sent; {trouble(error)}") from None
+
+
+def _is_whole(directory: RunDirectory, config: Config) -> bool:
+    """Tell whether W&B has all of a run that has a result."""
+    info = directory.info()
+    place = info.get("wandb") or place_of(config)
+
+    def look(api: Any) -> bool:
+        try:
+            run = api.run(f"{place['entity'] or api.default_entity}/{place['project']}/{info['wandb_id']}")
+        except (wandb.Error, ValueError) as error:
+            if is_missing(error):
+                return False
+            raise
+        return (
+            run.state == "finished"
+            and state_of(run) == info["state"]
+            and epochs_of(run.summary_metrics) >= directory.summary()["last/epoch"]
+            and (not directory.has_evaluation() or any(made.type == "evaluation" for made in run.logged_artifacts()))
+        )
+
+    return ask(look, f"{directory.path} cannot be looked for at W&B")
+
+
+def _files(folder: Path, mode: str) -> Path:
+    """Choose where W&B's own files go: WANDB_DIR, else beside the runs, else, where they are only passed on, anywhere.
+
+    An agent sets WANDB_DIR to where it was started.
+    """
+    given = Path(os.environ.get("WANDB_DIR", ""))
+    if "WANDB_DIR" in os.environ and not (handed_out() and given.resolve() == Path.cwd()):
+        return given
+    place = folder / "wandb" if (folder / "wandb").exists() else folder
+    is_writable = place.is_dir() and os.access(place, os.W_OK)
+    return folder if is_writable or mode == "offline" else Path(tempfile.mkdtemp(prefix="wandb-"))
 
 
 def _mode(config: Config) -> str:
     """Choose between online and offline; UserError where online is asked for and there is no key."""
-    if config.wandb == "offline" or (config.wandb == "auto" and os.environ.get("WANDB_MODE") == "offline"):
+    told = {check_settings(), os.environ.get("WANDB_MODE")}
+    if config.wandb == "offline" or (config.wandb == "auto" and told & {"offline", "dryrun"}):
         return "offline"
     try:
         if has_key():
@@ -166,9 +237,16 @@ def main(argv: list[str]) -> int:
         config = Config.recorded(directory.info()["config"])
         if config.wandb == "disabled":
             config = config.model_copy(update={"wandb": "auto"})
-        replay(directory, config.model_copy(update={"runs_dir": str(directory.path.parent)}), print)
-        for log in directory.offline_logs():
-            print(f"without a W&B key the run was written to a log; to upload it: wandb sync {log}")
+        config = config.model_copy(update={"runs_dir": str(directory.path.parent)})
+        if _mode(config) == "online" and _is_whole(directory, config):
+            print(f"{path} is there already")
+            continue
+        replay(directory, config, print)
+        logs = directory.offline_logs()
+        for log in logs:
+            print(f"the run was written to a log; to upload it: wandb sync {log}")
+        if not logs:
+            print(f"{path} is sent")
     return 0
 
 

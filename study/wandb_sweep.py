@@ -9,14 +9,13 @@ A point is known by the fingerprint that its run has recorded; a run that died b
 import json
 import math
 import os
-import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,18 +28,17 @@ from study.progress import result
 from study.run_directory import DONE
 from study.search import Point, Sweep
 from study.values import pairs, written
-from study.wandb_api import connect
+from study.wandb_api import ask, content_of, is_missing, state_of, sweep_path
 
 COMMAND = ["${env}", "${interpreter}", "-m", "study.train", "${args}"]
 RANKS = (*DONE, "running", "queued", "interrupted", "failed", "killed", "crashed")
 """The states of a run; of several runs of a point the one with the first of these counts."""
 IN_HAND = (*DONE, "running", "queued")
 """States that need nobody's help."""
-STATES = {"pending": "queued", "preempting": "queued", "preempted": "queued"}
-"""What we call states of W&B; the others we call as it does."""
+HANDS_OUT = ("RUNNING", "PENDING", "PAUSED")
+"""W&B's states of sweeps that will hand out the points without a run."""
 
 PAGE = 100
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Run:
 
 @dataclass(frozen=True)
 class WandbSweep:
-    """A sweep on W&B: where it is, what its file said, its runs, and those that `with_project` added."""
+    """A sweep on W&B: where it is, what its file said, its runs and those that `with_project` added, W&B's state."""
 
     entity: str
     project: str
@@ -65,6 +63,7 @@ class WandbSweep:
     content: Mapping[str, Any]
     sweep: Sweep
     runs: Sequence[Run]
+    state: str = ""
 
     @property
     def path(self) -> str:
@@ -81,6 +80,11 @@ class WandbSweep:
     def own_runs(self) -> list[Run]:
         """List the runs that W&B has handed out for this sweep."""
         return [run for run in self.runs if run.sweep == self.id]
+
+    @property
+    def hands_out(self) -> bool:
+        """Tell whether W&B will yet hand out the points that have no run."""
+        return self.state.upper() in HANDS_OUT
 
     def label(self, values: Mapping[str, Any]) -> str:
         """Name a run of the sweep by the values that it was handed."""
@@ -104,21 +108,15 @@ class WandbSweep:
         return sorted(own, key=lambda run: RANKS.index(run.state) if run.state in RANKS else len(RANKS))
 
 
-def is_on_wandb(word: str) -> bool:
-    """Tell whether a word means a sweep on W&B, not a file."""
-    return word.count("/") >= 2 and not word.endswith((".yaml", ".yml")) and not Path(word).exists()
-
-
 def read(word: str, assignments: Mapping[str, str] | None = None) -> WandbSweep:
     """Read a sweep, ENTITY/PROJECT/ID or the address of its page, from W&B; UserError where it cannot be had."""
-    named = re.fullmatch(r"(?:https?://[^/]+/)?([^/]+)/([^/]+)/(?:sweeps/)?([^/?]+)(?:\?.*)?", word)
+    named = sweep_path(word)
     if not named:
         raise UserError(f"a sweep on W&B is written ENTITY/PROJECT/ID, not {word!r}")
-    entity, project, identifier = named.groups()
-    path = "/".join(named.groups())
-    content = _ask(lambda api: api.sweep(path).config, f"the sweep {path} cannot be had")
-    sweep = search.parse(path, content).replaced(assignments or {})
-    return WandbSweep(entity, project, identifier, content, sweep, _runs(entity, project, {"sweep": identifier}))
+    entity, project, identifier = named
+    content, state = content_of(named)
+    sweep = search.parse("/".join(named), content).replaced(assignments or {})
+    return WandbSweep(entity, project, identifier, content, sweep, _runs(entity, project, {"sweep": identifier}), state)
 
 
 def with_project(given: WandbSweep) -> WandbSweep:
@@ -135,20 +133,23 @@ def print_status(given: WandbSweep) -> None:
     points = given.points()
     table = Table("run", "state", "result", "on W&B", title=f"{given.sweep.name} ({given.path})", title_justify="left")
     states: Counter[str] = Counter()
+    without = "not handed out yet" if given.hands_out else "missing"
     for point in points:
         runs = given.runs_of(point)
-        state, text = (runs[0].state, runs[0].text) if runs else ("missing", "")
+        state, text = (runs[0].state, runs[0].text) if runs else (without, "")
         states[state] += 1
         states["more than once"] += len(runs) > 1
         table.add_row(*map(escape, (point.label, state, text, " ".join(run.id for run in runs))))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     if given.sweep.method != "grid" and given.left:
-        states["missing"] += given.left
+        states[without] += given.left
     print(", ".join(f"{count} {state}" for state, count in states.most_common() if count))
     known = {point.config.fingerprint for point in points}
     foreign = [run.id for run in given.own_runs if run.fingerprint not in known]
     if foreign:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
+    if states["not handed out yet"]:
+        print(f"to train what is not handed out yet: python -m study.sweep agents {given.path}")
     if given.sweep.method == "grid" and any(states[state] for state in ("missing", *RANKS) if state not in IN_HAND):
         print(f"what has no result: python -m study.sweep create --missing {given.path}")
 
@@ -156,11 +157,11 @@ def print_status(given: WandbSweep) -> None:
 def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str, project: str) -> str | None:
     """Make a sweep on W&B of a file, or of another sweep there, and return ENTITY/PROJECT/ID.
 
-    With `missing` it holds the points without a run that has a result in the project, is running or is queued; None
-    if there are none. Raises UserError where a point is no valid config.
+    With `missing` it holds the points without a run that has a result in the project, is running or is queued, but
+    not those that W&B is yet to hand out; None if there are none. Raises UserError where a point is no valid config.
     """
-    if is_on_wandb(word):
-        origin = read(word)
+    origin = read(word) if sweep_path(word) else None
+    if origin:
         content, sweep = origin.content, origin.sweep
         entity, project = entity or origin.entity, project or origin.project
     else:
@@ -168,7 +169,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         sweep = search.parse(word, content)
     sweep = search.with_end(sweep).replaced(assignments)
     points = sweep.points()
-    entity = entity or content.get("entity") or _ask(lambda api: api.default_entity, "your entity cannot be had")
+    entity = entity or content.get("entity") or ask(lambda api: api.default_entity, "your entity cannot be had")
     if not entity:
         raise UserError("you have no default entity at W&B; say --entity NAME")
     project = project or content.get("project") or os.environ.get("WANDB_PROJECT") or Config().project
@@ -177,6 +178,8 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         if sweep.method != "grid":
             raise UserError(f"{word}: only a grid has points that can be missing; this one is {sweep.method}")
         known = {run.fingerprint for run in _runs_at(points, entity, project) if run.state in IN_HAND}
+        if origin and (origin.entity, origin.project) == (entity, project):
+            known |= _in_hand(origin)
         points = [point for point in points if point.config.fingerprint not in known]
         if not points:
             return None
@@ -187,11 +190,18 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     return f"{entity}/{project}/{_create(content, entity, project)}"
 
 
+def _in_hand(origin: WandbSweep) -> set[str]:
+    """List the fingerprints of points that a sweep will hand out, or has, also to runs that did not tell theirs yet."""
+    begun = {run.fingerprint for run in origin.own_runs}
+    coming = {point.config.fingerprint for point in origin.points()} - begun if origin.hands_out else set()
+    return coming | {run.fingerprint for run in origin.own_runs if run.state in IN_HAND}
+
+
 def _create(content: dict[str, Any], entity: str, project: str) -> str:
     import wandb
 
     with redirect_stdout(sys.stderr):
-        return _ask(lambda api: wandb.sweep(content, entity=entity, project=project), "W&B does not take the sweep")
+        return ask(lambda api: wandb.sweep(content, entity=entity, project=project), "W&B does not take the sweep", 1)
 
 
 def _parameters(content: Mapping[str, Any], sweep: Sweep, assignments: Mapping[str, str]) -> dict[str, Any]:
@@ -250,27 +260,25 @@ def _runs_at(points: Sequence[Point], entity: str, project: str) -> list[Run]:
 
 
 def _runs(entity: str, project: str, filters: Mapping[str, Any]) -> list[Run]:
-    def load(api) -> list[Run]:
+    def load(api: Any) -> list[Any]:
         try:
-            return [_run(run) for run in api.runs(f"{entity}/{project}", dict(filters), per_page=PAGE, lazy=False)]
+            return list(api.runs(f"{entity}/{project}", dict(filters), per_page=PAGE, lazy=False))
         except ValueError as error:
-            if "Could not find project" in str(error):
+            if is_missing(error):
                 return []
             raise
 
-    return _ask(load, f"the runs of {entity}/{project} cannot be had")
+    return [_run(run) for run in ask(load, f"the runs of {entity}/{project} cannot be had")]
 
 
 def _run(run: Any) -> Run:
     values = {name: value for name, value in run.config.items() if name in Config.model_fields}
     fingerprint = run.config.get("fingerprint") or _fingerprint(values)
-    info, state = run.config.get("info") or {}, STATES.get(run.state, run.state)
-    if state in ("finished", "failed") and info:
-        state = info.get("state", "interrupted")
+    state = state_of(run)
     if state in DONE:
         text = result(run.summary_metrics)
     elif state == "failed":
-        text = info.get("error", "it did not say why; see its log on W&B")
+        text = (run.config.get("info") or {}).get("error", "it did not say why; see its log on W&B")
     else:
         text = f"after epoch {run.summary_metrics.get('epoch', 0)}"
     return Run(run.id, run.sweep_name, fingerprint, values, state, text)
@@ -280,13 +288,3 @@ def _fingerprint(values: Mapping[str, Any]) -> str | None:
     with suppress(UserError):
         return Config.parse(values).fingerprint
     return None
-
-
-def _ask(question: Callable[[Any], Answer], failed: str) -> Answer:
-    """Ask W&B; UserError where there is no good answer."""
-    import wandb
-
-    try:
-        return question(connect())
-    except (wandb.Error, ValueError) as error:
-        raise UserError(f"{failed}: {' '.join(str(error).split())}") from None

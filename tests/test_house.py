@@ -60,4 +60,4 @@ def test_imports_run_one_way(module, path):
 
 def test_wandb_is_imported_where_it_is_written_and_where_it_is_read():
     users = {module for module, path in modules() for name in imports(path) if name.split(".")[0] == "wandb"}
-    assert users == {"study.wandb_api", "study.wandb_run", "study.wandb_sweep", "analysis.pull"}
+    assert users == {"study.wandb_api", "study.wandb_run", "study.wandb_sweep"}

@@ -363,6 +363,52 @@ def test_without_an_answer_from_wandb_a_run_goes_on_offline(command, tmp_path, m
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
+def agent(server, **more):
+    return {
+        "WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "handed",
+        "WANDB_PROJECT": "proj", "WANDB_ENTITY": "somebody", **more,
+    }  # fmt: skip
+
+
+def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(command, tmp_path, monkeypatch):
+    with Server() as server:
+        for name, value in agent(server, WANDB_INIT_TIMEOUT="2", WANDB_DIR=str(tmp_path)).items():
+            monkeypatch.setenv(name, value)
+        server.fail("RunResumeStatus", *[500] * 50)
+        result = command("study.train", *QUICK)
+        run = only_run(tmp_path / "runs")
+        assert f"python -m study.wandb_run runs/{run.path.name}" in result.stdout and "Traceback" not in result.stderr
+        assert run.state() == "finished" and "study.wandb_run" in run.info()["wandb_missing"]
+        assert not (tmp_path / "wandb").exists(), "an agent's WANDB_DIR is where it was started"
+        server.failures.clear()
+        for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY"):
+            monkeypatch.delenv(name)
+        assert "is sent" in command("study.wandb_run", run.path).stdout
+        sent = server.runs["handed"]
+        assert (sent.sweep, sent.fields["project"], sent.summary["epoch"]) == ("sweep", "proj", 2)
+        assert list(server.runs) == ["handed"]
+        requests = dict(server.requests)
+        assert "is there already" in command("study.wandb_run", run.path).stdout
+        assert len(sent.history) == 3 and server.requests["UpsertBucket"] == requests["UpsertBucket"]
+
+
+@pytest.mark.parametrize("status", [401, 0])
+def test_without_leave_to_log_a_run_goes_on_and_says_so_in_one_line(command, tmp_path, monkeypatch, status):
+    with Server() as server:
+        if status:
+            server.fail("RunResumeStatus", *[status] * 50)
+            for name, value in agent(server).items():
+                monkeypatch.setenv(name, value)
+        else:
+            (tmp_path / "runs").mkdir()
+            (tmp_path / "runs" / "wandb").write_text("of another user")
+        result = command("study.train", *QUICK)
+    assert ("W&B refuses the key" if status else "W&B cannot use") in result.stdout.splitlines()[0]
+    assert "Error" not in result.stdout + result.stderr
+    (path,) = (tmp_path / "runs").glob("mlp-*")
+    assert RunDirectory(path).state() == "finished"
+
+
 @pytest.mark.parametrize(("key", "message"), [("", "there is no W&B key"), ("short", "API key")])
 def test_a_missing_or_wrong_key_is_a_mistake(command, monkeypatch, tmp_path, key, message):
     if key:

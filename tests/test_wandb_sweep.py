@@ -222,6 +222,7 @@ def test_status_knows_missing_failed_and_double_points_and_create_makes_a_sweep_
     whole = [run for run in machine.server.runs.values() if run.sweep == day.sweep.split("/")[-1]]
     crashed, failed, double, lost = whole
     crashed.exitcode, crashed.crashed = None, True
+    del crashed.config["info"]["value"]["state"]
     failed.exitcode = 1
     failed.config["info"]["value"] |= {"state": "failed", "error": "the disk is full"}
     copy = machine.server.runs["copy"] = Run("copy", double.config, "another")
@@ -235,6 +236,17 @@ def test_status_knows_missing_failed_and_double_points_and_create_makes_a_sweep_
     new = search.parse("new", machine.server.sweeps[made[0].split("/")[-1]].config)
     wanted = {run.config["fingerprint"]["value"] for run in (crashed, failed, lost)}
     assert {point.config.fingerprint for point in new.points()} == wanted
+
+    machine.server.sweeps[day.sweep.split("/")[-1]].state = "RUNNING"
+    told = machine.run("-m", "study.sweep", "status", day.sweep).stdout
+    assert "1 not handed out yet" in told and f"python -m study.sweep agents {day.sweep}" in told
+    begun = {name: crashed.config[name] for name in SWEEP["parameters"]}
+    crashed.config, crashed.crashed = begun, False
+    page = f"https://wandb.ai/{day.sweep.rpartition('/')[0]}/sweeps/{day.sweep.rpartition('/')[2]}"
+    made = machine.run("-m", "study.sweep", "create", "--missing", page).stdout.strip()
+    new = search.parse("new", machine.server.sweeps[made.split("/")[-1]].config)
+    wanted = {failed.config["fingerprint"]["value"]}
+    assert {point.config.fingerprint for point in new.points()} == wanted, "the others run, or are yet to be handed out"
 
 
 def test_agents_that_are_asked_to_end_leave_no_process_and_tell_what_failed(day):

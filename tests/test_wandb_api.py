@@ -1,0 +1,95 @@
+"""How W&B's names and states are read, and what is said where it cannot be asked."""
+
+from types import SimpleNamespace
+
+import pytest
+import wandb
+
+from analysis import wording
+from study import wandb_api
+from study.wandb_api import STATES, path, state_of, sweep_path
+from tests.wandb_server import Server
+
+KEY = "k" * 40
+
+
+def test_a_sweep_is_named_by_its_path_or_its_page():
+    names = ("me", "proj-1", "abc123")
+    for word in ("me/proj-1/abc123", "https://wandb.ai/me/proj-1/sweeps/abc123", "me/proj-1/sweeps/abc123",
+                 "http://127.0.0.1:8080/me/proj-1/sweeps/abc123/?nw=x"):  # fmt: skip
+        assert sweep_path(word) == path(word) == names
+    assert path("me/proj-1") == path("https://wandb.ai/me/proj-1") == names[:2]
+    for word in ("me/proj-1", "runs", "../a/b", "/a/b/c", "sweeps/old/one.yaml", "a/b/c/d", "tests/../study"):
+        assert sweep_path(word) is None
+
+
+def test_a_file_or_a_folder_is_no_sweep(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert sweep_path("a/b/c") is None and sweep_path("a/b/d") == ("a", "b", "d")
+
+
+@pytest.mark.parametrize(
+    ("wandb_says", "told", "state"),
+    [
+        ("running", {"state": "finished"}, "running"), ("pending", None, "queued"), ("preempted", {}, "queued"),
+        ("crashed", {"state": "stopped"}, "stopped"), ("killed", {"state": "failed"}, "killed"),
+        ("finished", {"state": "diverged"}, "diverged"), ("finished", {"started": "now"}, "interrupted"),
+        ("failed", {"state": "failed"}, "failed"), ("failed", None, "failed"), ("a new word", None, "interrupted"),
+    ],
+)  # fmt: skip
+def test_the_state_of_a_run(wandb_says, told, state):
+    assert state_of(SimpleNamespace(state=wandb_says, config={"info": told} if told is not None else {})) == state
+
+
+@pytest.mark.parametrize("language", wording.LANGUAGES)
+def test_every_state_has_its_words(language):
+    with wording.language(language):
+        for state in {*STATES.values(), "diverged", "stopped", "failed", "interrupted"}:
+            assert wording.label(f"state {state}") and wording.label(f"is {state}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WANDB_MODE": "nonsense"}, "WANDB_MODE is wrong: input should be 'online', 'offline'"),
+        ({"WANDB_INIT_TIMEOUT": "abc"}, "WANDB_INIT_TIMEOUT is wrong: input should be a valid number"),
+        ({"WANDB_HTTP_TIMEOUT": "abc"}, "WANDB_HTTP_TIMEOUT is wrong: input should be a valid number"),
+        ({"WANDB_BASE_URL": "foo"}, "WANDB_BASE_URL is wrong: input should be a valid url"),
+        ({"WANDB_MODE": "offline"}, "its server is needed for this"),
+    ],
+)
+def test_a_setting_without_a_meaning_is_one_sentence(command, monkeypatch, variables, message):
+    for name, value in ({"WANDB_API_KEY": KEY} | variables).items():
+        monkeypatch.setenv(name, value)
+    asked = command("study.sweep", "status", "me/proj/abc", code=2)
+    assert message in asked.stderr and len(asked.stderr.strip().splitlines()) == 1
+    if variables != {"WANDB_MODE": "offline"}:
+        run = command("study.train", "--dataset=digits", "--model=mlp", "--epochs=1", code=2)
+        assert message in run.stderr and len(run.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "W&B refuses the key: type `wandb login"), (500, "W&B does not answer: POST"),
+                            (0, "the sweep me/proj/abc cannot be had: W&B knows none of that name")],
+)  # fmt: skip
+def test_a_refused_key_is_no_silence_and_no_class_is_named(command, monkeypatch, status, message):
+    with Server() as server:
+        server.fail("Viewer", *[status] * 20 if status else ())
+        variables = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "WANDB_X_GRAPHQL_RETRY_MAX": "1"}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        told = command("study.sweep", "status", "me/proj/abc", code=2).stderr
+    assert message in told and "Error" not in told and len(told.strip().splitlines()) == 1
+
+
+def test_one_process_logs_in_once(monkeypatch):
+    with Server() as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        try:
+            assert [wandb_api.ask(lambda api: api.default_entity, "nothing") for _ in range(2)] == ["somebody"] * 2
+            assert server.requests["Viewer"] == 1
+        finally:
+            wandb_api.connect.cache_clear()
+            wandb.teardown()
