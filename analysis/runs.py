@@ -81,24 +81,31 @@ def load(source: str | Path, refresh: bool = False) -> Frames:
     if Path(source).is_dir():
         paths = [path for path in sorted(Path(source).iterdir()) if path.is_dir()]
         found = [RunDirectory(path) for path in paths if path.name != "wandb" and not path.name.startswith(".")]
-        return _frames(found, [], "the same command or sweep trains it anew")
+        return _frames(found, [])
     if not wandb_api.path(str(source)):
         raise UserError(f"there is no directory {source}; name the one that --runs-dir named when training")
     try:
         found, problems = pull.pull(str(source), refresh)
     except UserError as error:
         raise UserError(f"there is no directory {source}, and as a project of W&B: {error}") from None
-    return _frames(found, problems, "where its directory is, `python -m study.wandb_run` sends what is missing")
+    return _frames(found, problems, is_pulled=True)
 
 
-def _frames(found: Sequence[RunDirectory], problems: Sequence[str], remedy: str) -> Frames:
+def _frames(found: Sequence[RunDirectory], problems: Sequence[str], is_pulled: bool = False) -> Frames:
+    remedy = "the same command or sweep trains it anew"
+    if is_pulled:
+        remedy = "where its directory is, `python -m study.wandb_run` sends what is missing"
+
+    def place(directory: RunDirectory) -> str:
+        return "/".join(directory.path.parts[-3:]) if is_pulled else str(directory.path)
+
     read: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], list[dict[str, Any]]]]] = {}
     problems = list(problems)
     for directory in found:
         try:
             config, row, history = _read(directory)
         except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
-            problems.append(f"{directory.path} is left out: {_reason(error)}; {remedy}")
+            problems.append(f"{place(directory)} is left out: {_reason(error)}; {remedy}")
             continue
         name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
         read.setdefault(name, []).append((directory, config, row, history))
@@ -108,8 +115,8 @@ def _frames(found: Sequence[RunDirectory], problems: Sequence[str], remedy: str)
         directories[name], configs[name] = counted[:2]
         rows.append(counted[2])
         lines += [{"run": name, **line} for line in counted[3]]
-        others = [one[0].path for one in same if one is not counted]
-        problems += [f"{path} is left out: it is the same run as {counted[0].path}" for path in others]
+        others = [place(one[0]) for one in same if one is not counted]
+        problems += [f"{other} is left out: it is the same run as {place(counted[0])}" for other in others]
     runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY_METRICS], dtype=object)
     runs[list(SUMMARY_METRICS)] = runs[list(SUMMARY_METRICS)].astype(float)
     history = pd.DataFrame(lines, columns=["run", "epoch", *HISTORY_METRICS])

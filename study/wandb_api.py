@@ -6,6 +6,8 @@ python -c "from study.wandb_api import connect; print(connect().default_entity)"
 import io
 import os
 import re
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -21,6 +23,9 @@ TIMEOUT = 60
 
 PATIENCE = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_min_seconds": 1, "x_graphql_retry_wait_max_seconds": 20}
 """How the client itself backs off from a 429 or silence; WANDB_X_GRAPHQL_RETRY_MAX and so on say otherwise."""
+
+QUIET = 10
+"""Seconds after which one is told that W&B is waited for."""
 
 ATTEMPTS = 3
 """How often a question is asked that has had no answer."""
@@ -131,15 +136,20 @@ def connect() -> Any:
 
 def ask(question: Callable[[Any], Answer], failed: str, attempts: int = ATTEMPTS) -> Answer:
     """Ask W&B's public API; UserError that begins with `failed` where there is no good answer."""
-    api = connect()
-    api.flush()
+    waiting = threading.Timer(QUIET, print, ["W&B has not answered yet"], {"file": sys.stderr, "flush": True})
+    waiting.daemon = True
+    waiting.start()
     try:
+        api = connect()
+        api.flush()
         return patiently(lambda: question(api), attempts)
     except UserError:
         raise
     except Exception as error:  # the client has no common class for what it raises
         why = "W&B knows none of that name, or hides it from you" if is_missing(error) else trouble(error)
         raise UserError(f"{failed}: {why}") from None
+    finally:
+        waiting.cancel()
 
 
 def content_of(named: Sequence[str]) -> tuple[dict[str, Any], str]:

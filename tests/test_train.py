@@ -67,7 +67,8 @@ def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, cal
     assert "wandb" not in [path.name for path in (tmp_path / "runs").iterdir()]
 
     written = (run.path / "summary.json").stat().st_mtime_ns
-    again = call("study.train", *QUICK, "--dropout", "0.50", "--wandb=disabled", "--notes=again")
+    with run.locked():  # reading needs no lock
+        again = call("study.train", *QUICK, "--dropout", "0.50", "--wandb=disabled", "--notes=again")
     assert "was trained before" in again.stdout
     assert (run.path / "summary.json").stat().st_mtime_ns == written
     call("study.train", *QUICK, "--dropout=0.5", "--wandb=disabled", "--force=1")
@@ -390,6 +391,38 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         requests = dict(server.requests)
         assert "is there already" in command("study.wandb_run", run.path).stdout
         assert len(sent.history) == 3 and server.requests["UpsertBucket"] == requests["UpsertBucket"]
+
+
+def test_a_point_that_another_process_trains_is_waited_for_and_sent(start, call, tmp_path, monkeypatch):
+    call("study.train", *QUICK, "--wandb=disabled")
+    run = only_run(tmp_path / "runs")
+    info = run.info()
+    with Server() as server:
+        for name, value in agent(server).items():
+            monkeypatch.setenv(name, value)
+        with run.locked():
+            (run.path / "run.json").unlink()  # as if that were still being trained
+            process = start("study.train", *QUICK)
+            assert "waiting for its result" in process.stdout.readline()
+            run.write_info(info)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0 and "was trained before" in out and "Error" not in err
+        assert len(server.runs["handed"].history) == 3
+
+
+def test_the_variables_of_the_client_are_heeded_where_no_option_says_otherwise(command, monkeypatch):
+    with Server() as server:
+        for name, value in agent(server, WANDB_TAGS="a,b", WANDB_NAME="mine", WANDB_RUN_GROUP="ours").items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("WANDB_SWEEP_ID")
+        command("study.train", *QUICK)
+        command("study.train", *QUICK, "--seed=1", "--project=named", "--tags=c")
+    assert "handed" not in server.runs and len(server.runs) == 2, "that id is for one run"
+    first, second = (run.fields for run in server.runs.values())
+    assert [first[name] for name in ("project", "entity", "displayName", "groupName", "tags")] == [
+        "proj", "somebody", "mine", "ours", ["a", "b"],
+    ]  # fmt: skip
+    assert (second["project"], second["tags"]) == ("named", ["c"])
 
 
 @pytest.mark.parametrize("status", [401, 0])

@@ -173,7 +173,7 @@ def day(machine):
     told = machine.run("-m", "wandb", "sweep", "--project=proj", machine.write("small.yaml", SWEEP)).stderr
     grid = told.split("wandb agent ")[1].strip()
     both = [machine.start("-m", "wandb", "agent", grid) for _ in range(2)]
-    wait_for(lambda: len(endless.history()) > endings[0].epochs)
+    wait_for(lambda: len(endless.history()) > endings[0].epochs + 1)  # so that it has told of one
     os.kill(machine.the_run("endless"), signal.SIGSTOP)
     end()
     assert [agent.communicate(timeout=180) and agent.returncode for agent in both] == [0, 0]
