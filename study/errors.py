@@ -20,6 +20,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,6 +50,30 @@ def handle_ends(handler: Callable[[int, object], None]) -> None:
             signal.signal(signum, handler)
         elif signum == signal.SIGINT:
             signal.signal(signum, lambda signum, frame: None)
+
+
+class Signals:
+    """Turns the signals that end a program into Interrupted: at once, or, while `held`, when asked for or at a
+    second Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self.held, self.received = False, 0
+        handle_ends(self._receive)
+
+    def _receive(self, signum: int, frame: object) -> None:
+        again, self.received = signum == self.received == signal.SIGINT, signum
+        if not self.held or again:
+            raise Interrupted(signum)
+
+    @contextmanager
+    def hold(self):
+        """Let signals wait; the holder looks at `received`."""
+        self.held = True
+        try:
+            yield
+        finally:
+            self.held = False
 
 
 class Parser(argparse.ArgumentParser):

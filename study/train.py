@@ -6,7 +6,6 @@ A config that has been trained is not trained again unless --force says so; one 
 where it stood. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerprint>/ and in W&B.
 """
 
-import signal
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -19,9 +18,9 @@ from study import devices, folder
 from study.config import Config
 from study.errors import (
     Interrupted,
+    Signals,
     UserError,
     exit_code,
-    handle_ends,
     run_command,
     with_place,
 )
@@ -41,30 +40,6 @@ class Outcome:
     state: str
     summary: dict[str, Any] = field(default_factory=dict)
     already: bool = False
-
-
-class Signals:
-    """Turns the signals that end a program into Interrupted: at once, or, while `held`, when asked for or at a
-    second Ctrl-C.
-    """
-
-    def __init__(self) -> None:
-        self.held, self.received = False, 0
-        handle_ends(self._receive)
-
-    def _receive(self, signum: int, frame: object) -> None:
-        again, self.received = signum == self.received == signal.SIGINT, signum
-        if not self.held or again:
-            raise Interrupted(signum)
-
-    @contextmanager
-    def hold(self):
-        """Let signals wait; the holder looks at `received`."""
-        self.held = True
-        try:
-            yield
-        finally:
-            self.held = False
 
 
 def train(

@@ -20,9 +20,9 @@ from typing import Any
 
 from study import devices
 from study.config import Config
-from study.errors import Busy, Interrupted, UserError, is_device_failure, one_line
+from study.errors import Busy, Interrupted, Signals, UserError, is_device_failure, one_line
 from study.progress import Display, result
-from study.train import Signals, train
+from study.train import train
 
 GRACE_SECONDS = 30.0
 """How long a worker that is to end has for its checkpoint."""
