@@ -229,7 +229,7 @@ def main(argv: list[str]) -> int:
     commands.choices["clean"].add_argument("--yes", action="store_true", help="remove without asking")
     command = commands.choices["create"]
     command.add_argument("--missing", action="store_true", help="only the points that lack a result in the project")
-    command.add_argument("--entity", default="", metavar="NAME", help="default: the file's, else your own")
+    command.add_argument("--entity", default="", metavar="NAME", help="default: the file's, WANDB_ENTITY or your own")
     command.add_argument("--project", default="", metavar="NAME", help="default: the file's, else WANDB_PROJECT")
     command = commands.choices["agents"]
     command.add_argument(

@@ -169,7 +169,8 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         sweep = search.parse(word, content)
     sweep = search.with_end(sweep).replaced(assignments)
     points = sweep.points()
-    entity = entity or content.get("entity") or ask(lambda api: api.default_entity, "your entity cannot be had")
+    entity = entity or content.get("entity") or os.environ.get("WANDB_ENTITY")
+    entity = entity or ask(lambda api: api.default_entity, "your entity cannot be had")
     if not entity:
         raise UserError("you have no default entity at W&B; say --entity NAME")
     project = project or content.get("project") or os.environ.get("WANDB_PROJECT") or Config().project

@@ -391,6 +391,15 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         requests = dict(server.requests)
         assert "is there already" in command("study.wandb_run", run.path).stdout
         assert len(sent.history) == 3 and server.requests["UpsertBucket"] == requests["UpsertBucket"]
+        sent.artifacts.clear()
+        assert "is sent" in command("study.wandb_run", run.path).stdout
+        assert [row["epoch"] for row in sent.history] == [1, 2, 2, 2], "the charts again, but no row of an epoch"
+        assert sent.summary["epoch"] == 2 and "evaluation" in {made["type"] for made in sent.artifacts}
+        for name, value in agent(server).items():
+            monkeypatch.setenv(name, value)
+        server.fail("RunResumeStatus", *[500] * 50)
+        told = command("study.train", *QUICK, code=2).stderr
+        assert "cannot be sent; W&B does not answer" in told and len(told.splitlines()) == 1
 
 
 def test_a_point_that_another_process_trains_is_waited_for_and_sent(start, call, tmp_path, monkeypatch):
