@@ -105,8 +105,7 @@ def main(argv: list[str]) -> int:
         )
         remedy = "`python -m study.sweep run` makes some"
         if not Path(args.source).is_dir():
-            known = len(frames.runs) + len(frames.problems)
-            remedy = "W&B has no other" if known else "is that its name at W&B, and may your key see it?"
+            remedy = "W&B has no other" if counts or named else "is that its name at W&B, and may your key see it?"
         raise UserError(f"{args.source} holds no finished run{what}{others}; {remedy}")
 
     def say(line: str) -> None:
