@@ -223,7 +223,7 @@ def test_numbers_that_were_drawn_have_few_digits_in_names_and_all_in_the_csv_fil
 
 
 def test_what_its_sweep_stopped_is_named_below_the_answer_with_what_it_reached(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "THEMES", report.THEMES[:3])
+    monkeypatch.setattr(report, "THEMES", report.THEMES[:4])
     (tmp_path / "search.yaml").write_text(SEARCH)
     sweep = search.read(tmp_path / "search.yaml")
     for place, point in enumerate(sweep.points()[:2]):
