@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from analysis.statistics import estimates
 from analysis.wording import label, number, sentence, shown, spoken
@@ -63,7 +63,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
 
     A line per setting: the mean over seeds as long as all are trained, with the 95 % interval of that mean where there
     are several, and no more than BANDS settings. Of more than DRAWN the best are drawn in their colours, the others in
-    grey. The loss is shown up to twice that of the best quarter of them: one that blew up does not flatten the others.
+    grey. The loss is shown up to twice that of the best quarter of them: one that blew up does not flatten the others;
+    where the validation loss falls to a tenth, the axis is logarithmic.
     `history` has columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
     """
     looks = looks or looks_of(list(history.setting.unique()))
@@ -93,7 +94,16 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     low, high = panels[0, 1].get_ylim()
     panels[0, 1].set_ylim(max(0, low), min(100, high))
     losses = found[["val/loss", "train/loss"]].max(axis=1).groupby("setting").max()[ranked]
-    panels[0, 0].set_ylim(0, min(panels[0, 0].get_ylim()[1], 2 * losses[: -(-len(losses) // 4)].max()))
+    highest = min(panels[0, 0].get_ylim()[1], 2 * losses[: -(-len(losses) // 4)].max())
+    falls = found.loc[coloured, "val/loss"]
+    if falls.min() > 0 and falls.max() > 10 * falls.min():
+        for axes in panels[:, 0]:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(tick_format())
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        panels[0, 0].set_ylim(top=highest)
+    else:
+        panels[0, 0].set_ylim(0, highest)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     if ranked[DRAWN:]:
         handles.append(panels[0, 0].plot([], [], color=PALE_GREY)[0])
