@@ -94,9 +94,9 @@ def settings_named(settings: Sequence[str], total: int) -> str:
 def shown(text: str) -> str:
     """Return the name of a setting or of a point, such as `dropout 0.5, seed 1`, as the language writes it.
 
-    Pairs such as `model=cnn epochs=30` become words too.
+    Pairs such as `model=cnn epochs=30` become words too. Where numbers have commas, options are parted by a dot.
     """
-    return ", ".join(map(_shown_part, PAIR.sub(_pair_in_words, text).split(", ")))
+    return (", " if spoken() == "en" else " · ").join(map(_shown_part, PAIR.sub(_pair_in_words, text).split(", ")))
 
 
 def _pair_in_words(pair: re.Match) -> str:

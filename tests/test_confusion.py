@@ -60,7 +60,7 @@ def answer(*rows):
 def test_classes_that_are_level_are_named_together_and_chance_is_said():
     said = answer([19, 1, 0], [0, 20, 0], [0, 1, 19])
     assert "recognises **a; c** worst (95.0 % each), taken most often for b (2)." in said
-    assert "such a class reaches 99.1 %, and of all test images 96.7 % are recognised" in said
+    assert "such an accuracy reaches 99.1 %, and 96.7 % of all test images are recognised" in said
     said = answer([1900, 100, 0], [0, 2000, 0], [0, 100, 1900])
     assert "**a; c** worst" in said and "chance" not in said, "many images are mistaken"
     assert "recognises **a** worst (85.0 %), taken most often for b (3)" in answer([17, 3], [0, 20])

@@ -362,12 +362,12 @@ def test_every_text_is_in_both_languages():
 
 
 def test_numbers_and_settings_are_written_as_the_language_does():
-    texts = "dropout 0.5, augment none, batch size 64, timm:vgg, flip,crop, lr 1e-05, seed 2"
+    texts = "dropout 0.5, augment none, batch size 64, timm:vgg, flip,crop, lr 1e-05"
     assert wording.shown(texts) == texts
     assert wording.number(-1234.5, ",.2f") == "−1,234.50"
     with wording.language("es"):
         assert wording.shown(texts) == (
-            "dropout 0,5, aumento ninguno, tamaño de lote 64, timm:vgg, flip,crop, tasa de aprendizaje 1e-05, semilla 2"
+            "dropout 0,5 · aumento ninguno · tamaño de lote 64 · timm:vgg · flip,crop · tasa de aprendizaje 1e-05"
         )
         assert wording.number(-1234.5, ",.2f") == "−1\u202f234,50"
         assert wording.label("epoch") == "Época"

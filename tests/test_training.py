@@ -406,7 +406,7 @@ def test_key_value_pairs_are_written_as_words():
     ]
     with language("es"):
         assert (
-            ": optimizador adam, tasa de aprendizaje 0,005 en vez de optimizador sgd, tasa" in effects.answer(made)[0]
+            ": optimizador adam · tasa de aprendizaje 0,005 en vez de optimizador sgd · tasa" in effects.answer(made)[0]
         )
     axes = space.heat_map(comparison.compare(made), made.varied, "Title").axes[0]
     assert "=" not in "".join(text.get_text() for text in axes.get_xticklabels() + axes.get_yticklabels())
