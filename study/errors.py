@@ -177,7 +177,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         else:
             traceback.print_exc()
         code = exit_code(error)
-    gc.disable()  # what torch holds need not be searched for garbage twice at the end: that takes a second
+    if not any(type(one).__module__ == "nanobind" for one in gc.get_objects()):  # which tells what it finds frozen
+        gc.freeze()  # what torch holds need not be searched for garbage at the end: that takes a second or two
     sys.exit(code)
 
 
