@@ -15,6 +15,7 @@ from study.errors import Interrupted
 from study.evaluation import Evaluator
 from study.progress import Display
 from study.run_directory import DONE, RunDirectory
+from study.wandb_run import place_of
 from tests.wandb_server import Server
 
 QUICK = ("--dataset=digits", "--epochs=2", "--model=mlp", "--runs-dir=runs")
@@ -425,13 +426,13 @@ def test_the_variables_of_the_client_are_heeded_where_no_option_says_otherwise(c
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("WANDB_SWEEP_ID")
         command("study.train", *QUICK)
-        command("study.train", *QUICK, "--seed=1", "--project=named", "--tags=c")
-    assert "handed" not in server.runs and len(server.runs) == 2, "that id is for one run"
-    first, second = (run.fields for run in server.runs.values())
-    assert [first[name] for name in ("project", "entity", "displayName", "groupName", "tags")] == [
+    assert "handed" not in server.runs, "that id is for one run"
+    (sent,) = (run.fields for run in server.runs.values())
+    assert [sent[name] for name in ("project", "entity", "displayName", "groupName", "tags")] == [
         "proj", "somebody", "mine", "ours", ["a", "b"],
     ]  # fmt: skip
-    assert (second["project"], second["tags"]) == ("named", ["c"])
+    assert place_of(Config(project="named")) == {"project": "named", "entity": "somebody", "sweep": None}
+    assert place_of(Config(entity="me")) == {"project": "proj", "entity": "me", "sweep": None}
 
 
 @pytest.mark.parametrize("status", [401, 0])
