@@ -18,7 +18,7 @@ from analysis.runs import Frames
 from analysis.sections import Section
 from analysis.statistics import ALPHA, seeds_to_show
 from analysis.tables import p_words
-from analysis.wording import label, named, number, sentence, shown
+from analysis.wording import NAMED, label, named, number, sentence, shown
 
 OVERFITTING = {
     "gap_last": (lambda runs: 100 * (runs["last/train_acc"] - runs["last/val_acc"]), "val"),
@@ -46,7 +46,8 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     diverged = section.points.setting[section.points.state == "diverged"].value_counts()
     without = [shown(setting) for setting in dict.fromkeys(section.points.setting) if setting not in frame.index]
     if without:
-        said[0] += " " + sentence("answer_without", count=len(without), settings=named(without))
+        key = "answer_without" if len(without) <= NAMED else "table_without"
+        said[0] += " " + sentence(key, count=len(without), settings=named(without))
     for setting in dict.fromkeys([frame.index[0], comparison.reference(frame)]):
         if setting in diverged:
             counts = {"count": int(diverged[setting]), "all": int(frame.asked[setting])}

@@ -159,7 +159,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     columns = [Column("setting"), Column("n", 0, text=_seeds), Column("val_acc", 2, bold="tied"),
                Column("best_epoch", 1)]  # fmt: skip
     notes, without = [], int((frame.n == 0).sum())
-    if without > SHOWN:
+    if without > SHOWN or (without and section.is_search):
         frame = frame[frame.n > 0]
         notes.append(sentence("table_without", count=without))
     if len(frame) > 1:
