@@ -29,7 +29,7 @@ def tsne_figure(rows: Mapping[str, Seen], classes: Sequence[str], title: str) ->
     columns = [layer for layer in embedding.LAYERS if any(layer in one.layers for one in rows.values())]
     parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
     for part, (name, one) in zip(parts, rows.items(), strict=True):
-        part.suptitle(name, fontsize=11)
+        part.suptitle(textwrap.fill(name, 90), fontsize=11)
         for axes, layer in zip(part.subplots(1, len(columns)), columns, strict=True):
             if layer in one.layers:
                 _panel(axes, one.layers[layer], one.targets, classes, reach, label(f"layer {layer}").capitalize())
@@ -56,7 +56,7 @@ def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) ->
     """Draw a column of panels per run, which each have classes, and so a scale and a legend, of their own."""
     columns = embedding.LAYERS[:-1]
     figure = Figure(figsize=(5.2 * len(runs), 10.2), layout="constrained")
-    figure.suptitle(title, fontweight="bold", fontsize=12)
+    figure.suptitle(textwrap.fill(title, 80), fontweight="bold", fontsize=12)
     parts = figure.subfigures(1, len(runs), squeeze=False)[0]
     for part, (name, (one, classes)) in zip(parts, runs.items(), strict=True):
         part.suptitle(textwrap.fill(name, 50), fontsize=11)
@@ -78,7 +78,7 @@ def _reach(layers: Sequence[Layer]) -> float:
 def _figure(width: float, height: float, classes: Sequence[str], title: str) -> Figure:
     """Begin a figure with a title and a legend of the classes."""
     figure = Figure(layout="constrained")
-    figure.suptitle(title, fontweight="bold", fontsize=12)
+    figure.suptitle(textwrap.fill(title, 80), fontweight="bold", fontsize=12)
     figure.set_size_inches(width, height + 0.5 + 0.25 * _legend(figure, classes, letters=110))
     return figure
 
