@@ -4,8 +4,8 @@
 #   sbatch --array=1-4 docs/slurm.sh ENTITY/PROJECT/ID [--per-gpu 2 | --cpus 8]
 #
 # Two minutes before the time limit the node's runs write a checkpoint and go back into the sweep's queue, and the job
-# goes back into Slurm's; scancel ends both for good. Adapt the lines of #SBATCH; submit it from the folder that holds
-# .venv, data and runs.
+# goes back into Slurm's. `scancel --batch --signal=TERM JOB` ends a job cleanly and for good. Adapt the lines of
+# #SBATCH; submit it from the folder that holds .venv, data and runs.
 #SBATCH --job-name=sweep
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
@@ -16,7 +16,7 @@
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=slurm-%A_%a.log
+#SBATCH --output=slurm-%j.log
 set -eu
 cd "$SLURM_SUBMIT_DIR"
 source .venv/bin/activate
@@ -40,5 +40,6 @@ while kill -0 "$agents" 2>/dev/null; do
 done
 code=0
 wait "$agents" || code=$?
-[ -z "$requeue" ] || scontrol requeue "$SLURM_JOB_ID"
+job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID} # not the whole array
+[ -z "$requeue" ] || scontrol requeue "$job"
 exit "$code"

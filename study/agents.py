@@ -6,6 +6,7 @@ W&B's server hands out the points, so the same command on other machines shares 
 runs write a checkpoint and go back into the sweep's queue, and no process stays behind.
 """
 
+import math
 import shlex
 import signal
 import time
@@ -25,15 +26,22 @@ from study.wandb_sweep import WandbSweep
 
 STAGGER_SECONDS = 1.0
 POLL_SECONDS = 0.25
+AT_ONCE_SECONDS = 0.5
 LINE_SECONDS = 300.0
 
 
 class _Signals:
-    """Takes note of the signals that ask a program to end."""
+    """Takes note of the signals that ask a program to end; what comes at once, to a job and to its script, is one."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        handle_ends(lambda signum, frame: self.received.append(signum))
+        self.last = -math.inf
+        handle_ends(self._receive)
+
+    def _receive(self, signum: int, frame: object) -> None:
+        if time.monotonic() - self.last > AT_ONCE_SECONDS:
+            self.received.append(signum)
+        self.last = time.monotonic()
 
     def pause(self, seconds: float, patience: int = 0) -> None:
         """Wait, but no longer than until more signals than `patience` have been received."""

@@ -277,3 +277,20 @@ def test_a_job_ends_with_agents_and_does_not_begin_elsewhere_or_without_its_envi
     (tmp_path / ".venv" / "bin" / "activate").unlink()
     assert job() == (1, 0, "")
     assert not (tmp_path / "started").exists()
+
+
+def test_of_an_array_of_jobs_one_goes_back_into_the_queue(job, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert job(signal.SIGUSR1) == (143, 1, "requeue 5_2")
+
+
+def test_signals_that_come_at_once_are_one(monkeypatch):
+    monkeypatch.setattr(agents, "AT_ONCE_SECONDS", 0.1)
+    signals = agents._Signals()
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+    assert signals.received == [signal.SIGTERM]
+    time.sleep(0.15)
+    signal.raise_signal(signal.SIGINT)
+    assert signals.received == [signal.SIGTERM, signal.SIGINT]
