@@ -18,7 +18,6 @@ needs; MB is the peak of memory while it trains, on a CPU that of the process, w
 """
 
 import argparse
-import gc
 import itertools
 import json
 import multiprocessing
@@ -42,7 +41,7 @@ from rich.table import Table
 from study import data as data_sets
 from study import devices, loops, models
 from study.config import Config
-from study.errors import Parser, one_line, run_command
+from study.errors import Parser, leave_garbage, one_line, run_command
 from study.values import positive
 
 CASES = (
@@ -131,7 +130,8 @@ def _serve(connection: Connection, make: Callable[..., loops.Loop], config: Conf
             torch.set_num_threads(threads)
             loop = make(config, devices.pick(str(device)))
             seconds(loop, connection.recv(), device)
-            devices.forget_peak(device)
+            if device.type == "cpu":  # the memory of a CUDA graph counts only while it is captured
+                devices.forget_peak(device)
             connection.send(0.0)
             while True:
                 seconds(loop, connection.recv(), device)
@@ -140,7 +140,7 @@ def _serve(connection: Connection, make: Callable[..., loops.Loop], config: Conf
             raise
         except Exception as error:
             connection.send(one_line(error))
-    gc.freeze()  # as in errors.run_command
+    leave_garbage()
 
 
 def _contenders(config: Config, device: torch.device, threads: int) -> Iterator[Contender]:

@@ -177,9 +177,18 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         else:
             traceback.print_exc()
         code = exit_code(error)
-    if not any(type(one).__module__ == "nanobind" for one in gc.get_objects()):  # which tells what it finds frozen
-        gc.freeze()  # what torch holds need not be searched for garbage at the end: that takes a second or two
+    leave_garbage()
     sys.exit(code)
+
+
+def leave_garbage() -> None:
+    """Let the end of this process not search what torch holds for garbage: that takes a second or two.
+
+    Where nanobind made some of it, as in newer compilers of torch, its end would complain at length.
+    """
+    gc.unfreeze()
+    if not any(type(one).__module__ == "nanobind" for one in gc.get_objects()):
+        gc.freeze()
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

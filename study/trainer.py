@@ -193,7 +193,8 @@ class Trainer:
         waited = time.perf_counter()
         train_loss, train_correct = at.sums.tolist()
         train_seconds = at.epoch_seconds + time.perf_counter() - waited
-        peak = devices.peak_megabytes(self.device)
+        # a peak so far: the memory of a CUDA graph counts only while it is captured
+        peak = max([devices.peak_megabytes(self.device), *(row["memory/peak_mb"] for row in at.history[-1:])])
         validated = time.perf_counter()
         val_loss, val_acc = self.evaluator.score(self.data.val)
         at.epoch += 1

@@ -7,7 +7,6 @@ the state and a few words. Its own last words are `unfit`, when its device does 
 in a way that the next one might suffer from.
 """
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -20,7 +19,7 @@ from typing import Any
 
 from study import devices
 from study.config import Config
-from study.errors import Busy, Interrupted, Signals, UserError, is_device_failure, one_line
+from study.errors import Busy, Interrupted, Signals, UserError, is_device_failure, leave_garbage, one_line
 from study.progress import Display, result
 from study.train import train
 
@@ -76,7 +75,7 @@ def work(connection: Connection, device: str, threads: int, device_shared_by: in
     except (EOFError, ConnectionError, Interrupted):
         pass
     finally:
-        gc.freeze()  # as in errors.run_command
+        leave_garbage()
 
 
 def _train(
