@@ -21,7 +21,7 @@ from analysis.tables import p_words
 from analysis.wording import NAMED, label, named, number, sentence, shown
 
 OVERFITTING = {
-    "gap_last": (lambda runs: 100 * (runs["last/train_acc"] - runs["last/val_acc"]), "val"),
+    "gap_last": (comparison.gap_last, "val"),
     "val_loss_last": (lambda runs: runs["last/val_loss"], None),
 }
 """What tells overfitting, of each run, and the split whose images it is measured in."""

@@ -26,7 +26,7 @@ MOST = 24
 
 MEASURES = {
     "val_acc": comparison.PER_RUN["val_acc"],
-    "gap_last": lambda runs: 100 * (runs["last/train_acc"] - runs["last/val_acc"]),
+    "gap_last": comparison.gap_last,
 }
 
 

@@ -40,6 +40,11 @@ SHOWN = 40
 """So many settings, the best, are drawn in one figure, and so many without a result stand in the table."""
 
 
+def gap_last(runs: pd.DataFrame) -> pd.Series:
+    """Return by how many points each run is more accurate on training than on validation images at its last epoch."""
+    return 100 * (runs["last/train_acc"] - runs["last/val_acc"])
+
+
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the table of a section's settings and their accuracies side by side."""
     frame = compare(section)

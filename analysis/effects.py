@@ -36,7 +36,7 @@ def measure(section: Section) -> pd.DataFrame:
     """
     runs, varied = section.runs, section.varied
     measured = runs[[*varied, "seed"]].map(str).assign(
-        val_acc=100 * runs["best/val_acc"], gap_last=100 * (runs["last/train_acc"] - runs["last/val_acc"]),
+        val_acc=100 * runs["best/val_acc"], gap_last=comparison.gap_last(runs),
         beginning=comparison.beginnings(runs),
     )  # fmt: skip
     rows = []

@@ -84,7 +84,7 @@ def measure(section: Section) -> pd.DataFrame:
             "epochs": runs["last/epoch"],
             "train_acc_best": 100 * runs["best/train_acc"],
             "gap_best": 100 * (runs["best/train_acc"] - runs["best/val_acc"]),
-            "gap_last": 100 * (runs["last/train_acc"] - runs["last/val_acc"]),
+            "gap_last": comparison.gap_last(runs),
             "loss_gap_best": runs["best/val_loss"] - runs["best/train_loss"],
             "loss_gap_last": runs["last/val_loss"] - runs["last/train_loss"],
             "val_loss_last": runs["last/val_loss"],
