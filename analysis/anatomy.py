@@ -22,7 +22,7 @@ from study.config import Config
 from study.errors import UserError, run_command
 from study.names import NETWORKS
 from study.options import KnobParser, add_knob, read_argv
-from study.values import positive
+from study.values import positive, user_path
 
 VGG = {
     "vgg11": "A", "vgg11-lrn": "A-LRN", "vgg13": "B", "vgg16-1x1": "C", "vgg16": "D", "vgg19": "E",
@@ -260,7 +260,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--format", choices=("text", *tables.FORMATS), default="text")
     parser.add_argument("--lang", choices=LANGUAGES, default="en")
     parser.add_argument(
-        "--out", type=Path, default=Path("report"), metavar="DIR", help="of the picture; default: report"
+        "--out",
+        type=lambda text: Path(user_path(text)),
+        default=Path("report"),
+        metavar="DIR",
+        help="of the picture; default: report",
     )
     knobs = sorted({knob for own in NETWORKS.values() for knob in own})
     for knob in knobs:

@@ -88,7 +88,9 @@ def _why(point: Mapping[str, Any]) -> str:
 
 def best_of_settings(section: Section) -> pd.DataFrame:
     """Return the best run of each setting, the setting that is best by its mean first."""
-    best = section.runs.sort_values("best/val_acc", ascending=False, kind="stable").drop_duplicates("setting")
+    best = section.runs.sort_values(
+        ["best/val_acc", "best/val_loss"], ascending=[False, True], kind="stable"
+    ).drop_duplicates("setting")
     return best.iloc[pd.Categorical(best.setting, section.ranked).argsort()]
 
 

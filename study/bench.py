@@ -42,7 +42,7 @@ from study import data as data_sets
 from study import devices, loops, models
 from study.config import Config
 from study.errors import Parser, leave_garbage, one_line, run_command
-from study.values import positive
+from study.values import positive, user_path
 
 CASES = (
     {"model": "cnn", "batch_size": 64},
@@ -255,7 +255,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: one per core)")
     parser.add_argument("--steps", type=positive, metavar="N", help="per turn (default: what takes about 2 seconds)")
     parser.add_argument("--turns", type=positive, metavar="N", default=5, help="of each loop (default: 5)")
-    parser.add_argument("--out", type=Path, help="a JSON file for all figures")
+    parser.add_argument("--out", type=lambda text: Path(user_path(text)), help="a JSON file for all figures")
     args = parser.parse_args(argv)
     asked = {name: value for name, value in vars(args).items() if name in Config.model_fields and name != "threads"}
     one = {"model", "batch_size", "augment"} & set(asked)

@@ -29,11 +29,15 @@ from study.values import (
     pairs,
     refuse_small_images,
     sentence,
+    user_path,
     weights_of,
 )
 
 RESULTS_VERSION = 2
 """Raised whenever a change makes the same config compute something else."""
+
+PATHS = ("weights", "data_dir", "runs_dir")
+"""Options that name a file or a folder."""
 
 
 def _knob(default: Any, group: str, text: str, **bounds: Any) -> Any:
@@ -210,6 +214,7 @@ class Config(BaseModel):
                 values[name] = str(value)
             if value in ("None", "none", "") and field.default is None:
                 values[name] = None
+        values |= {name: user_path(values[name]) for name in PATHS if isinstance(values.get(name), str)}
         values |= weights_of(values)
         if values.get("finetune") == "svm":
             unused = set(UNUSED_BY_SVM) - setting.keys() if "finetune" in setting else ()

@@ -4,19 +4,18 @@ python -c "from study import config, data; print(data.load(config.Config(dataset
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from study import folder, sources
+from study import folder, sources, splits
 from study.config import Config
-from study.errors import UserError, nearest
-from study.sources import Say
-
-HOLD_OUT_10_000 = ("cifar10", "cifar100", "mnist", "fashion-mnist")
+from study.folder import Folder
+from study.pictures import Range, Say
+from study.sources import Source
 
 
 def memory_format(device: torch.device | str) -> torch.memory_format:
@@ -62,7 +61,9 @@ class Split:
 class Data:
     """One data set; `mean` and `std` are those of the training pixels, per channel, on a scale from 0 to 255.
 
-    `image_size` is the side to which batches are resized, None to keep the images' own.
+    `image_size` is the side to which batches are resized, None to keep the images' own. `range` is that of pictures of
+    more than 8 bits, None where there were none. `untested` are the classes without a test image; `unreadable`,
+    `unused` and `skipped` are the files, the folders and, by suffix, the number of files that were left out.
     """
 
     name: str
@@ -73,7 +74,11 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int | None = None
+    range: Range | None = None
+    untested: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    skipped: dict[str, int] = field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -104,8 +109,24 @@ class Data:
             "image_shape": list(self.image_shape),
             "mean": list(self.mean),
             "std": list(self.std),
+            "preparation": self.preparation,
+            "untested": list(self.untested),
             "unreadable": list(self.unreadable),
+            "unused": list(self.unused),
+            "skipped": self.skipped,
             "images": {"train": len(self.train), "val": len(self.val), "test": len(self.test)},
+        }
+
+    @property
+    def preparation(self) -> dict:
+        """Return how a picture becomes what the network sees: `predict` does the same."""
+        return {
+            "stored_size": list(self.train.images.shape[2:]),
+            "channels": self.train.images.shape[1],
+            "depth": 8,
+            "range": self.range and list(self.range),
+            "resized_to": self.image_size,
+            "resampling": "bilinear, antialiased",
         }
 
     def __str__(self) -> str:
@@ -127,53 +148,72 @@ def load(config: Config, device: torch.device | str, say: Say = print, shared_by
     The images stay on the host if `shared_by` processes cannot have them on the device at once.
     Raises UserError where the data are missing, cannot be read, or cannot be split.
     """
-    files = folder.of(config)
+    files = folder.of(config, say)
+    splits.check(config, files)
     key = (
         config.dataset, config.classes, config.data_dir, config.image_size, config.split_seed,
-        files and files.stamp, str(device),
+        files and files.digest, str(device),
     )  # fmt: skip
     if key not in _loaded:
         _loaded.clear()
-        _loaded[key] = _load(config, torch.device(device), say, shared_by)
+        _loaded[key] = _load(config, files, torch.device(device), say, shared_by)
     data = _loaded[key]
     return replace(data, train=drawn(data.train, config, data.classes))
 
 
 def drawn(train: Split, config: Config, classes: tuple[str, ...]) -> Split:
     """Return the training images that a config keeps, drawn by its seed; UserError where there are fewer."""
+    splits.check_train_images(config, len(train), len(classes))
     if config.train_images is None:
         return train
-    if config.train_images > len(train):
-        raise UserError(f"train_images must be at most {len(train):,}, not {config.train_images:,}")
-    if config.train_images < len(classes):
-        raise UserError(f"train_images must be at least {len(classes)}, one of each class, not {config.train_images}")
-    return _part(train, config.train_images, config.seed, classes)[1]
+    return train[torch.from_numpy(splits.hold_out(train.labels.cpu().numpy(), config.train_images, config.seed, 0)[1])]
 
 
 _loaded: dict[tuple, Data] = {}
 
 
-def _load(config: Config, device: torch.device, say: Say, shared_by: int) -> Data:
-    source = sources.read(config, say)
-    classes = source.classes
-    splits = {name: Split(images, labels) for name, (images, labels) in source.splits.items()}
-    if "test" not in splits:
-        splits["train"], splits["test"] = _part(splits["train"], len(splits["train"]) // 5, config.split_seed, classes)
-    if "val" not in splits:
-        held_out = 10_000 if config.dataset in HOLD_OUT_10_000 else len(splits["train"]) // 5
-        splits["train"], splits["val"] = _part(splits["train"], held_out, config.split_seed, classes)
-    if config.classes:
-        splits, classes = _chosen(splits, classes, config)
-    mean, std = _pixel_statistics(splits["train"].images)
-    fits = _fits(shared_by * sum(split.images.nbytes for split in splits.values()), device)
+def _load(config: Config, files: Folder | None, device: torch.device, say: Say, shared_by: int) -> Data:
+    source = sources.read(config, files, say)
+    for line in _left_out(source, config.dataset):
+        say(line)
+
+    # Split by the labels; then copy the images once, and let go of the whole
+    plan = splits.of(config, {name: labels.numpy() for name, (_, labels) in source.splits.items()}, source.classes)
+    if plan.untested:
+        say(f"too few images to be tested: {', '.join(plan.untested)}")
+    parts = {
+        name: Split(_taken(source.splits[origin][0], index), torch.from_numpy(plan.labels[name]))
+        for name, (origin, index) in plan.parts.items()
+    }
+    source.splits.clear()
+
+    # Place them on the device, unless they do not fit
+    mean, std = _pixel_statistics(parts["train"].images)
+    fits = _fits(shared_by * sum(split.images.nbytes for split in parts.values()), device)
     if not fits:
         times = f", {shared_by} times," if shared_by > 1 else ""
         say(f"the images{times} do not fit half the memory of {device}: they stay on the host")
-    placed = {name: split.to(device, images_too=fits) for name, split in splits.items()}
+    placed = {name: split.to(device, images_too=fits) for name, split in parts.items()}
     return Data(
-        config.dataset, classes, **placed, mean=mean, std=std, image_size=config.image_size,
-        unreadable=source.unreadable,
+        config.dataset, plan.classes, **placed, mean=mean, std=std, image_size=config.image_size, range=source.range,
+        untested=plan.untested, unreadable=source.unreadable, unused=source.unused, skipped=source.skipped,
     )  # fmt: skip
+
+
+def _left_out(source: Source, dataset: str) -> Iterator[str]:
+    """Say what there is beside the images that are used."""
+    if source.unused:
+        yield f"{dataset}: not used, as neither train, val nor test: {', '.join(source.unused)}"
+    if source.skipped:
+        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in source.skipped.items())
+        yield f"{dataset}: files that are not images: {counts}"
+
+
+def _taken(images: Tensor, index: np.ndarray | None) -> Tensor:
+    """Return the images with these indices, all for None; they lie in memory with the channels last, as files have."""
+    if index is None:
+        return images
+    return images.permute(0, 2, 3, 1)[torch.from_numpy(index)].permute(0, 3, 1, 2)
 
 
 def _fits(size: int, device: torch.device) -> bool:
@@ -183,42 +223,6 @@ def _fits(size: int, device: torch.device) -> bool:
     if device.type == "mps":
         return size <= torch.mps.recommended_max_memory() / 2
     return True
-
-
-def _chosen(splits: dict[str, Split], classes: tuple[str, ...], config: Config) -> tuple[dict[str, Split], tuple]:
-    """Keep the classes that the config names."""
-    names = config.classes.split(",")
-    for name in names:
-        if name not in classes:
-            raise UserError(f"{config.dataset} has no class {name!r}; {nearest(name, classes)}")
-    if len(set(names)) < 2:
-        raise UserError(f"classes must name two or more, such as {','.join(classes[:2])}, not only {names[0]}")
-    kept = tuple(name for name in classes if name in names)
-    old = torch.tensor([classes.index(name) for name in kept])  # ascending: a label becomes its place among them
-    result = {}
-    for key, split in splits.items():
-        part = split[torch.where(torch.isin(split.labels, old))[0]]
-        result[key] = Split(part.images, torch.searchsorted(old, part.labels))
-    return result, kept
-
-
-def _part(split: Split, count: int, seed: int, classes: tuple[str, ...]) -> tuple[Split, Split]:
-    """Part a split in two, each class in proportion; the second has `count` images."""
-    from sklearn.model_selection import train_test_split
-
-    labels = split.labels.cpu().numpy()
-    if count == len(split):
-        return split[:0], split
-    fewest = np.bincount(labels, minlength=len(classes))
-    if fewest.min() < 2 or count < len(classes) or len(split) - count < len(classes):
-        name = classes[int(fewest.argmin())]
-        raise UserError(
-            f"{len(split)} images are too few to divide so that each of {len(classes)} classes is on both sides, "
-            f"{count} and {len(split) - count} (the fewest, {fewest.min()}, are of {name}); add images, or give the "
-            "folder val and test folders"
-        )
-    rest, held = train_test_split(np.arange(len(split)), test_size=count, stratify=labels, random_state=seed % 2**32)
-    return split[torch.from_numpy(rest)], split[torch.from_numpy(held)]
 
 
 def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -72,12 +72,19 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
-    """Choose about `count` indices, evenly spread over the images of each class."""
+    """Choose about `count` indices, each class in proportion, evenly spread over its images in their order.
+
+    In their order the first images of a class can be alike: frames of one film, photographs of one person.
+    """
     labels = labels.cpu()
     if len(labels) <= count:
         return torch.arange(len(labels))
-    members = [torch.where(labels == label)[0] for label in labels.unique()]
-    return torch.cat([index[: max(1, len(index) * count // len(labels))] for index in members]).sort().values
+    chosen = []
+    for label in labels.unique():
+        members = torch.where(labels == label)[0]
+        share = max(1, len(members) * count // len(labels))
+        chosen.append(members[torch.arange(share) * len(members) // share])
+    return torch.cat(chosen).sort().values
 
 
 def train_sample(data: Data) -> Tensor:

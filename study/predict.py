@@ -4,16 +4,17 @@ python -m study.predict runs/two-block-cifar10-s0-d2520b0261 photo.jpg other.png
 """
 
 import sys
-from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
-from study import cache, devices, evaluation, models
+from study import cache, devices, evaluation, models, pictures
 from study.config import Config
 from study.data import Data, Split
 from study.errors import Parser, UserError, run_command
 from study.run_directory import RunDirectory
-from study.sources import read_image
+from study.values import user_path
 
 SHOWN = 3
 
@@ -28,11 +29,15 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
         raise UserError(f"{path} has no best.pt: it is {directory.state()}, or was trained with --keep-weights False")
     config = Config.recorded(info["config"])
     told = info["data"]
-    channels, height, width = told["image_shape"]
-    nothing = Split(torch.empty(0, channels, height, width, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+    channels, *side = told["image_shape"]
+    # runs of version 2 of the results did not record it: their pictures are brought to the network's size at once
+    prepared = told.get("preparation") or {"stored_size": side, "range": None, "resized_to": None}
+    nothing = Split(
+        torch.empty(0, channels, *prepared["stored_size"], dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+    )
     data = Data(
         config.dataset, tuple(told["classes"]), nothing, nothing, nothing, tuple(told["mean"]), tuple(told["std"]),
-        image_size=None,
+        image_size=prepared["resized_to"], range=prepared["range"] and tuple(prepared["range"]),
     )  # fmt: skip
     model = models.create(config, data.image_shape, len(data.classes))
     state = cache.read(weights)
@@ -43,31 +48,31 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
 
 
 def prepare(path: str, data: Data) -> torch.Tensor:
-    """Read a picture as the run's images were: upright, cropped to its shape, normalised; (1, channels, h, w)."""
-    channels, height, width = data.image_shape
-    pixels = read_image(Path(path), (width, height))
-    if isinstance(pixels, str):
-        raise UserError(f"{path} cannot be read as an image: {pixels}")
-    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+    """Read a picture as the run's images were read and prepared; (1, channels, height, width) float32."""
+    channels, height, width = data.train.images.shape[1:]
+    try:
+        pixels = pictures.read(path, (height, width), data.range)
+    except pictures.Unreadable as error:
+        raise UserError(f"{pictures.printable(path)} cannot be read as an image: it is {error}") from None
     if channels == 1:
-        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # luma, ITU-R BT.601
-        image = (image * weights).sum(1, keepdim=True)
-    return data.normalise(image)
+        pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+    return data.prepared(Split(image, torch.zeros(1, dtype=torch.int64)))
 
 
 def main(argv: list[str]) -> int:
     """Print the likeliest classes of each image."""
     parser = Parser("python -m study.predict", description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="directory of a finished run")
+    parser.add_argument("run", type=user_path, help="directory of a finished run")
     parser.add_argument("images", nargs="+", metavar="image", help="image files")
     parser.add_argument("--device", default="cpu", help="default: cpu")
     args = parser.parse_args(argv)
     device = devices.pick(args.device)
     model, data, config = load(args.run)
     model.to(device)
-    channels, height, width = data.image_shape
-    kind = f"{height}×{width} px" + (" and grey" if channels == 1 else "")
-    print(f"pictures are made {kind}, as those of {config.dataset} that it has learned", file=sys.stderr)
+    channels, height, width = data.train.images.shape[1:]
+    grey = ", and made grey" if channels == 1 else ""
+    print(f"pictures are cropped and resized to {height}×{width} px{grey}, as in training", file=sys.stderr)
     unreadable = []
     for path in args.images:
         try:
@@ -79,7 +84,7 @@ def main(argv: list[str]) -> int:
             probabilities = evaluation.logits(model, image.to(device), config.flip_test).softmax(1)[0].cpu()
         values, labels = probabilities.topk(min(SHOWN, len(data.classes)))
         likeliest = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
-        print(f"{path}: {', '.join(likeliest)}")
+        print(f"{pictures.printable(path)}: {', '.join(likeliest)}")
     if unreadable:
         raise UserError("; ".join(unreadable))
     return 0

@@ -1,51 +1,57 @@
 """Where images come from: scikit-learn, torchvision's downloads, or image files; always uint8 tensors.
 
-python -c "from study import config, sources; print(sources.read(config.Config(dataset='digits'), print).classes)"
+python -c "from study import config, sources; print(sources.read(config.Config(dataset='digits'), None, print).classes)"
 """
 
-import itertools
-import time
 import urllib.error
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
 import torch
 from torch import Tensor
 
-from study import cache, folder
+from study import cache, pictures
 from study.config import Config
 from study.errors import UserError
-
-Say = Callable[[str], None]
-Listing = dict[str, list[tuple[str, int]]]
-"""For each split the image files, relative to a root, with their labels."""
-
-UNREADABLE_SHARE = 0.01
+from study.folder import Folder, cache_stem
+from study.pictures import Listing, Range, Say
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images (n, channels, height, width) uint8 and labels (n,) int64 of `train`, perhaps `val` and `test`."""
+    """Images (n, channels, height, width) uint8 and labels (n,) int64 of `train`, perhaps `val` and `test`.
+
+    `range`, `unreadable`, `unused` and `skipped` say how image files became these: as in `pictures.Decoded` and
+    `folder.Folder`.
+    """
 
     splits: dict[str, tuple[Tensor, Tensor]]
     classes: tuple[str, ...]
-    unreadable: tuple[str, ...] = field(default=())
+    range: Range | None = None
+    unreadable: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
-def read(config: Config, say: Say) -> Source:
-    """Read the whole data set of a config; UserError where it is missing or cannot be read."""
+def read(config: Config, files: Folder | None, say: Say) -> Source:
+    """Read the whole data set of a config; UserError where it is missing or cannot be read.
+
+    `files` is its folder, where it is one.
+    """
     if config.dataset == "digits":
         return _digits()
     if config.dataset == "pets":
         return _pets(config, say)
-    files = folder.of(config)
     if files:
-        return _cached(files.root.parent, files.root, files.stamp, files.files, files.classes, config.image_size, say)
+        return _cached(
+            config, files.root, files.digest, files.files, files.classes, say, unused=files.unused,
+            skipped=files.skipped,
+        )  # fmt: skip
     return _torchvision(config, say)
 
 
@@ -89,9 +95,13 @@ def _pets(config: Config, say: Say) -> Source:
     root = Path(config.data_dir) / "oxford-iiit-pet"
     listing: Listing = {}
     for split, file in (("train", "trainval.txt"), ("test", "test.txt")):
-        lines = [line.split() for line in (root / "annotations" / file).read_text().splitlines() if line[:1] != "#"]
+        lines = [
+            line.split()
+            for line in (root / "annotations" / file).read_text(encoding="utf-8").splitlines()
+            if line[:1] != "#"
+        ]
         listing[split] = [(f"images/{name}.jpg", int(species) - 1) for name, _, species, *_ in lines]
-    return _cached(root.parent, root, "1", listing, ("cat", "dog"), config.image_size, say)
+    return _cached(config, root, "0" * 16, listing, ("cat", "dog"), say)
 
 
 def _download(config: Config, folder_name: str, say: Say, fetch: Callable):
@@ -115,103 +125,24 @@ def _download(config: Config, folder_name: str, say: Say, fetch: Callable):
 
 
 def _cached(
-    data_dir: Path, root: Path, stamp: str, listing: Listing, classes: Sequence[str], image_size: int | None, say: Say
+    config: Config, root: Path, digest: str, listing: Listing, classes: Sequence[str], say: Say, **told: Any
 ) -> Source:
     """Decode image files, or take them from the cache of tensors that the first time has left."""
-    stem = f"{root.name}-{image_size or 'own'}"
-    path = data_dir / ".cache" / f"{stem}-{stamp}.pt"
-    content = cache.through(
-        path, lambda: _decode_all(root, listing, image_size, say), f"the decoded images of {root}", say
-    )
+    folder_name = Path(config.data_dir) / ".cache"
+    stem = cache_stem(config.dataset.removeprefix("folder:"))
+    path = folder_name / f"{stem}-{config.image_size or 'own'}-{digest}.pt"
+
+    def decode() -> dict[str, Any]:
+        decoded = pictures.decode(root, listing, config.image_size, say, folder_name / f"{stem}-unreadable.txt")
+        splits = {name: tuple(torch.from_numpy(values) for values in arrays) for name, arrays in decoded.splits.items()}
+        return {"splits": splits, "range": decoded.range, "unreadable": decoded.unreadable}
+
+    content = cache.through(path, decode, f"the decoded images of {root}", say)
     with suppress(OSError):
-        for outdated in path.parent.glob(f"{stem}-{'?' * len(stamp)}.*"):
+        for outdated in folder_name.glob(f"{stem}-{config.image_size or 'own'}-{'?' * len(digest)}.*"):
             if outdated.stem != path.stem:
                 outdated.unlink()
-    return Source(content["splits"], tuple(classes), tuple(content["unreadable"]))
-
-
-def _decode_all(root: Path, listing: Listing, image_size: int | None, say: Say) -> dict:
-    unreadable: list[str] = []
-    if image_size and _are_small(root, listing, image_size):
-        image_size = None
-    splits = {name: _decode(root, listed, image_size, unreadable, say) for name, listed in listing.items()}
-    shapes = {tuple(images.shape[1:]) for images, _ in splits.values()}
-    if len(shapes) > 1:
-        raise _different_sizes(root, *(shape[:0:-1] for shape in list(shapes)[:2]))
-    files = sum(map(len, listing.values()))
-    if len(unreadable) > UNREADABLE_SHARE * files:
-        raise UserError(
-            f"{len(unreadable)} of {files} files below {root} cannot be read as images, more than "
-            f"{UNREADABLE_SHARE:.0%}: {'; '.join(unreadable[:3])}; mend them or take them away"
-        )
-    for line in unreadable:
-        say(f"skipped {root / line}")
-    return {"splits": splits, "unreadable": unreadable}
-
-
-def _are_small(root: Path, listing: Listing, image_size: int) -> bool:
-    """Tell whether all images are squares of one smaller size: they are kept so, and enlarged batch by batch."""
-    from PIL import Image
-
-    first = None
-    for path, _ in itertools.chain(*listing.values()):
-        with suppress(Exception), Image.open(root / path) as image:
-            first = first or image.size
-            if image.size != first or first[0] != first[1] or first[0] >= image_size:
-                return False
-    return True
-
-
-def _decode(
-    root: Path, listed: list[tuple[str, int]], image_size: int | None, unreadable: list[str], say: Say
-) -> tuple[Tensor, Tensor]:
-    """Decode image files to RGB tensors and their labels; a line for each that cannot be read goes to `unreadable`."""
-    images, labels, last = [], [], time.monotonic()
-    size = (image_size, image_size) if image_size else None
-    say(f"decoding {len(listed):,} images below {root / listed[0][0].partition('/')[0]} (once)")
-    with ThreadPoolExecutor() as pool:
-        read = pool.map(lambda entry: read_image(root / entry[0], size), listed)
-        for (path, label), image in zip(listed, read, strict=True):
-            if isinstance(image, str):
-                unreadable.append(f"{path}: {image}")
-                continue
-            if images and image.shape != images[0].shape:
-                raise _different_sizes(root, images[0].shape[1::-1], image.shape[1::-1])
-            images.append(image)
-            labels.append(label)
-            if time.monotonic() - last > 5:
-                last = time.monotonic()
-                say(f"decoded {len(images):,} of {len(listed):,}")
-    if not images:
-        raise UserError(f"none of the {len(listed)} files below {root} can be read as an image: {unreadable[0]}")
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
-
-
-def _different_sizes(root: Path, first: Sequence[int], second: Sequence[int]) -> UserError:
-    sizes = " and ".join("×".join(map(str, size)) for size in (first, second))
-    return UserError(f"the images of {root} differ in size ({sizes}); say --image-size N to bring all to N×N")
-
-
-def read_image(path: Path, size: tuple[int, int] | None) -> np.ndarray | str:
-    """Read one image file of any mode as RGB (height, width, 3) uint8, upright.
-
-    With a `size` (width, height) it is resized and centre-cropped to it. Returns the reason where it cannot be read.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bit: Pillow would cut off what is above 255
-                levels = np.asarray(image, dtype=np.float64)
-                image = Image.fromarray((levels / (65535 / 255)).clip(0, 255).astype(np.uint8))
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            image = image.convert("RGB")
-            if size:
-                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads to
-        return " ".join((getattr(error, "strerror", None) or str(error)).split())
+    splits = {name: (images.permute(0, 3, 1, 2), labels) for name, (images, labels) in content["splits"].items()}
+    unreadable = tuple(f"{name}: {reason}" for name, reason in content["unreadable"])
+    levels = content["range"] and tuple(content["range"])
+    return Source(splits, tuple(classes), levels, unreadable, **told)

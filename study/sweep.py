@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import study.status
-from study import agent_slot, devices, folder, search, standing, wandb_api, wandb_sweep
+from study import agent_slot, devices, folder, search, splits, standing, wandb_api, wandb_sweep
 from study import agents as wandb_agents
 from study.config import Config, is_identity
 from study.engine import Engine, Outcome
@@ -29,7 +29,7 @@ from study.plan import Plan
 from study.progress import SweepDisplay
 from study.run_directory import DONE, RunDirectory, make
 from study.search import Sweep
-from study.values import positive
+from study.values import positive, user_path
 
 
 def check(args: argparse.Namespace) -> int:
@@ -160,12 +160,19 @@ def _refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
     """Tell a folder's mistakes before a worker is started, and runs that were trained on other files than are there,
     unless they are to be trained again.
     """
-    digests: dict[tuple[str, str], str] = {}
+    folders: dict[tuple[str, str], folder.Folder | None] = {}
+    checked = set()
     for config in configs:
         data, directory = (config.dataset, config.data_dir), RunDirectory.of(config)
-        if data not in digests:
-            digests[data] = folder.digest(config)
-        if not is_forced and directory.state() in DONE and directory.info().get("data_digest") != digests[data]:
+        if data not in folders:
+            folders[data] = folder.of(config, print)
+        files = folders[data]
+        split = (*data, config.classes, config.train_images)
+        if split not in checked:
+            splits.check(config, files)
+            checked.add(split)
+        digest = folder.digest_of(config, files)
+        if not is_forced and directory.state() in DONE and directory.info().get("data_digest") != digest:
             raise UserError(
                 f"{directory.path} was trained on other files than are in {config.data_dir} now: "
                 "put them back, name another --runs-dir, or train anew with --force"
@@ -208,8 +215,8 @@ def main(argv: list[str]) -> int:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values in place of the sweep's own"
     )
     place = Parser(add_help=False)
-    place.add_argument("--runs-dir", default="runs", metavar="DIR", help="default: runs")
-    place.add_argument("--data-dir", default="data", metavar="DIR", help="default: data")
+    place.add_argument("--runs-dir", type=user_path, default="runs", metavar="DIR", help="default: runs")
+    place.add_argument("--data-dir", type=user_path, default="data", metavar="DIR", help="default: data")
     common = Parser(add_help=False, parents=[sweeps, place])
     common.add_argument("--wandb", default="auto", metavar="MODE", help="auto, online, offline or disabled")
     commands = parser.add_subparsers(required=True, metavar="check | run | status | clean | create | agents")
@@ -249,7 +256,7 @@ def main(argv: list[str]) -> int:
     args.files += files
     args.set = [word for word in args.set if word not in files]
     if "runs_dir" in vars(args):
-        args.runs_dir = search.assignments(args.set).get("runs_dir", args.runs_dir)
+        args.runs_dir = user_path(search.assignments(args.set).get("runs_dir", args.runs_dir))
     if not args.files:
         raise UserError("name a sweep file, such as sweeps/quickstart.yaml")
     return args.function(args)

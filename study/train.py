@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from study import devices, folder
+from study import devices, folder, splits
 from study.config import Config
 from study.errors import (
     Interrupted,
@@ -29,7 +29,7 @@ from study.progress import Display, RunDisplay
 from study.run_directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
 from study.sheet import show_augment
 from study.tracker import Tracker
-from study.values import is_true
+from study.values import is_true, user_path
 from study.wandb_api import handed_out
 
 
@@ -56,7 +56,9 @@ def train(
     `gives_up` tells from the row of an epoch whether the run's sweep ends it there.
     Raises UserError, Busy, Interrupted (the run can go on later), or whatever made the run fail.
     """
-    digest = folder.digest(config)
+    files = folder.of(config, display.say)
+    splits.check(config, files)
+    digest = folder.digest_of(config, files)
     directory = RunDirectory.of(config)
     if not force and directory.state() in DONE:  # which needs no lock, nor leave to write
         before = _read_before(directory, digest, force, display)
@@ -259,8 +261,12 @@ def main(argv: list[str]) -> int:
     """Train the config that the command line describes."""
     options = parser("python -m study.train", __doc__)
     commands = options.add_argument_group("command")
-    commands.add_argument("--config", metavar="FILE", help="begin with the config of a run.json; options override it")
-    commands.add_argument("--show-augment", metavar="FILE", help="draw an image under 64 draws of --augment, and end")
+    commands.add_argument(
+        "--config", type=user_path, metavar="FILE", help="begin with the config of a run.json; options override it"
+    )
+    commands.add_argument(
+        "--show-augment", type=user_path, metavar="FILE", help="draw an image under 64 draws of --augment, and end"
+    )
     commands.add_argument(
         "--force", nargs="?", const="True", metavar="TRUE|FALSE", help="train again what has been trained"
     )

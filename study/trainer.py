@@ -214,7 +214,7 @@ class Trainer:
         at.batch, at.epoch_seconds = 0, 0.0
         at.sums.zero_()
         at.history.append(row)
-        if np.isfinite(val_loss) and val_acc > at.best.get("val/acc", -1):
+        if np.isfinite(val_loss) and _is_better(row, at.best):
             at.best = row
             self.best_weights = {name: value.clone() for name, value in self.evaluator.model.state_dict().items()}
         watched = -val_loss if self.config.early_stopping_metric == "val/loss" else val_acc
@@ -292,6 +292,11 @@ class Trainer:
         if state["device"] == self.device.type:  # another kind of device has generators of its own
             self.augment_generator.set_state(state["augment_generator"])
             devices.set_generators(self.device, state)
+
+
+def _is_better(row: dict[str, float], best: dict[str, float]) -> bool:
+    """Tell whether an epoch is better than the best so far: by its validation accuracy, of equal ones by its loss."""
+    return not best or (row["val/acc"], -row["val/loss"]) > (best["val/acc"], -best["val/loss"])
 
 
 def _stream(*keys: Any) -> int:

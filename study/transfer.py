@@ -129,7 +129,7 @@ def _key(config: Config, given: Pretrained, data: Data) -> str:
     """Name the features of a network, its weights, a data set and the size of its images."""
     files = folder.of(config)
     parts = (
-        RESULTS_VERSION, config.model, given.digest, config.dataset, files and files.stamp, data.classes,
+        RESULTS_VERSION, config.model, given.digest, config.dataset, files and files.digest, data.classes,
         data.image_shape, data.mean, data.std, config.split_seed,
     )  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

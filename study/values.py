@@ -5,6 +5,7 @@ python -c "from study.values import pairs; print(pairs('model=mlp epochs=50'))"
 
 import argparse
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -130,6 +131,11 @@ def file_digest(path: str) -> str:
 def _file_digest(path: str, size: int, changed: int) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def user_path(text: str) -> str:
+    """Read a path as a shell does: `~` is the home folder; where a word has `=` in it, shells leave that to us."""
+    return os.path.expanduser(text)  # noqa: PTH111 — a path that is typed stays as it was typed
 
 
 def positive(text: str) -> int:

@@ -1,0 +1,360 @@
+"""Image folders as people have them: names, layouts, depths, damaged files, rare classes, and what `predict` sees."""
+
+import json
+import os
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from study import data, folder, pictures, predict, splits
+from study.config import Config
+from study.errors import UserError
+from study.run_directory import RunDirectory
+
+SIDE = 8
+
+
+def config_of(root: Path, **values) -> Config:
+    """Return the config of a data set in the folder `data` beside the runs."""
+    return Config(dataset=f"folder:{root.name}", data_dir=str(root.parent), **values)
+
+
+def load(root: Path, said: list[str] | None = None, **values):
+    data._loaded.clear()
+    return data.load(config_of(root, **values), "cpu", [].append if said is None else said.append)
+
+
+def put(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def put_digits(tmp_path, digit_images):
+    """Put real digits into class folders: `put_digits("train/one", 1, 12)`."""
+    images, labels = digit_images
+    own = {label: iter(images[labels == label]) for label in range(10)}
+
+    def put_digits(place: str, label: int, count: int, suffix: str = ".png") -> Path:
+        for index in range(count):
+            put(tmp_path / "data" / "set" / place / f"{index:03d}{suffix}", next(own[label]))
+        return tmp_path / "data" / "set"
+
+    return put_digits
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train", "Valid", "Test"),
+        ("training_set", "validation", "test_set"),
+        ("seg_train/seg_train", "dev", "seg_test/seg_test"),
+        ("archive/training", "archive/val", "archive/testing"),
+        ("TRAIN", "Validation_Set", "Testing"),
+    ],
+)
+def test_split_folders_by_their_usual_names(put_digits, train, val, test):
+    for place, count in ((train, 6), (val, 3), (test, 4)):
+        root = put_digits(f"{place}/one", 1, count)
+        put_digits(f"{place}/two", 2, count)
+    loaded = load(root)
+    assert [len(loaded.train), len(loaded.val), len(loaded.test)] == [12, 6, 8]
+    assert loaded.classes == ("one", "two")
+
+
+def test_class_folders_without_train_are_a_data_set(put_digits):
+    put_digits("one", 1, 10)
+    root = put_digits("two", 2, 10)
+    loaded = load(root)
+    assert sum(map(len, (loaded.train, loaded.val, loaded.test))) == 20
+
+
+def test_two_folders_for_one_split_and_a_missing_train_are_refused(put_digits):
+    root = put_digits("val/one", 1, 3)
+    put_digits("val/two", 2, 3)
+    with pytest.raises(UserError, match=r"no folder .*train beside val"):
+        load(root)
+    put_digits("train/one", 1, 3)
+    put_digits("train/two", 2, 3)
+    put_digits("valid/two", 2, 3)
+    with pytest.raises(UserError, match="2 folders of val images, val and valid"):
+        load(root)
+
+
+def test_what_is_not_used_is_named_and_counted(put_digits):
+    root = put_digits("train/one", 1, 9)
+    put_digits("train/two", 2, 9)
+    put_digits("predict_me", 3, 2)
+    put_digits("test", 4, 2)  # without class folders: no labels
+    put_digits("train/__MACOSX/one", 1, 1)
+    put_digits("train/one/@eaDir", 1, 1)
+    for name in ("notes.txt", "more.txt", "labels.mat", "LICENSE", ".DS_Store"):
+        (root / "train" / "one" / name).write_text("text", encoding="utf-8")
+    said: list[str] = []
+    loaded = load(root, said)
+    assert loaded.classes == ("one", "two")
+    assert sum(map(len, (loaded.train, loaded.val, loaded.test))) == 18
+    assert set(loaded.unused) == {"predict_me", "test"}
+    assert loaded.skipped == {".txt": 2, ".mat": 1, "no suffix": 1}
+    assert any("predict_me" in line for line in said) and any("2 .txt" in line for line in said)
+    assert loaded.describe()["skipped"][".mat"] == 1
+
+
+@pytest.mark.parametrize("suffix", sorted(folder.IMAGE_SUFFIXES))
+def test_every_suffix_is_read(tmp_path, digit_images, suffix):
+    kinds = {".jfif": "JPEG", ".jpe": "JPEG", ".jp2": "JPEG2000", ".pbm": "PPM", ".pgm": "PPM"}
+    path = tmp_path / f"digit{suffix}"
+    image = Image.fromarray(digit_images[0][0]).resize((32, 32))
+    image.convert("1" if suffix == ".pbm" else "L").save(path, kinds.get(suffix))
+    assert pictures.read(path, None, None).shape == (32, 32, 3)
+
+
+def test_links_to_folders_are_followed_and_circles_end(put_digits, tmp_path):
+    root = put_digits("train/one", 1, 9)
+    put_digits("train/two", 2, 9)
+    (root / "train" / "one").rename(tmp_path / "elsewhere")
+    (root / "train" / "one").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "train" / "two" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    files = folder.scan(root.parent, "set")
+    assert len(files.files["train"]) == 18
+    assert files.skipped == {"link to nowhere": 1}
+
+
+def test_class_names_compare_in_one_form_of_unicode(put_digits):
+    composed, decomposed = (unicodedata.normalize(form, "niño") for form in ("NFC", "NFD"))
+    root = put_digits(f"train/{decomposed}", 1, 6)
+    put_digits("train/two", 2, 6)
+    put_digits(f"test/{composed}", 1, 3)
+    put_digits("test/two", 2, 3)
+    loaded = load(root)
+    assert loaded.classes == (composed, "two")
+    assert len(loaded.test) == 6
+
+
+def test_unreadable_files_are_distinguished_and_all_are_listed(put_digits):
+    root = put_digits("train/one", 1, 9)
+    put_digits("train/two", 2, 9)
+    broken = {
+        "a.png": b"", "b.png": b"<!DOCTYPE html><html>", "c.png": b"version https://git-lfs.github.com/spec/v1\n",
+        "d.png": b"\x89PNG broken", "e.png": b"",
+    }  # fmt: skip
+    for name, content in broken.items():
+        (root / "train" / "one" / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load(root)
+    message = str(caught.value)
+    assert "2 empty, 1 an HTML page, 1 a Git LFS pointer, 1 damaged" in message
+    assert sum(name in message for name in broken) == pictures.NAMED
+    listed = (root.parent / ".cache" / "set-unreadable.txt").read_text(encoding="utf-8")
+    assert all(f"{name}:" in listed for name in broken) and len(listed.splitlines()) == 5
+
+
+def test_a_replaced_picture_of_equal_size_is_another_data_set(put_digits):
+    root = put_digits("train/one", 1, 9, ".bmp")  # of one size in bytes, whatever they show
+    put_digits("train/two", 2, 9, ".bmp")
+    before = folder.scan(root.parent, "set").digest
+    one, other = (root / "train" / name / "000.bmp" for name in ("one", "two"))
+    times = one.stat().st_mtime_ns
+    assert folder.scan(root.parent, "set").digest == before
+    one.write_bytes(other.read_bytes())
+    os.utime(one, ns=(times, times))
+    assert folder.scan(root.parent, "set").digest != before
+
+
+def test_only_changed_files_are_read_again(put_digits):
+    root = put_digits("train/one", 1, 9)
+    put_digits("train/two", 2, 9)
+    before = folder.scan(root.parent, "set").digest
+    os.utime(root / "train" / "one" / "003.png")
+    assert folder.scan(root.parent, "set").digest == before, "the digest is of contents"
+    # what is remembered of a file that has not changed is believed, of one that has it is not
+    cache = root.parent / ".cache" / "set-digests.json"
+    known = json.loads(cache.read_text(encoding="utf-8"))
+    os.utime(root / "train" / "one" / "003.png")
+    known["train/one/003.png"][-1] = "wrong"
+    cache.write_text(json.dumps(known), encoding="utf-8")
+    assert folder.scan(root.parent, "set").digest == before
+    known["train/one/004.png"][-1] = "wrong"
+    cache.write_text(json.dumps(known), encoding="utf-8")
+    assert folder.scan(root.parent, "set").digest != before
+
+
+# pictures of more than 8 bits
+
+
+def deep_folder(root: Path, images: np.ndarray, labels: np.ndarray, save) -> None:
+    """Put images with values from 0 to 1 into class folders as files of another depth."""
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        place = root / "train" / f"class{label}"
+        place.mkdir(parents=True, exist_ok=True)
+        save(place / f"{index:03d}", image)
+
+
+def tiff(kind: type, largest: float, least: float = 0):
+    def save(path: Path, image: np.ndarray) -> None:
+        values = least + image * (largest - least)
+        tifffile.imwrite(path.with_suffix(".tif"), values.astype(kind))
+
+    return save
+
+
+def colour_tiff(path: Path, image: np.ndarray) -> None:
+    values = np.repeat((image * 4095).astype(np.uint16)[..., None], 3, axis=2)
+    tifffile.imwrite(path.with_suffix(".tif"), values, photometric="rgb", compression="zlib")
+
+
+def png10(path: Path, image: np.ndarray) -> None:
+    Image.fromarray((image * 1023).astype(np.uint16)).save(path.with_suffix(".png"))
+
+
+DEPTHS = {
+    "12-bit TIFF": (tiff(np.uint16, 4095), (0, 4095)),
+    "12-bit colour TIFF": (colour_tiff, (0, 4095)),
+    "10-bit PNG": (png10, (0, 1023)),
+    "16-bit TIFF": (tiff(np.uint16, 65535), (0, 65535)),
+    "float from 0 to 1": (tiff(np.float32, 1), (0, 1)),
+    "half floats": (tiff(np.float16, 1), (0, 1)),
+    "int32": (tiff(np.int32, 100_000), (0, 131_071)),
+    "negative int16": (tiff(np.int16, 3000, -1000), (-1000, 3000)),
+}
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+def test_pictures_of_more_than_8_bits_have_one_range(tmp_path, digit_images, kind):
+    save, expected = DEPTHS[kind]
+    images, labels = digit_images[0][:40] / 255, digit_images[1][:40] % 2
+    deep_folder(tmp_path / "data" / "deep", images, labels, save)
+    loaded = load(tmp_path / "data" / "deep")
+    assert loaded.range == expected
+    assert loaded.describe()["preparation"]["range"] == list(expected)
+    low, high = expected
+    largest, least = {"int32": (100_000, 0), "negative int16": (3000, -1000)}.get(kind, (high, 0))
+    wanted = np.sort((least + images * (largest - least) - low) * 255 / (high - low), axis=None)
+    found = torch.cat([split.images[:, 0] for split in (loaded.train, loaded.val, loaded.test)]).numpy()
+    assert np.abs(np.sort(found, axis=None) - wanted).max() <= 1
+
+
+def test_images_of_one_even_colour_are_refused(tmp_path):
+    for label, value in ((0, 5), (1, 5)):
+        for index in range(6):
+            put(tmp_path / "data" / "even" / f"class{label}" / f"{index}.png", np.full((8, 8), value, np.uint8))
+    with pytest.raises(UserError, match="one even colour"):
+        load(tmp_path / "data" / "even")
+
+
+# rare classes
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=30), st.integers(0, 5))
+def test_classes_of_three_images_are_in_every_split(counts, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    names = [f"class{place}" for place in range(len(counts))]
+    if max(counts) < 3:
+        with pytest.raises(UserError, match="three images"):
+            splits.plan({"train": labels}, names, seed=seed)
+        return
+    plan = splits.plan({"train": labels}, names, seed=seed)
+    found = {name: np.bincount(own, minlength=len(counts)) for name, own in plan.labels.items()}
+    assert (sum(found.values()) == counts).all()
+    for place, count in enumerate(counts):
+        assert found["train"][place] >= 1
+        if count >= 3:
+            assert found["val"][place] >= 1 and found["test"][place] >= 1
+        assert (names[place] in plan.untested) == (count < 3)
+    # in proportion: no split is off by more than its rounding and the one image that each class is given
+    for name, share in (("test", 0.2), ("val", 0.16)):
+        assert all(abs(own - share * count) <= 2 for own, count in zip(found[name], counts, strict=True))
+    everything = np.sort(np.concatenate([index for _, index in plan.parts.values()]))
+    assert (everything == np.arange(len(labels))).all()
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=20), st.data())
+def test_a_draw_of_training_images_keeps_one_of_each_class(counts, draw):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    count = draw.draw(st.integers(len(counts), len(labels)))
+    _, held = splits.hold_out(labels, count, seed=0, leave=0)
+    assert len(held) == count
+    assert Counter(labels[held].tolist()).keys() == set(range(len(counts)))
+
+
+def test_a_class_of_two_images_is_named_as_untested(put_digits):
+    root = put_digits("train/rare", 3, 2)
+    put_digits("train/one", 1, 15)
+    put_digits("train/two", 2, 15)
+    said: list[str] = []
+    loaded = load(root, said)
+    assert loaded.untested == ("rare",)
+    assert any("rare" in line for line in said)
+    assert {loaded.classes[label] for label in loaded.train.labels.tolist()} == {"one", "rare", "two"}
+    kept = load(root, train_images=3).train.labels.tolist()
+    assert sorted(kept) == [0, 1, 2]
+
+
+def test_an_empty_side_is_refused_before_anything_is_decoded(put_digits, call, tmp_path):
+    root = put_digits("train/one", 1, 1)
+    put_digits("train/two", 2, 1)
+    argv = ["--dataset=folder:set", f"--data-dir={root.parent}", "--wandb=disabled", "--epochs=1", "--model=mlp"]
+    said = call("study.train", *argv, code=2)
+    assert "1 of one, 1 of two" in said.stderr and "val and test" in said.stderr and "decod" not in said.stdout
+    assert not list((tmp_path / "runs").glob("*/run.json"))
+    put_digits("train/one", 1, 12)
+    put_digits("train/two", 2, 12)
+    put_digits("train/three", 3, 12)
+    put_digits("test/three", 3, 5)
+    said = call("study.train", *argv, "--classes=one,two", code=2)
+    assert "the test folder" in said.stderr and "one, two" in said.stderr and "decod" not in said.stdout
+
+
+# what predict sees
+
+
+@pytest.mark.parametrize(
+    ("side", "image_size", "kind"),
+    [(8, 32, "small"), (40, 32, "large"), (32, 32, "equal"), (40, 32, "wide"), (12, 32, "deep")],
+)
+def test_predict_sees_what_was_evaluated(tmp_path, call, digit_images, side, image_size, kind):
+    """Every test image, whether it is enlarged in training, reduced when it is decoded, or of 12 bits."""
+    images, labels = digit_images
+    root = tmp_path / "data" / "set"
+    for split, chosen in (("train", range(60)), ("val", range(60, 90)), ("test", range(90, 150))):
+        for index in chosen:
+            width = side + index % 3 if kind == "wide" else side
+            image = Image.fromarray(images[index]).resize((width, side))
+            place = root / split / f"class{labels[index] % 2}"
+            if kind == "deep":
+                place.mkdir(parents=True, exist_ok=True)
+                tifffile.imwrite(place / f"{index:03d}.tif", np.asarray(image).astype(np.uint16) * 16)
+            else:
+                put(place / f"{index:03d}.png", np.asarray(image))
+    values = {
+        "dataset": "folder:set", "data_dir": str(root.parent), "image_size": image_size, "model": "single-block",
+        "epochs": 2, "runs_dir": str(tmp_path / "runs"), "wandb": "disabled",
+    }  # fmt: skip
+    call("study.train", *(f"--{key}={value}" for key, value in values.items()))
+    run = RunDirectory.of(Config(**values))
+    model, prepared, config = predict.load(str(run.path))
+    told = run.info()["data"]["preparation"]
+    assert told["resized_to"] == image_size and told["depth"] == 8
+    assert told["stored_size"] == ([side, side] if kind in ("small", "deep") else [32, 32])
+    assert told["range"] == ([0, 4095] if kind == "deep" else None)
+    paths = [root / path for path, _ in folder.of(config).files["test"]]
+    with torch.inference_mode():
+        found = torch.cat([model(predict.prepare(str(path), prepared)) for path in paths]).softmax(1).numpy()
+    assert np.abs(found - run.evaluation()["test_probabilities"]).max() < 1e-3
+    said = call("study.predict", run.path, *paths[:3]).stdout
+    assert [line.split(": ")[0] for line in said.splitlines()] == [str(path) for path in paths[:3]]
+
+
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = Config(data_dir="~/images", runs_dir="~/runs")
+    assert (config.data_dir, config.runs_dir) == (f"{tmp_path}/images", f"{tmp_path}/runs")
