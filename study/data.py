@@ -17,6 +17,9 @@ from study.folder import Folder
 from study.pictures import Range, Say
 from study.sources import Source
 
+NAMED_CLASSES = 10
+"""At most this many classes of a folder are named where a training begins."""
+
 
 def memory_format(device: torch.device | str) -> torch.memory_format:
     """Return how a device likes images in memory; on MPS batch norm fails with channels last (pytorch 175251)."""
@@ -133,8 +136,13 @@ class Data:
         channels, height, width = self.image_shape
         return (
             f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} "
-            f"test images of {channels}×{height}×{width}, {len(self.classes)} classes"
+            f"test images of {channels}×{height}×{width}, {len(self.classes)} classes{self._class_names()}"
         )
+
+    def _class_names(self) -> str:
+        """Name the classes of a folder, where they are few: they are whatever folders there are."""
+        few = self.name.startswith("folder:") and len(self.classes) <= NAMED_CLASSES
+        return f" ({', '.join(self.classes)})" if few else ""
 
 
 @lru_cache(maxsize=64)

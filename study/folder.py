@@ -92,8 +92,20 @@ def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -
         raise UserError(f"there is no folder {root}; {_expected(name)}")
     root, folders, unused = _find_splits(root, name)
 
-    # List the classes of each split; those of training are the data set's
-    found = {split: _class_folders(folder) for split, folder in folders.items()}
+    # List the images of each class in each split
+    skipped: Counter[str] = Counter()
+    found = {
+        split: {
+            class_name: [image for place in places for image in _images(place, skipped, set())]
+            for class_name, places in _class_folders(folder).items()
+        }
+        for split, folder in folders.items()
+    }
+    if folders["train"] == root:  # what lies beside the classes need not be one
+        unused += tuple(own for own, images in found["train"].items() if not images)
+        found["train"] = {own: images for own, images in found["train"].items() if images}
+
+    # The classes of training are the data set's
     classes = tuple(sorted(found["train"]))
     if len(classes) < 2:
         raise UserError(
@@ -103,17 +115,15 @@ def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -
         if unknown := own.keys() - set(classes):
             raise UserError(f"{folders[split]} holds classes that train does not: {', '.join(sorted(unknown))}")
 
-    # List the images of each class in each split
+    # Number the images' classes, and read what is new of the files for the digest
     files: dict[str, list[tuple[str, int]]] = {}
     marks: dict[str, Mark] = {}
-    skipped: Counter[str] = Counter()
     for split, own in found.items():
         files[split] = []
         for label, class_name in enumerate(classes):
-            images = [image for folder in own.get(class_name, ()) for image in _images(folder, skipped, set())]
-            if split == "train" and not images:
-                raise UserError(f"{own[class_name][0]} holds no images: {_expected(name)}")
-            for path, mark in sorted(images):
+            if split == "train" and not own[class_name]:
+                raise UserError(f"{folders[split] / class_name} holds no images: {_expected(name)}")
+            for path, mark in sorted(own.get(class_name, ())):
                 below = path[len(str(root)) + 1 :]
                 files[split].append((below, label))
                 marks[below] = mark

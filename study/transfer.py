@@ -2,9 +2,9 @@
 
     python -m study.train --model resnet50 --pretrained --finetune svm --dataset pets
 
-An SVM on standardised features is a linear layer. It becomes the head of the network, which is then saved and used like
-any other: its logits are the SVM's decision scores times a factor, one for all, with which the softmax of them fits the
-validation images best.
+The SVM is fitted to features of unit length and has no intercept, so that it predicts the same for features of any
+length: it is a linear layer without a bias. It becomes the head of the network, which is then saved and used like any
+other. Its logits are multiplied by one factor for all, with which their softmax fits the validation images best.
 """
 
 import hashlib
@@ -29,9 +29,13 @@ from study.errors import UserError
 from study.models import pretrained
 from study.models.pretrained import Pretrained
 
-PENALTIES = tuple(10.0**power for power in range(-6, 2))
-"""The SVM's C is that of these which is best on validation, the smallest of equals; two worse ones end the search."""
+PENALTIES = tuple(10.0**power for power in range(-3, 4))
+"""The SVM's C is the best of these, the smallest of equals: on the validation images, or by cross-validation."""
 
+FEW_IMAGES = 1_000
+"""With fewer validation images than this, C is chosen by cross-validation on the training images."""
+
+FOLDS = 5
 MAX_ITERATIONS = 5_000
 TELL_SECONDS = 30.0
 SPLITS = ("train", "val", "test")
@@ -84,7 +88,7 @@ def fit_svm(
     features = {name: Split(content[name].to(device), getattr(whole, name).labels) for name in SPLITS}
     features["train"] = data_sets.drawn(features["train"], config, whole.classes)
     started = time.perf_counter()
-    penalty = _fit_head(head, features["train"], features["val"], config.seed, say)
+    penalty = _fit_head(head, features["train"], features["val"], config.seed, say, on_batch)
     fit_seconds = time.perf_counter() - started
     logits = {name: _scores(head, split.images) for name, split in features.items()}
     scores = {name: evaluation.score(logits[name], split.labels) for name, split in features.items()}
@@ -118,7 +122,7 @@ def _head(config: Config, model: nn.Module, names: tuple[str, ...]) -> nn.Module
     """Return the layer that the SVM becomes."""
     head = model.get_submodule(names[0])
     is_linear = isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.weight[0, 0].numel() == 1)
-    if len(names) > 1 or not is_linear or head.bias is None:
+    if len(names) > 1 or not is_linear:
         raise UserError(
             f"{config.model} does not end in one linear layer, which the SVM would become; use finetune head"
         )
@@ -162,40 +166,71 @@ def _extract(
     return {name: torch.cat(parts) for name, parts in found.items()} | cost
 
 
-def _fit_head(head: nn.Module, train: Split, val: Split, seed: int, say: Say) -> float:
-    """Fit an SVM to features (n, columns) with each C, make the one that is best on `val` the head, return its C."""
+def _fit_head(
+    head: nn.Module, train: Split, val: Split, seed: int, say: Say, on_batch: Callable[[int, int], None]
+) -> float:
+    """Fit an SVM to features (n, columns), with the best C of PENALTIES, make it the head, and return its C.
+
+    `on_batch` gets the number of SVMs that are fitted, and of all that will be.
+    """
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    scaler = StandardScaler().fit(train.images.cpu().numpy())
-    (x, y), (val_x, val_y) = (
-        (scaler.transform(split.images.cpu().numpy()), split.labels.cpu().numpy()) for split in (train, val)
-    )
-    best, best_score, worse = None, -1.0, 0
+    def fit(x: np.ndarray, y: np.ndarray, penalty: float) -> LinearSVC:
+        state = seed % 2**32
+        svm = LinearSVC(C=penalty, dual="auto", fit_intercept=False, max_iter=MAX_ITERATIONS, random_state=state)
+        return svm.fit(x, y)
+
+    x, y = (torch.cat([getattr(split, name) for split in (train, val)]).cpu() for name in ("images", "labels"))
+    x, y = nn.functional.normalize(x.double()).numpy(), y.numpy()
+    divisions = _divisions(y, len(train), seed)
+    fits, done, told = len(PENALTIES) * len(divisions) + 1, 0, time.monotonic()
+    accuracies = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+
+        # Measure each C on images that the SVM was not fitted to
         for penalty in PENALTIES:
-            svm = LinearSVC(C=penalty, dual="auto", max_iter=MAX_ITERATIONS, random_state=seed % 2**32).fit(x, y)
-            score = svm.score(val_x, val_y)
-            if score > best_score:
-                best, best_score = svm, score
-            worse = worse + 1 if score < best_score else 0
-            if worse == 2:
-                break
-    if best.n_iter_ >= MAX_ITERATIONS:
-        say(f"the SVM with C = {best.C:g} has not converged in {MAX_ITERATIONS:,} iterations")
-    weight = best.coef_ / scaler.scale_
-    bias = best.intercept_ - weight @ scaler.mean_
+            measured = []
+            for kept, held in divisions:
+                measured.append(fit(x[kept], y[kept], penalty).score(x[held], y[held]))
+                done += 1
+                on_batch(done, fits)
+            accuracies[penalty] = np.mean(measured)
+            if time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                say(f"fitted {done} of {fits} SVMs: {accuracies[penalty]:.1%} right with C = {penalty:g}")
+
+        # Fit to all training images with the best
+        svm = fit(x[: len(train)], y[: len(train)], max(PENALTIES, key=accuracies.__getitem__))
+        on_batch(fits, fits)
+    if svm.n_iter_ >= MAX_ITERATIONS:
+        say(f"the SVM with C = {svm.C:g} has not converged in {MAX_ITERATIONS:,} iterations")
+    weight = svm.coef_
     if len(weight) == 1:  # of two classes it scores the second
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        weight = np.concatenate([-weight, weight]) / 2
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight).view_as(head.weight))
-        head.bias.copy_(torch.from_numpy(bias))
-        sharpness = _sharpness(_scores(head, val.images), val.labels)
-        head.weight *= sharpness
-        head.bias *= sharpness
-    return best.C
+        if head.bias is not None:
+            head.bias.zero_()
+        head.weight *= _sharpness(_scores(head, val.images), val.labels)
+    return svm.C
+
+
+def _divisions(labels: np.ndarray, train_images: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Divide images to choose C: which of them to fit to, and which to measure on.
+
+    `labels` are those of the training images, then of the validation images. Where the latter are many, they are
+    measured on; else each part of the training images is, in turn, with each class in proportion.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    train = labels[:train_images]
+    folds = min(FOLDS, int(np.bincount(train).min()))
+    if len(labels) - train_images >= FEW_IMAGES or folds < 2:
+        return [(np.arange(train_images), np.arange(train_images, len(labels)))]
+    folding = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
+    return list(folding.split(train, train))
 
 
 def _sharpness(scores: Tensor, labels: Tensor) -> float:

@@ -73,7 +73,10 @@ def test_split_folders_by_their_usual_names(put_digits, train, val, test):
 def test_class_folders_without_train_are_a_data_set(put_digits):
     put_digits("one", 1, 10)
     root = put_digits("two", 2, 10)
+    (root / "logs").mkdir()
+    (root / "logs" / "log.txt").write_text("text", encoding="utf-8")
     loaded = load(root)
+    assert loaded.unused == ("logs",)
     assert sum(map(len, (loaded.train, loaded.val, loaded.test))) == 20
 
 
