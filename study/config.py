@@ -88,7 +88,7 @@ class Config(BaseModel):
     )
     finetune: Literal["all", "head", "svm"] | None = _knob(
         None, "transfer", "all trains the whole pretrained network; head its last layer only, the rest is frozen; "
-        "svm fits a linear SVM to the frozen network's features, its C chosen on validation",
+        "svm fits a linear SVM to the frozen network's features",
     )  # fmt: skip
     body_lr_factor: float | None = _knob(
         None, "transfer", "learning rate of the pretrained layers as a share of that of the new last one",
