@@ -33,7 +33,7 @@ from study.values import (
     weights_of,
 )
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised whenever a change makes the same config compute something else."""
 
 PATHS = ("weights", "data_dir", "runs_dir")

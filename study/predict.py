@@ -1,6 +1,6 @@
 """Says what a trained network sees in pictures.
 
-python -m study.predict runs/two-block-cifar10-s0-d2520b0261 photo.jpg other.png
+python -m study.predict runs/two-block-cifar10-s0-4968e83bec photo.jpg other.png
 """
 
 import sys

@@ -266,7 +266,7 @@ def test_every_network_of_the_sweeps_can_be_trained(config, tmp_path):
 def test_runs_of_another_version_of_the_code_are_counted(call, sweep_file, tmp_path):
     call("study.train", "--dataset=digits", "--model=mlp", "--epochs=2", "--wandb=disabled")
     (path,) = (tmp_path / "runs").glob("*/run.json")
-    path.write_text(path.read_text().replace('"results_version": 2', '"results_version": 1'))
+    path.write_text(path.read_text().replace(f'"results_version": {RESULTS_VERSION}', '"results_version": 1'))
     said = "of another version of the code"
     assert f"1 runs in runs are {said}" in call("study.sweep", "status", sweep_file()).stdout
     assert f"the results of 1 are {said}" in call("analysis.summarize", "runs", code=2).stderr
