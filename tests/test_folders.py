@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from study import data, folder, pictures, predict, splits
+from study import data, evaluation, folder, pictures, predict, splits
 from study.config import Config
 from study.errors import UserError
 from study.run_directory import RunDirectory
@@ -361,3 +361,31 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     config = Config(data_dir="~/images", runs_dir="~/runs")
     assert (config.data_dir, config.runs_dir) == (f"{tmp_path}/images", f"{tmp_path}/runs")
+
+
+def test_of_equal_epochs_the_one_with_the_lower_loss_is_kept(put_digits, call, tmp_path):
+    for label, name in enumerate(("zero", "one", "two")):
+        root = put_digits(f"train/{name}", label, 20)
+        put_digits(f"val/{name}", label, 4)
+        put_digits(f"test/{name}", label, 4)
+    values = {"dataset": "folder:set", "data_dir": str(root.parent), "model": "mlp", "epochs": 8, "wandb": "disabled",
+              "runs_dir": str(tmp_path / "runs")}  # fmt: skip
+    call("study.train", *(f"--{key}={value}" for key, value in values.items()))
+    run = RunDirectory.of(Config(**values))
+    highest = max(row["val/acc"] for row in run.history())
+    equal = [row for row in run.history() if row["val/acc"] == highest]
+    best = min(equal, key=lambda row: row["val/loss"])
+    assert len(equal) > 1 and best is not equal[0]
+    assert (run.summary()["best/epoch"], run.summary()["best/val_loss"]) == (best["epoch"], best["val/loss"])
+
+
+def test_a_sample_is_spread_over_each_class():
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    chosen = evaluation.stratified(labels, 20)
+    for label, count in ((0, 12), (1, 6), (2, 2)):
+        places = chosen[labels[chosen] == label]
+        members = torch.where(labels == label)[0]
+        assert len(places) == count
+        # one of each of `count` equal stretches
+        stretches = (places - members[0]) * count // len(members)
+        assert stretches.tolist() == list(range(count))
