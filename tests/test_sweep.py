@@ -11,6 +11,7 @@ import yaml
 
 from analysis import comparison, report
 from study import search
+from study.config import RESULTS_VERSION
 from study.errors import UserError
 from study.progress import Display
 from study.run_directory import RunDirectory
