@@ -63,8 +63,9 @@ class Seen:
 def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
     """Embed and measure the layers of runs, several at a time; what was measured before comes from the cache.
 
-    Runs with too few images, or of a single class, are left out; so is a layer that a run has not measured, and a last
-    block that the last layer follows at once, which is the layer before the last. Layers with the same features, as those of one frozen body, are one Layer.
+    Runs with too few images, or of a single class, are left out; so is a layer that a run could not measure, and a last
+    block that the last layer follows at once, which is the layer before the last. Layers with the same features, as
+    those of one frozen body, are one Layer.
     """
     arrays = {run: frames.directories[run].evaluation() for run in names}
     arrays = {run: one for run, one in arrays.items() if _is_enough(one["feature_targets"])}

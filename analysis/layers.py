@@ -39,7 +39,6 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     (run, first), *_ = seen.items()
     frame, images, words = layers_of(best, seen), len(first.targets), confusion.words_of(best.loc[run])
     title = sentence("tsne_title", **words)
-    figure = clouds.tsne_figure({_name(best.loc[run]): one for run, one in seen.items()}, classes, title)
     caption = sentence(
         "tsne_caption",
         images=images,
@@ -49,10 +48,14 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     )
     columns = [Column("setting"), LAYER, Column("numbers", 0), Column("knn", 1), Column("probe", 1),
                Column("silhouette", 3)]  # fmt: skip
+    pictures = []
+    if frame.layer.nunique() > 1:  # of the logits alone there is no layer to compare them with
+        figure = clouds.tsne_figure({_name(best.loc[run]): one for run, one in seen.items()}, classes, title)
+        pictures = [Picture("tsne", title, figure, caption)]
     return [
         Heading(label("embedding")),
         Paragraph(_separable(frame[frame.setting == best.setting[run]], _name(best.loc[run]))),
-        Picture("tsne", title, figure, caption),
+        *pictures,
         Table("layers", sentence("layers_title", **words), frame, columns, [_measured(), *confusion.looked_at(best)]),
     ]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from analysis.anatomy import layers, native
 from study import models, step, values
