@@ -3,16 +3,17 @@
     python -m tests.every_timm_family                # all of them: some minutes
     python -m tests.every_timm_family crossvit coat  # some
 
-A family is a module of timm's. Its smallest network, by parameters, is made with its own stem for images of 64 px or,
-where it does not take these, of the first larger size that it takes. The exit code is 1 where a family fails that is
-not in REFUSED.
+A family is a module of timm's. Its smallest network, by parameters, is made with its own stem for grey images of 64 px
+or, where it does not take these, for the first larger ones that it takes, or for coloured ones. The exit code is 1
+where a family fails that is not in REFUSED.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import timm
 import torch
@@ -23,8 +24,8 @@ from study.config import Config
 from study.errors import UserError, one_line
 from study.evaluation import Evaluator
 
-SIDES = (64, 128, 224)
-"""Sides of images that are tried for a network, the smallest first, before the one that it was made for."""
+CHANNELS, SIDES = (1, 3), (64, 128, 224)
+"""Images that are tried for a network, in this order; the last side is the one that it was made for."""
 
 IMAGES = 2
 
@@ -66,10 +67,15 @@ def sides(name: str) -> list[int]:
     return sorted({side for side in SIDES if side < own} | {own})
 
 
-def look(name: str, side: int) -> Seen:
+def look(name: str, side: int, channels: int) -> Seen:
     """Build a network for digits of a side, count it, and evaluate a batch, as a training does."""
     config = Config(model=f"timm:{name}", dataset="digits", image_size=side, stem="imagenet")
     data = data_sets.load(config, "cpu", lambda text: None)
+    if channels > 1:
+        train, val = (
+            replace(split, images=split.images.expand(-1, channels, -1, -1)) for split in (data.train, data.val)
+        )
+        data = replace(data, train=train, val=val, mean=channels * data.mean, std=channels * data.std)
     started, said = time.perf_counter(), []
     torch.manual_seed(0)
     model = models.create(config, data.image_shape, len(data.classes))
@@ -85,20 +91,24 @@ def look(name: str, side: int) -> Seen:
     wrong += [f"{layer} is not finite" for layer, rows in found.items() if not rows.isfinite().all()]
     counted = f"{sizes['params']:,} parameters, {sizes.get('flops', 0) / 1e6:,.0f} MFLOPs"
     shapes = ", ".join(f"{layer} {rows.shape[1]}" for layer, rows in found.items())
-    return Seen(f"{name} at {side} px: {counted}; {shapes}; {seconds:.1f} s {' '.join(wrong)}", tuple(said), not wrong)
+    return Seen(
+        f"{name} at {channels}×{side}×{side}: {counted}; {shapes}; {seconds:.1f} s {' '.join(wrong)}",
+        tuple(said),
+        not wrong,
+    )
 
 
 def first(names: list[str]) -> Seen:
     """Look at the smallest network of a family that can be built, with the smallest images that it takes."""
     refused = []
     for name in smallest(names):
-        for side in sides(name):
+        for channels, side in product(CHANNELS, sides(name)):
             try:
-                return look(name, side)
+                return look(name, side, channels)
             except UserError as error:
-                refused.append(f"{name} at {side} px: {one_line(error)}")
+                refused.append(f"{channels}×{side}×{side}: {one_line(error)}")
             except Exception as error:
-                return Seen(f"{name} at {side} px: {one_line(error)}", is_well=False)
+                return Seen(f"{name} at {channels}×{side}×{side}: {one_line(error)}", is_well=False)
     return Seen("; ".join(refused), is_well=False)
 
 
