@@ -17,7 +17,7 @@ from torch import nn
 
 from study import devices
 from study.config import Config
-from study.errors import UserError, is_out_of_memory, nearest, one_line
+from study.errors import UserError, is_out_of_memory, nearest, reason
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 """Torch's own; timm's factory makes the others."""
@@ -72,7 +72,7 @@ def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) ->
 
 
 def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
     name = config.optimizer.removeprefix("timm:")
     if name not in list_optimizers():
@@ -85,9 +85,9 @@ def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(
-            f"optimizer timm:{name} cannot train here ({one_line(error)}); name another --optimizer"
-        ) from None
+        second = get_optimizer_info(name).second_order
+        why = "it needs second derivatives, which are not computed" if second else reason(error)
+        raise UserError(f"optimizer timm:{name} cannot train here ({why}); name another --optimizer") from None
     return optimizer
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from study.errors import UserError, is_out_of_memory, one_line
+from study.errors import UserError, is_out_of_memory, one_line, reason
 from study.optim import MovingAverage
 
 TRIAL_SECONDS = 0.5
@@ -96,12 +96,8 @@ def _compiled(model: nn.Module) -> Callable[[Tensor], Any]:
 
 
 def _uncompiled(what: str, error: Exception) -> Exception:
-    """Return a UserError that says what failed and why, as torch's innermost error does; out of memory stays that."""
-    inner = getattr(error, "inner_exception", None) or error
-    if is_out_of_memory(inner):
-        return inner
-    why = " ".join(str(inner).strip().split("\n\n")[0].split())  # what follows is advice for developers of torch
-    return UserError(f"{what} ({type(inner).__name__}: {why}); leave --compile away")
+    """Return a UserError that says what failed and why; an error of memory stays what it is."""
+    return error if is_out_of_memory(error) else UserError(f"{what} ({reason(error)}); leave --compile away")
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
