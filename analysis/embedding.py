@@ -63,12 +63,13 @@ class Seen:
 def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
     """Embed and measure the layers of runs, several at a time; what was measured before comes from the cache.
 
-    Runs with too few images, or of a single class, are left out; so is a last block that the last layer follows at
-    once, which is the layer before the last. Layers with the same features, as those of one frozen body, are one Layer.
+    Runs with too few images, or of a single class, are left out; so is a layer that a run could not measure, and a last
+    block that the last layer follows at once, which is the layer before the last. Layers with the same features, as
+    those of one frozen body, are one Layer.
     """
     arrays = {run: frames.directories[run].evaluation() for run in names}
     arrays = {run: one for run, one in arrays.items() if _is_enough(one["feature_targets"])}
-    layers = {run: [name for name in LAYERS if not _is_next(one, name)] for run, one in arrays.items()}
+    layers = {run: [name for name in LAYERS if name in one and not _is_next(one, name)] for run, one in arrays.items()}
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
         tasks: dict[tuple[str, str], Future[Layer]] = {}
         for run, one in arrays.items():
@@ -91,7 +92,7 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
 
 def _is_next(arrays: Mapping[str, np.ndarray], layer: str) -> bool:
     """Tell whether a layer is the same as the one after it, as where a last layer follows the features."""
-    return layer == LAYERS[0] and np.array_equal(arrays[layer], arrays[LAYERS[1]])
+    return layer == LAYERS[0] and LAYERS[1] in arrays and np.array_equal(arrays[layer], arrays[LAYERS[1]])
 
 
 def _is_same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], layer: str) -> bool:
@@ -174,7 +175,7 @@ def _finite(features: np.ndarray) -> np.ndarray:
 
 
 def align(seen: Mapping[str, Seen]) -> dict[str, Seen]:
-    """Turn and mirror all embeddings of the same images to lie like the first run's layer before the last.
+    """Turn and mirror all embeddings of the same images to lie like the first run's layer before the last, or logits.
 
     Distances within each embedding stay as they are (orthogonal Procrustes).
     """
@@ -183,7 +184,7 @@ def align(seen: Mapping[str, Seen]) -> dict[str, Seen]:
     if not seen:
         return {}
     first = next(iter(seen.values()))
-    wanted = _centred(first.layers["penultimate"].points)
+    wanted = _centred(first.layers.get("penultimate", first.layers["logits"]).points)
     aligned = {}
     for run, one in seen.items():
         same = np.array_equal(one.images, first.images) and np.array_equal(one.targets, first.targets)

@@ -39,7 +39,6 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     (run, first), *_ = seen.items()
     frame, images, words = layers_of(best, seen), len(first.targets), confusion.words_of(best.loc[run])
     title = sentence("tsne_title", **words)
-    figure = clouds.tsne_figure({_name(best.loc[run]): one for run, one in seen.items()}, classes, title)
     caption = sentence(
         "tsne_caption",
         images=images,
@@ -49,10 +48,14 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     )
     columns = [Column("setting"), LAYER, Column("numbers", 0), Column("knn", 1), Column("probe", 1),
                Column("silhouette", 3)]  # fmt: skip
+    pictures = []
+    if frame.layer.nunique() > 1:  # of the logits alone there is no layer to compare them with
+        figure = clouds.tsne_figure({_name(best.loc[run]): one for run, one in seen.items()}, classes, title)
+        pictures = [Picture("tsne", title, figure, caption)]
     return [
         Heading(label("embedding")),
         Paragraph(_separable(frame[frame.setting == best.setting[run]], _name(best.loc[run]))),
-        Picture("tsne", title, figure, caption),
+        *pictures,
         Table("layers", sentence("layers_title", **words), frame, columns, [_measured(), *confusion.looked_at(best)]),
     ]
 
@@ -67,7 +70,9 @@ def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, in
         return []
     frame, probed = cuts_of(best, seen), images - images // embedding.FOLDS
     prices = _prices(run, frame[frame.setting == run.setting], probed, trained[best.index[0]])
-    found: list[Block] = [Heading(label("cuts")), Items(prices)]
+    if not prices and frame.empty:
+        return []
+    found: list[Block] = [Heading(label("cuts")), *([Items(prices)] if prices else [])]
     if len(frame):
         columns = [Column("setting"), LAYER, Column("params", 0), Column("params_share", 1), Column("accuracy", 1),
                    Column("difference", 1)]  # fmt: skip
@@ -89,6 +94,7 @@ def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
         found.setdefault(f"{section.dataset} ({run.classes})" if run.classes else section.dataset, run)
     best = pd.DataFrame(found.values()).assign(dataset=list(found)).sort_values("dataset")
     seen = embedding.align(embedding.see(frames, list(best.index)))
+    seen = {run: one for run, one in seen.items() if set(one.layers) - {embedding.LAYERS[-1]}}
     if len(seen) < 2:
         return []
     best = best.loc[list(seen)]
@@ -177,6 +183,8 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
                 price=sentence(f"price_{price}", points=PRICE, probed=probed, trained=trained),
             )
         )  # fmt: skip
+    if np.isnan(run.params_penultimate):
+        return said
     last = run.params_logits - run.params_penultimate
     share = 100 * last / run.params_logits
     return [*said, sentence("last_layer", run=_name(run), params=last, whole=run.params_logits, share=share)]

@@ -65,11 +65,12 @@ class Frames:
         return self.directories[run].info()["data"]
 
     def features(self, run: str) -> dict[str, np.ndarray]:
-        """Return the features of validation images of a run: `logits`, `penultimate`, `intermediate`, `targets`."""
+        """Return the features of validation images of a run: `targets`, `logits`, and, where the run could measure
+        them, `penultimate` and `intermediate`.
+        """
         arrays = self.directories[run].evaluation()
-        return {name: arrays[name] for name in ("logits", "penultimate", "intermediate")} | {
-            "targets": arrays["feature_targets"]
-        }
+        found = {name: arrays[name] for name in ("logits", "penultimate", "intermediate") if name in arrays}
+        return found | {"targets": arrays["feature_targets"]}
 
 
 def load(source: str | Path, refresh: bool = False) -> Frames:

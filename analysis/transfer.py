@@ -48,6 +48,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         return []
     best = best_of_settings(section).setting[:SHOWN]
     seen, names = embedding.see(frames, list(best.index)), way_names(section)
+    seen = {run: one for run, one in seen.items() if LAYER in one.layers}
     frame = compare(section, {best[run]: one for run, one in seen.items()})
     columns = [
         Column("way", text=lambda row: label(f"way {row['way']}")), Column("setting"), Column("n", 0),

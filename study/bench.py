@@ -20,6 +20,7 @@ needs; MB is the peak of memory while it trains, on a CPU that of the process, w
 import argparse
 import itertools
 import json
+import math
 import multiprocessing
 import platform
 import signal
@@ -39,7 +40,7 @@ from rich.console import Console
 from rich.table import Table
 
 from study import data as data_sets
-from study import devices, loops, models
+from study import devices, evaluation, loops, models
 from study.config import Config
 from study.errors import Parser, leave_garbage, one_line, run_command
 from study.values import positive, user_path
@@ -164,7 +165,8 @@ def _contenders(config: Config, device: torch.device, threads: int) -> Iterator[
 def compare(config: Config, device: torch.device, steps: int | None, turns: int, threads: int) -> dict[str, Any]:
     """Time all loops for one config, in turns, and return milliseconds per step and ratios to the reference."""
     data = data_sets.load(config, "cpu")
-    image = models.count(models.create(config, data.image_shape, len(data.classes)), data.image_shape)
+    model = models.create(config, data.image_shape, len(data.classes))
+    flops = evaluation.measure(model, data, config.model, print).get("flops", math.nan)
     with ExitStack() as stack:
         contenders = {}
         for contender in _contenders(config, device, threads):
@@ -188,7 +190,7 @@ def compare(config: Config, device: torch.device, steps: int | None, turns: int,
             "ratio": statistics.median(ratios),
             "ratio_range": [min(ratios), max(ratios)],
             "steps": taken[name],
-            "tflops": 3 * image["flops"] * config.batch_size / medians[name] / 1e9,
+            "tflops": 3 * flops * config.batch_size / medians[name] / 1e9,
             "peak_mb": rounds[-1][name][1],
         }
     return result

@@ -141,6 +141,13 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, UserError | Busy | Interrupted) else f"{type(error).__name__}: {text}"
 
 
+def reason(error: BaseException) -> str:
+    """Put into one line what made torch fail: its innermost error, without the advice for developers below it."""
+    inner = getattr(error, "inner_exception", None) or error
+    text = " ".join(str(inner).strip().split("\n\n")[0].split())
+    return f"{type(inner).__name__}: {text}"
+
+
 def with_place(error: BaseException) -> str:
     """Put an error into one line, with the place in our code where it was raised, unless it is the user's mistake."""
     ours = Path(__file__).parent

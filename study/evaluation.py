@@ -5,7 +5,7 @@ arrays = evaluation.arrays(data, test_logits, chosen, activations)
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ LARGEST_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}
 
 FEATURE_IMAGES = 2_000
 MISTAKE_IMAGES = 64
+MEASURED_IMAGES = 3
 
 
 def batch_size(image_shape: tuple[int, int, int], trained: int, device: torch.device) -> int:
@@ -48,7 +49,8 @@ class Evaluator:
     def activations(self, split: Split) -> dict[str, Tensor]:
         """Return what the network computes for every image of a split, as `models.activations` names it."""
         parts = [models.activations(self.model, images) for images in self._batches(split)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        everywhere = [name for name in parts[0] if all(name in part for part in parts)]
+        return {name: torch.cat([part[name] for part in parts]) for name in everywhere}
 
     def _batches(self, split: Split) -> Iterator[Tensor]:
         self.model.eval()
@@ -57,6 +59,12 @@ class Evaluator:
     def score(self, split: Split) -> tuple[float, float]:
         """Return the mean cross-entropy and the top-1 accuracy of a split."""
         return score(self.logits(split), split.labels)
+
+
+def measure(model: nn.Module, data: Data, name: str, say: Callable[[str], None]) -> dict[str, int]:
+    """Measure a network on a few images of a data set, before a training; see `models.measure`."""
+    images = data.prepared(data.val.take(slice(MEASURED_IMAGES)))
+    return models.measure(model, images, len(data.classes), name, say)
 
 
 def logits(model: nn.Module, images: Tensor, flip_test: bool = False) -> Tensor:

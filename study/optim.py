@@ -10,22 +10,27 @@ average.update(model)                              # after it
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
+from study import devices
 from study.config import Config
-from study.errors import UserError, nearest
+from study.errors import UserError, is_out_of_memory, nearest, reason
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 """Torch's own; timm's factory makes the others."""
+
+TRIED_STEPS = 2
+"""Steps that an optimizer of timm's takes before a training, to find out whether it can train here."""
 
 OF_THE_DEVICE = ("fused", "capturable")
 """Options of optimizers that depend on where they compute."""
 
 
 def create(config: Config, model: nn.Module, heads: Sequence[str] = ()) -> torch.optim.Optimizer:
-    """Build the optimizer of a config for a model; UserError where timm has none of that name.
+    """Build the optimizer of a config for a model; UserError where timm has none of that name, or it cannot train here.
 
     `heads` are the paths of a pretrained network's new layers; the others learn at `body_lr_factor` of their rate.
     """
@@ -67,15 +72,44 @@ def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) ->
 
 
 def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
     name = config.optimizer.removeprefix("timm:")
     if name not in list_optimizers():
         raise UserError(f"timm has no optimizer {name!r}; {nearest(name, list_optimizers())}")
+    build = partial(create_optimizer_v2, opt=name, lr=config.lr, weight_decay=config.weight_decay)
+    device = groups[0]["params"][0].device
     try:
-        return create_optimizer_v2(groups, name, lr=config.lr, weight_decay=config.weight_decay)
-    except (AssertionError, ImportError, TypeError, ValueError) as error:
-        raise UserError(f"optimizer timm:{name} cannot be made here: {error}") from None
+        optimizer = build(groups)
+        _try(build, device)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        second = get_optimizer_info(name).second_order
+        why = "it needs second derivatives, which are not computed" if second else reason(error)
+        raise UserError(f"optimizer timm:{name} cannot train here ({why}); name another --optimizer") from None
+    return optimizer
+
+
+def _try(build: Callable[[list[torch.Tensor]], torch.optim.Optimizer], device: torch.device) -> None:
+    """Take steps with an optimizer on weights like those of a convolution and a linear layer, each with its bias.
+
+    Some need more than the gradients of a step, such as those of the gradients, or what this machine lacks. Weights are
+    made without torch's random generators, and these are left as they were.
+    """
+    before = devices.generators(device)
+    try:
+        shapes = ((2, 1, 3, 3), (2,), (2, 8), (2,))
+        weights = [torch.full(shape, 0.1, device=device, requires_grad=True) for shape in shapes]
+        optimizer = build(weights)
+        images = torch.linspace(-1, 1, 32, device=device).view(2, 1, 4, 4)
+        for _ in range(TRIED_STEPS):
+            optimizer.zero_grad(set_to_none=True)
+            maps = nn.functional.conv2d(images, *weights[:2])
+            nn.functional.linear(maps.flatten(1), *weights[2:]).square().mean().backward()
+            optimizer.step()
+    finally:
+        devices.set_generators(device, before)
 
 
 def load(optimizer: torch.optim.Optimizer, state: dict) -> None:

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from study.errors import one_line
+from study.errors import UserError, is_out_of_memory, one_line, reason
 from study.optim import MovingAverage
 
 TRIAL_SECONDS = 0.5
@@ -45,7 +46,8 @@ def create(
     """
     if compile_for:
         torch.compiler.reset()  # what a process compiles for earlier networks counts towards a limit
-    compiled = torch.compile(model, dynamic=False) if compile_for else model
+        _try_compiler(next(model.parameters()).device)
+    compiled = _compiled(model) if compile_for else model
     loss_of = partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
 
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,6 +69,35 @@ def create(
         return plain.detach(), (logits.argmax(1) == labels).sum()
 
     return step
+
+
+def _try_compiler(device: torch.device) -> None:
+    """Compile a small function and its gradient; UserError where this machine lacks what that takes."""
+    numbers = torch.ones(8, device=device, requires_grad=True)
+    try:
+        torch.compile(lambda given: (2 * given).sin().sum(), dynamic=False)(numbers).backward()
+    except Exception as error:
+        raise _uncompiled("torch's compiler does not work on this machine", error) from None
+
+
+def _compiled(model: nn.Module) -> Callable[[Tensor], Any]:
+    """Compile a network at its first call; UserError where it cannot be compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    compiled = torch.compile(model, dynamic=False)
+
+    def forward(images: Tensor) -> Any:
+        try:
+            return compiled(images)
+        except TorchDynamoException as error:
+            raise _uncompiled("torch cannot compile this network", error) from None
+
+    return forward
+
+
+def _uncompiled(what: str, error: Exception) -> Exception:
+    """Return a UserError that says what failed and why; an error of memory stays what it is."""
+    return error if is_out_of_memory(error) else UserError(f"{what} ({reason(error)}); leave --compile away")
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:

@@ -71,6 +71,7 @@ class Trainer:
         self.model = models.create(config, data.image_shape, len(data.classes))
         heads = pretrained.begin(self.model, given, config) if given else ()
         self.model.to(device, memory_format=memory_format(device))
+        self.sizes = evaluation.measure(self.model, data, config.model, say)  # what cannot be measured is known now
         self.augment_generator = torch.Generator(device)
         self.mirrored = torch.zeros_like(data.train.labels, dtype=torch.bool) if config.alternating_flip else None
         leftover = len(data.train) % config.batch_size == 1 and len(data.train) > 1
@@ -231,8 +232,7 @@ class Trainer:
         """
         at, data = self.progress, self.data
         sample, chosen = data.train[evaluation.train_sample(data)], evaluation.feature_sample(data)
-        summary = models.count(self.model, data.image_shape) | models.count_behind(self.model, data.image_shape)
-        summary |= {"iterations": at.iterations, "train_seconds": at.train_seconds}
+        summary = self.sizes | {"iterations": at.iterations, "train_seconds": at.train_seconds}
         summary |= {} if math.isnan(at.energy_joules) else {"energy_joules": at.energy_joules}
         summary |= evaluation.summary_of("last", at.history[-1], self.evaluator.score(sample))
         last = {name: value.clone() for name, value in self.evaluator.model.state_dict().items()}

@@ -80,6 +80,8 @@ def fit_svm(
     model = models.create(config, whole.image_shape, len(whole.classes))
     head = _head(config, model, pretrained.begin(model, given, config))
     model.to(device, memory_format=memory_format(device)).eval()
+    sizes = evaluation.measure(model, whole, config.model, say)
+    _check_features(config, model, head, whole)
     path = Path(config.data_dir) / ".cache" / f"features-{_key(config, given, whole)}.pt"
     size = evaluation.batch_size(whole.image_shape, config.batch_size, device)
     content = cache.through(path, lambda: _extract(model, whole, size, device, say, on_batch), "the features", say)
@@ -106,15 +108,15 @@ def fit_svm(
     }
     sample, chosen = evaluation.train_sample(data).to(device), evaluation.feature_sample(data)
     sampled = evaluation.score(logits["train"][sample], data.train.labels[sample])
-    summary = models.count(model, data.image_shape) | models.count_behind(model, data.image_shape)
-    summary |= {"train_seconds": row["time/epoch"]}
+    summary = sizes | {"train_seconds": row["time/epoch"]}
     summary |= evaluation.summary_of("last", row, sampled) | evaluation.summary_of("best", row, sampled)
     summary["test/loss"], summary["test/acc"] = scores["test"]
     activations = {
         "logits": logits["val"].cpu()[chosen],
         "penultimate": content["val"][chosen],
-        "intermediate": content["intermediate"][chosen],
     }
+    if len(content.get("intermediate", ())) == len(whole.val):
+        activations["intermediate"] = content["intermediate"][chosen]
     return Svm(row, summary, evaluation.arrays(data, logits["test"], chosen, activations), model.state_dict(), penalty)
 
 
@@ -123,10 +125,24 @@ def _head(config: Config, model: nn.Module, names: tuple[str, ...]) -> nn.Module
     head = model.get_submodule(names[0])
     is_linear = isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.weight[0, 0].numel() == 1)
     if len(names) > 1 or not is_linear:
-        raise UserError(
-            f"{config.model} does not end in one linear layer, which the SVM would become; use finetune head"
-        )
+        raise _no_linear_end(config)
     return head
+
+
+@torch.inference_mode()
+def _check_features(config: Config, model: nn.Module, head: nn.Module, data: Data) -> None:
+    """Raise UserError unless the logits of a few images are the head's of what it gets, as the SVM's will be."""
+    nn.init.normal_(head.weight, generator=torch.Generator(head.weight.device).manual_seed(0))
+    found = models.activations(model, data.prepared(data.val.take(slice(evaluation.MEASURED_IMAGES))))
+    features, logits = found.get("penultimate"), found["logits"]
+    fits = features is not None and features.shape[1] == head.weight.shape[1]
+    if not fits or not torch.allclose(_scores(head, features), logits, atol=0.01 * float(logits.abs().max())):
+        raise _no_linear_end(config)
+    nn.init.zeros_(head.weight)
+
+
+def _no_linear_end(config: Config) -> UserError:
+    return UserError(f"{config.model} does not end in one linear layer, which the SVM would become; use finetune head")
 
 
 def _key(config: Config, given: Pretrained, data: Data) -> str:
@@ -155,7 +171,7 @@ def _extract(
         for batch in split.batches(size):
             activations = models.activations(model, data.prepared(batch))
             found[name].append(activations["penultimate"].cpu())
-            if name == "val":
+            if name == "val" and "intermediate" in activations:
                 found["intermediate"].append(activations["intermediate"].half().cpu())
             done += 1
             on_batch(done, batches)
@@ -163,7 +179,7 @@ def _extract(
                 told = time.monotonic()
                 say(f"extracted {done / batches:.0%}, {(told - started) * (batches - done) / done:.0f} s to go")
     cost = {"seconds_per_image": (time.monotonic() - started) / images, "peak_mb": devices.peak_megabytes(device)}
-    return {name: torch.cat(parts) for name, parts in found.items()} | cost
+    return {name: torch.cat(parts) for name, parts in found.items() if parts} | cost
 
 
 def _fit_head(

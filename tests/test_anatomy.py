@@ -143,7 +143,9 @@ def test_a_mistake_is_one_sentence(call, argv, message):
     assert message in call("analysis.anatomy", *argv, code=2).stderr
 
 
-@pytest.mark.parametrize("name", ["cnn", "alexnet", "googlenet", "resnet18", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name", ["cnn", "alexnet", "googlenet", "resnet18", "timm:vit_tiny_patch16_224", "timm:xcit_nano_12_p16_224"]
+)
 def test_flops_are_those_that_torch_counts(name):
     with torch.device("meta"):
         model = models.create(Config(model=name), (3, 32, 32), 10)

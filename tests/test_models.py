@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from analysis.anatomy import layers, native
 from study import models, step, values
@@ -224,10 +225,6 @@ def test_average_pool_is_torchs(height, width, side):
     torch.testing.assert_close(AveragePool(side)(maps), expected)
 
 
-if __name__ == "__main__":
-    print(json.dumps({name: size(name) for name in NAMES}, indent=1))
-
-
 @pytest.mark.parametrize(
     ("values", "behind"),
     [
@@ -250,3 +247,144 @@ def test_auxiliary_heads_are_behind_no_layer():
     assert (
         models.count_behind(model, (3, 32, 32))["params_logits"] == models.count(model, (3, 32, 32))["params"] - heads
     )
+
+
+def measured(model: nn.Module, images: torch.Tensor) -> tuple[dict[str, int], dict[str, torch.Tensor], list[str]]:
+    """Measure a network as before a training, and return its sizes, what it computes for images, and what is said."""
+    said = []
+    sizes = models.measure(model, images, 10, "this network", said.append)
+    with torch.inference_mode():
+        return sizes, models.activations(model.eval(), images), said
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("test_vit3", 64), ("pit_ti_224", 224), ("crossvit_tiny_240", 240), ("coat_tiny", 64)]
+)
+def test_every_kind_of_transformer_is_measured_in_full(name, side):
+    model = models.create(Config(model=f"timm:{name}", stem="imagenet"), (3, side, side), 10)
+    images = torch.randn(2, 3, side, side)
+    sizes, found, said = measured(model, images)
+    assert not said
+    counted = {"params", "param_bytes", "flops", "params_intermediate", "params_penultimate", "params_logits"}
+    assert sizes.keys() == counted
+    assert 0 < sizes["params_intermediate"] <= sizes["params_logits"] <= sizes["params"]
+    assert {layer: len(rows) for layer, rows in found.items()} == dict.fromkeys(LAYERS, 2)
+    assert torch.allclose(found["logits"], model(images), atol=1e-5)
+
+
+LAYERS = ("logits", "penultimate", "intermediate")
+
+
+class Plain(nn.Module):
+    """Two convolutions and two linear layers, under names of their own, put together in `forward`."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.pool, self.relu, self.features = nn.MaxPool2d(2), nn.ReLU(), 8
+        self.hidden, self.out = nn.LazyLinear(16), nn.Linear(16, 10)
+
+    def forward(self, images):
+        maps = self.pool(self.relu(self.second(self.pool(self.relu(self.first(images))))))
+        return self.out(self.relu(self.hidden(maps.flatten(1))))
+
+
+class Attending(nn.Module):
+    """Self-attention over the rows of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.out = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 10)
+
+    def forward(self, images):
+        rows = images[:, 0]
+        return self.out(self.attention(rows, rows, rows)[0].mean(1))
+
+
+class Formula(nn.Module):
+    """A matrix product without a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(64, 10))
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight
+
+
+class Batched(nn.Sequential):
+    """A linear layer that takes no single image."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, images):
+        if len(images) == 1:
+            raise ValueError("a single image")
+        return super().forward(images)
+
+
+ROW = 2 * 8 * 24 * 8 + 2 * 2 * 8 * 8 * 8 + 2 * 8 * 8 * 8
+"""FLOPs of attention over 8 rows of 8 numbers: keys, queries and values; the products; the projection."""
+
+
+@pytest.mark.parametrize(
+    ("network", "intermediate", "penultimate", "flops", "left_out"),
+    [
+        (Plain, 32, 16, 2 * (9 * 4 * 64 + 36 * 8 * 16 + 32 * 16 + 160), 0),
+        (lambda: nn.Sequential(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))), 144, 144,
+         2 * (9 * 4 * 36 + 1440), 0),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), 64, 64, 2 * 640, 0),
+        (Attending, 8, 8, ROW + 2 * 80, 0),
+        (Formula, None, None, 2 * 640, 2),
+        (Batched, 64, 64, None, 2),
+    ],
+)  # fmt: skip
+def test_any_module_that_returns_logits_is_measured(
+    network, intermediate, penultimate, flops, left_out, monkeypatch, digit_images
+):
+    monkeypatch.setitem(models.NETWORKS, "cnn", lambda config, image_shape, classes: network())
+    model = models.create(Config(model="cnn"), (1, 8, 8), 10)
+    images = torch.from_numpy(digit_images[0][:5, None] / 255).float()
+    sizes, found, said = measured(model, images)
+    assert sizes["params"] == sum(parameter.numel() for parameter in model.parameters())
+    assert sizes.get("flops") == flops
+    widths = {name: found[name].shape[1] if name in found else None for name in LAYERS}
+    assert widths == {"logits": 10, "penultimate": penultimate, "intermediate": intermediate}
+    assert len(said) == bool(left_out)
+    assert sum(text.count("(") for text in said) == left_out
+    counted = {name.removeprefix("params_") for name in sizes if name.startswith("params_")}
+    assert counted == (set(found) if flops else set())
+
+
+def test_measuring_leaves_a_network_and_the_random_numbers_as_they_were():
+    class Noisy(Plain):
+        def forward(self, images):
+            return super().forward(images + torch.randn(()))
+
+    torch.manual_seed(0)
+    model, images = Noisy(), torch.randn(3, 1, 8, 8)
+    model(images)  # makes the lazy layer
+    model.first.eval().requires_grad_(False)
+    numbers, flags = torch.get_rng_state(), [(module.training, vars(module).keys()) for module in model.modules()]
+    models.measure(model, images, 10, "this network", pytest.fail)
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert [(module.training, vars(module).keys()) for module in model.modules()] == flags
+    assert [name for name, one in model.named_parameters() if not one.requires_grad] == ["first.weight", "first.bias"]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("output", [lambda images: images.flatten(1), lambda images: (images, images)])
+def test_a_network_without_logits_is_refused(output):
+    class Wrong(Plain):
+        def forward(self, images):
+            return output(super().forward(images)[:, :7])
+
+    with pytest.raises(UserError, match=r"^this network must return logits of shape \(images, 10\), not "):
+        model = Wrong()
+        model(torch.randn(3, 1, 8, 8))
+        models.measure(model, torch.randn(3, 1, 8, 8), 10, "this network", print)
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: size(name) for name in NAMES}, indent=1))

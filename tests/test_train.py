@@ -7,9 +7,11 @@ import struct
 import time
 
 import pytest
+import torch
 
+from analysis import costs, layers, report, sections
 from analysis.runs import load
-from study import train
+from study import models, train
 from study.config import Config
 from study.errors import Interrupted
 from study.evaluation import Evaluator
@@ -538,3 +540,62 @@ def test_a_run_that_diverges_is_a_result(call, tmp_path):
     run = only_run(tmp_path / "runs")
     assert run.state() == "diverged"
     assert run.history()[-1]["train/loss"] is None
+
+
+class Formula(torch.nn.Module):
+    """A matrix product without a layer, of at least two images: neither FLOPs nor layers can be measured."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(64, classes))
+
+    def forward(self, images):
+        if len(images) == 1:
+            raise ValueError("a single image")
+        return images.flatten(1) @ self.weight
+
+
+def test_what_cannot_be_measured_is_left_out_before_training_and_in_the_report(call, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.NETWORKS, "single-block", lambda config, image_shape, classes: Formula(classes))
+    argv = (*QUICK, "--wandb=disabled", "--precision=float32")
+    out = call("study.train", *argv, "--model=single-block").stdout
+    before, after = out.split("epoch 1/2")
+    assert before.count("left out") == 1 and "left out" not in after
+    run = only_run(tmp_path / "runs")
+    summary, arrays = run.summary(), run.evaluation()
+    assert run.state() == "finished" and run.defect() is None
+    assert {name for name in summary if "/" not in name} == {"params", "param_bytes", "iterations", "train_seconds"}
+    assert {"logits", "penultimate", "intermediate"} & set(arrays) == {"logits"}
+    assert summary["test/acc"] > 0.5
+
+    call("study.train", *argv)
+    frames = load(tmp_path / "runs")
+    assert not frames.problems
+    assert [set(frames.features(name)) - {"targets"} for name in sorted(frames.runs.index)] == [
+        {"logits", "penultimate", "intermediate"}, {"logits"},
+    ]  # fmt: skip
+    (section,) = sections.by_dataset(frames)
+    assert layers.blocks(frames, section, report.looks_of([section])[0])
+    frame = costs.measure(section).set_index("setting")
+    assert frame.mflops.notna().sum() == 1 and frame.params.notna().all()
+    shutil.rmtree(next((tmp_path / "runs").glob("mlp-*")))
+    call("analysis.summarize", "runs", "--out=report", "--lang=es")
+
+
+@pytest.mark.parametrize("name", ["adahessian", "fusedadam", "bnbadam"])
+def test_an_optimizer_that_cannot_train_here_is_refused_before_training(name, call, tmp_path):
+    out = call("study.train", *QUICK, "--wandb=disabled", f"--optimizer=timm:{name}", code=2)
+    assert out.stderr.startswith(f"error: optimizer timm:{name} cannot train here (")
+    assert len(out.stderr.splitlines()) == 1 and "epoch 1" not in out.stdout
+    assert not list((tmp_path / "runs").glob("mlp-*"))
+
+
+def test_compiling_without_a_compiler_is_refused_before_training(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    out = command("study.train", *QUICK, "--wandb=disabled", "--device=cpu", "--compile", code=2)
+    (line,) = [line for line in out.stderr.splitlines() if line.startswith("error: ")]
+    assert "compiler" in line and line.endswith("leave --compile away")
+    assert "Traceback" not in out.stderr and "epoch 1" not in out.stdout
+    assert not list((tmp_path / "runs").glob("mlp-*"))
