@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table as Grid
 
 from analysis.wording import label, number, sentence, shown
+from study.console import console
 
 WIDTH = 200
 """Letters in a line where there is no terminal, unless a table needs more."""
@@ -170,8 +170,8 @@ def _escape_latex(text: str) -> str:
 
 def show(table: Table, spared: Sequence[str]) -> None:
     """Print a table; of the columns that can be spared, without the first ones where the terminal is too narrow."""
-    console, left_out = Console(highlight=False), []
-    room = console.width if console.is_terminal else max(WIDTH, _width(table))
+    shown_on, left_out = console(), []
+    room = shown_on.width if shown_on.is_terminal else max(WIDTH, _width(table))
     for key in spared:
         if _width(table) > room:
             left_out += [column.header or label(column.key) for column in table.columns if column.key == key]
@@ -183,8 +183,10 @@ def show(table: Table, spared: Sequence[str]) -> None:
         grid.add_column(header.replace(" ", "\n"), justify=justify, no_wrap=not column.wraps)
     for row in table.rows:
         grid.add_row(*(cell.text for cell in row), style="bold" if row[0].bold else None)
-    console.width = max(room, _width(table, wrapped=True))  # rather lines that the terminal breaks than numbers cut off
-    console.print(grid)
+    shown_on.width = max(
+        room, _width(table, wrapped=True)
+    )  # rather lines that the terminal breaks than numbers cut off
+    shown_on.print(grid)
 
 
 def _width(table: Table, wrapped: bool = False) -> int:

@@ -132,8 +132,10 @@ def _git_commit() -> str | None:
     """Return the commit of this code, with a + where files differ from it; None outside a checkout."""
     git = ("git", "-C", str(Path(__file__).parent))
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, timeout=5)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", timeout=5)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "."], capture_output=True, encoding="utf-8", timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") if commit.returncode == 0 else None
