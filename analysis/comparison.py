@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from analysis import runs as sources
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import GREY, Looks, finish, looks_of, wrapped
+from analysis.letters import Plot
 from analysis.runs import IDENTITY, Frames
 from analysis.sections import Section
 from analysis.statistics import differences, estimates, holm, mcnemar, sampling_interval
@@ -201,7 +202,7 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
     frame = frame[frame.n > 0][:SHOWN]
     looks = looks or looks_of(list(frame.setting))
     lines = max(wrapped(setting).count("\n") + 1 for setting in frame.setting)
-    figure = Figure(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
+    figure = Plot(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(frame.to_dict("records")):
         color = looks[row["setting"]].color
