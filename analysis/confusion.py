@@ -17,7 +17,7 @@ from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
 from analysis.figures import PALE_GREY, Looks, tick_format
 from analysis.letters import Plot, columns, inches, short_names, shortened, titled
 from analysis.runs import Frames
-from analysis.sections import LOOKED_AT, Section, best_of_settings
+from analysis.sections import LOOKED_AT, Section, best_readable
 from analysis.statistics import sampling_interval
 from analysis.tables import Column, Table
 from analysis.wording import label, named, number, sentence, shown
@@ -41,11 +41,15 @@ ABSENT = 3
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the matrices, the frequent confusions of the best setting by name, and its confident mistakes."""
-    best = best_of_settings(section)
+    best, left_out = best_readable(frames, section)
+    if best.empty:
+        return [Heading(label("confusion")), Items(left_out)]
     (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
     words = words_of(best.loc[run])
     pairs = frequent(counts)
     found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
+    if left_out:
+        found.append(Items(left_out, soft=True))
     titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
     pictures = [
         Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))

@@ -15,7 +15,7 @@ from analysis.blocks import Block, Heading, Picture
 from analysis.figures import Looks, finish, wrapped
 from analysis.letters import Plot, inches, short_names, shortened, titled
 from analysis.runs import Frames
-from analysis.sections import LOOKED_AT, Section, best_of_settings
+from analysis.sections import LOOKED_AT, Section, best_readable
 from analysis.tables import Column, Table
 from analysis.wording import label, sentence, shown
 from study.errors import UserError, nearest
@@ -30,7 +30,9 @@ DRAWN_CLASSES = 30
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the accuracy and precision of each class: of the best setting, against the others and what was given."""
-    best = best_of_settings(section)
+    best, left_out = best_readable(frames, section)
+    if best.empty:
+        return []  # the confusions say why
     words = confusion.words_of(best.iloc[0])
     rates = {best.setting[run]: confusion.rates(counts) for run, counts in confusion.matrices(frames, best).items()}
     frame = rates[best.setting.iloc[0]]
@@ -38,7 +40,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     given = frames.given
     if given is not None and not given.index.isin(frame["class"]).any():
         given = None
-    notes = [sentence("per_class_note")]
+    notes = [sentence("per_class_note"), *left_out]
     if given is not None:
         frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
         frame["difference"] = frame.accuracy - frame.given

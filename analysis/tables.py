@@ -5,6 +5,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -126,9 +127,19 @@ def p_words(p: float) -> str:
 
 def markdown(table: Table) -> str:
     """Write a table as Markdown."""
-    header, rows = _texts(table, bold="**{}**", escape=lambda text: text.replace("|", "\\|"))
+    header, rows = _texts(table, bold="**{}**", escape=escape_markdown)
     aligned = [":---" if column.digits is None else "---:" for column in table.columns]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, aligned, *rows]) + "\n"
+
+
+def in_one_line(text: str) -> str:
+    """Put a text into one line; spaces that hold a number together stay."""
+    return re.sub(r"[\r\n\t\v\f\x85\u2028\u2029]+", " ", text)
+
+
+def escape_markdown(text: str) -> str:
+    """Write a text such that Markdown shows it as it is in the cell of a table; `_` within a word is none of markup."""
+    return MARKDOWN.sub(r"\\\g<0>", in_one_line(text))
 
 
 def latex(table: Table) -> str:
@@ -156,16 +167,20 @@ def _texts(table: Table, bold: str, escape: Callable[[str], str]) -> tuple[list[
     return list(map(escape, table.header)), [list(map(text, row)) for row in table.rows]
 
 
+MARKDOWN = re.compile(r"[\\|*`$~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|\](?=[(\[])")
+"""What Markdown would take for markup in the cell of a table."""
+
 LATEX = {
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "²": "$^2$",
     "⁶": "$^6$", "≥": r"$\ge$", "≤": r"$\le$", "<": "$<$", ">": "$>$", "→": r"$\to$", "\u202f": r"\,", "\xa0": "~",
     "–": "--", "…": r"\dots{}", "·": r"$\cdot$", "“": "``", "”": "''", "[": "{[}", "]": "{]}",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}",
 }  # fmt: skip
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in in_one_line(text))
 
 
 def show(table: Table, spared: Sequence[str]) -> None:
