@@ -11,7 +11,7 @@ import torch
 from study import cache, devices, evaluation, models
 from study.config import Config
 from study.data import Data, Split
-from study.errors import Parser, UserError, run_command
+from study.errors import Parser, UserError, printable, run_command
 from study.run_directory import RunDirectory
 from study.sources import read_image
 
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
             probabilities = evaluation.logits(model, image.to(device), config.flip_test).softmax(1)[0].cpu()
         values, labels = probabilities.topk(min(SHOWN, len(data.classes)))
         likeliest = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
-        print(f"{path}: {', '.join(likeliest)}")
+        print(f"{printable(path)}: {', '.join(likeliest)}")
     if unreadable:
         raise UserError("; ".join(unreadable))
     return 0

@@ -105,10 +105,14 @@ class Tracker:
         if self.wandb is None:
             return
         try:
-            getattr(self.wandb, what)(*words)
+            lost = getattr(self.wandb, what)(*words)
+            why = f"W&B has the run without its {' and '.join(lost)}; to send them: {self._again}" if lost else ""
         except Exception as error:
-            self.say(f"W&B did not take the run ({one_line(error)}); to send it when it has a result: {self._again}")
+            why = f"W&B did not take the run ({one_line(error)}); to send it when it has a result: {self._again}"
             self.wandb = None
+        if why:
+            self.say(why)
+            self.note(wandb_missing=why)
         if what == "finish":
             self.wandb = None
 
