@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from analysis import runs
 from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
 from analysis.figures import PALE_GREY, Looks, tick_format
-from analysis.letters import Plot, columns, inches, short_names, shortened, titled
+from analysis.letters import Plot, columns, inches, short_names, shortened
 from analysis.runs import Frames
 from analysis.sections import LOOKED_AT, Section, best_readable
 from analysis.statistics import sampling_interval
@@ -25,8 +25,8 @@ from analysis.wording import label, named, number, sentence, shown
 TEXT_CLASSES = 20
 """Up to so many classes, the cells of a matrix hold numbers."""
 
-LONGEST, WIDEST = 30, 15
-"""Columns of a class's name beside a matrix, and below a picture."""
+LONGEST, WIDEST, DATASET = 30, 15, 40
+"""Columns of a class's name beside a matrix and below a picture, and of a data set's name in a title."""
 
 MISTAKES = 32
 TILE = (1.1, 1.68)
@@ -141,7 +141,11 @@ def looked_at(best: pd.DataFrame) -> list[str]:
 
 def words_of(run: pd.Series) -> dict[str, object]:
     """Return what a title says of a run."""
-    return {"setting": shown(run.setting), "seed": run.seed, "dataset": run.dataset.removeprefix("folder:")}
+    return {
+        "setting": shown(run.setting),
+        "seed": run.seed,
+        "dataset": shortened(run.dataset.removeprefix("folder:"), DATASET),
+    }
 
 
 def _answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
@@ -213,7 +217,7 @@ def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) ->
             axes.axhline(line, color=PALE_GREY, linewidth=0.5)
             axes.axvline(line, color=PALE_GREY, linewidth=0.5)
     _name_classes(axes, names)
-    axes.set_title(titled(title, side + more, 11), fontweight="bold", fontsize=11)
+    axes.set_title(title, fontweight="bold", fontsize=11)
     axes.set_xlabel(label("predicted"))
     axes.set_ylabel(label("target"))
     axes.spines[:].set_visible(False)
@@ -268,7 +272,7 @@ def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | No
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    axes.set_title(titled(title, 10, 11), fontweight="bold", fontsize=11)
+    axes.set_title(title, fontweight="bold", fontsize=11)
     axes.set_xlabel(label("mistakes_across"))
     axes.set_ylabel(label("mistakes_down"))
     return figure

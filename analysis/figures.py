@@ -109,10 +109,11 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     if ranked[DRAWN:]:
         handles.append(panels[0, 0].plot([], [], color=PALE_GREY)[0])
         labels.append(sentence("more", count=len(ranked) - DRAWN))
-    figure.legend(
+    legend = figure.legend(
         handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9,
         title=titled(title, figure.get_figwidth()), title_fontproperties={"weight": "bold", "size": 12},
     )  # fmt: skip
+    legend.get_title().set_multialignment("center")
     return figure
 
 
@@ -169,7 +170,7 @@ def wrapped(setting: str) -> str:
 
 def finish(axes: Axes, title: str, x_label: str, y_label: str, numbers: str = "xy") -> None:
     """Give a plot its title, both labels, a grid, and on the axes with numbers these as the language writes them."""
-    axes.set_title(titled(title, axes.get_figure(root=True).get_figwidth()))
+    axes.set_title(title)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(color=PALE_GREY)

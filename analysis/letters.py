@@ -9,6 +9,7 @@ font that has these letters.
 
 import logging
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,12 @@ from study.errors import printable
 NARROW = 0.62
 """Width of a letter on average, as a share of its size; bold ones are a little wider."""
 
+SHORTEST_LINE = 20
+"""Columns of a title's lines, where the axes stand at the edge of a figure."""
+
+BREAKS = re.compile(r".*[,;/_-]", re.DOTALL)
+"""The part of a long word that may end a line."""
+
 JOINERS = "\u200c\u200d"
 VIRAMA = 9
 """Unicode's combining class of the sign that joins two Indic consonants."""
@@ -51,7 +58,24 @@ class Plot(Figure):
                 text.set_parse_math(False)
                 text.set_text(restored(text.get_text()))
                 text.set_fontfamily(list(dict.fromkeys([*text.get_fontfamily(), *fonts])))
+            self._break_titles(renderer)
             super().draw(renderer)
+
+    def _break_titles(self, renderer: RendererBase) -> None:
+        """Break the titles of axes that would be cut off at the edge of the figure into lines."""
+        width = self.get_figwidth()
+        titles = [(axes, axes.title) for axes in self.axes]
+        wide = [(axes, title) for axes, title in titles if inches([title.get_text()], title.get_fontsize()) > width / 2]
+        if wide and self.get_layout_engine():
+            self.get_layout_engine().execute(self)  # which says where the axes are
+        for axes, title in wide:
+            place = axes.get_position()
+            middle = (place.x0 + place.x1) / 2
+            room = 2 * min(middle, 1 - middle) * self.bbox.width
+            whole, limit = title.get_text(), columns([title.get_text()])
+            while title.get_window_extent(renderer).width > room and limit > SHORTEST_LINE:
+                limit -= 2
+                title.set_text("\n".join(in_lines(line, limit) for line in whole.split("\n")))
 
     def _texts(self) -> list[Text]:
         """Return all texts, those of the axes' numbers too, which are otherwise made only while drawing."""
@@ -189,7 +213,9 @@ def in_lines(text: str, limit: int) -> str:
                 head += parts.pop(0)
             if not parts:
                 break
-            lines[-1:] = [head, "".join(parts)]
+            if found := BREAKS.match(head):
+                head = found[0]
+            lines[-1:] = [head, lines[-1][len(head) :]]
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis import confusion
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import Looks, finish, wrapped
-from analysis.letters import Plot, inches, short_names, shortened, titled
+from analysis.letters import Plot, inches, short_names, shortened
 from analysis.runs import Frames
 from analysis.sections import LOOKED_AT, Section, best_readable
 from analysis.tables import Column, Table
@@ -132,6 +132,6 @@ def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, 
     finish(axes, "", label("accuracy"), label("class"))
     axes.set_yticks(rows, names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_title(titled(title, width, 11), fontweight="bold", fontsize=11)
+    axes.set_title(title, fontweight="bold", fontsize=11)
     figure.legend(loc="outside lower center", ncols=2 if len(rates) > 1 else 1, frameon=False, fontsize=9)
     return figure
