@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from analysis import embedding
 from analysis.embedding import Layer, Seen
 from analysis.figures import GREY, PALETTE
-from analysis.letters import Plot, in_lines, short_names, titled
+from analysis.letters import NARROW, Plot, in_lines, inches, short_names, titled
 from analysis.wording import label, sentence
 
 LEGEND_CLASSES = 30
@@ -90,8 +90,9 @@ def _figure(width: float, height: float, classes: Sequence[str], title: str) -> 
 def _legend(figure: FigureBase, classes: Sequence[str], letters: int) -> int:
     """Name the classes below a figure in lines of so many letters, and return how many lines these are."""
     in_legend = list(enumerate(classes)) if len(classes) <= LEGEND_CLASSES else []
-    names = short_names(list(classes), LONGEST)
-    columns = max(1, min(10, len(classes), letters // (5 + max(map(cell_len, names)))))
+    names = short_names(list(classes), min(LONGEST, letters - 10))
+    letter = NARROW * 9 / 72
+    columns = max(1, min(10, len(classes), int(letters * letter / (5 * letter + inches(names, 9)))))
     handles = [Line2D([], [], linestyle="", label=names[place], **_look_of(place)) for place, _ in in_legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return -(-len(in_legend) // columns)

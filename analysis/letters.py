@@ -30,7 +30,7 @@ from analysis.wording import restored
 from study.errors import printable
 
 NARROW = 0.62
-"""Width of a letter on average, as a share of its size; bold ones are a little wider."""
+"""Width of a column on average, as a share of the size of letters; bold ones are a little wider."""
 
 SHORTEST_LINE = 20
 """Columns of a title's lines, where the axes stand at the edge of a figure."""
@@ -196,7 +196,18 @@ def columns(texts: Iterable[str]) -> int:
 
 def inches(texts: Iterable[str], size: float) -> float:
     """Return about how wide the longest of texts is, in letters of that size in points."""
-    return columns(texts) * NARROW * size / 72
+    lines = (line for text in texts for line in text.split("\n"))
+    return max((sum(map(_advance, line)) for line in lines), default=0.0) * size / 72
+
+
+@cache
+def _advance(letter: str) -> float:
+    """Return the width of a letter as a share of its size, estimated where matplotlib's own font lacks it."""
+    if letter not in _usual():
+        return NARROW * cell_len(letter)
+    font = FT2Font(font_manager.findfont(font_manager.FontProperties()))
+    font.set_size(100, 72)
+    return font.load_char(ord(letter)).linearHoriAdvance / 65536 / 100
 
 
 def in_lines(text: str, limit: int) -> str:
