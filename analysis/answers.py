@@ -100,7 +100,8 @@ def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
     said = []
     for name, (of, split) in OVERFITTING.items():
         pairs = comparison.pairwise(section, of, split)
-        found = pairs.loc[[(setting, best) for setting in settings]]
+        # a run may lack one of these numbers
+        found = pairs.loc[[pair for setting in settings if (pair := (setting, best)) in pairs.index]]
         found = found[found.holm < ALPHA].droplevel("b")
         for kind, rows in (("less", found[found.difference < 0]), ("more", found[found.difference > 0])):
             texts = [

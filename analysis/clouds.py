@@ -4,7 +4,6 @@
         clouds.tsne_figure(embedding.see(frames, [run]), frames.data(run)['classes'], run).savefig('clouds.png')"
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,13 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from rich.cells import cell_len
 
 from analysis import embedding
 from analysis.embedding import Layer, Seen
 from analysis.figures import GREY, PALETTE
+from analysis.letters import NARROW, Plot, in_lines, inches, short_names, titled
 from analysis.wording import label, sentence
 
 LEGEND_CLASSES = 30
+LONGEST, WIDEST = 40, 20
+"""Columns of a class's name in a legend, and within a cloud."""
+
 MARKERS = "o^sDvP*X<>"
 
 
@@ -29,7 +33,7 @@ def tsne_figure(rows: Mapping[str, Seen], classes: Sequence[str], title: str) ->
     columns = [layer for layer in embedding.LAYERS if any(layer in one.layers for one in rows.values())]
     parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
     for part, (name, one) in zip(parts, rows.items(), strict=True):
-        part.suptitle(textwrap.fill(name, 90), fontsize=11)
+        part.suptitle(in_lines(name, 90), fontsize=11)
         for axes, layer in zip(part.subplots(1, len(columns)), columns, strict=True):
             if layer in one.layers:
                 _panel(axes, one.layers[layer], one.targets, classes, reach, label(f"layer {layer}").capitalize())
@@ -46,7 +50,7 @@ def side_by_side(runs: Mapping[str, Seen], layer: str, classes: Sequence[str], t
     figure = _figure(14.0 if columns > 3 else 10.5, 4.1 * lines, classes, title)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, (name, one) in zip(panels, runs.items(), strict=False):
-        _panel(axes, one.layers[layer], one.targets, classes, reach, textwrap.fill(name, 45))
+        _panel(axes, one.layers[layer], one.targets, classes, reach, in_lines(name, 45))
     for axes in panels[len(runs) :]:
         axes.remove()
     return figure
@@ -55,11 +59,11 @@ def side_by_side(runs: Mapping[str, Seen], layer: str, classes: Sequence[str], t
 def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) -> Figure:
     """Draw a column of panels per run, which each have classes, and so a scale and a legend, of their own."""
     columns = embedding.LAYERS[:-1]
-    figure = Figure(figsize=(5.2 * len(runs), 10.2), layout="constrained")
-    figure.suptitle(textwrap.fill(title, 80), fontweight="bold", fontsize=12)
+    figure = Plot(figsize=(5.2 * len(runs), 10.2), layout="constrained")
+    figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
     parts = figure.subfigures(1, len(runs), squeeze=False)[0]
     for part, (name, (one, classes)) in zip(parts, runs.items(), strict=True):
-        part.suptitle(textwrap.fill(name, 50), fontsize=11)
+        part.suptitle(in_lines(name, 50), fontsize=11)
         reach = _reach([one.layers[layer] for layer in columns if layer in one.layers])
         for axes, layer in zip(part.subplots(len(columns), 1), columns, strict=True):
             if layer in one.layers:
@@ -77,8 +81,8 @@ def _reach(layers: Sequence[Layer]) -> float:
 
 def _figure(width: float, height: float, classes: Sequence[str], title: str) -> Figure:
     """Begin a figure with a title and a legend of the classes."""
-    figure = Figure(layout="constrained")
-    figure.suptitle(textwrap.fill(title, 80), fontweight="bold", fontsize=12)
+    figure = Plot(layout="constrained")
+    figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
     figure.set_size_inches(width, height + 0.5 + 0.25 * _legend(figure, classes, letters=110))
     return figure
 
@@ -86,8 +90,10 @@ def _figure(width: float, height: float, classes: Sequence[str], title: str) -> 
 def _legend(figure: FigureBase, classes: Sequence[str], letters: int) -> int:
     """Name the classes below a figure in lines of so many letters, and return how many lines these are."""
     in_legend = list(enumerate(classes)) if len(classes) <= LEGEND_CLASSES else []
-    columns = max(1, min(10, len(classes), letters // (5 + max(map(len, classes)))))
-    handles = [Line2D([], [], linestyle="", label=name, **_look_of(place)) for place, name in in_legend]
+    names = short_names(list(classes), min(LONGEST, letters - 10))
+    letter = NARROW * 9 / 72
+    columns = max(1, min(10, len(classes), int(letters * letter / (5 * letter + inches(names, 9)))))
+    handles = [Line2D([], [], linestyle="", label=names[place], **_look_of(place)) for place, _ in in_legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return -(-len(in_legend) // columns)
 
@@ -110,10 +116,10 @@ def _look_of(place: int) -> dict[str, str]:
 def _scatter(axes: Axes, points: np.ndarray, targets: np.ndarray, classes: Sequence[str], reach: float) -> None:
     """Draw the images of each class, and names in their middle where they do not touch."""
     size = 12 if len(points) < 500 else 5
-    middles = {}
+    middles, names = {}, short_names(list(classes), WIDEST)
     for place in np.unique(targets):
         mine = points[targets == place]
-        middles[classes[place]] = np.median(mine, axis=0)
+        middles[names[place]] = np.median(mine, axis=0)
         axes.scatter(*mine.T, s=size, linewidths=0, alpha=0.75, rasterized=True, **_look_of(place))
     few = len(classes) <= LEGEND_CLASSES
     fontsize = 8 if few else 5
@@ -133,6 +139,6 @@ def _apart(middles: Mapping[str, np.ndarray], size: float) -> list[str]:
     chosen: list[str] = []
     for name, middle in middles.items():
         gaps = {other: np.abs(middle - middles[other]) for other in chosen}
-        if all(x > 0.32 * size * len(name + other) or y > 1.1 * size for other, (x, y) in gaps.items()):
+        if all(x > 0.32 * size * cell_len(name + other) or y > 1.1 * size for other, (x, y) in gaps.items()):
             chosen.append(name)
     return chosen

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from analysis import runs as sources
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import GREY, Looks, finish, looks_of, wrapped
+from analysis.letters import Plot
 from analysis.runs import IDENTITY, Frames
 from analysis.sections import Section
 from analysis.statistics import differences, estimates, holm, mcnemar, sampling_interval
@@ -148,10 +149,11 @@ def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataF
     names = [setting for setting in frame.setting[frame.n > 0][:SHOWN] if setting in single.index]
     rows = {}
     if len(names) > 1 and names[0] == frame.setting[0]:
-        runs = single.loc[names]
+        runs = single.loc[[setting for setting in names if not frames.damage(single.run[setting])]]
         predictions = sources.predictions(frames, list(runs.run))
         right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
-        for setting, run in runs.run.iloc[1:].items():
+        # nothing can be compared with a best run that cannot be read
+        for setting, run in runs.run.iloc[1:].items() if names[0] in runs.index else ():
             first, second, p = mcnemar(right[runs.run.iloc[0]], right[run])
             rows[setting] = {"only_best": first, "only_this": second, "images": len(right[run]), "p": p}
     found = pd.DataFrame.from_dict(rows, orient="index", columns=["only_best", "only_this", "images", "p"])
@@ -201,7 +203,7 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
     frame = frame[frame.n > 0][:SHOWN]
     looks = looks or looks_of(list(frame.setting))
     lines = max(wrapped(setting).count("\n") + 1 for setting in frame.setting)
-    figure = Figure(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
+    figure = Plot(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(frame.to_dict("records")):
         color = looks[row["setting"]].color

@@ -4,7 +4,6 @@
         print(confusion.frequent(confusion.matrix(frames.predictions, frames.data(run)['classes'])))"
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,14 +15,18 @@ from matplotlib.figure import Figure
 from analysis import runs
 from analysis.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
 from analysis.figures import PALE_GREY, Looks, tick_format
+from analysis.letters import Plot, columns, inches, short_names, shortened
 from analysis.runs import Frames
-from analysis.sections import LOOKED_AT, Section, best_of_settings
+from analysis.sections import LOOKED_AT, Section, best_readable
 from analysis.statistics import sampling_interval
 from analysis.tables import Column, Table
 from analysis.wording import label, named, number, sentence, shown
 
 TEXT_CLASSES = 20
 """Up to so many classes, the cells of a matrix hold numbers."""
+
+LONGEST, WIDEST, DATASET = 30, 15, 40
+"""Columns of a class's name beside a matrix and below a picture, and of a data set's name in a title."""
 
 MISTAKES = 32
 TILE = (1.1, 1.68)
@@ -38,11 +41,15 @@ ABSENT = 3
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the matrices, the frequent confusions of the best setting by name, and its confident mistakes."""
-    best = best_of_settings(section)
+    best, left_out = best_readable(frames, section)
+    if best.empty:
+        return [Heading(label("confusion")), Items(left_out)]
     (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
     words = words_of(best.loc[run])
     pairs = frequent(counts)
     found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
+    if left_out:
+        found.append(Items(left_out, soft=True))
     titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
     pictures = [
         Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
@@ -134,7 +141,11 @@ def looked_at(best: pd.DataFrame) -> list[str]:
 
 def words_of(run: pd.Series) -> dict[str, object]:
     """Return what a title says of a run."""
-    return {"setting": shown(run.setting), "seed": run.seed, "dataset": run.dataset.removeprefix("folder:")}
+    return {
+        "setting": shown(run.setting),
+        "seed": run.seed,
+        "dataset": shortened(run.dataset.removeprefix("folder:"), DATASET),
+    }
 
 
 def _answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
@@ -189,7 +200,10 @@ def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) ->
     size, share = len(counts), shares(counts).fillna(0).to_numpy()
     with_text = size <= TEXT_CLASSES
     side = 2.6 + 0.4 * size if with_text else min(15.0, 4 + 0.1 * size)
-    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    # names longer than usual get the room that they need beside the cells
+    names = short_names(list(counts.index), LONGEST)
+    more = max(0.0, inches(names, _name_size(size)) - 0.9)
+    figure = Plot(figsize=(side + 0.9 + more, side + more), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
     if with_text:
@@ -202,8 +216,8 @@ def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) ->
         for line in np.arange(9.5, size, 10):
             axes.axhline(line, color=PALE_GREY, linewidth=0.5)
             axes.axvline(line, color=PALE_GREY, linewidth=0.5)
-    _name_classes(axes, list(counts.index))
-    axes.set_title(textwrap.fill(title, round(9 * side), break_on_hyphens=False), fontweight="bold", fontsize=11)
+    _name_classes(axes, names)
+    axes.set_title(title, fontweight="bold", fontsize=11)
     axes.set_xlabel(label("predicted"))
     axes.set_ylabel(label("target"))
     axes.spines[:].set_visible(False)
@@ -219,13 +233,18 @@ def _name_classes(axes: Axes, names: list[str]) -> None:
     """Name every class on both axes, or some where there are more than can be read."""
     step = -(-len(names) // 120)
     ticks = range(0, len(names), step)
-    shortest = max(map(len, names)) <= 2 and len(names) <= TEXT_CLASSES
-    size = 10 if len(names) <= TEXT_CLASSES else max(5, 9 - len(names) // 20)
+    shortest = columns(names) <= 2 and len(names) <= TEXT_CLASSES
+    size = _name_size(len(names))
     tilt = {"rotation": 0, "ha": "center"} if shortest else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     if len(names) > TEXT_CLASSES:
         tilt = {"rotation": 90, "ha": "center"}
     axes.set_xticks(ticks, [names[tick] for tick in ticks], fontsize=size, **tilt)
     axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size)
+
+
+def _name_size(classes: int) -> int:
+    """Return the size of the names of so many classes, in points."""
+    return 10 if classes <= TEXT_CLASSES else max(5, 9 - classes // 20)
 
 
 def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | None:
@@ -234,21 +253,21 @@ def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | No
     if not len(images):
         return None
     names = arrays["class_names"]
-    columns = min(8, len(images))
-    lines = -(-len(images) // columns)
-    figure = Figure(figsize=(10, 0.9 + 1.95 * lines), layout="constrained")
+    across = min(8, len(images))
+    lines = -(-len(images) // across)
+    figure = Plot(figsize=(10, 0.9 + 1.95 * lines), layout="constrained")
     axes = figure.subplots()
     for place, image in enumerate(images):
-        row, column = divmod(place, columns)
+        row, column = divmod(place, across)
         left, top = TILE[0] * column, TILE[1] * row
         pixels = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
         axes.imshow(pixels, extent=(left, left + 1, top + 1, top), cmap="gray", vmin=0, vmax=255,
                     interpolation="nearest" if image.shape[-1] < 64 else "antialiased")  # fmt: skip
         target, predicted = names[arrays["mistake_targets"][place]], names[arrays["mistake_predictions"][place]]
         sure = number(100 * arrays["mistake_confidences"][place], ".1f")
-        text = f"{_short(target)}\n→ {_short(predicted)}\n{sure} %"
+        text = f"{shortened(target, WIDEST)}\n→ {shortened(predicted, WIDEST - 2)}\n{sure} %"
         axes.text(left + 0.5, top + 1.06, text, ha="center", va="top", fontsize=8, linespacing=1.25, in_layout=False)
-    axes.set_xlim(-0.05, TILE[0] * columns - 0.05)
+    axes.set_xlim(-0.05, TILE[0] * across - 0.05)
     axes.set_ylim(TILE[1] * lines, -0.05)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -257,7 +276,3 @@ def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | No
     axes.set_xlabel(label("mistakes_across"))
     axes.set_ylabel(label("mistakes_down"))
     return figure
-
-
-def _short(name: str, limit: int = 15) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"

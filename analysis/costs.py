@@ -15,6 +15,7 @@ from matplotlib.ticker import NullFormatter
 from analysis import comparison
 from analysis.blocks import Block, Heading, Items, Picture
 from analysis.figures import GREY, PALE_GREY, Looks, finish, looks_of
+from analysis.letters import Plot, plain, short_names, titled
 from analysis.runs import Frames
 from analysis.sections import Section
 from analysis.speed import epoch_seconds, is_timed, machines, work
@@ -42,6 +43,9 @@ WIDE = 10
 
 LABELLED = 12
 """Of more settings than this only those on the front carry their names and colours."""
+
+LONGEST = 45
+"""Columns of a setting's name beside its point."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -173,8 +177,8 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
     looks = looks or looks_of(list(frame.setting))
     columns = min(2, len(against))
     rows = -(-len(against) // columns)
-    figure = Figure(figsize=(5.5 * columns if columns > 1 else 8, 0.4 + 4.4 * rows), layout="constrained")
-    figure.suptitle(title, fontweight="bold", fontsize=12)
+    figure = Plot(figsize=(5.5 * columns if columns > 1 else 8, 0.4 + 4.4 * rows), layout="constrained")
+    figure.suptitle(titled(title, figure.get_figwidth()), fontweight="bold", fontsize=12)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, cost in zip(panels, against, strict=False):
         best = front(frame, cost)
@@ -202,12 +206,14 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
 def _name_points(axes: Axes, labelled: pd.DataFrame, frame: pd.DataFrame, cost: str) -> None:
     """Write names beside points so that none covers another or a point."""
     steps = front(frame, cost)
-    textalloc.allocate(
-        axes, labelled[cost].to_numpy(), labelled.val_acc.to_numpy(), [shown(setting) for setting in labelled.setting],
-        x_scatter=frame[cost].to_numpy(), y_scatter=frame.val_acc.to_numpy(), textsize=8, linecolor=GREY,
-        x_lines=[steps[cost].repeat(2).to_numpy()[1:]], y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
-        linewidth=0.7, min_distance=0.02, max_distance=0.4,
-    )  # fmt: skip
+    names = short_names([shown(setting) for setting in labelled.setting], LONGEST)
+    with plain():  # the names are measured before the figure is drawn
+        textalloc.allocate(
+            axes, labelled[cost].to_numpy(), labelled.val_acc.to_numpy(), names,
+            x_scatter=frame[cost].to_numpy(), y_scatter=frame.val_acc.to_numpy(), textsize=8, linecolor=GREY,
+            x_lines=[steps[cost].repeat(2).to_numpy()[1:]], y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
+            linewidth=0.7, min_distance=0.02, max_distance=0.4,
+        )  # fmt: skip
 
 
 def total(frames: Frames) -> list[Block]:

@@ -135,6 +135,8 @@ def tsne(features: np.ndarray, jobs: int = 1) -> np.ndarray:
     features = _finite(features)
     if not features.std(axis=0).any():
         return np.zeros((len(features), 2))
+    if features.shape[1] == 1:  # two dimensions are asked for, of a layer with a single unit too
+        features = np.pad(features, ((0, 0), (0, 1)))
     reduced = PCA(min(COMPONENTS, *features.shape), random_state=0).fit_transform(features)
     embedded = TSNE(
         perplexity=perplexity(len(features)), learning_rate=len(features) / 12, initialization="pca",

@@ -4,7 +4,6 @@
         figures.learning_curves(sections.by_dataset(runs.load('runs'))[0].history, 'digits').savefig('curves.png')"
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from rich.cells import cell_len
 
+from analysis.letters import Plot, in_lines, shortened, titled
 from analysis.statistics import estimates
 from analysis.wording import label, number, sentence, shown, spoken
 
@@ -31,8 +32,8 @@ DRAWN = 12
 BANDS = 6
 """With more settings than this, intervals would hide the lines."""
 
-NAME_WIDTH = 45
-"""Letters in a line of a setting's name."""
+NAME_WIDTH, NAME_LINES = 45, 6
+"""Letters in a line of a setting's name, and at most so many lines."""
 
 GREY, PALE_GREY = "#999999", "#E6E6E6"
 
@@ -74,9 +75,9 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     found = found[counts == repeats.reindex(found.index.get_level_values("setting")).to_numpy()]
     ranked = list(found["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
     coloured = [setting for setting in history.setting.unique() if setting in ranked[:DRAWN]]
-    columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, max(map(len, coloured))))))
+    columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, max(map(cell_len, coloured))))))
     lines = max(wrapped(setting).count("\n") + 1 for setting in coloured)
-    figure = Figure(figsize=(10, 6.8 + 0.22 * lines * -(-len(coloured) // columns)), layout="constrained")
+    figure = Plot(figsize=(10, 6.8 + 0.22 * lines * -(-len(coloured) // columns)), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
     for row, split in zip(panels, ("val", "train"), strict=True):
         for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
@@ -108,10 +109,11 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     if ranked[DRAWN:]:
         handles.append(panels[0, 0].plot([], [], color=PALE_GREY)[0])
         labels.append(sentence("more", count=len(ranked) - DRAWN))
-    figure.legend(
+    legend = figure.legend(
         handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9,
-        title=title, title_fontproperties={"weight": "bold", "size": 12},
+        title=titled(title, figure.get_figwidth()), title_fontproperties={"weight": "bold", "size": 12},
     )  # fmt: skip
+    legend.get_title().set_multialignment("center")
     return figure
 
 
@@ -134,7 +136,7 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
     """
     chosen = {model: frame[frame.is_weight_layer] for model, frame in frames.items()}
     rows = [len(frame) for frame in chosen.values()]
-    figure = Figure(figsize=(9, 1.4 + 0.3 * sum(rows) + 0.7 * len(rows)), layout="constrained")
+    figure = Plot(figsize=(9, 1.4 + 0.3 * sum(rows) + 0.7 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), sharex=True, squeeze=False, height_ratios=[count + 1 for count in rows])
     for axes, (model, frame) in zip(panels[:, 0], chosen.items(), strict=True):
         names = [
@@ -156,14 +158,14 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9,
-        title=title, title_fontproperties={"weight": "bold", "size": 12},
+        title=titled(title, figure.get_figwidth()), title_fontproperties={"weight": "bold", "size": 12},
     )  # fmt: skip
     return figure
 
 
 def wrapped(setting: str) -> str:
-    """Write the name of a setting in lines that leave room for a figure."""
-    return textwrap.fill(shown(setting), NAME_WIDTH)
+    """Write the name of a setting in lines that leave room for a figure, a very long one without its middle."""
+    return in_lines(shortened(shown(setting), NAME_LINES * NAME_WIDTH), NAME_WIDTH)
 
 
 def finish(axes: Axes, title: str, x_label: str, y_label: str, numbers: str = "xy") -> None:

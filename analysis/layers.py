@@ -13,7 +13,7 @@ from analysis.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.embedding import Seen
 from analysis.figures import Looks
 from analysis.runs import Frames
-from analysis.sections import LOOKED_AT, Section, best_of_settings
+from analysis.sections import LOOKED_AT, Section, best_readable
 from analysis.statistics import estimate
 from analysis.tables import Column, Table
 from analysis.wording import label, named, number, sentence
@@ -26,7 +26,7 @@ LAYER = Column("layer", text=lambda row: label(f"layer {row['layer']}"))
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the layers of the best run of each setting."""
-    best = best_of_settings(section)
+    best, _ = best_readable(frames, section, LOOKED_AT)
     seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
     if not seen:
         return []
@@ -90,7 +90,10 @@ def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     """Show how separable the best network of each data set makes its classes, where there are several data sets."""
     found: dict[str, pd.Series] = {}
     for section in sorted(sections, key=lambda one: -one.runs.groupby("setting")["best/val_acc"].mean().max()):
-        run = best_of_settings(section).iloc[0]
+        best, _ = best_readable(frames, section, 1)
+        if best.empty:
+            continue
+        run = best.iloc[0]
         found.setdefault(f"{section.dataset} ({run.classes})" if run.classes else section.dataset, run)
     best = pd.DataFrame(found.values()).assign(dataset=list(found)).sort_values("dataset")
     seen = embedding.align(embedding.see(frames, list(best.index)))

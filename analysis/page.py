@@ -6,8 +6,10 @@ python -c "from analysis import page; help(page.write)"
 import base64
 import io
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -16,9 +18,11 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from analysis import tables
+from analysis.attempt import attempted
 from analysis.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture
+from analysis.letters import advice
 from analysis.tables import Table
-from analysis.wording import label, spoken
+from analysis.wording import MARKUP, label, restored, sentence, spoken
 from study.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -57,17 +61,17 @@ def write(parts: Iterable[Part], title: str, source: str, made_with: str, out: P
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
-    anchors, files = _Names(), _Names()
+    anchors, files, undrawn = _Names(), _Names(), set()
     shown = []
     for part in parts:
-        anchor = anchors.unused(part.name)
-        blocks = [_written(block, anchor, anchors, files, out) for block in part.blocks]
+        anchor = anchors.unused(part.name, longest=60)
+        blocks = [_attempted(block, anchor, anchors, files, out, undrawn) for block in part.blocks]
         shown.append({"anchor": anchor, "title": part.title, "description": part.description, "blocks": blocks})
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(label=label, language=spoken())
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    content = {"title": title, "source": source, "parts": shown, "made_with": made_with}
+    content = {"title": title, "source": source, "parts": shown, "made_with": made_with, "notes": _undrawn(undrawn)}
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
     return out / "index.html"
@@ -79,16 +83,33 @@ class _Names:
     def __init__(self):
         self.used: set[str] = set()
 
-    def unused(self, text: str) -> str:
-        """Make a name of a text; number it if it has been used before."""
-        name = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "section"
+    def unused(self, text: str, longest: int = 150) -> str:
+        """Make a name of a text, of ASCII and of at most so many characters; number it if it has been used before."""
+        name = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "section"
         name = next(word for n in range(1, len(self.used) + 2)
                     if (word := name if n == 1 else f"{name}-{n}") not in self.used)  # fmt: skip
         self.used.add(name)
         return name
 
 
-def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path) -> dict:
+def _undrawn(letters: Collection[str]) -> list[str]:
+    """Say which letters no installed font has, and what would have them; on stderr too."""
+    if not letters:
+        return []
+    shown, fonts = advice(letters)
+    said = sentence("undrawn", letters=shown, fonts=fonts)
+    print(f"warning: {restored(said)}", file=sys.stderr)
+    return [said]
+
+
+def _attempted(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
+    """Write a block; where it cannot be drawn, say so in its place. `undrawn` gets the letters that no font has."""
+    what = getattr(block, "title", "") or getattr(block, "name", "") or label("figures")
+    made = attempted(restored(what), lambda: _written(block, anchor, anchors, files, out, undrawn))
+    return made if isinstance(made, dict) else _written(made, anchor, anchors, files, out, undrawn)
+
+
+def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
     """Write a block's files and return what the page and the Markdown show of it."""
     match block:
         case Heading(text):
@@ -99,28 +120,31 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
             return {"kind": "items", "texts": texts, "soft": soft}
         case Table():
             stem = files.unused(f"{anchor}-{block.name}")
-            for suffix, text in tables.FORMATS.items():
-                save(out / "tables" / f"{stem}.{suffix}", text(block))
+            texts = {suffix: text(block) for suffix, text in tables.FORMATS.items()}
+            for suffix, text in texts.items():
+                save(out / "tables" / f"{stem}.{suffix}", text)
             return {"kind": "table", "table": block, "stem": stem}
         case Data(name, text, frame):
             stem = files.unused(f"{anchor}-{name}")
             save(out / "tables" / f"{stem}.csv", frame.to_csv(index=False, float_format="%.10g"))
             return {"kind": "data", "text": text, "stem": stem}
         case Picture():
-            return {"kind": "picture", "picture": _draw(block, anchor, files, out)}
+            return {"kind": "picture", "picture": _draw(block, anchor, files, out, undrawn)}
         case Gallery(pictures, caption):
-            written = [_draw(picture, anchor, files, out) for picture in pictures]
-            return {"kind": "gallery", "pictures": written, "caption": caption}
+            written = [attempted(one.title, partial(_draw, one, anchor, files, out, undrawn)) for one in pictures]
+            lost = [one.text for one in written if isinstance(one, Paragraph)]
+            kept = [one for one in written if isinstance(one, Drawn)]
+            return {"kind": "gallery", "pictures": kept, "caption": " ".join([caption, *lost]).strip()}
 
 
-def _draw(picture: Picture, anchor: str, files: _Names, out: Path) -> Drawn:
+def _draw(picture: Picture, anchor: str, files: _Names, out: Path, undrawn: set[str]) -> Drawn:
     """Write a figure in every format."""
     stem, figure = files.unused(f"{anchor}-{picture.name}"), picture.figure
-    for suffix in PICTURES:
-        content = drawn(figure, suffix, stem)
+    contents = {suffix: drawn(figure, suffix, stem) for suffix in PICTURES}
+    for suffix, content in contents.items():
         save(out / "figures" / f"{stem}.{suffix}", content)
-        if suffix == "svg":
-            svg = "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+    svg = "data:image/svg+xml;base64," + base64.b64encode(contents["svg"]).decode()
+    undrawn |= getattr(figure, "undrawn", frozenset())
     width = round(PIXELS * figure.get_figwidth())
     return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg)
 
@@ -140,14 +164,14 @@ def _undated(suffix: str) -> dict[str, None] | None:
 
 
 def _strong(text: str) -> Markup:
-    """Escape a text for HTML, `**words**` bold, words in backticks as code."""
+    """Escape a text for HTML, `**words**` bold, words in backticks as code; names are filled in `protected`."""
     bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
 
 
 def _markdown(content: dict) -> str:
     """Write the page as Markdown, its tables within and its figures beside it."""
-    lines = [f"# {content['title']}", _plain(content["source"])]
+    lines = [f"# {content['title']}", _plain(content["source"]), *map(_plain, content["notes"])]
     for part in content["parts"]:
         lines += [f"## {_plain(part['title'])}", _plain(part["description"])]
         for block in part["blocks"]:
@@ -181,11 +205,15 @@ def _markdown_picture(one: Drawn) -> list[str]:
 
 def _plain(text: str) -> str:
     """Keep what Markdown would take for markup, but for what is bold or code."""
-    return re.sub(r"([\\_<\[\]])(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", text)
+    marked = {mark: f"\\{letter}" for letter, mark in MARKUP.items()}
+    text = re.sub(r"([\\_<\[\]$~]|&(?=#?\w+;))(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", tables.in_one_line(text))
+    return "".join(marked.get(letter, letter) for letter in text)
 
 
 def save(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name, then put it in place."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    if isinstance(content, str):
+        content = restored(content).encode("utf-8", "backslashreplace")
+    temporary.write_bytes(content)
     temporary.replace(path)

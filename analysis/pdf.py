@@ -44,7 +44,7 @@ def print_page(page: Path, program: str) -> Path:
             page.resolve().as_uri(),
         ]  # fmt: skip
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=SECONDS)
         except subprocess.TimeoutExpired:
             raise UserError(f"{program} did not print {page} within {SECONDS} s") from None
         except OSError as error:

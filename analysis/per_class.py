@@ -13,12 +13,16 @@ from matplotlib.figure import Figure
 from analysis import confusion
 from analysis.blocks import Block, Heading, Picture
 from analysis.figures import Looks, finish, wrapped
+from analysis.letters import Plot, inches, short_names, shortened
 from analysis.runs import Frames
-from analysis.sections import LOOKED_AT, Section, best_of_settings
+from analysis.sections import LOOKED_AT, Section, best_readable
 from analysis.tables import Column, Table
 from analysis.wording import label, sentence, shown
 from study.errors import UserError, nearest
 from study.run_directory import RunDirectory
+
+LONGEST = 40
+"""Columns of a class's name in a figure."""
 
 DRAWN_CLASSES = 30
 """So many classes, the least accurate, are drawn; the table holds all."""
@@ -26,7 +30,9 @@ DRAWN_CLASSES = 30
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the accuracy and precision of each class: of the best setting, against the others and what was given."""
-    best = best_of_settings(section)
+    best, left_out = best_readable(frames, section)
+    if best.empty:
+        return []  # the confusions say why
     words = confusion.words_of(best.iloc[0])
     rates = {best.setting[run]: confusion.rates(counts) for run, counts in confusion.matrices(frames, best).items()}
     frame = rates[best.setting.iloc[0]]
@@ -34,7 +40,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     given = frames.given
     if given is not None and not given.index.isin(frame["class"]).any():
         given = None
-    notes = [sentence("per_class_note")]
+    notes = [sentence("per_class_note"), *left_out]
     if given is not None:
         frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
         frame["difference"] = frame.accuracy - frame.given
@@ -105,7 +111,11 @@ def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, 
     first = next(iter(rates.values()))
     order = first.accuracy.sort_values(kind="stable").index[:DRAWN_CLASSES]
     rows = np.arange(len(order))
-    figure = Figure(figsize=(8, 1.6 + (0.2 + 0.06 * len(rates)) * len(order) + 0.1 * len(rates)), layout="constrained")
+    names = short_names(list(first["class"][order]), LONGEST)
+    width = 8 + max(0.0, inches(names, 10) - 1.5)
+    figure = Plot(
+        figsize=(width, 1.6 + (0.2 + 0.06 * len(rates)) * len(order) + 0.1 * len(rates)), layout="constrained"
+    )
     axes = figure.subplots()
     apart = np.linspace(-0.3, 0.3, len(rates)) if len(rates) > 1 else [0.0]
     for place, ((setting, one), shift) in enumerate(zip(rates.items(), apart, strict=True)):
@@ -116,9 +126,11 @@ def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, 
         )
     if given is not None:
         values = given.reindex(first["class"][order]).to_numpy()
-        axes.plot(values, rows, "D", markerfacecolor="none", color="black", markersize=8, label=str(given.name))
+        axes.plot(
+            values, rows, "D", markerfacecolor="none", color="black", markersize=8, label=shortened(given.name, LONGEST)
+        )
     finish(axes, "", label("accuracy"), label("class"))
-    axes.set_yticks(rows, list(first["class"][order]))
+    axes.set_yticks(rows, names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_title(title, fontweight="bold", fontsize=11)
     figure.legend(loc="outside lower center", ncols=2 if len(rates) > 1 else 1, frameon=False, fontsize=9)

@@ -87,7 +87,7 @@ def _fetch(run: Any, folder: Path) -> None:
         if summary := _summary(run):
             directory.write_summary(summary)
         _download_evaluation(run, temporary)
-        (temporary / KEY).write_text(json.dumps(_key(run)))
+        (temporary / KEY).write_text(json.dumps(_key(run)), encoding="utf-8")
         shutil.rmtree(folder / run.id, ignore_errors=True)
         temporary.replace(folder / run.id)
     finally:
@@ -100,7 +100,7 @@ def _key(run: Any) -> list[Any]:
 
 def _read_key(path: Path) -> list[Any] | None:
     try:
-        return json.loads((path / KEY).read_text())
+        return json.loads((path / KEY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

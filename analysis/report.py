@@ -6,6 +6,7 @@ python -m analysis.summarize runs --out report
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from analysis import (
@@ -23,12 +24,14 @@ from analysis import (
     training,
     transfer,
 )
+from analysis.attempt import attempted
 from analysis.blocks import Block, Data, Items, Paragraph
 from analysis.figures import Looks, look
 from analysis.page import Part
 from analysis.runs import Frames
 from analysis.sections import TASK, Section
-from analysis.wording import label, option, sentence, settings_named, shown, spoken, texts
+from analysis.wording import label, option, protected, sentence, settings_named, shown, spoken, texts
+from study.errors import printable
 from study.run_directory import DONE
 from study.search import label as option_label
 
@@ -50,7 +53,7 @@ def write(
         "source",
         finished=len(runs.with_result(frames.runs)),
         runs=len(frames.runs) + len(frames.problems),
-        source=source,
+        source=printable(source),
         date=date.today().isoformat(),
     )
     return page.write(_parts(frames, sections, say), label("report_title"), said, _made_with(frames), out)
@@ -59,21 +62,32 @@ def write(
 def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:
     """Make the parts of the report one after the other, so that one section's figures are held at a time."""
     if len(sections) > 1:
-        yield Part("summary", label("summary"), "", [Items(_summary(frames, sections))])
+        yield Part("summary", label("summary"), "", _part("summary", lambda: [Items(_summary(frames, sections))]))
     started = time.monotonic()
     for done, (section, looks) in enumerate(zip(sections, looks_of(sections), strict=True)):
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
         yield Part(section.name, section.title, _description(section), section_blocks(frames, section, looks))
-    compared = layers.beside(frames, [section for section in sections if not section.runs.empty])
+    compared = _part(
+        "data_sets", lambda: layers.beside(frames, [section for section in sections if not section.runs.empty])
+    )
     if compared:
         yield Part("data-sets", label("data_sets"), "", compared)
-    yield Part("study", label("study"), "", costs.total(frames))
+    yield Part("study", label("study"), "", _part("study", lambda: costs.total(frames)))
     problems = _problems(frames)
     if problems:
         yield Part(
-            "problems", label("problems"), "", [Paragraph(sentence("problems_note"), soft=True), Items(problems)]
+            "problems",
+            label("problems"),
+            "",
+            [Paragraph(sentence("problems_note"), soft=True), Items(list(map(protected, problems)))],
         )
+
+
+def _part(name: str, make: Callable[[], list[Block]]) -> list[Block]:
+    """Make the blocks of a part, whose label is `name`; where that fails, say so in their place."""
+    made = attempted(label(name), make)
+    return [made] if isinstance(made, Paragraph) else made
 
 
 def _description(section: Section) -> str:
@@ -99,10 +113,14 @@ def _groups(section: Section) -> dict[str, str]:
 
 def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:
     """Answer each section in one sentence."""
-    return [
-        f"{section.title}: {sentence('nothing') if section.runs.empty else answers.headline(frames, section)}"
-        for section in sections
-    ]
+    return [f"{protected(section.title)}: {_headline(frames, section)}" for section in sections]
+
+
+def _headline(frames: Frames, section: Section) -> str:
+    if section.runs.empty:
+        return sentence("nothing")
+    made = attempted(label("theme answers"), lambda: answers.headline(frames, section))
+    return made.text if isinstance(made, Paragraph) else made
 
 
 def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -117,7 +135,7 @@ def _missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Name the points without a result."""
     names, rest = section.missing[:MISSING], len(section.missing) - MISSING
     more = [sentence("more", count=rest)] if rest > 0 else []
-    return [Paragraph(label("missing"), soft=True), Items([*names, *more], soft=True)] if names else []
+    return [Paragraph(label("missing"), soft=True), Items([*map(protected, names), *more], soft=True)] if names else []
 
 
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
@@ -140,13 +158,19 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
 
 def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Say what a section's runs were trained on, what a reader must know of them, and what each theme finds."""
-    notes = _notes(section)
+    notes = attempted(label("theme data"), lambda: _notes(section))
+    notes = [notes.text] if isinstance(notes, Paragraph) else notes
     if section.runs.empty:
         return [Items([sentence("nothing"), *notes], soft=True), *_missing(frames, section, looks)]
-    found: list[Block] = [Paragraph(text, soft=True) for text in _data(frames, section)]
+    found = _part("theme data", lambda: [Paragraph(text, soft=True) for text in _data(frames, section)])
     if notes:
         found.append(Items(notes, soft=True))
-    return found + [block for theme in THEMES for block in theme(frames, section, looks)]
+    return found + [block for theme in THEMES for block in _part(_label(theme), partial(theme, frames, section, looks))]
+
+
+def _label(theme: Callable) -> str:
+    """Return the key of a theme's name."""
+    return f"theme {theme.__module__.rpartition('.')[2] if theme.__name__ == 'blocks' else theme.__name__.strip('_')}"
 
 
 def _data(frames: Frames, section: Section) -> list[str]:

@@ -64,6 +64,16 @@ class Frames:
         """Return what run.json says of a run's data: classes, image_shape, images in each split."""
         return self.directories[run].info()["data"]
 
+    def damage(self, run: str) -> str:
+        """Say what is wrong with the evaluation.npz of a run; nothing where it can be read."""
+        if run not in self._damages:
+            self._damages[run] = _damage(self.directories[run])
+        return self._damages[run]
+
+    @cached_property
+    def _damages(self) -> dict[str, str]:
+        return {}
+
     def features(self, run: str) -> dict[str, np.ndarray]:
         """Return the features of validation images of a run: `targets`, `logits`, and, where the run could measure
         them, `penultimate` and `intermediate`.
@@ -177,6 +187,21 @@ def chosen(frames: Frames, fingerprints: Collection[str]) -> Frames:
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"its run.json is not as it must be ({error!r})"
+
+
+def _damage(directory: RunDirectory) -> str:
+    try:
+        arrays = directory.evaluation()
+        classes = len(arrays["class_names"])
+        targets, predicted = arrays["test_targets"], arrays["test_predictions"]
+    except CorruptRun as error:
+        return str(error)
+    except KeyError as error:
+        return f"{directory.path / 'evaluation.npz'} has no {error.args[0]}"
+    is_sound = len(targets) == len(predicted) and all(
+        len(labels) and labels.min() >= 0 and labels.max() < classes for labels in (targets, predicted)
+    )
+    return "" if is_sound else f"{directory.path / 'evaluation.npz'} holds predictions that do not fit its classes"
 
 
 def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:

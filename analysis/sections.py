@@ -4,7 +4,7 @@ python -c "from analysis import runs, sections; print(sections.by_dataset(runs.l
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,12 +86,28 @@ def _why(point: Mapping[str, Any]) -> str:
     return f" ({sentence('stopped_after', epoch=point['last/epoch'], val=100 * point['best/val_acc'])})"
 
 
-def best_of_settings(section: Section) -> pd.DataFrame:
-    """Return the best run of each setting, the setting that is best by its mean first."""
-    best = section.runs.sort_values(
-        ["best/val_acc", "best/val_loss"], ascending=[False, True], kind="stable"
-    ).drop_duplicates("setting")
+def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.DataFrame:
+    """Return the best run of each setting, the setting that is best by its mean first; some runs may be left out."""
+    best = (
+        section.runs.drop(index=list(without))
+        .sort_values(["best/val_acc", "best/val_loss"], ascending=[False, True], kind="stable")
+        .drop_duplicates("setting")
+    )
     return best.iloc[pd.Categorical(best.setting, section.ranked).argsort()]
+
+
+def best_readable(frames: Frames, section: Section, limit: int | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """Return the best run of each setting among those whose evaluation.npz can be read, and why others are left out.
+
+    Only that of the first `limit` settings is looked at.
+    """
+    damaged: dict[str, str] = {}
+    while True:
+        best = best_of_settings(section, damaged)
+        found = {run: why for run in best.index[:limit] if (why := frames.damage(run))}
+        if not found:
+            return best, [sentence("run_left_out", why=why) for why in damaged.values()]
+        damaged |= found
 
 
 def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:

@@ -5,7 +5,6 @@ python -m analysis.summarize runs     # writes them into the report
 """
 
 import math
-import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -21,9 +20,13 @@ from analysis import comparison, effects
 from analysis.blocks import Block, Heading, Paragraph, Picture
 from analysis.effects import MOST_VALUES, is_numeric, ordered
 from analysis.figures import GREY, PALETTE, Looks, finish, tick_format
+from analysis.letters import Plot, in_lines, inches, short_names
 from analysis.runs import Frames
 from analysis.sections import Section
 from analysis.wording import label, number, option, sentence, shown_value
+
+LONGEST = 32
+"""Columns of an option's value in a figure."""
 
 GRID_VALUES = 12
 """Options with more values or drawn ones, or a grid mostly empty, are drawn as parallel coordinates, not a heat map."""
@@ -92,17 +95,22 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
 
     Combinations without a result are empty.
     """
-    rows, columns = varied if frame[varied[0]].nunique() >= frame[varied[1]].nunique() else varied[::-1]
-    heights, widths = ordered(frame[rows]), ordered(frame[columns])
+    rows, across = varied if frame[varied[0]].nunique() >= frame[varied[1]].nunique() else varied[::-1]
+    heights, widths = ordered(frame[rows]), ordered(frame[across])
     grid, spreads = np.full((2, len(heights), len(widths)), np.nan)
     for row in frame.to_dict("records"):
-        place = heights.index(row[rows]), widths.index(row[columns])
+        place = heights.index(row[rows]), widths.index(row[across])
         grid[place], spreads[place] = row["val_acc"], row["val_acc_ci95"]
-    lefts, belows = ([shown_value(str(value), name).replace(", ", ",\n") for value in values]
-                     for name, values in ((rows, heights), (columns, widths)))  # fmt: skip
+    lefts, belows = (short_names([shown_value(str(value), name) for value in values], LONGEST)
+                     for name, values in ((rows, heights), (across, widths)))  # fmt: skip
+    lefts = [text.replace(", ", ",\n") for text in lefts]
     lines = max(text.count("\n") + 1 for text in lefts)
-    width = min(12, 3.6 + 1.15 * len(widths))
-    figure = Figure(figsize=(width, 1.7 + max(0.55, 0.2 * lines) * len(heights)), layout="constrained")
+    # names that do not fit below their columns go into lines
+    width = min(14, 3.6 + 1.15 * len(widths) + max(0.0, inches(lefts, 10) - 1))
+    room = max(8, int(12 * (width - 2.6 - inches(lefts, 10)) / len(widths)))
+    belows = [in_lines(text.replace(", ", ",\n") if len(text) > room else text, room) for text in belows]
+    height = 1.7 + max(0.55, 0.2 * lines) * len(heights) + 0.17 * max(text.count("\n") for text in belows)
+    figure = Plot(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
@@ -110,7 +118,7 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
         spread = spreads[row, column]
         text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
         axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
-    finish(axes, textwrap.fill(title, round(8 * width)), option(columns), option(rows), numbers="")
+    finish(axes, title, option(across), option(rows), numbers="")
     axes.grid(visible=False)
     axes.set_xticks(range(len(widths)), belows)
     axes.set_yticks(range(len(heights)), lefts)
@@ -125,7 +133,7 @@ def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, dra
     `frame` is what `comparison.compare` returns, `runs` and `drawn` are a section's.
     """
     frame = frame.assign(**{name: frame[name].astype(float)}).sort_values(name)
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    figure = Plot(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     if frame.n.max() > 1:
         places = runs.setting.map(frame.set_index("setting")[name])
@@ -150,14 +158,17 @@ def parallel(
     `frame` is what `comparison.compare` returns, `drawn` a section's, `stopped` those of its points that were
     stopped, with their `val_acc`.
     """
-    figure = Figure(figsize=(min(13, 3 + 1.7 * len(varied)), 5.5), layout="constrained")
+    keys = [*varied, "val_acc"]
+    rows = pd.concat([frame.sort_values("val_acc")[keys], *([] if stopped is None else [stopped[keys]])])
+    # values are written to the right of their axes: the longest says how far apart these stand
+    scaled = [_scaled(rows[name], _is_by_size(rows[name], [*drawn, "val_acc"])) for name in keys]
+    longest = max(inches(ticks.values(), 9) for _, ticks in scaled)
+    figure = Plot(figsize=(min(16, 3 + max(1.7, longest + 0.2) * len(varied)), 5.5), layout="constrained")
     axes = figure.subplots()
-    columns = [*varied, "val_acc"]
-    rows = pd.concat([frame.sort_values("val_acc")[columns], *([] if stopped is None else [stopped[columns]])])
     scale = ScalarMappable(Normalize(frame.val_acc.min(), frame.val_acc.max()), COLOURS)
     places = np.empty(rows.shape)
-    for place, name in enumerate(columns):
-        places[:, place], ticks = _scaled(rows[name], _is_by_size(rows[name], [*drawn, "val_acc"]))
+    for place, (heights, ticks) in enumerate(scaled):
+        places[:, place] = heights
         axes.axvline(place, color=GREY, linewidth=1, zorder=0)
         axes.plot([place] * len(ticks), list(ticks), "_", color=GREY, zorder=4)
         for height, text in ticks.items():
@@ -171,7 +182,7 @@ def parallel(
     axes.grid(visible=False)
     names = [*map(option, varied), label("val/acc")]
     width = 14 if len(names) < 7 else 9
-    axes.set_xticks(range(len(columns)), [textwrap.fill(name, width, break_long_words=False) for name in names])
+    axes.set_xticks(range(len(keys)), [in_lines(name, width) for name in names])
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(varied) + 0.35)
     axes.spines[:].set_visible(False)
@@ -185,7 +196,8 @@ def _scaled(values: pd.Series, by_size: bool) -> tuple[np.ndarray, dict[float, s
     if not by_size or len(found) == 1:
         heights = {value: place / max(1, len(found) - 1) for place, value in enumerate(found)}
         written = found if len(found) <= MOST_VALUES else [found[0], found[-1]]
-        texts = {heights[one]: shown_value(_text(one), name) for one in written}
+        names = short_names([shown_value(_text(one), name) for one in written], LONGEST)
+        texts = {heights[one]: text for one, text in zip(written, names, strict=True)}
         return np.array([heights[value] for value in values]), texts
     sizes = values.to_numpy(dtype=float)
     low, high = sizes.min(), sizes.max()
@@ -255,7 +267,7 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
 
 def bars(shares: pd.Series, title: str) -> Figure:
     """Draw the importance of each option, in percent."""
-    figure = Figure(figsize=(10, 1.4 + 0.4 * len(shares)), layout="constrained")
+    figure = Plot(figsize=(10, 1.4 + 0.4 * len(shares)), layout="constrained")
     axes = figure.subplots()
     drawn = axes.barh([option(name) for name in shares.index], 100 * shares, color=PALETTE[0])
     axes.bar_label(drawn, [number(100 * share, ".0f") for share in shares], padding=4)

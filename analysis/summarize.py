@@ -8,13 +8,15 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from analysis import comparison, pdf, per_class, pull, report, runs, tables, wording
+from analysis.attempt import attempted
 from analysis.sections import Section, by_dataset, of_sweep
 from study import search, wandb_api
 from study.config import RESULTS_VERSION
-from study.errors import Parser, UserError, run_command
+from study.errors import Parser, UserError, printable, run_command
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
@@ -30,7 +32,7 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
         try:
             made = of_sweep(frames, search.read(path).replaced(values))
         except UserError as error:
-            print(f"warning: no section for a sweep: {error}", file=sys.stderr)
+            print(f"warning: no section for a sweep: {printable(error)}", file=sys.stderr)
             continue
         found += [section for section in made if not section.runs.empty]
     shown = {run for section in found for run in section.runs.index}
@@ -89,9 +91,9 @@ def main(argv: list[str]) -> int:
         *frames.runs.state.value_counts().items(),
         *([("left out", len(frames.problems))] * bool(frames.problems)),
     ]
-    print(f"{args.source}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
+    print(f"{printable(args.source)}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
     for problem in frames.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {printable(problem)}", file=sys.stderr)
     named = args.sweep or [args.source] * bool(wandb_api.sweep_path(args.source))
     with wording.language(args.lang):
         found = sections(frames, named, search.assignments(args.set))
@@ -109,16 +111,18 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{args.source} holds no finished run{what}{others}; {remedy}")
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     with wording.language(args.lang):
         for section in found:
             if not section.runs.empty:
-                print(f"{section.name}\n\n{tables.markdown(comparison.table(section))}")
+                made = attempted(wording.label("theme comparison"), partial(comparison.table, section))
+                if isinstance(made, tables.Table):
+                    print(wording.restored(f"{section.name}\n\n{tables.markdown(made)}"))
         page = report.write(frames, found, str(args.source), Path(args.out), say)
-    print(f"report: {page.resolve()}")
+    print(f"report: {printable(page.resolve())}")
     if browser:
-        print(f"report: {pdf.print_page(page, browser)}")
+        print(f"report: {printable(pdf.print_page(page, browser))}")
     return 0
 
 

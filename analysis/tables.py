@@ -5,15 +5,16 @@
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table as Grid
 
 from analysis.wording import label, number, sentence, shown
+from study.console import console
 
 WIDTH = 200
 """Letters in a line where there is no terminal, unless a table needs more."""
@@ -126,9 +127,19 @@ def p_words(p: float) -> str:
 
 def markdown(table: Table) -> str:
     """Write a table as Markdown."""
-    header, rows = _texts(table, bold="**{}**", escape=lambda text: text.replace("|", "\\|"))
+    header, rows = _texts(table, bold="**{}**", escape=escape_markdown)
     aligned = [":---" if column.digits is None else "---:" for column in table.columns]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, aligned, *rows]) + "\n"
+
+
+def in_one_line(text: str) -> str:
+    """Put a text into one line; spaces that hold a number together stay."""
+    return re.sub(r"[\r\n\t\v\f\x85\u2028\u2029]+", " ", text)
+
+
+def escape_markdown(text: str) -> str:
+    """Write a text such that Markdown shows it as it is in the cell of a table; `_` within a word is none of markup."""
+    return MARKDOWN.sub(r"\\\g<0>", in_one_line(text))
 
 
 def latex(table: Table) -> str:
@@ -156,22 +167,26 @@ def _texts(table: Table, bold: str, escape: Callable[[str], str]) -> tuple[list[
     return list(map(escape, table.header)), [list(map(text, row)) for row in table.rows]
 
 
+MARKDOWN = re.compile(r"[\\|*`$~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|\](?=[(\[])")
+"""What Markdown would take for markup in the cell of a table."""
+
 LATEX = {
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "²": "$^2$",
     "⁶": "$^6$", "≥": r"$\ge$", "≤": r"$\le$", "<": "$<$", ">": "$>$", "→": r"$\to$", "\u202f": r"\,", "\xa0": "~",
     "–": "--", "…": r"\dots{}", "·": r"$\cdot$", "“": "``", "”": "''", "[": "{[}", "]": "{]}",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}",
 }  # fmt: skip
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in in_one_line(text))
 
 
 def show(table: Table, spared: Sequence[str]) -> None:
     """Print a table; of the columns that can be spared, without the first ones where the terminal is too narrow."""
-    console, left_out = Console(highlight=False), []
-    room = console.width if console.is_terminal else max(WIDTH, _width(table))
+    shown_on, left_out = console(), []
+    room = shown_on.width if shown_on.is_terminal else max(WIDTH, _width(table))
     for key in spared:
         if _width(table) > room:
             left_out += [column.header or label(column.key) for column in table.columns if column.key == key]
@@ -183,8 +198,10 @@ def show(table: Table, spared: Sequence[str]) -> None:
         grid.add_column(header.replace(" ", "\n"), justify=justify, no_wrap=not column.wraps)
     for row in table.rows:
         grid.add_row(*(cell.text for cell in row), style="bold" if row[0].bold else None)
-    console.width = max(room, _width(table, wrapped=True))  # rather lines that the terminal breaks than numbers cut off
-    console.print(grid)
+    shown_on.width = max(
+        room, _width(table, wrapped=True)
+    )  # rather lines that the terminal breaks than numbers cut off
+    shown_on.print(grid)
 
 
 def _width(table: Table, wrapped: bool = False) -> int:

@@ -92,7 +92,8 @@ def measure(section: Section) -> pd.DataFrame:
         }
     )
     by_run = section.history.groupby("run")
-    lowest = section.history.loc[by_run["val/loss"].idxmin().dropna()].set_index("run")
+    known = section.history.dropna(subset="val/loss")
+    lowest = known.loc[known.groupby("run")["val/loss"].idxmin()].set_index("run")
     found["val_loss_min"], found["val_loss_min_epoch"] = lowest["val/loss"], lowest["epoch"].astype(float)
     found["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
     found["collapsed"] = (by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()) & (
@@ -187,7 +188,10 @@ def _verdict(row: dict) -> str:
 
 def _overfitting(frame: pd.DataFrame) -> str:
     """Say where the gap is widest and narrowest, whose validation loss rises, and whose training collapsed."""
-    wide, narrow = (frame.loc[place] for place in (frame.gap_last.idxmax(), frame.gap_last.idxmin()))
+    gaps = frame.gap_last.dropna()
+    if gaps.empty:
+        return sentence("overfitting_unknown")
+    wide, narrow = (frame.loc[place] for place in (gaps.idxmax(), gaps.idxmin()))
     said = [
         sentence("overfitting_gap", setting=shown(wide.setting), points=float(wide.gap_last))
         if len(frame) == 1

@@ -13,7 +13,7 @@ from analysis.blocks import Block, Heading, Items, Picture
 from analysis.embedding import Seen
 from analysis.figures import Looks
 from analysis.runs import Frames
-from analysis.sections import Section, best_of_settings
+from analysis.sections import Section, best_readable
 from analysis.speed import is_timed
 from analysis.statistics import ALPHA, estimates
 from analysis.tables import SIGNIFICANT, Column, Table, p_words
@@ -46,7 +46,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Compare the ways to use a pretrained network, where a section has any."""
     if not section.runs.pretrained.eq(True).any():
         return []
-    best = best_of_settings(section).setting[:SHOWN]
+    best = best_readable(frames, section, SHOWN)[0].setting[:SHOWN]
     seen, names = embedding.see(frames, list(best.index)), way_names(section)
     seen = {run: one for run, one in seen.items() if LAYER in one.layers}
     frame = compare(section, {best[run]: one for run, one in seen.items()})

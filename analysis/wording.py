@@ -43,6 +43,13 @@ OPTION = "option "
 _language: ContextVar[str] = ContextVar("language", default="en")
 
 
+MARKUP = {"*": "\ufdd0", "`": "\ufdd1"}
+"""What a text of `wording.yaml` marks bold and code with, and what stands for it in the values that are filled in."""
+
+_PROTECTED = str.maketrans(MARKUP)
+_RESTORED = str.maketrans({mark: letter for letter, mark in MARKUP.items()})
+
+
 @contextmanager
 def language(name: str) -> Iterator[None]:
     """Let every text that is made inside be in this language, one of LANGUAGES."""
@@ -70,8 +77,18 @@ def label(key: str) -> str:
 
 
 def sentence(key: str, **values: object) -> str:
-    """Return a text with its values filled in."""
+    """Return a text with its values filled in; these are text, also where they look like `**bold**`."""
     return _Formatter().format(texts()[key][spoken()], **values)
+
+
+def protected(text: str) -> str:
+    """Return a name such that it is text beside what a sentence marks as bold or code; `restored` turns it back."""
+    return text.translate(_PROTECTED)
+
+
+def restored(text: str) -> str:
+    """Return a text as a reader is to see it, with the letters that `protected` has replaced."""
+    return text.translate(_RESTORED)
 
 
 def number(value: float, spec: str = "", lang: str | None = None) -> str:
@@ -141,4 +158,4 @@ class _Formatter(string.Formatter):
     def format_field(self, value: object, spec: str) -> str:
         if "|" in spec:
             return spec.split("|")[value != 1]
-        return number(value, spec) if isinstance(value, numbers.Real) else format(value, spec)
+        return number(value, spec) if isinstance(value, numbers.Real) else protected(format(value, spec))

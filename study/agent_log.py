@@ -15,7 +15,7 @@ from study.run_directory import DONE
 _AGENT = re.compile(r"(?:[\d-]{10} [\d:,]+ - wandb\.\w+ - [A-Z]+ - |wandb: |Error: )(.*)|\t.*")
 _WORDS = re.compile(r'"[^"]*"|\S+')
 _NO_REASON = ("ERROR Find detailed error logs", "ERROR Stopping agent")
-_UNSENT = re.compile(r"W&B did not take the run|W&B does not answer .*: going on offline")
+_UNSENT = re.compile(r"W&B did not take the run|W&B has the run without|W&B does not answer .*: going on offline")
 _PLACE = "everything is in "
 _STARTS = re.compile(r"About to run command: .*\bstudy\.train ?(.*)")
 

@@ -13,12 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from study.agent_slot import Agent, Slot
+from study.console import console
 from study.errors import Interrupted, handle_ends
 from study.progress import duration
 from study.run_directory import DONE
@@ -100,7 +99,7 @@ class Display:
     """A table of what each agent does on a terminal, and a line for every run that ends."""
 
     def __init__(self, left: int | None):
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = console(soft_wrap=True)
         self.left, self.ended, self.started = left, 0, time.monotonic()
         self.told = self.started
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
@@ -115,7 +114,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Tell a line, above the table."""
-        self.console.print(text, markup=False)
+        self.console.print(text)
 
     def show(self, agents: Sequence[Agent]) -> None:
         """Tell what is new."""
@@ -147,7 +146,7 @@ class Display:
         for agent in agents:
             counts, run = _counts(agent), agent.log.current
             idle = "has ended" if agent.is_over else "starts again" if agent.starts_again else "waits"
-            now = (escape(run.label), escape(run.text)) if run else (idle, "")
+            now = (run.label, run.text) if run else (idle, "")
             table.add_row(agent.slot.name, str(counts.total()), str(counts["failed"]), *now)
         return table
 
@@ -160,8 +159,8 @@ class Display:
             counts = _counts(agent)
             counts["not in W&B"] = sum(run.state in DONE and not run.is_sent for run in agent.log.runs)
             runs = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
-            table.add_row(agent.slot.name, runs, escape(agent.reason()))
-        Console(width=self.console.width if self.console.is_terminal else 200, highlight=False).print(table)
+            table.add_row(agent.slot.name, runs, agent.reason())
+        console(width=self.console.width if self.console.is_terminal else 200).print(table)
         for agent in agents:
             self.say(f"log of {agent.slot.name}: {agent.log.path}")
 

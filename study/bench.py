@@ -36,12 +36,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from study import data as data_sets
 from study import devices, evaluation, loops, models
 from study.config import Config
+from study.console import console
 from study.errors import Parser, leave_garbage, one_line, run_command
 from study.values import positive, user_path
 
@@ -228,7 +228,7 @@ def overheads(device: torch.device) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = ("--dataset=digits", "--model=cnn", "--epochs=1", "--wandb=disabled", f"--runs-dir={folder}")
         whole = took(*run, f"--device={device}")
-        summary = json.loads(next(Path(folder).glob("*/summary.json")).read_text())
+        summary = json.loads(next(Path(folder).glob("*/summary.json")).read_text(encoding="utf-8"))
     return {
         "help_seconds": took("--help"),
         "mistake_seconds": took("--model=nothing"),
@@ -245,7 +245,7 @@ def _show(title: str, result: dict[str, Any]) -> None:
             f"{row['images_per_second']:,.0f}", f"{row['ratio']:.2f}", "{:.2f} to {:.2f}".format(*row["ratio_range"]),
             f"{row['tflops']:.2f}", f"{row['peak_mb']:,.0f}",
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def main(argv: list[str]) -> int:
@@ -281,7 +281,7 @@ def main(argv: list[str]) -> int:
         _show(title, found["cases"][title])
     if args.out:
         temporary = args.out.with_name(f".{args.out.name}.tmp")
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         temporary.replace(args.out)
     return 0
 

@@ -39,6 +39,9 @@ RESULTS_VERSION = 3
 PATHS = ("weights", "data_dir", "runs_dir")
 """Options that name a file or a folder."""
 
+MODEL_WORD, DATASET_WORD = 60, 40
+"""At most this many characters of the network and of the data set are in a run's name, which W&B's ids hold too."""
+
 
 def _knob(default: Any, group: str, text: str, **bounds: Any) -> Any:
     """Declare a knob that decides what a run computes."""
@@ -284,8 +287,9 @@ class Config(BaseModel):
     @property
     def run_name(self) -> str:
         """Return the name of the run's directory."""
-        words = (self.model, self.dataset.removeprefix("folder:"), f"s{self.seed}", self.fingerprint)
-        return re.sub(r"[^\w. -]", "-", "-".join(words))  # what file systems, globs and W&B's ids can hold
+        words = (self.model[:MODEL_WORD], self.dataset.removeprefix("folder:")[:DATASET_WORD])
+        name = "-".join([*words, f"s{self.seed}", self.fingerprint])
+        return re.sub(r"[^A-Za-z0-9_. -]", "-", name)  # what file systems, globs and W&B's ids can hold
 
     @property
     def augmentations(self) -> dict[str, float | None]:

@@ -23,7 +23,7 @@ def cores() -> int:
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return max(1, min(there, int(quota) // int(period)))
     except (OSError, ValueError):
         return there
@@ -86,7 +86,7 @@ def forget_peak(device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "cpu":
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_megabytes(device) -> float:
@@ -98,7 +98,7 @@ def peak_megabytes(device) -> float:
     if device.type == "mps":
         return torch.mps.driver_allocated_memory() / 1e6
     if Path("/proc/self/status").exists():
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
+from unicodedata import category
 
 
 class UserError(Exception):
@@ -118,6 +119,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a program to end: a person, a scheduler, a terminal that closes."""
 
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, lone surrogates, and what ends lines and paragraphs."""
+
 LISTED, ALIKE = 60, 8
 """So many known names are listed in an error; of more, so many that are like the wrong one."""
 
@@ -135,9 +139,24 @@ def is_device_failure(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(failure in text for failure in DEVICE_FAILURES)
 
 
+def printable(text: object) -> str:
+    """Return a text, such as the name of a file, as one line of UTF-8: what cannot be printed is written as `\\xe9`.
+
+    File names may hold any bytes; Python reads those that are not UTF-8 as lone surrogates, which no file in UTF-8,
+    no JSON of W&B's and no terminal takes. Line ends and control characters are written out likewise.
+    """
+    return "".join(_escaped(letter) if category(letter) in UNPRINTABLE else letter for letter in str(text))
+
+
+def _escaped(letter: str) -> str:
+    if 0xDC80 <= ord(letter) <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode("ascii")
+
+
 def one_line(error: BaseException) -> str:
     """Put an exception into one line."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return text if isinstance(error, UserError | Busy | Interrupted) else f"{type(error).__name__}: {text}"
 
 

@@ -91,7 +91,7 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
 def read_config(path: str) -> dict[str, Any]:
     """Read the config in a run.json: what was chosen for the run, not what followed or where it was computed."""
     try:
-        values = json.loads(Path(path).read_text())
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

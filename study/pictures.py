@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from study.errors import UserError
+from study.errors import UserError, printable
 
 Say = Callable[[str], None]
 Size = tuple[int, int]
@@ -157,11 +157,6 @@ def range_of(limits: Iterable[tuple[float, float, bool]]) -> Range | None:
     if low >= 0 and all(whole for _, _, whole in found):
         return 0.0, float(2 ** max(1, int(high).bit_length()) - 1)
     return float(low), float(high if high > low else low + 1)
-
-
-def printable(path: str | os.PathLike) -> str:
-    """Write a file's name so that it can be printed and stored as UTF-8, whatever its bytes are."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _each(

@@ -12,7 +12,7 @@ from PIL import Image
 from study import cache, devices, evaluation, models, pictures
 from study.config import Config
 from study.data import Data, Split
-from study.errors import Parser, UserError, run_command
+from study.errors import Parser, UserError, printable, run_command
 from study.run_directory import RunDirectory
 from study.values import user_path
 
@@ -53,7 +53,7 @@ def prepare(path: str, data: Data) -> torch.Tensor:
     try:
         pixels = pictures.read(path, (height, width), data.range)
     except pictures.Unreadable as error:
-        raise UserError(f"{pictures.printable(path)} cannot be read as an image: it is {error}") from None
+        raise UserError(f"{printable(path)} cannot be read as an image: it is {error}") from None
     if channels == 1:
         pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
             probabilities = evaluation.logits(model, image.to(device), config.flip_test).softmax(1)[0].cpu()
         values, labels = probabilities.topk(min(SHOWN, len(data.classes)))
         likeliest = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
-        print(f"{pictures.printable(path)}: {', '.join(likeliest)}")
+        print(f"{printable(path)}: {', '.join(likeliest)}")
     if unreadable:
         raise UserError("; ".join(unreadable))
     return 0

@@ -4,14 +4,13 @@ display = RunDisplay()
 """
 
 import time
-from contextlib import suppress
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from study.config import Config
+from study.console import console, text_column
 
 REFRESH_SECONDS = 0.2
 
@@ -38,22 +37,15 @@ class Display:
         """Tell the result."""
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Go on in silence where nobody reads any more, such as after `| head`."""
-        with suppress(SystemExit):
-            super().on_broken_pipe()
-
-
 class RunDisplay(Display):
     """One run: a bar with an ETA on a terminal, else a line per epoch."""
 
     def __init__(self) -> None:
-        self.console = _Console(highlight=False, soft_wrap=True)
+        self.console = console(soft_wrap=True)
         self.bar: Progress | None = None
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text)
 
     def start(self, config: Config, data: str, epoch: int) -> None:
         self.epochs, self.first, self.started, self.drawn = config.epochs, epoch, time.monotonic(), 0.0
@@ -61,8 +53,8 @@ class RunDisplay(Display):
         self.say(data)
         if self.console.is_terminal:
             self.bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=10),
-                TextColumn("ETA"), TimeRemainingColumn(compact=True, table_column=_whole()),
+                text_column("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=10),
+                text_column("ETA"), TimeRemainingColumn(compact=True, table_column=_whole()),
                 _metrics_column(),
                 console=self.console, refresh_per_second=5,
             )  # fmt: skip
@@ -100,13 +92,13 @@ class SweepDisplay:
     """A sweep: an overall bar and a line per running run on a terminal, else a line per run that ends."""
 
     def __init__(self, runs: int) -> None:
-        self.console = _Console(highlight=False, soft_wrap=True)
+        self.console = console(soft_wrap=True)
         self.runs, self.ended, self.started = runs, 0, time.monotonic()
         self.tasks: dict[str, Any] = {}
         self.labels: dict[str, str] = {}
         self.bar = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(bar_width=10),
-            MofNCompleteColumn(table_column=_whole()), TextColumn("ETA"),
+            text_column("{task.description}"), BarColumn(bar_width=10),
+            MofNCompleteColumn(table_column=_whole()), text_column("ETA"),
             TimeRemainingColumn(compact=True, table_column=_whole()), _metrics_column(),
             console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
@@ -121,7 +113,7 @@ class SweepDisplay:
 
     def say(self, text: str) -> None:
         """Tell a line, above the bars."""
-        self.console.print(text, markup=False)
+        self.console.print(text)
 
     def begin(self, name: str, label: str, epochs: int) -> None:
         """Tell that a run begins, perhaps for the second time."""
@@ -159,7 +151,7 @@ def _whole() -> Column:
 
 def _metrics_column() -> TextColumn:
     """Make the last column, which gives way where the terminal is narrow."""
-    return TextColumn("{task.fields[metrics]}", table_column=Column(no_wrap=True, ratio=1))
+    return text_column("{task.fields[metrics]}", table_column=Column(no_wrap=True, ratio=1))
 
 
 def describe(row: dict[str, float], short: bool = False) -> str:

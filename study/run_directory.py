@@ -79,7 +79,7 @@ class RunDirectory:
     def history(self) -> list[dict[str, Any]]:
         """Read the rows of history.jsonl; a last line that was cut off is left out."""
         try:
-            text = (self.path / "history.jsonl").read_text()
+            text = (self.path / "history.jsonl").read_text(encoding="utf-8")
             rows = [json.loads(line) for line in text.split("\n")[:-1]]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -232,13 +232,13 @@ class RunDirectory:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one row to history.jsonl."""
-        with (self.path / "history.jsonl").open("a") as file:
+        with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(row)) + "\n")
 
     def write_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace history.jsonl."""
         text = "".join(json.dumps(finite(row)) + "\n" for row in rows)
-        self.write("history.jsonl", lambda path: path.write_text(text))
+        self.write("history.jsonl", lambda path: path.write_text(text, encoding="utf-8"))
 
     def remove(self) -> bool:
         """Delete the directory, unless the run has a result or is being trained, and tell whether it is gone."""
@@ -277,11 +277,12 @@ class RunDirectory:
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
         text = json.dumps(finite(values), indent=1, ensure_ascii=False) + "\n"
-        self.write(name, lambda path: path.write_text(text))
+        # a name that is not UTF-8 is kept as JSON's own escape
+        self.write(name, lambda path: path.write_bytes(text.encode("utf-8", "backslashreplace")))
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:
-            values = json.loads((self.path / name).read_text())
+            values = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from study.config import RESULTS_VERSION
+from study.console import console
 from study.errors import UserError
 from study.run_directory import RunDirectory
 from study.search import Sweep
@@ -32,10 +31,10 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
         state = directory.state()
         states[state] += 1
         words = point.label, state, explanation(directory, state, point.config.epochs), point.config.run_name
-        table.add_row(*map(escape, words))
+        table.add_row(*words)
     if sweep.method == "bayes" and len(points) < sweep.run_cap:
         states["missing"] += sweep.run_cap - len(points)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console(width=None if sys.stdout.isatty() else 200).print(table)
     print(", ".join(f"{count} {state}" for state, count in states.most_common()))
     outdated = sum(info.get("results_version") != RESULTS_VERSION for info in runs.infos().values())
     if outdated:

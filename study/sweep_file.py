@@ -39,7 +39,7 @@ class _UniqueKeys(yaml.SafeLoader):
 def load(path: Path) -> Any:
     """Read a YAML file; UserError where it cannot be read."""
     try:
-        return yaml.load(path.read_text(), _UniqueKeys)
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:

@@ -105,10 +105,14 @@ class Tracker:
         if self.wandb is None:
             return
         try:
-            getattr(self.wandb, what)(*words)
+            lost = getattr(self.wandb, what)(*words)
+            why = f"W&B has the run without its {' and '.join(lost)}; to send them: {self._again}" if lost else ""
         except Exception as error:
-            self.say(f"W&B did not take the run ({one_line(error)}); to send it when it has a result: {self._again}")
+            why = f"W&B did not take the run ({one_line(error)}); to send it when it has a result: {self._again}"
             self.wandb = None
+        if why:
+            self.say(why)
+            self.note(wandb_missing=why)
         if what == "finish":
             self.wandb = None
 
@@ -132,8 +136,10 @@ def _git_commit() -> str | None:
     """Return the commit of this code, with a + where files differ from it; None outside a checkout."""
     git = ("git", "-C", str(Path(__file__).parent))
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, timeout=5)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", timeout=5)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "."], capture_output=True, encoding="utf-8", timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") if commit.returncode == 0 else None

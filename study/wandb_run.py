@@ -5,6 +5,7 @@
 Online where there is a key, else offline, and never a prompt.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -15,10 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import wandb
 
 from study.config import Config
-from study.errors import UserError, run_command
+from study.errors import UserError, one_line, run_command
 from study.run_directory import DONE, RunDirectory, Say, finite
 from study.wandb_api import ask, check_settings, handed_out, has_key, is_missing, state_of, trouble, unless_set
 
@@ -27,6 +29,15 @@ PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
 
 SWEEP_PATIENCE = 120
 """Seconds for the same of a run that W&B itself has handed out: it cannot go on offline."""
+
+LONGEST_TAG, LONGEST_NAME = 64, 128
+"""Characters that W&B allows in a tag, and in the name of a group or an artifact."""
+
+MOST_CELLS = 10_000
+"""Rows of a table that W&B keeps: of a larger confusion matrix it gets the most frequent cells."""
+
+CONFUSION = "test/confusion"
+"""The chart of the confusion matrix; its table stands in the summary as `test/confusion_table`."""
 
 QUIET = 5
 """Seconds after which one is told that W&B is waited for."""
@@ -84,7 +95,7 @@ class WandbRun:
             name=os.environ.get("WANDB_NAME") or self.directory.path.name,
             group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
             job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
-            tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()] or None,
+            tags=[tag.strip()[:LONGEST_TAG] for tag in config.tags.split(",") if tag.strip()] or None,
             notes=config.notes or None,
             config={**config.model_dump(), "fingerprint": config.fingerprint, "info": self._info()},
             dir=folder,
@@ -102,41 +113,67 @@ class WandbRun:
         if row["epoch"] > self.logged:
             self.run.log(dict(row))
 
-    def finish(self, code: int, summary: Mapping[str, Any]) -> None:
-        """Send the summary and, where the run has an evaluation, its pictures; then end the run.
+    def finish(self, code: int, summary: Mapping[str, Any]) -> list[str]:
+        """Send the summary and, where the run has an evaluation, its charts and that file; then end the run.
 
-        A sweep's run that is ended by SIGINT goes back into W&B's queue. SIGTERM does not do that, since it is how a
-        run learns that it has been stopped in W&B.
+        Returns a few words for each of these that could not be sent: the summary goes first, and the run ends in any
+        case. A sweep's run that is ended by SIGINT goes back into W&B's queue. SIGTERM does not do that, since it is
+        how a run learns that it has been stopped in W&B.
         """
+        lost = []
         try:
-            if code == 0 and (self.directory.path / "evaluation.npz").exists():
-                self._send_evaluation(summary["last/epoch"])
             self.run.config.update({"info": self._info()}, allow_val_change=True)
             self.run.summary.update(finite(summary))
+            if code == 0 and (self.directory.path / "evaluation.npz").exists():
+                for what, send in (("charts", self._send_charts), ("evaluation.npz", self._send_file)):
+                    try:
+                        send(summary["last/epoch"])
+                    except Exception as error:
+                        lost.append(f"{what} ({one_line(error)})")
         finally:
             if code == 128 + signal.SIGINT and "WANDB_SWEEP_ID" in os.environ:
                 self.run.mark_preempting()
             self.run.finish(exit_code=code)
+        return lost
 
-    def _send_evaluation(self, epoch: int) -> None:
-        """Send the confusion matrix and each class's accuracy as charts, and evaluation.npz as an artifact."""
+    def _send_charts(self, epoch: int) -> None:
+        """Send the confusion matrix of the test images and the accuracy of each class that has any."""
         arrays = self.directory.evaluation()
         names, targets = arrays["class_names"].tolist(), arrays["test_targets"]
-        predicted = arrays["test_predictions"]
-        rows = [[name, float((predicted == label)[targets == label].mean())] for label, name in enumerate(names)]
-        table = wandb.Table(["class", "accuracy"], rows)
+        counts = np.zeros((len(names), len(names)), dtype=int)
+        np.add.at(counts, (targets, arrays["test_predictions"]), 1)
+        cells = np.argsort(-counts, axis=None, kind="stable")[:MOST_CELLS]
+        cells = [divmod(int(cell), len(names)) for cell in np.sort(cells)]
+        matrix = [[names[target], names[taken], int(counts[target, taken])] for target, taken in cells]
+        images = counts.sum(axis=1)
+        accuracies = [[name, float(counts[k, k] / images[k])] for k, name in enumerate(names) if images[k]]
+        columns = ["Actual", "Predicted", "nPredictions"]
         self.run.log(
             {
                 "epoch": epoch,
-                "test/confusion": wandb.plot.confusion_matrix(
-                    y_true=targets.tolist(), preds=predicted.tolist(), class_names=names, title="Test images"
+                CONFUSION: wandb.plot_table(
+                    "wandb/confusion_matrix/v1", wandb.Table(columns, matrix), {name: name for name in columns},
+                    {"title": "Test images"},
                 ),
-                "test/per_class": wandb.plot.bar(table, "class", "accuracy", title="Test accuracy by class"),
+                "test/per_class": wandb.plot.bar(
+                    wandb.Table(["class", "accuracy"], accuracies), "class", "accuracy", title="Test accuracy by class"
+                ),
             }
-        )
-        artifact = wandb.Artifact("evaluation-" + re.sub(r"[^\w.-]", "-", self.run_id), type="evaluation")
+        )  # fmt: skip
+
+    def _send_file(self, epoch: int) -> None:
+        """Send evaluation.npz as an artifact."""
+        artifact = wandb.Artifact(artifact_name(self.run_id), type="evaluation")
         artifact.add_file(str(self.directory.path / "evaluation.npz"))
         self.run.log_artifact(artifact)
+
+
+def artifact_name(run_id: str) -> str:
+    """Name the artifact of a run in what W&B allows: ASCII, at most 128 characters, and one name for each run."""
+    name = "evaluation-" + re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)
+    digest = hashlib.sha256(run_id.encode("utf-8", "backslashreplace")).hexdigest()[:10]
+    is_kept = name == f"evaluation-{run_id}" or run_id.isascii()
+    return name if is_kept and len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 11]}-{digest}"
 
 
 def place_of(config: Config) -> dict[str, str | None]:
@@ -160,7 +197,9 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
         run = WandbRun(directory, config, info["wandb_id"], say, goes_on=True, place=info.get("wandb"))
         for row in directory.history():
             run.log(row)
-        run.finish(0, {**directory.summary(), "state": info["state"]})
+        lost = run.finish(0, {**directory.summary(), "state": info["state"]})
+        if lost:
+            raise UserError(f"{directory.path} is sent without {' and '.join(lost)}; the same command sends them")
     except UserError:
         raise
     except Exception as error:
@@ -183,10 +222,17 @@ def _is_whole(directory: RunDirectory, config: Config) -> bool:
             run.state == "finished"
             and state_of(run) == info["state"]
             and epochs_of(run.summary_metrics) >= directory.summary()["last/epoch"]
-            and (not directory.has_evaluation() or any(made.type == "evaluation" for made in run.logged_artifacts()))
+            and (not directory.has_evaluation() or _has_pictures(run))
         )
 
     return ask(look, f"{directory.path} cannot be looked for at W&B")
+
+
+def _has_pictures(run: Any) -> bool:
+    """Tell whether W&B has the charts and the artifact of a run."""
+    return f"{CONFUSION}_table" in run.summary_metrics and any(
+        made.type == "evaluation" for made in run.logged_artifacts()
+    )
 
 
 def _files(folder: Path, mode: str) -> Path:
@@ -221,7 +267,7 @@ def _group(config: Config) -> str:
     """Name a run's setting by what differs from the defaults, the seed apart, in the 128 characters that W&B allows."""
     words = {name: value for name, value in config.identity().items() if name not in ("seed", "model", "dataset")}
     name = " ".join([config.model, config.dataset, *(f"{name}={value}" for name, value in words.items())])
-    return name if len(name) <= 128 else f"{name[:116]}… {config.group}"
+    return name if len(name) <= LONGEST_NAME else f"{name[:116]}… {config.group}"
 
 
 def main(argv: list[str]) -> int:

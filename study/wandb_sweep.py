@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from study import search, sweep_file
 from study.config import Config
+from study.console import console
 from study.errors import UserError
 from study.progress import result
 from study.run_directory import DONE
@@ -139,8 +138,8 @@ def print_status(given: WandbSweep) -> None:
         state, text = (runs[0].state, runs[0].text) if runs else (without, "")
         states[state] += 1
         states["more than once"] += len(runs) > 1
-        table.add_row(*map(escape, (point.label, state, text, " ".join(run.id for run in runs))))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+        table.add_row(point.label, state, text, " ".join(run.id for run in runs))
+    console(width=None if sys.stdout.isatty() else 200).print(table)
     if given.sweep.method != "grid" and given.left:
         states[without] += given.left
     print(", ".join(f"{count} {state}" for state, count in states.most_common() if count))

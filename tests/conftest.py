@@ -71,7 +71,7 @@ def start(tmp_path):
         process = subprocess.Popen(
             [sys.executable, *(("-c",) if module == "-c" else ("-m", module)), *map(str, args)],
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", **kwargs,
         )  # fmt: skip
         processes.append(process)
         return process
@@ -144,7 +144,9 @@ def sweep_file(tmp_path):
     def write(parameters=None, **keys) -> Path:
         content = SMALL | keys | {"parameters": SMALL["parameters"] | (parameters or {})}
         path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+        path.write_text(
+            yaml.safe_dump({key: value for key, value in content.items() if value is not None}), encoding="utf-8"
+        )
         return path
 
     return write

@@ -22,16 +22,16 @@ def train(folder: Path, parameters: dict, *options: str) -> list[tuple[float, fl
     named = {"dataset": {"value": "digits"}, "model": {"value": "cnn"}, "threads": {"value": 1}, **parameters}
     content = {"method": "grid", "metric": {"name": "val/acc", "goal": "maximize"}, "parameters": named}
     folder.mkdir()
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-m", "study.sweep", "run", "sweep.yaml", "--devices=cpu", *options],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "HOME": str(folder)},
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, encoding="utf-8",
     )  # fmt: skip
     ends = [time.perf_counter() for line in process.stdout if line.startswith("finished")]
     assert process.wait() == 0
     runs = sorted(folder.glob("runs/cnn-*"), key=lambda run: (run / "summary.json").stat().st_mtime_ns)
-    trained = [json.loads((run / "summary.json").read_text())["train_seconds"] for run in runs]
+    trained = [json.loads((run / "summary.json").read_text(encoding="utf-8"))["train_seconds"] for run in runs]
     return list(zip(ends, trained, strict=True))
 
 

@@ -72,7 +72,7 @@ def test_a_log_tells_how_each_run_ended(tmp_path):
     log = AgentLog(path, lambda values: " ".join(f"{key}={value}" for key, value in values.items()))
 
     def write(text: str) -> list[tuple[str, str, str]]:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(text)
         return [(run.label, run.state, run.text) for run in log.read()]
 
@@ -118,7 +118,7 @@ def test_runs_of_agents_go_to_the_folders_that_were_said(agent, tmp_path):
     (tmp_path / "kept").mkdir()
     one = agent("print(*(os.environ[name] for name in ('STUDY_RUNS_DIR', 'STUDY_DATA_DIR', 'WANDB_DIR')))")
     look(one)
-    assert one.log.path.read_text().split() == ["kept", "pictures", str(tmp_path / "kept")]
+    assert one.log.path.read_text(encoding="utf-8").split() == ["kept", "pictures", str(tmp_path / "kept")]
     assert one.log.path.is_relative_to("kept")
 
 
@@ -236,7 +236,7 @@ def job(tmp_path):
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     for name, script in scripts.items():
         path = tmp_path / ".venv" / "bin" / name
-        path.write_text(script)
+        path.write_text(script, encoding="utf-8")
         path.chmod(0o755)
 
     def run(*signums: int, folder: Path = tmp_path) -> tuple[int, int, str]:
@@ -250,7 +250,10 @@ def job(tmp_path):
             process.send_signal(signum)
             time.sleep(0.1)
         code = process.wait(timeout=20)
-        texts = [path.read_text() if path.exists() else "" for path in (tmp_path / "asked", tmp_path / "said")]
+        texts = [
+            path.read_text(encoding="utf-8") if path.exists() else ""
+            for path in (tmp_path / "asked", tmp_path / "said")
+        ]
         return code, texts[0].count("asked"), texts[1].strip()
 
     return run

@@ -147,9 +147,9 @@ def test_a_copy_of_a_run_is_no_further_seed(folder):
 def test_unreadable_runs_are_named_and_left_out(folder):
     (folder / "empty").mkdir()
     broken = make_run(folder, 0.5, seed=11)
-    (broken.path / "run.json").write_text('{"config": {')
+    (broken.path / "run.json").write_text('{"config": {', encoding="utf-8")
     cut = make_run(folder, 0.5, seed=12)
-    (cut.path / "history.jsonl").write_text('{"epoch": 1}\n')
+    (cut.path / "history.jsonl").write_text('{"epoch": 1}\n', encoding="utf-8")
     no_summary = make_run(folder, 0.5, seed=13)
     (no_summary.path / "summary.json").unlink()
     strange = make_run(folder, 0.5, seed=14)
@@ -184,7 +184,7 @@ parameters:
 
 
 def test_a_sweep_chooses_its_runs_and_names_what_is_missing(folder, tmp_path):
-    (tmp_path / "dropout.yaml").write_text(SWEEP)
+    (tmp_path / "dropout.yaml").write_text(SWEEP, encoding="utf-8")
     (found,) = of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
     assert list(found.runs.setting.unique()) == ["dropout 0.5", "dropout 0.0"]
     assert len(found.runs) == 6
@@ -211,7 +211,7 @@ parameters:
      ((0.0123456, 0.0123487, 0.00030001), ("0.012346", "0.012349", "0.00030001"))],
 )  # fmt: skip
 def test_numbers_that_were_drawn_have_few_digits_in_names_and_all_in_the_csv_file(tmp_path, rates, shown):
-    (tmp_path / "search.yaml").write_text(SEARCH)
+    (tmp_path / "search.yaml").write_text(SEARCH, encoding="utf-8")
     for rate in rates:
         make_run(tmp_path / "runs", 0.7 - rate, lr=rate, momentum=0.123456)
     sweep = replace(search.read(tmp_path / "search.yaml"), drawn_elsewhere=True)
@@ -224,7 +224,7 @@ def test_numbers_that_were_drawn_have_few_digits_in_names_and_all_in_the_csv_fil
 
 def test_what_its_sweep_stopped_is_named_below_the_answer_with_what_it_reached(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "THEMES", report.THEMES[:4])
-    (tmp_path / "search.yaml").write_text(SEARCH)
+    (tmp_path / "search.yaml").write_text(SEARCH, encoding="utf-8")
     sweep = search.read(tmp_path / "search.yaml")
     for place, point in enumerate(sweep.points()[:2]):
         state = "stopped" if place else "finished"
@@ -305,7 +305,7 @@ def test_nothing_to_report_is_a_mistake(call, tmp_path):
     (tmp_path / "runs").mkdir()
     assert "holds no finished run" in call("analysis.summarize", code=2).stderr
     (tmp_path / "runs" / "x").mkdir()
-    (tmp_path / "runs" / "x" / "run.json").write_text(json.dumps([]))
+    (tmp_path / "runs" / "x" / "run.json").write_text(json.dumps([]), encoding="utf-8")
     assert "x/run.json" in call("analysis.summarize", code=2).stderr
 
 
@@ -329,7 +329,8 @@ def test_a_sweep_of_several_tasks_is_several_sections(tmp_path):
     (tmp_path / "tasks.yaml").write_text(
         "method: grid\nmetric: {name: val/acc, goal: maximize}\nparameters:\n  dataset: {value: digits}\n"
         "  epochs: {value: 3}\n  classes: {values: ['', '3,8']}\n  dropout: {values: [0.0, 0.5]}\n"
-        "  seed: {values: [0, 1]}\n"
+        "  seed: {values: [0, 1]}\n",
+        encoding="utf-8",
     )
     found = of_sweep(runs.load(tmp_path / "runs"), search.read(tmp_path / "tasks.yaml"))
     assert [section.name for section in found] == ["tasks, digits, classes all", "tasks, digits, classes 3,8"]
@@ -342,7 +343,7 @@ def test_runs_on_other_files_are_not_compared(folder, tmp_path):
         directory = RunDirectory(path)
         info = directory.info()
         directory.write_info(info | {"data_digest": "old" if info["config"]["dropout"] else "new"})
-    (tmp_path / "dropout.yaml").write_text(SWEEP)
+    (tmp_path / "dropout.yaml").write_text(SWEEP, encoding="utf-8")
     found = of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
     assert [section.name for section in found] == ["dropout, digits, files old", "dropout, digits, files new"]
     assert [list(section.runs.setting.unique()) for section in found] == [["dropout 0.5"], ["dropout 0.0"]]

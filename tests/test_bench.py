@@ -16,14 +16,14 @@ from study.config import Config
 
 def bench(*words: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "study.bench", "--model=mlp", "--turns=2", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 def test_every_loop_is_timed_beside_the_reference(tmp_path):
     out = tmp_path / "bench.json"
     ended = bench("--dataset=digits", "--batch-size=32", "--steps=3", "--threads=2", "--device=cpu", f"--out={out}")
     assert ended.returncode == 0, ended.stderr
-    found = json.loads(out.read_text())
+    found = json.loads(out.read_text(encoding="utf-8"))
     (case,) = found["cases"].values()
     references = ["reference, 0 workers", "reference, 2 workers"]
     assert list(case) == ["ours", "ours auto", "ours auto, 2 at a time", "tensors", "timm", *references]

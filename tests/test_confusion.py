@@ -120,7 +120,7 @@ def test_mistakes_say_what_was_taken_for_what(images, channels):
 
 def test_given_accuracies_are_read_or_refused(tmp_path):
     file = tmp_path / "theirs.csv"
-    file.write_text("class,accuracy\ncat, 70.1\n3,90\n")
+    file.write_text("class,accuracy\ncat, 70.1\n3,90\n", encoding="utf-8")
     found = per_class.read_accuracies(file)
     assert found.to_dict() == {"cat": 70.1, "3": 90.0} and found.name == "theirs"
     for text, message in (
@@ -131,7 +131,7 @@ def test_given_accuracies_are_read_or_refused(tmp_path):
         ("class,accuracy\ncat,0.7\n", "in percent"),
         ("class,accuracy\ncat,170\n", "in percent"),
     ):
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=message):
             per_class.read_accuracies(file)
     with pytest.raises(UserError, match="cannot be read"):
@@ -143,7 +143,9 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
         call("study.train", "--dataset=digits", f"--model={model}", "--epochs=2", "--wandb=disabled")
     failed = make_run(tmp_path / "runs", 0.5, state="failed")  # before it had read its data
     failed.write_info({name: value for name, value in failed.info().items() if name != "data"})
-    (tmp_path / "theirs.csv").write_text("class,accuracy\n" + "".join(f"{digit},{90 + digit}\n" for digit in range(10)))
+    (tmp_path / "theirs.csv").write_text(
+        "class,accuracy\n" + "".join(f"{digit},{90 + digit}\n" for digit in range(10)), encoding="utf-8"
+    )
     call("analysis.summarize", "--compare-per-class", "theirs.csv")
     frames = runs.load(tmp_path / "runs")
     best = frames.runs["best/val_acc"].idxmax()
@@ -154,7 +156,7 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
         mine = tested[tested.target == row.Index]
         assert row.accuracy == pytest.approx(100 * (mine.predicted == row.Index).mean(), abs=0.01)
         assert row.difference == pytest.approx(row.accuracy - 90 - row.Index, abs=0.01)
-    page = (tmp_path / "report" / "report.md").read_text()
+    page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "taken for" in page and "theirs" in page
     drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
     other = frames.runs.model.drop(best).iloc[0]
@@ -167,5 +169,5 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
     cuts = pd.read_csv(tmp_path / "report" / "tables" / "digits-cuts.csv")
     whole = frames.runs[frames.runs.model == "single-block"].iloc[0]
     assert cuts.params.tolist() == [whole.params_intermediate + 513 * 10, whole.params]
-    (tmp_path / "theirs.csv").write_text("class,accuracy\ncat,50\n")
+    (tmp_path / "theirs.csv").write_text("class,accuracy\ncat,50\n", encoding="utf-8")
     assert "no run knows the class 'cat'" in call("analysis.summarize", "--compare-per-class=theirs.csv", code=2).stderr

@@ -234,7 +234,7 @@ def test_pets_are_cats_and_dogs(tmp_path, digit_images):
             name = f"{file[:2]}_{index}"
             Image.fromarray(digit_images[0][index]).resize((20 + index, 30)).save(base / "images" / f"{name}.jpg")
             lines.append(f"{name} {index + 1} {index % 2 + 1} 1")
-        (base / "annotations" / file).write_text("\n".join(lines))
+        (base / "annotations" / file).write_text("\n".join(lines), encoding="utf-8")
     pets = load(dataset="pets", image_size=16, data_dir=str(tmp_path / "data"))
     assert pets.classes == ("cat", "dog")
     assert [len(pets.train), len(pets.val), len(pets.test)] == [16, 4, 20]

@@ -23,7 +23,7 @@ EARLY = {"early_terminate": {"type": "hyperband", "min_iter": 2}}
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def workers(pid: int) -> list[int]:

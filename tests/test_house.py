@@ -8,15 +8,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ORDER = (
-    "errors", "names", "values", "config", "options", "devices", "folder", "augment", "cache", "sources", "data",
-    "models", "optim", "step", "evaluation", "trainer", "transfer", "run_directory", "wandb_api", "wandb_run",
+    "errors", "console", "names", "values", "config", "options", "devices", "folder", "augment", "cache", "sources",
+    "data", "models", "optim", "step", "evaluation", "trainer", "transfer", "run_directory", "wandb_api", "wandb_run",
     "tracker", "space", "hyperband", "sweep_file", "search", "progress", "sheet", "train", "predict", "loops",
     "bench", "worker", "engine", "standing", "bayes", "plan", "status", "wandb_sweep", "agent_log",
     "agent_slot", "agents", "sweep",
 )  # fmt: skip
 """The rooms of study: each imports only from those before it."""
 
-READ = {"config", "errors", "models", "names", "options", "run_directory", "search", "values", "wandb_api"}
+READ = {"config", "console", "errors", "models", "names", "options", "run_directory", "search", "values", "wandb_api"}
 """What analysis imports of study: nothing that trains."""
 
 TORCH_USERS = {
@@ -33,7 +33,7 @@ def modules():
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
     """List the modules that a file imports, `from a import b` as a.b."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     found = set()
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -61,3 +61,42 @@ def test_imports_run_one_way(module, path):
 def test_wandb_is_imported_where_it_is_written_and_where_it_is_read():
     users = {module for module, path in modules() for name in imports(path) if name.split(".")[0] == "wandb"}
     assert users == {"study.wandb_api", "study.wandb_run", "study.wandb_sweep"}
+
+
+def test_text_is_utf_8_and_rich_prints_it_as_it_is():
+    """A text file or process without a named encoding would be read as whatever the machine is set to."""
+    files = [path for folder in ("study", "analysis", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+    for path in files:
+        room = f"{path.parent.name}/{path.stem}"
+        for call in (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if is_call(node)):
+            place = f"{path.relative_to(ROOT)}:{call.lineno}"
+            assert not lacks_encoding(call) or room == "study/sources", f"{place} names no encoding"
+            rich = called(call) in ("Console", "TextColumn", "_Console") and room != "study/console"
+            assert not rich, f"{place}: study.console makes consoles and columns that take no text for markup"
+
+
+def is_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call)
+
+
+def called(call: ast.Call) -> str:
+    return getattr(call.func, "attr", "") or getattr(call.func, "id", "")
+
+
+def lacks_encoding(call: ast.Call) -> bool:
+    """Tell whether a call opens a file or a process as text and leaves its encoding to the machine."""
+    named = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    if "encoding" in named:
+        return False
+    if called(call) in ("read_text", "write_text"):
+        return True
+    if called(call) in ("open", "fdopen"):
+        words = [ast.unparse(word) for word in call.args]
+        modes = [named.get("mode", ""), *words[0 if called(call) == "open" and owner(call) not in ("", "os") else 1 :]]
+        return owner(call) not in ("Image", "os") and not any("b" in mode for mode in modes)
+    return named.get("text") == "True" or named.get("universal_newlines") == "True"
+
+
+def owner(call: ast.Call) -> str:
+    """Return what a method is called of, nothing for a function."""
+    return ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""

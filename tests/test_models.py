@@ -43,7 +43,7 @@ def small(name: str, **values) -> tuple[torch.nn.Module, torch.Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes_are_the_frozen_ones(name):
-    assert size(name) == json.loads(FROZEN.read_text())[name]
+    assert size(name) == json.loads(FROZEN.read_text(encoding="utf-8"))[name]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -59,12 +59,12 @@ parameters:
 def sent(tmp_path_factory):
     """Return a server that has got a sweep as it was trained, and the folder with its runs; half of them diverged."""
     folder = tmp_path_factory.mktemp("sent")
-    (folder / "sweep.yaml").write_text(SWEEP)
+    (folder / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
     with Server() as server:
         done = subprocess.run(
             [sys.executable, "-m", "study.sweep", "run", "sweep.yaml", "--per-device=1"], cwd=folder,
             env={**os.environ, **account(server), "PYTHONPATH": str(ROOT), "HOME": str(folder)},
-            capture_output=True, text=True,
+            capture_output=True, encoding="utf-8",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         yield server, folder / "runs"
@@ -92,7 +92,7 @@ def there(sent, monkeypatch):
 def python(code, *words, folder=None):
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder,
-        capture_output=True, text=True,
+        capture_output=True, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

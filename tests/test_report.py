@@ -68,7 +68,7 @@ def study(tmp_path_factory):
     """Train the grid of three options, for real, and write two sweeps that need some of its runs."""
     folder = tmp_path_factory.mktemp("study")
     for name, text in (("one", ONE), ("three", GRID), ("two", TWO), ("rates", RATES)):
-        (folder / f"{name}.yaml").write_text(text)
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "study.sweep", "run", "three.yaml", "--per-device=1", "--wandb=disabled"]
     with tempfile.TemporaryDirectory(prefix="s") as place:  # runs of other tests do not share their device with these
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": place}
@@ -168,7 +168,7 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path):
     shutil.copytree(study / "runs", tmp_path / "runs")
     shutil.copy(study / "one.yaml", tmp_path)
     result = call("analysis.summarize", "--sweep", "one.yaml")
-    page = (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert str(tmp_path / "report" / "index.html") in result.stdout
     assert "&lt;one&gt; &amp; co" in page and "<one>" not in page
     assert "What do they do?" in page
@@ -185,7 +185,7 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path):
         assert page.count(f'id="{anchor}"') == 1
     figure_count = len(list((tmp_path / "report" / "figures").glob("*.svg")))
     assert page.count("data:image/svg+xml;base64,") == figure_count
-    markdown = (tmp_path / "report" / "report.md").read_text()
+    markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert markdown.count("](figures/") == figure_count and r"\<one> & co" in markdown
     frame = pd.read_csv(tmp_path / "report" / "tables" / "one-co-comparison.csv")
     directories = [RunDirectory(path) for path in (tmp_path / "runs").iterdir()]
@@ -210,8 +210,10 @@ def test_without_sweeps_those_in_the_folder_that_have_runs_are_shown(study, call
     shutil.copytree(study / "runs", tmp_path / "runs")
     (tmp_path / "sweeps").mkdir()
     shutil.copy(study / "one.yaml", tmp_path / "sweeps")
-    (tmp_path / "sweeps" / "other.yaml").write_text(ONE.replace("<one> & co", "other").replace("value: 4", "value: 50"))
-    (tmp_path / "sweeps" / "broken.yaml").write_text("method: [")
+    (tmp_path / "sweeps" / "other.yaml").write_text(
+        ONE.replace("<one> & co", "other").replace("value: 4", "value: 50"), encoding="utf-8"
+    )
+    (tmp_path / "sweeps" / "broken.yaml").write_text("method: [", encoding="utf-8")
     shown = {}
     monkeypatch.setattr(report, "write", lambda frames, found, *rest: shown.update(found=found) or tmp_path)
     result = call("analysis.summarize")
@@ -245,14 +247,14 @@ def test_the_spanish_page(study, call, tmp_path, monkeypatch):
     english = {text for text in english if len(text) > 3 and text not in spanish}
     for path in [tmp_path / "informe" / "index.html", tmp_path / "informe" / "report.md",
                  *tmp_path.glob("informe/tables/*.tex"), *tmp_path.glob("informe/figures/*.svg")]:  # fmt: skip
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".svg":  # matplotlib writes each text as a comment beside its outlines
             text = "\n".join(re.findall(r"<!-- (.*?) -->", text))
         unseen = r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)"
         text = re.sub(r"\s+", " ", html.unescape(re.sub(unseen, " ", text, flags=re.S)).replace(r"\%", "%")).casefold()
         assert not [one for one in english if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text)], path
         assert not re.findall(r"\d\.\d", text.split("hecho por")[0]), path  # versions of libraries follow
-    assert '<html lang="es">' in (tmp_path / "informe" / "index.html").read_text()
+    assert '<html lang="es">' in (tmp_path / "informe" / "index.html").read_text(encoding="utf-8")
 
 
 def test_csv_is_the_same_in_every_language(made):
@@ -338,9 +340,9 @@ def test_latex_compiles(made, tmp_path):
     for table, language in zip(every, ["en"] * (len(every) // 2) + ["es"] * len(every), strict=False):
         with wording.language(language):
             lines.append(tables.latex(table) + "\n")
-    (tmp_path / "tables.tex").write_text("\n".join([*lines, r"\end{document}"]))
+    (tmp_path / "tables.tex").write_text("\n".join([*lines, r"\end{document}"]), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout[-2000:]
 
 
@@ -356,7 +358,7 @@ def test_every_text_is_in_both_languages():
         sweep = search.read(path)
         known = texts.get(f"sweep {sweep.name}", {}).get("en")
         assert known == sweep.description, f"analysis/wording.yaml must repeat and translate what {path.name} says"
-    lines = (ROOT / "analysis" / "wording.yaml").read_text().splitlines()
+    lines = (ROOT / "analysis" / "wording.yaml").read_text(encoding="utf-8").splitlines()
     keys = [line.split(":")[0] for line in lines if re.match(r"[^\s#]", line)]
     assert len(keys) == len(set(keys)), "a key stands twice"
 

@@ -264,9 +264,11 @@ parameters:
 
 
 def test_yaml_merges_and_names_that_stand_twice(tmp_path, call):
-    (tmp_path / "merged.yaml").write_text(MERGED)
+    (tmp_path / "merged.yaml").write_text(MERGED, encoding="utf-8")
     assert "2 runs" in call("study.sweep", "check", "merged.yaml").stdout
-    (tmp_path / "twice.yaml").write_text(MERGED + "  batch-size: {value: 3}\n  batch_size: {value: 4}\n")
+    (tmp_path / "twice.yaml").write_text(
+        MERGED + "  batch-size: {value: 3}\n  batch_size: {value: 4}\n", encoding="utf-8"
+    )
     assert "'batch_size' stands twice in line 9" in call("study.sweep", "check", "twice.yaml", code=2).stderr
 
 

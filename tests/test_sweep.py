@@ -72,7 +72,7 @@ def test_a_damaged_run_is_found_and_trained_anew(command, call, sweep_file, tmp_
     train_all(call, path)
     one, other = (tmp_path / "runs" / name for name in sorted(states(tmp_path / "runs")))
     (one / "summary.json").unlink()
-    (other / "run.json").write_text('{"config": ')
+    (other / "run.json").write_text('{"config": ', encoding="utf-8")
     assert "2 corrupt" in call("study.sweep", "status", path).stdout
     assert "2 to train" in command("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu").stdout
     assert set(states(tmp_path / "runs").values()) == {"finished"}
@@ -93,7 +93,7 @@ def test_status_names_copies_and_clean_removes_what_has_no_result(call, sweep_fi
     for answer, said in (("\n", "nothing is removed"), ("y\n", "1 removed, 1 in use again")):
         terminal, ours = os.openpty()
         os.write(terminal, answer.encode())
-        with os.fdopen(ours) as stdin, runs["failed"].locked():
+        with os.fdopen(ours, encoding="utf-8") as stdin, runs["failed"].locked():
             monkeypatch.setattr(sys, "stdin", stdin)
             out = call("study.sweep", "clean", path).stdout
         assert out.count("failed: runs/cnn-") == 2 and "train_images must be at most 1,151" in out
@@ -202,7 +202,7 @@ def test_a_mistake_in_a_sweep_file_is_one_sentence(tmp_path, content, message):
     if not isinstance(content, str):
         whole = {key: value for key, value in {**SMALL, **content}.items() if value is not None}
         content = yaml.safe_dump(whole)
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         search.read(path).points()
     assert message in str(caught.value)
@@ -212,7 +212,7 @@ def test_a_mistake_in_a_sweep_file_is_one_sentence(tmp_path, content, message):
 def test_check_names_every_wrong_file_and_ends_in_2(call, sweep_file, tmp_path):
     good = sweep_file()
     bad = tmp_path / "bad.yaml"
-    bad.write_text("method: grid")
+    bad.write_text("method: grid", encoding="utf-8")
     result = call("study.sweep", "check", good, bad, "missing.yaml", code=2)
     assert f"{good}: 4 runs" in result.stdout
     assert len(result.stderr.strip().splitlines()) == 2
@@ -233,9 +233,9 @@ def test_the_sweeps_are_right(path):
     assert sweep.varied or path.stem in ("simple-cnn", "alexnet")
     seeds = {point.config.seed for point in points}
     assert seeds == set(range({"resnet-grid": 1, "resnet-search": 1, "quickstart": 5}.get(path.stem, 3)))
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert content["command"] == ["${env}", "${interpreter}", "-m", "study.train", "${args}"]
-    opening = path.read_text().partition("name:")[0]
+    opening = path.read_text(encoding="utf-8").partition("name:")[0]
     assert f"# {len(points)} runs; " in opening, "it opens with how many runs there are, and how long they take"
     assert " on two CPU cores, " in opening and " on one GPU.\n" in opening
 
@@ -267,7 +267,8 @@ def test_every_network_of_the_sweeps_can_be_trained(config, tmp_path):
 def test_runs_of_another_version_of_the_code_are_counted(call, sweep_file, tmp_path):
     call("study.train", "--dataset=digits", "--model=mlp", "--epochs=2", "--wandb=disabled")
     (path,) = (tmp_path / "runs").glob("*/run.json")
-    path.write_text(path.read_text().replace(f'"results_version": {RESULTS_VERSION}', '"results_version": 1'))
+    text = path.read_text(encoding="utf-8").replace(f'"results_version": {RESULTS_VERSION}', '"results_version": 1')
+    path.write_text(text, encoding="utf-8")
     said = "of another version of the code"
     assert f"1 runs in runs are {said}" in call("study.sweep", "status", sweep_file()).stdout
     assert f"the results of 1 are {said}" in call("analysis.summarize", "runs", code=2).stderr

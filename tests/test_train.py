@@ -110,7 +110,7 @@ def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path
     assert logged == run.history()
     assert len(rows) == len(logged) + 1, "the pictures of the end"
     (matrix,) = tmp_path.glob("runs/wandb/offline-run-*/files/media/table/test/confusion_table*.json")
-    counts = {(row[0], row[1]): row[2] for row in json.loads(matrix.read_text())["data"]}
+    counts = {(row[0], row[1]): row[2] for row in json.loads(matrix.read_text(encoding="utf-8"))["data"]}
     arrays = run.evaluation()
     predicted = arrays["test_probabilities"].argmax(1)
     assert counts["8", "8"] == ((predicted == 8) & (arrays["test_targets"] == 8)).sum()
@@ -220,7 +220,7 @@ def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
     process.wait()
     run = only_run(tmp_path / "runs")
     assert run.state() == "interrupted"
-    with (run.path / "history.jsonl").open("a") as file:
+    with (run.path / "history.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 999, "train/l')
     assert all(row["epoch"] <= 100 for row in run.history())
     assert "going on " in call("study.train", *options).stdout
@@ -236,7 +236,7 @@ def test_a_forced_run_that_cannot_begin_leaves_the_result_of_before(call, tmp_pa
         "this machine has"
         in call("study.train", *QUICK, "--wandb=disabled", "--force", "--device=cuda:99", code=2).stderr
     )
-    assert json.loads((run.path / "damaged" / "summary.json").read_text()) == summary
+    assert json.loads((run.path / "damaged" / "summary.json").read_text(encoding="utf-8")) == summary
     call("study.train", *QUICK, "--wandb=disabled")
     call("study.train", *QUICK, "--wandb=disabled", "--force")
     assert run.state() == "finished" and not (run.path / "damaged").exists()
@@ -302,7 +302,7 @@ def test_torch_is_not_imported_for_help_or_a_mistake(argv, monkeypatch, capsys):
         "try: runpy.run_module('study.train', run_name='__main__')\n"
         "except SystemExit as end: print(end.code, 'torch' in sys.modules, 'wandb' in sys.modules)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
     assert out.splitlines()[-1] == ("0 False False" if argv == ["--help"] else "2 False False")
 
 
@@ -315,7 +315,7 @@ def test_disabled_wandb_is_not_imported(tmp_path):
         f"main(['--dataset=digits', '--epochs=1', '--model=mlp', '--wandb=disabled', '--runs-dir={tmp_path}'])\n"
         "print('wandb' in sys.modules)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
     assert out.splitlines()[-1] == "False"
 
 
@@ -446,7 +446,7 @@ def test_without_leave_to_log_a_run_goes_on_and_says_so_in_one_line(command, tmp
                 monkeypatch.setenv(name, value)
         else:
             (tmp_path / "runs").mkdir()
-            (tmp_path / "runs" / "wandb").write_text("of another user")
+            (tmp_path / "runs" / "wandb").write_text("of another user", encoding="utf-8")
         result = command("study.train", *QUICK)
     assert ("W&B refuses the key" if status else "W&B cannot use") in result.stdout.splitlines()[0]
     assert "Error" not in result.stdout + result.stderr

@@ -156,7 +156,7 @@ def broken(name: str, path: Path) -> None:
     if name in changed:
         save_file(changed[name], path)
     elif name == "other file":
-        path.write_text("not weights")
+        path.write_text("not weights", encoding="utf-8")
     else:
         torch.save({"state_dict": state, "code": pytest.raises}, path.with_suffix(".pt"))
 
@@ -400,11 +400,11 @@ def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
                 f"--seed={seed}",
                 f"--setting={way}",
             )
-    text = SWEEP.read_text()
+    text = SWEEP.read_text(encoding="utf-8")
     sweep_file = tmp_path / "ways.yaml"
     fixed = {key: {"value": value} for key, value in values.items()}
     parameters = fixed | {"setting": {"values": list(WAYS)}, "seed": {"values": [0, 1]}}
-    sweep_file.write_text(yaml.safe_dump(yaml.safe_load(text) | {"parameters": parameters}))
+    sweep_file.write_text(yaml.safe_dump(yaml.safe_load(text) | {"parameters": parameters}), encoding="utf-8")
     frames = runs.load(tmp_path / "runs")
     (section,) = of_sweep(frames, search.read(sweep_file))
     assert section.missing == []

@@ -64,7 +64,7 @@ class Machine:
     def start(self, *words: object, folder: str = ".") -> subprocess.Popen:
         (self.folder / folder).mkdir(exist_ok=True)
         return subprocess.Popen(
-            [sys.executable, *map(str, words)], cwd=self.folder / folder, env=self.environment, text=True,
+            [sys.executable, *map(str, words)], cwd=self.folder / folder, env=self.environment, encoding="utf-8",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -76,7 +76,7 @@ class Machine:
 
     def write(self, name: str, content: dict, **parameters: object) -> Path:
         path = self.folder / name
-        path.write_text(yaml.safe_dump(content | {"parameters": content["parameters"] | parameters}))
+        path.write_text(yaml.safe_dump(content | {"parameters": content["parameters"] | parameters}), encoding="utf-8")
         return path
 
     def states(self, sweep: str) -> Counter:

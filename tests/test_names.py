@@ -1,0 +1,301 @@
+"""Names are text wherever they go, and a part that fails takes nothing else along."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.cells import cell_len
+from sklearn.datasets import load_digits
+
+from analysis import clouds, confusion, letters, page, per_class, report, runs, tables
+from analysis.blocks import Heading, Paragraph, Picture
+from analysis.embedding import Layer, Seen
+from analysis.figures import looks_of
+from analysis.sections import by_dataset
+from study.config import Config
+from study.console import console, text_column
+from study.errors import printable
+from study.run_directory import RunDirectory
+from study.wandb_run import artifact_name
+from tests.conftest import ROOT
+from tests.wandb_server import Server
+
+LONG = "a name that is long " * 3 + "and has eighty char."
+NAMES = ["$x_1$ & co", "[red]", ":cat:", "猫", "हिन्दी", LONG, "night, day", "a|b_c%#{~^\\", "**x** `y` <b>", "$_$"]
+UNTESTED = "night, day"
+DATASET = "ze:cat:"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Train two networks, one of a single hidden unit, on digits in folders with such names; give folder and output."""
+    folder = tmp_path_factory.mktemp("names")
+    digits = load_digits()
+    for digit, name in enumerate(NAMES):
+        for index, image in enumerate(np.rint(digits.images[digits.target == digit][:40] * (255 / 16))):
+            split = "train" if index < 32 or name == UNTESTED else "test"
+            place = folder / "data" / DATASET / split / name
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.astype(np.uint8)).save(place / f"{index}.png")
+    said = ""
+    for words in (["--wandb=offline"], ["--wandb=disabled", "--hidden=1"]):
+        said += python("study.train", f"--dataset=folder:{DATASET}", "--model=mlp", "--epochs=2", *words, cwd=folder)
+    return folder, said
+
+
+def python(*words, cwd: Path) -> str:
+    """Run `python -m …` with every warning shown, and return all that it says."""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-m", *map(str, words)], cwd=cwd, capture_output=True, encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(cwd)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def frames(study, monkeypatch):
+    monkeypatch.chdir(study[0])
+    return runs.load("runs")
+
+
+def test_a_terminal_shows_names_as_they_are(study, capsys):
+    _, said = study
+    assert f"folder:{DATASET}: " in said and "🐱" not in said
+    console().print(":cat: [red]")
+    assert capsys.readouterr().out.strip() == ":cat: [red]"
+    task = type("Task", (), {"fields": {"name": ":cat: [red]"}})
+    assert text_column("{task.fields[name]}").render(task).plain == ":cat: [red]"
+
+
+def test_a_run_is_named_in_ascii_and_briefly():
+    assert Config(model="mlp", dataset="folder:my photos.v2").run_name.startswith("mlp-my photos.v2-s0-")
+    names = [Config(model="mlp", dataset=f"folder:{name}").run_name for name in ("猫" * 80, "犬" * 80, "é", "ü", LONG)]
+    assert all(name.isascii() and len(name) <= 120 for name in names) and len(set(names)) == len(names)
+
+
+def test_what_w_and_b_gets_fits_its_rules(study):
+    (run,) = (one for one in study[0].glob("runs/mlp-*") if "hidden" not in Config.recorded(config(one)).identity())
+    made = {artifact_name(name) for name in ("猫", "犬", "é" * 200, "x" * 200, "run-1")}
+    assert all(name.isascii() and len(name) <= 128 for name in made) and len(made) == 5
+    assert artifact_name("run-1") == "evaluation-run-1"
+    (log,) = study[0].glob("runs/wandb/offline-run-*")
+    (matrix,) = log.glob("files/media/table/test/confusion_table*.json")
+    (bars,) = log.glob("files/media/table/test/per_class_table*.json")
+    cells = {(row[0], row[1]): row[2] for row in json.loads(matrix.read_text(encoding="utf-8"))["data"]}
+    arrays = RunDirectory(run).evaluation()
+    hits = np.bincount(arrays["test_targets"][arrays["test_targets"] == arrays["test_predictions"]], minlength=10)
+    assert {name: cells[name, name] for name in NAMES} == dict(zip(arrays["class_names"].tolist(), hits, strict=True))
+    known = {row[0] for row in json.loads(bars.read_text(encoding="utf-8"))["data"]}
+    assert known == {*NAMES} - {UNTESTED}, "a class without test images has no accuracy"
+
+
+def config(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
+
+
+def test_a_report_says_every_name_in_every_format(study):
+    folder, _ = study
+    said = python("analysis.summarize", "runs", "--out", "report", cwd=folder)
+    assert "warning" not in said.lower().replace("have these characters", ""), said
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    html = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert html.count("<img src=") == 9, "of hidden 1 too"
+    assert "$x_1$ &amp; co" in html and "**x** `y` &lt;b&gt;" in html and "\ufdd0" not in text + html
+    assert r"\*\*x\*\* \`y\` \<b>" in text
+    (path,) = (folder / "report" / "tables").glob("*-per-class.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = {row["class"]: row["accuracy"] for row in csv.DictReader(file)}
+    assert set(rows) == {*NAMES} and [name for name in rows if not rows[name]] == [UNTESTED]
+    table = path.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    assert len(table) == 12 and {line.replace(r"\|", "").count("|") for line in table} == {5}
+    assert r"\$x\_1\$ \& co" in path.with_suffix(".tex").read_text(encoding="utf-8")
+
+
+def test_a_line_end_in_a_name_ends_no_row():
+    table = tables.Table("t", "t", pd.DataFrame({"class": ["one\ntwo | $a$ _b_"]}), [tables.Column("class")])
+    assert tables.markdown(table).splitlines()[2:] == [r"| one two \| \$a\$ \_b\_ |"]
+    assert len(tables.latex(table).splitlines()) == 7
+
+
+def figures_of(names):
+    """Draw every figure that names classes."""
+    rng = np.random.default_rng(0)
+    counts = pd.DataFrame(rng.integers(0, 9, (len(names), len(names))), index=names, columns=names)
+    targets = np.arange(len(names)).repeat(9)
+    layer = Layer(4, rng.normal(size=(len(targets), 2)), 0.5, targets > 3, 0.1)
+    seen = Seen(np.arange(len(targets)), targets, targets > 3, {"penultimate": layer, "logits": layer})
+    yield confusion.matrix_figure(counts, f"Confusion matrix of {'n' * 80}: {LONG}")
+    yield per_class.accuracy_figure({"mlp": confusion.rates(counts)}, None, "n" * 90, looks_of(["mlp"]))
+    yield clouds.tsne_figure({LONG: seen}, names, f"t-SNE of {'n' * 80}")
+    yield clouds.beside_figure({LONG: (seen, names), "mlp": (seen, names)}, LONG)
+
+
+@pytest.mark.parametrize("names", [NAMES, [f"{k} {LONG} {k}" for k in range(10)], ["漢字" * 40, "mm" * 40, "$" * 80]])
+def test_figures_show_names_as_text_and_cut_none_off(names):
+    for figure in figures_of(names):
+        figure.draw_without_rendering()
+        width, height = figure.bbox.size
+        for text in figure.findobj(letters.Text):
+            # numbers beyond the end of an axis are not drawn
+            is_number = text.get_text().replace(".", "").isnumeric()
+            if text.get_visible() and text.get_text() and text.get_in_layout() and not is_number:
+                box = text.get_window_extent()
+                place = f"{text.get_text()!r} at {box} of {width:.0f} x {height:.0f}"
+                assert not text.get_parse_math(), place
+                assert box.x0 > -3 and box.y0 > -3 and box.x1 < width + 3 and box.y1 < height + 3, place
+
+
+def test_long_names_lose_their_middle():
+    for name in [*NAMES, "漢字" * 40, "हिन्दी भाषा " * 7]:
+        short = letters.shortened(name, 20)
+        assert cell_len(short) <= 20 and (short == name or "…" in short)
+        assert name.startswith(short.split("…")[0]) and name.endswith(short.split("…")[-1])
+    assert len(set(letters.short_names([f"{'x' * 40}{k}{'y' * 40}" for k in range(12)], 20))) == 12
+
+
+def test_letters_that_no_font_has_are_named_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(letters, "_installed", tuple)
+    counts = pd.DataFrame([[3, 1], [0, 4]], index=["猫", "தமிழ்"], columns=["猫", "தமிழ்"])
+    figure = confusion.matrix_figure(counts, "猫")
+    part = page.Part("p", "p", "", [Picture("a", "a", figure), Picture("b", "b", confusion.matrix_figure(counts, "b"))])
+    page.write([part], "title", "source", "", tmp_path)
+    said, text = capsys.readouterr().err.splitlines(), (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert len(said) == 1 and "猫" in said[0]
+    assert text.count("Noto Sans CJK") == 1 and "Noto Sans Tamil" in text
+
+
+def test_a_damaged_run_takes_only_its_own_pictures_along(study, frames):
+    (section,) = by_dataset(frames)
+    looks = report.looks_of([section])[0]
+    best = section.ranked[0]
+    (run,) = section.runs.index[section.runs.setting == best]
+    path = frames.directories[run].path / "evaluation.npz"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(
+            whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 255]) + whole[len(whole) // 2 + 1 :]
+        )
+        blocks = report.section_blocks(runs.load("runs"), section, looks)
+    finally:
+        path.write_bytes(whole)
+    said = [text for block in blocks for text in getattr(block, "texts", ())]
+    assert [run in text for text in said if "evaluation.npz is broken" in text] == [True]
+    names = [block.name for block in blocks if isinstance(block, Picture)]
+    assert {"curves", "class-accuracy", "tsne"} <= set(names), "the other setting is looked at"
+    whole_report = report.section_blocks(frames, section, looks)
+    headings = [block.text for block in whole_report if isinstance(block, Heading)]
+    assert [block.text for block in blocks if isinstance(block, Heading)] == headings
+
+
+def test_a_theme_that_fails_is_named_and_the_others_stand(frames, monkeypatch, capsys):
+    (section,) = by_dataset(frames)
+
+    def broken(frames, section, looks):
+        raise error
+
+    broken.__name__, broken.__module__ = "blocks", "analysis.costs"
+    monkeypatch.setattr(report, "THEMES", (report.THEMES[1], broken, report.each_run))
+    error = ValueError("no **such** number")
+    blocks = report.section_blocks(frames, section, report.looks_of([section])[0])
+    (place,) = (k for k, block in enumerate(blocks) if isinstance(block, Paragraph) and "ValueError" in block.text)
+    assert isinstance(blocks[place + 1], report.Data) and isinstance(blocks[place - 1], tables.Table | Picture)
+    assert "warning: The costs" in capsys.readouterr().err
+    for error in (KeyboardInterrupt(), MemoryError()):
+        with pytest.raises(type(error)):
+            report.section_blocks(frames, section, report.looks_of([section])[0])
+
+
+def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_stand(tmp_path, capsys):
+    counts = pd.DataFrame([[3, 1], [0, 4]], index=["a", "b"], columns=["a", "b"])
+    whole, broken = confusion.matrix_figure(counts, "whole"), confusion.matrix_figure(counts, "broken")
+    broken.add_artist(Unwilling(visible=True))
+    pictures = [Picture("one", "The first", broken), Picture("two", "The second", whole)]
+    page.write([page.Part("p", "p", "", pictures)], "title", "", "", tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "The first: " in text and "cannot be drawn" in text and "(figures/p-two.png)" in text
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["p-two.pdf", "p-two.png", "p-two.svg"]
+    assert "cannot be drawn" in capsys.readouterr().err
+
+
+class Unwilling(letters.Text):
+    def draw(self, renderer):
+        raise ValueError("cannot be drawn")
+
+
+@pytest.mark.parametrize("lost", ["last/val_loss", "val/loss"])
+def test_one_number_that_is_missing_ends_no_theme(frames, lost, capsys):
+    of_runs, history = frames.runs.copy(), frames.history.copy()
+    (of_runs if lost in of_runs else history)[lost] = np.nan
+    (section,) = by_dataset(replace(frames, runs=of_runs, history=history))
+    report.section_blocks(frames, section, report.looks_of([section])[0])
+    assert not capsys.readouterr().err
+
+
+FAILING = """
+import sys, wandb
+from study import train
+from study.errors import run_command
+def refuse(*words, **more): raise ValueError("no charts today")
+wandb.plot_table = refuse
+run_command(train.main)
+"""
+
+
+def test_w_and_b_keeps_the_summary_of_a_run_whose_charts_it_does_not_get(command, tmp_path, monkeypatch):
+    with Server() as server:
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        said = command(
+            "-c", FAILING, "--dataset=digits", "--model=mlp", "--epochs=1", "--wandb=online", f"--tags={'long' * 30}"
+        ).stdout
+        (path,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "wandb")
+        (sent,) = server.runs.values()
+        summary = RunDirectory(path).summary()
+        assert sent.exitcode == 0 and sent.summary["test/acc"] == summary["test/acc"]
+        assert {made["type"] for made in sent.artifacts} == {"evaluation"}, "the charts do not take it along"
+        missing = RunDirectory(path).info()["wandb_missing"]
+        assert "charts" in missing and [line for line in said.splitlines() if "no charts today" in line] == [missing]
+        assert "is sent" in command("study.wandb_run", path).stdout
+        assert "test/confusion_table" in sent.summary
+        assert "is there already" in command("study.wandb_run", path).stdout
+
+
+def test_a_confusion_matrix_of_many_classes_fits_a_table(tmp_path, command):
+    folder = tmp_path / "data" / "many" / "train"
+    for label in range(120):
+        for index in range(8):
+            (folder / f"class {label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 4), (label * 2 + index) % 256, np.uint8)).save(
+                folder / f"class {label}" / f"{index}.png"
+            )
+    done = command("study.train", "--dataset=folder:many", "--model=mlp", "--epochs=1", "--wandb=offline")
+    assert "10000" not in done.stderr and "truncat" not in done.stderr.lower()
+    (matrix,) = tmp_path.glob("runs/wandb/offline-run-*/files/media/table/test/confusion_table*.json")
+    rows = json.loads(matrix.read_text(encoding="utf-8"))["data"]
+    (path,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "wandb")
+    assert len(rows) == 10_000 and sum(row[2] for row in rows) == RunDirectory(path).info()["data"]["images"]["test"]
+
+
+def test_file_names_that_are_not_utf_8_are_printed(study, tmp_path):
+    folder, _ = study
+    (run, *_) = folder.glob("runs/mlp-*")
+    (source, *_) = (folder / "data" / DATASET / "train" / "猫").iterdir()
+    name = tmp_path / os.fsdecode(b"caf\xe9\nau lait, [red].png")
+    name.write_bytes(source.read_bytes())
+    said = python("study.predict", run, name, cwd=folder)
+    assert rf"{tmp_path}/caf\xe9\nau lait, [red].png: " in said
+    assert printable("\u0915\u094d\u200d\u0937 \udcff\x1b") == "\u0915\u094d\u200d\u0937 \\xff\\x1b", "joiners stay"
+    copy = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xe9ns"))
+    copy.mkdir()
+    (copy / run.name).symlink_to(run)
+    python("analysis.summarize", copy, "--out", tmp_path / "report", cwd=tmp_path)
+    assert r"r\\xe9ns" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
