@@ -105,7 +105,9 @@ def config(run: Path) -> dict:
 def test_a_report_says_every_name_in_every_format(study):
     folder, _ = study
     said = python("analysis.summarize", "runs", "--out", "report", cwd=folder)
-    assert "warning" not in said.lower().replace("have these characters", ""), said
+    # which letters can be drawn depends on the fonts of the machine
+    warned = [line for line in said.splitlines() if "warning" in line.lower() and "no installed font" not in line]
+    assert not warned and "could not be made" not in said, said
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
     html = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert html.count("<img src=") == 9, "of hidden 1 too"
