@@ -17,6 +17,7 @@ from analysis.sections import Section, by_dataset, of_sweep
 from study import search, wandb_api
 from study.config import RESULTS_VERSION
 from study.errors import Parser, UserError, printable, run_command
+from study.values import user_path
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
@@ -50,6 +51,7 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "source",
         nargs="?",
+        type=user_path,
         default="runs",
         help="directory of runs (default: runs), or ENTITY/PROJECT[/SWEEP_ID] in W&B",
     )
@@ -63,10 +65,12 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="values in place of the sweeps' own, as given to `study.sweep run`",
     )  # fmt: skip
-    parser.add_argument("--out", default="report", metavar="DIR", help="folder to write (default: report)")
+    parser.add_argument(
+        "--out", type=user_path, default="report", metavar="DIR", help="folder to write (default: report)"
+    )
     parser.add_argument("--lang", choices=wording.LANGUAGES, default="en", help="English or Spanish (default: en)")
     parser.add_argument(
-        "--compare-per-class", metavar="FILE",
+        "--compare-per-class", type=user_path, metavar="FILE",
         help="compare each class's accuracy with another run's, by its directory, or with a CSV file: class,accuracy",
     )  # fmt: skip
     parser.add_argument("--pdf", action="store_true", help="print report.pdf too (needs Chromium or Chrome)")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.config import Config
-from study.errors import UserError
+from study.errors import UserError, printable
 
 Say = Callable[[str], None]
 
@@ -204,8 +204,8 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
     """Map the names of classes to their folders: one each, unless a name is written in two ways in Unicode."""
     found: dict[str, list[Path]] = {}
     for path in _folders(folder):
-        if not path.name.isprintable():
-            raise UserError(f"{folder}: a class is named {path.name!r}; use letters of UTF-8")
+        if printable(path.name) != path.name:
+            raise UserError(f"{folder}: a class is named {printable(path.name)}; use letters of UTF-8")
         found.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
     return found
 

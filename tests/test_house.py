@@ -70,7 +70,7 @@ def test_text_is_utf_8_and_rich_prints_it_as_it_is():
         room = f"{path.parent.name}/{path.stem}"
         for call in (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if is_call(node)):
             place = f"{path.relative_to(ROOT)}:{call.lineno}"
-            assert not lacks_encoding(call) or room == "study/sources", f"{place} names no encoding"
+            assert not lacks_encoding(call), f"{place} names no encoding"
             rich = called(call) in ("Console", "TextColumn", "_Console") and room != "study/console"
             assert not rich, f"{place}: study.console makes consoles and columns that take no text for markup"
 
