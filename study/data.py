@@ -116,7 +116,7 @@ class Data:
             "untested": list(self.untested),
             "unreadable": list(self.unreadable),
             "unused": list(self.unused),
-            "skipped": self.skipped,
+            "skipped": [list(pair) for pair in self.skipped.items()],
             "images": {"train": len(self.train), "val": len(self.val), "test": len(self.test)},
         }
 

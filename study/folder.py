@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import time
 import unicodedata
 from collections import Counter
@@ -223,16 +224,18 @@ def _images(folder: Path, skipped: Counter[str], seen: set[str]) -> list[tuple[s
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith(".") or entry.name in JUNK:
             continue
-        if entry.is_dir():
-            found += _images(Path(entry.path), skipped, seen)
-            continue
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 — twice as fast as a Path for each file
-        with suppress(OSError):
-            if suffix in IMAGE_SUFFIXES and entry.is_file():
-                state = entry.stat()
-                found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
-                continue
-        skipped["link to nowhere" if entry.is_symlink() and not entry.is_file() else suffix or "no suffix"] += 1
+        try:
+            state = entry.stat()
+        except OSError:
+            skipped["link to nowhere"] += 1
+            continue
+        if stat.S_ISDIR(state.st_mode):
+            found += _images(Path(entry.path), skipped, seen)
+        elif suffix in IMAGE_SUFFIXES and stat.S_ISREG(state.st_mode):
+            found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
+        else:
+            skipped[suffix or "no suffix"] += 1
     return found
 
 

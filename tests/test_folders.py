@@ -108,7 +108,7 @@ def test_what_is_not_used_is_named_and_counted(put_digits):
     assert set(loaded.unused) == {"predict_me", "test"}
     assert loaded.skipped == {".txt": 2, ".mat": 1, "no suffix": 1}
     assert any("predict_me" in line for line in said) and any("2 .txt" in line for line in said)
-    assert loaded.describe()["skipped"][".mat"] == 1
+    assert [".mat", 1] in loaded.describe()["skipped"]
 
 
 @pytest.mark.parametrize("suffix", sorted(folder.IMAGE_SUFFIXES))

@@ -8,11 +8,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ORDER = (
-    "errors", "console", "names", "values", "config", "options", "devices", "folder", "augment", "cache", "sources",
-    "data", "models", "optim", "step", "evaluation", "trainer", "transfer", "run_directory", "wandb_api", "wandb_run",
-    "tracker", "space", "hyperband", "sweep_file", "search", "progress", "sheet", "train", "predict", "loops",
-    "bench", "worker", "engine", "standing", "bayes", "plan", "status", "wandb_sweep", "agent_log",
-    "agent_slot", "agents", "sweep",
+    "errors", "console", "names", "values", "config", "options", "devices", "folder", "splits", "pictures", "augment",
+    "cache", "sources", "data", "models", "optim", "step", "evaluation", "trainer", "transfer", "run_directory",
+    "wandb_api", "wandb_run", "tracker", "space", "hyperband", "sweep_file", "search", "progress", "sheet", "train",
+    "predict", "loops", "bench", "worker", "engine", "standing", "bayes", "plan", "status", "wandb_sweep",
+    "agent_log", "agent_slot", "agents", "sweep",
 )  # fmt: skip
 """The rooms of study: each imports only from those before it."""
 

@@ -24,7 +24,8 @@ pd.testing.assert_frame_equal(here.runs, there.runs)
 pd.testing.assert_frame_equal(here.history, there.history)
 pd.testing.assert_frame_equal(here.predictions, there.predictions)
 assert not here.problems and not there.problems, there.problems
-assert [here.data(run) for run in here.runs.index] == [there.data(run) for run in here.runs.index]
+for run in here.runs.index:
+    assert here.data(run) == there.data(run), (here.data(run), there.data(run))
 Figure.savefig = lambda figure, file, **options: None  # drawing takes the most time, and tables are what is compared
 for source, out in zip(sources, ("here", "there")):
     summarize.main([source, "--out", out])

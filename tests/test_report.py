@@ -35,7 +35,7 @@ from analysis import (
     training,
     wording,
 )  # fmt: skip
-from analysis.sections import by_dataset, of_sweep
+from analysis.sections import best_of_settings, by_dataset, of_sweep
 from study import search
 from study.run_directory import RunDirectory
 from tests import many_runs
@@ -147,7 +147,8 @@ def made(frames, sections, drawn):
                 for name in ("three", "two") if language == "en" else ("three",):
                     looks = report.looks_of([sections[name]])[0]
                     found[language, name] = report.section_blocks(frames, sections[name], looks)
-        other = sections["two"].runs.assign(dataset="folder:other")
+        shown = best_of_settings(sections["three"]).index[:1]  # which is not to be the best of both data sets
+        other = sections["two"].runs.drop(index=shown, errors="ignore").assign(dataset="folder:other")
         found["en", "beside"] = layers.beside(frames, [sections["three"], replace(sections["two"], runs=other)])
         found["en", "rates"] = space.blocks(frames, sections["rates"], {})
         two = list(sections["three"].runs.index[:2])  # as transfer draws the ways to use a pretrained network

@@ -266,7 +266,7 @@ def test_other_images_than_a_run_was_trained_on_are_refused(call, photo_folder, 
         (["--dropout=1.5"], "dropout must be less than 1.0"),
         (["--epochs", "-1"], "epochs must be at least 1"),
         (["--model=resnet"], "unknown model 'resnet'"),
-        (["--dataset=folder:nothing"], "there is no folder data/nothing/train"),
+        (["--dataset=folder:nothing"], "there is no folder data/nothing"),
         (["--config=nothing.json"], "nothing.json cannot be read"),
         (["--runs-dir=/dev/null"], "cannot be made (Not a directory); name another --runs-dir"),
     ],
@@ -519,8 +519,8 @@ def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
     assert [line.split(": ")[1].split()[0] for line in lines] == ["0", "4", "6"]
     assert all(float(line.split()[2].rstrip("%,")) > 50 for line in lines)
     answer = call("study.predict", run.path, run.path / "run.json", tmp_path, files[0], code=2)
-    assert "run.json cannot be read as an image: cannot identify" in answer.stderr
-    assert f"{tmp_path} cannot be read as an image: Is a directory" in answer.stderr
+    assert "run.json cannot be read as an image: it is damaged" in answer.stderr
+    assert f"{tmp_path} cannot be read as an image: it is damaged (Is a directory)" in answer.stderr
     assert str(files[0]) in answer.stdout
     assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
 
