@@ -14,8 +14,11 @@ from torch import Tensor
 from study import folder, sources, splits
 from study.config import Config
 from study.folder import Folder
-from study.pictures import Range, Say
+from study.pictures import NAMED, Range, Say
 from study.sources import Source
+
+ROWS = 1000
+"""Images that are moved at once."""
 
 NAMED_CLASSES = 10
 """At most this many classes of a folder are named where a training begins."""
@@ -126,11 +129,18 @@ class Data:
         return {
             "stored_size": list(self.train.images.shape[2:]),
             "channels": self.train.images.shape[1],
-            "depth": 8,
+            "depth": self._depth(),
             "range": self.range and list(self.range),
             "resized_to": self.image_size,
             "resampling": "bilinear, antialiased",
         }
+
+    def _depth(self) -> int | str:
+        """Return the bits of the data set's values, `range` where they are brought to 8 by another range."""
+        if not self.range:
+            return 8
+        low, high = self.range
+        return int(high).bit_length() if low == 0 and high > 1 else "range"
 
     def __str__(self) -> str:
         channels, height, width = self.image_shape
@@ -187,12 +197,14 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
 
     # Split by the labels; then copy the images once, and let go of the whole
     plan = splits.of(config, {name: labels.numpy() for name, (_, labels) in source.splits.items()}, source.classes)
-    if plan.untested:
-        say(f"too few images to be tested: {', '.join(plan.untested)}")
-    parts = {
-        name: Split(_taken(source.splits[origin][0], index), torch.from_numpy(plan.labels[name]))
-        for name, (origin, index) in plan.parts.items()
-    }
+    for absent, kind in ((plan.untested, "test"), (plan.unvalidated, "validation")):
+        if absent:
+            say(f"{config.dataset}: without a {kind} image: {', '.join(absent)}")
+    parts = {}
+    for name in reversed(splits.NAMES):  # training images last: they take the place of the whole
+        origin, index = plan.parts[name]
+        images = _taken(source.splits[origin][0], index, in_place=name == "train")
+        parts[name] = Split(images, torch.from_numpy(plan.labels[name]))
     source.splits.clear()
 
     # Place them on the device, unless they do not fit
@@ -210,6 +222,9 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
 
 def _left_out(source: Source, dataset: str) -> Iterator[str]:
     """Say what there is beside the images that are used."""
+    if source.unreadable:
+        named = "; ".join(source.unreadable[:NAMED])
+        yield f"{dataset}: {len(source.unreadable)} files cannot be read (run.json names all): {named}"
     if source.unused:
         yield f"{dataset}: not used, as neither train, val nor test: {', '.join(source.unused)}"
     if source.skipped:
@@ -217,11 +232,20 @@ def _left_out(source: Source, dataset: str) -> Iterator[str]:
         yield f"{dataset}: files that are not images: {counts}"
 
 
-def _taken(images: Tensor, index: np.ndarray | None) -> Tensor:
-    """Return the images with these indices, all for None; they lie in memory with the channels last, as files have."""
+def _taken(images: Tensor, index: np.ndarray | None, in_place: bool) -> Tensor:
+    """Return the images with these indices, ascending, or all for None; channels last in memory, as files have them.
+
+    `in_place` may overwrite the images that are given, where most of them are kept: that takes no memory.
+    """
     if index is None:
         return images
-    return images.permute(0, 2, 3, 1)[torch.from_numpy(index)].permute(0, 3, 1, 2)
+    rows, chosen = images.permute(0, 2, 3, 1), torch.from_numpy(index)
+    if not in_place or 2 * len(index) < len(rows):
+        return rows[chosen].permute(0, 3, 1, 2)
+    for start in range(0, len(chosen), ROWS):
+        part = chosen[start : start + ROWS]
+        rows[start : start + len(part)] = rows[part]  # a row never moves backwards past one that is still to be read
+    return rows[: len(chosen)].permute(0, 3, 1, 2)
 
 
 def _fits(size: int, device: torch.device) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study import models
+from study import models, splits
 from study.data import Data, Split
 from study.step import autocast
 
@@ -80,18 +80,19 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
-    """Choose about `count` indices, each class in proportion, evenly spread over its images in their order.
+    """Choose `count` indices, each class in proportion, evenly spread over its images.
 
-    In their order the first images of a class can be alike: frames of one film, photographs of one person.
+    The first images of a class can be alike: frames of one film, photographs of one person.
     """
     labels = labels.cpu()
     if len(labels) <= count:
         return torch.arange(len(labels))
+    members = np.bincount(labels)
+    fewest = np.minimum(members, 1) if count >= np.count_nonzero(members) else np.zeros_like(members)
     chosen = []
-    for label in labels.unique():
-        members = torch.where(labels == label)[0]
-        share = max(1, len(members) * count // len(labels))
-        chosen.append(members[torch.arange(share) * len(members) // share])
+    for label, share in enumerate(splits.shares(members, count, fewest, members)):
+        places = torch.where(labels == label)[0]
+        chosen.append(places[torch.arange(share) * len(places) // max(1, share)])
     return torch.cat(chosen).sort().values
 
 

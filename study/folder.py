@@ -37,6 +37,7 @@ SPLIT_NAME = re.compile(
 JUNK = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__"}
 """Folders that operating systems and storage devices leave behind."""
 
+UNREAD = "cannot be read"
 PROGRESS_SECONDS = 5.0
 
 Mark = tuple[int, int, int]
@@ -78,8 +79,9 @@ def digest_of(config: Config, files: Folder | None) -> str:
 
 
 def cache_stem(name: str) -> str:
-    """Return a name for a data set's files in `.cache` that any file system can hold."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:60]
+    """Return a name for a data set's files in `.cache` that any file system can hold, and no other data set has."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:60]
+    return stem if stem == name else f"{stem}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -> Folder:
@@ -97,11 +99,14 @@ def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -
     skipped: Counter[str] = Counter()
     found = {
         split: {
-            class_name: [image for place in places for image in _images(place, skipped, set())]
+            class_name: [image for place in places for image in _images(place, root, skipped)]
             for class_name, places in _class_folders(folder).items()
         }
         for split, folder in folders.items()
     }
+    for folder in folders.values():
+        if loose := sum(map(_is_image_file, os.scandir(folder))):
+            skipped["image outside the class folders"] += loose
     if folders["train"] == root:  # what lies beside the classes need not be one
         unused += tuple(own for own, images in found["train"].items() if not images)
         found["train"] = {own: images for own, images in found["train"].items() if images}
@@ -147,49 +152,60 @@ def _expected(name: str) -> str:
 
 def _find_splits(root: Path, name: str) -> tuple[Path, dict[str, Path], tuple[str, ...]]:
     """Return the folder that holds the data set, the folder of each split, and the names of folders not used."""
-    folders = _folders(root)
-    # An archive is often unpacked into a folder of its own
-    while len(folders) == 1 and not SPLIT_NAME.fullmatch(folders[0].name):
-        if not _folders(folders[0]):
-            break
-        root, folders = folders[0], _folders(folders[0])
+    root, folders, unused = _descend(root)
     named: dict[str, list[Path]] = {}
     for folder in folders:
-        if match := SPLIT_NAME.fullmatch(folder.name):
-            named.setdefault(match.lastgroup, []).append(folder)
-    if not named:
-        return root, {"train": root}, ()
+        if _split_of(folder) and _folders(folder):
+            named.setdefault(_split_of(folder), []).append(folder)
+    if not named and not all(map(_split_of, folders)):
+        return root, {"train": root}, unused  # class folders alone, one of which may be called dev
     if "train" not in named:
-        others = ", ".join(folder.name for split in named.values() for folder in split)
-        raise UserError(f"there is no folder {root / 'train'} beside {others}: {_expected(name)}")
+        there = ", ".join(folder.name for folder in folders) or "nothing"
+        raise UserError(f"there is no folder {root / 'train'} with class folders, but {there}: {_expected(name)}")
     for split, same in named.items():
         if len(same) > 1:
             raise UserError(
                 f"{root} holds {len(same)} folders of {split} images, {' and '.join(one.name for one in same)}: "
                 "keep one of them, or rename the other"
             )
-
-    # A split of images without class folders, such as a competition's test set, has no labels
-    splits, unused = {}, [folder.name for folder in folders if not SPLIT_NAME.fullmatch(folder.name)]
-    for split in ("train", "val", "test"):
-        if split in named:
-            folder = _innermost(named[split][0], split)
-            if split == "train" or _folders(folder) or not _holds_images(folder):
-                splits[split] = folder
-            else:
-                unused.append(named[split][0].name)
-    return root, splits, tuple(sorted(unused))
+    splits = {split: _innermost(named[split][0]) for split in ("train", "val", "test") if split in named}
+    for folder in folders:
+        if (split := _split_of(folder)) and split not in splits and not _holds_images(folder):
+            raise UserError(f"{folder} holds no images: {_expected(name)}")
+    used = {same[0] for same in named.values()}
+    return root, splits, (*unused, *(folder.name for folder in folders if folder not in used))
 
 
-def _innermost(folder: Path, split: str) -> Path:
-    """Return the folder of the classes where a split's folder holds but another one of its name (train/train)."""
+def _descend(root: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
+    """Go down to the folder that holds splits or classes; return it, what it holds, and folders that were passed by.
+
+    An archive is often unpacked into a folder of its own, and images often lie in one beside their annotations.
+    """
+    folders, unused = _folders(root), ()
+    while folders and not any(map(_split_of, folders)):
+        inner = [folder for folder in folders if any(map(_split_of, _folders(folder)))]
+        if len(inner) != 1 and not (len(folders) == 1 and _folders(folders[0])):
+            break
+        root = (inner or folders)[0]
+        unused += tuple(folder.name for folder in folders if folder != root)
+        folders = _folders(root)
+    return root, folders, unused
+
+
+def _split_of(folder: Path) -> str | None:
+    """Return train, val or test where a folder is called so, in one of the usual ways."""
+    match = SPLIT_NAME.fullmatch(folder.name)
+    return match.lastgroup if match else None
+
+
+def _innermost(folder: Path) -> Path:
+    """Return the folder of the classes where a split's folder holds but one, which holds them (train/train)."""
     below = _folders(folder)
-    match = SPLIT_NAME.fullmatch(below[0].name) if len(below) == 1 else None
-    return _innermost(below[0], split) if match and match.lastgroup == split else folder
+    return _innermost(below[0]) if len(below) == 1 and _folders(below[0]) else folder
 
 
 def _folders(folder: Path) -> list[Path]:
-    """List the folders in a folder by name, but for what is hidden or no person's."""
+    """List the folders in a folder by name, without hidden ones and those of JUNK."""
     return sorted(
         Path(entry.path)
         for entry in os.scandir(folder)
@@ -198,7 +214,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in os.listdir(folder))
+    return any(list(map(_is_image_file, os.scandir(folder))))
+
+
+def _is_image_file(entry: os.DirEntry) -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 — twice as fast as a Path for each file
+    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".")
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:
@@ -206,37 +227,44 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in _folders(folder):
         if printable(path.name) != path.name:
-            raise UserError(f"{folder}: a class is named {printable(path.name)}; use letters of UTF-8")
+            raise UserError(
+                f"{folder}: a class is named {printable(path.name)}; rename it, with letters of UTF-8 and no line ends"
+            )
         found.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
     return found
 
 
-def _images(folder: Path, skipped: Counter[str], seen: set[str]) -> list[tuple[str, Mark]]:
-    """List the images in a folder and those below it; what is no image is counted in `skipped` by its suffix.
+def _images(folder: Path, root: Path, skipped: Counter[str]) -> list[tuple[str, Mark]]:
+    """List the images in a folder and those below it; other files are counted in `skipped` by their suffix.
 
-    Links are followed; `seen` holds the real paths of folders that were listed, so that a circle of links ends.
+    Links to folders are followed out of the data set, whose folder is `root`, but not within it, where images would
+    count twice, and not in circles.
     """
-    real = os.path.realpath(folder)
-    if real in seen:
-        return []
-    seen.add(real)
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith(".") or entry.name in JUNK:
             continue
-        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 — twice as fast as a Path for each file
         try:
             state = entry.stat()
         except OSError:
             skipped["link to nowhere"] += 1
             continue
         if stat.S_ISDIR(state.st_mode):
-            found += _images(Path(entry.path), skipped, seen)
-        elif suffix in IMAGE_SUFFIXES and stat.S_ISREG(state.st_mode):
+            if entry.is_symlink() and _is_within(entry.path, root, folder):
+                skipped["link to a folder of the data set"] += 1
+            else:
+                found += _images(Path(entry.path), root, skipped)
+        elif _is_image_file(entry) and stat.S_ISREG(state.st_mode):
             found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
         else:
-            skipped[suffix or "no suffix"] += 1
+            skipped[Path(entry.name).suffix.lower() or "no suffix"] += 1
     return found
+
+
+def _is_within(link: str, root: Path, folder: Path) -> bool:
+    """Tell whether a link in a folder leads into the data set, or to a folder that holds the one it is in."""
+    target = Path(link).resolve()
+    return target.is_relative_to(root.resolve()) or folder.resolve().is_relative_to(target)
 
 
 def _digests(root: Path, marks: dict[str, Mark], cache: Path, say: Say) -> dict[str, str]:
@@ -264,16 +292,17 @@ def _digests(root: Path, marks: dict[str, Mark], cache: Path, say: Say) -> dict[
     with suppress(OSError):
         cache.parent.mkdir(exist_ok=True)
         temporary = cache.with_suffix(f".{os.getpid()}.tmp")
-        text = json.dumps({path: [*mark, found[path]] for path, mark in marks.items()})
+        known = {path: [*mark, found[path]] for path, mark in marks.items() if not found[path].startswith(UNREAD)}
+        text = json.dumps(known)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(cache)
     return found
 
 
 def _file_digest(path: Path) -> str:
-    """Return 16 hexadecimal digits for the content of a file; one that cannot be read is told apart when decoded."""
+    """Return 16 hexadecimal digits for the content of a file; one that cannot be read is reported when decoded."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"{UNREAD}: {error.strerror}"

@@ -8,7 +8,6 @@ value of the smallest bit depth that holds all of them, or, for fractions and ne
 largest value.
 """
 
-import itertools
 import os
 import time
 from collections import Counter
@@ -45,7 +44,7 @@ CHUNK = 1000
 """Files that are handed to the threads at once."""
 
 PROGRESS_SECONDS = 5.0
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
+ORIENTATION, BITS_PER_SAMPLE, SAMPLE_FORMAT = 274, 258, 339
 """Tags of EXIF and TIFF."""
 
 
@@ -102,7 +101,7 @@ def decode(root: Path, listing: Listing, image_size: int | None, say: Say, repor
     if not any(_shows_something(images) for images, _ in splits.values()):
         raise UserError(f"each of the {len(paths):,} images below {root} is of one even colour: nothing can be learned")
     if unreadable:
-        say(f"skipped {_summary(root, unreadable, report)}")
+        _list_in(report, root, unreadable)
     return Decoded(splits, levels, [(printable(path), str(error)) for path, error in unreadable.items()])
 
 
@@ -119,9 +118,11 @@ def _decode_split(
 
     say(f"decoding {len(listed):,} {split} images below {root} (once)")
     done, failed = _each(put, list(places), f"decoded {{}} {split} images", say)
-    if failed:
+    if failed:  # close the gaps, without a copy of the whole
         kept = [places[path] for path in done]
-        images, labels = images[kept], labels[kept]
+        for place, old in enumerate(kept):
+            images[place] = images[old]
+        images, labels = images[: len(kept)], labels[kept]
     return (images, labels), failed
 
 
@@ -134,12 +135,9 @@ def read(path: str | os.PathLike, size: Size | None, levels: Range | None) -> np
     path = Path(path)
     with _opened(path) as image:
         if image is None or _is_deep(image):
-            orientation = image.getexif().get(ORIENTATION, 1) if image else 1
-            pixels, alpha = _deep_pixels(image, path)
-            low, high = levels or range_of([_limits_of(pixels)])
-            image = _eight_bits(pixels, alpha, low, high)
-            image.getexif()[ORIENTATION] = orientation
-        image = ImageOps.exif_transpose(image)
+            image = _eight_bits(_deep(image, path), levels)
+        if image.format != "TIFF":  # which Pillow turns upright itself
+            image = ImageOps.exif_transpose(image)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         image = image.convert("RGB")
@@ -188,16 +186,21 @@ def _head(root: Path, path: str) -> tuple[Size, bool]:
     """Return the (height, width) of a picture that stands upright, and whether it has more than 8 bits."""
     with _opened(root / path) as image:
         if image is None:
-            return _deep_pixels(None, root / path)[0].shape[:2], True
+            deep = _deep(None, root / path)
+            height, width = deep.pixels.shape[:2]
+            return ((width, height) if deep.orientation > 4 else (height, width)), True
+        is_deep = _is_deep(image)
         width, height = image.size
-        is_turned = width != height and image.getexif().get(ORIENTATION, 1) > 4
-        return ((width, height) if is_turned else (height, width)), _is_deep(image)
+        turns_itself = image.format == "TIFF"  # Pillow gives the size of one that stands upright
+        is_described = image.format != "PNG" or "exif" in image.info  # else Pillow would decode it to look for more
+        is_turned = not turns_itself and is_described and image.getexif().get(ORIENTATION, 1) > 4
+        return ((width, height) if is_turned else (height, width)), is_deep
 
 
 def _limits(root: Path, path: str) -> tuple[float, float, bool]:
     """Return the least and the largest value of a picture of more than 8 bits, and whether all are whole numbers."""
     with _opened(root / path) as image:
-        return _limits_of(_deep_pixels(image, root / path)[0])
+        return _limits_of(_deep(image, root / path).pixels)
 
 
 def _limits_of(pixels: np.ndarray) -> tuple[float, float, bool]:
@@ -241,6 +244,15 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
         raise Unreadable(*_instead(path, error)) from None
 
 
+@dataclass(frozen=True)
+class _Deep:
+    """A picture of more than 8 bits: values (height, width[, 3]), transparency (height, width), how it was held."""
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    orientation: int = 1
+
+
 def _is_deep(image: Image.Image) -> bool:
     """Tell whether a picture has more than 8 bits; where it is coloured, Pillow itself would drop the lower ones."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -248,47 +260,79 @@ def _is_deep(image: Image.Image) -> bool:
     if image.format == "PNG":
         return bool(image.tile) and str(image.tile[0][3]).endswith(";16B")
     if image.format == "PPM":
-        return image.mode == "RGB" and image.tile[0][3] == ("RGB", 65535)
-    return image.format == "TIFF" and max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) > 8
+        return image.mode == "RGB" and image.tile[0][0] == "ppm" and image.tile[0][3] == ("RGB", 65535)
+    is_signed = image.format == "TIFF" and 2 in image.tag_v2.get(SAMPLE_FORMAT, ())
+    return image.format == "TIFF" and (is_signed or max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) > 8)
 
 
-def _deep_pixels(image: Image.Image | None, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values (height, width[, 3]) of a picture of more than 8 bits, and its alpha or None."""
-    if image is not None and (image.mode in ("I", "F") or image.mode.startswith("I;16")):
-        return np.asarray(image), None
-    if image is not None and image.format == "PNG":
-        from torchvision.io import ImageReadMode, decode_image
+def _deep(image: Image.Image | None, path: Path) -> _Deep:
+    """Read a picture of more than 8 bits with all of them."""
+    if image is None or image.format == "TIFF":
+        return _deep_tiff(image, path)
+    if image.format == "PNG" and not image.mode.startswith("I"):
+        pixels = _png_of_16_bits(path)
+        orientation = image.getexif().get(ORIENTATION, 1)
+        return _Deep(pixels[..., :3], pixels[..., 3] if pixels.shape[-1] == 4 else None, orientation)
+    if image.format == "PPM" and image.mode == "RGB":
+        values = np.fromfile(path, ">u2", 3 * image.width * image.height, offset=image.tile[0][2])
+        return _Deep(values.reshape(image.height, image.width, 3).astype(np.uint16))
+    return _Deep(np.asarray(image), orientation=image.getexif().get(ORIENTATION, 1))
 
-        pixels = decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-    elif image is not None and image.format == "PPM":
-        count = 3 * image.width * image.height
-        values = np.fromfile(path, ">u2", count, offset=image.tile[0][2])
-        pixels = values.reshape(image.height, image.width, 3).astype(np.uint16)
-    else:
-        import tifffile
 
-        with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
+def _png_of_16_bits(path: Path) -> np.ndarray:
+    """Read a coloured PNG of 16 bits (height, width, 3 or 4).
+
+    Pillow keeps the high byte of each value only; told that the bytes stand the other way round, it keeps the low one.
+    """
+    halves = []
+    for order in "BL":
+        with Image.open(path) as image:
+            if image.mode not in ("RGB", "RGBA"):
+                raise Unreadable("of a kind that is not read", f"{image.mode} of 16 bits")
+            image.tile = [image.tile[0]._replace(args=f"{image.mode};16{order}")]
+            halves.append(np.asarray(image).astype(np.uint16))
+    return halves[0] * 256 + halves[1]
+
+
+def _deep_tiff(image: Image.Image | None, path: Path) -> _Deep:
+    """Read a TIFF of more than 8 bits, which may hold fractions and negative numbers; Pillow knows some of them."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        try:
             pixels = page.asarray()
-            pixels = np.moveaxis(pixels, 0, -1) if page.axes.startswith("S") else pixels
-    if pixels.ndim == 2:
-        return pixels, None
-    channels = pixels.shape[-1]
-    if pixels.ndim != 3 or channels > 4:
-        raise Unreadable("of a kind that is not read", f"its shape is {'×'.join(map(str, pixels.shape))}")
-    alpha = pixels[..., -1] if channels in (2, 4) else None
-    colours = pixels[..., : channels - (alpha is not None)]
-    return colours[..., 0] if colours.shape[-1] == 1 else colours, alpha
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            if image is not None and image.mode != "RGB" and 1 in image.tag_v2.get(SAMPLE_FORMAT, (1,)):
+                return _Deep(np.asarray(image))
+            raise Unreadable("compressed in a way that needs `pip install imagecodecs`") from None
+        pixels = np.moveaxis(pixels, 0, -1) if page.axes.startswith("S") else pixels
+        has_alpha = bool(set(page.extrasamples) & {1, 2})
+        channels = pixels.shape[-1] - has_alpha if pixels.ndim == 3 else 1
+        if pixels.ndim > 3 or channels not in (1, 3):
+            raise Unreadable("of a kind that is not read", f"its shape is {'×'.join(map(str, pixels.shape))}")
+        alpha = pixels[..., -1] if has_alpha else None
+        colours = pixels[..., :channels] if pixels.ndim == 3 else pixels
+        colours = colours[..., 0] if colours.ndim == 3 and channels == 1 else colours
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+            colours = -colours.astype(np.float64 if colours.dtype.kind == "f" else np.int64)
+        tag = page.tags.get(ORIENTATION)
+        return _Deep(colours, alpha, int(tag.value) if tag else 1)
 
 
-def _eight_bits(pixels: np.ndarray, alpha: np.ndarray | None, low: float, high: float) -> Image.Image:
-    """Bring values to 8 bits, so that `low` becomes 0 and `high` 255."""
-    scaled = np.rint((pixels.astype(np.float64) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+def _eight_bits(deep: _Deep, levels: Range | None) -> Image.Image:
+    """Bring a picture to 8 bits, so that the ends of a range, by default its own, become 0 and 255."""
+    low, high = levels or range_of([_limits_of(deep.pixels)])
+    scaled = np.rint((deep.pixels.astype(np.float64) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
     image = Image.fromarray(scaled)
-    if alpha is not None:
-        whole = np.iinfo(alpha.dtype).max if np.issubdtype(alpha.dtype, np.integer) else 1.0
+    if deep.alpha is not None:
+        whole = np.iinfo(deep.alpha.dtype).max if deep.alpha.dtype.kind in "iu" else 1.0
+        whole = high if deep.alpha.max() <= high < whole else whole  # transparency of as many bits as the colours
         image = image.convert("RGB")
-        image.putalpha(Image.fromarray(np.rint(alpha * (255 / whole)).clip(0, 255).astype(np.uint8)))
+        image.putalpha(Image.fromarray(np.rint(deep.alpha * (255 / whole)).clip(0, 255).astype(np.uint8)))
+    image.getexif()[ORIENTATION] = deep.orientation
     return image
 
 
@@ -310,8 +354,8 @@ def _instead(path: Path, error: Exception) -> tuple[str, str]:
 
 
 def _shows_something(images: np.ndarray) -> bool:
-    """Tell whether any image (n, height, width, 3) has two values; looks no further than it must."""
-    return any(image.min() != image.max() for image in images)
+    """Tell whether any image (n, height, width, 3) has two colours; looks no further than it must."""
+    return any((image != image[:1, :1]).any() for image in images)
 
 
 def _refuse_unreadable(root: Path, unreadable: dict[str, Unreadable], files: int, report: Path) -> None:
@@ -324,15 +368,22 @@ def _refuse_unreadable(root: Path, unreadable: dict[str, Unreadable], files: int
 
 
 def _summary(root: Path, unreadable: dict[str, Unreadable], report: Path) -> str:
-    """Count the files that cannot be read by what they are, name some, and write all of them to a file."""
+    """Count the files that cannot be read by what they are, name some, and say where all are listed."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in unreadable.values()).items())
-    lines = [f"{printable(root / path)}: {error}" for path, error in unreadable.items()]
-    written = ""
-    with suppress(OSError):
+    named = "; ".join(f"{printable(root / path)}: {error}" for path, error in list(unreadable.items())[:NAMED])
+    is_listed = _list_in(report, root, unreadable) and len(unreadable) > NAMED
+    listed = f"; all are listed in {printable(report)}" if is_listed else ""
+    return f"{len(unreadable)} files cannot be read as images ({kinds}): {named}{listed}"
+
+
+def _list_in(report: Path, root: Path, unreadable: dict[str, Unreadable]) -> bool:
+    """Write all files that cannot be read, and why, into a file, and tell whether that could be done."""
+    temporary = report.with_suffix(f".{os.getpid()}.tmp")
+    try:
         report.parent.mkdir(exist_ok=True)
-        temporary = report.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        text = "".join(f"{printable(root / path)}: {error}\n" for path, error in unreadable.items())
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(report)
-        written = f"; all are listed in {printable(report)}" if len(lines) > NAMED else ""
-    named = "; ".join(itertools.islice(lines, NAMED))
-    return f"{len(lines)} files cannot be read as images ({kinds}): {named}{written}"
+    except OSError:
+        return False
+    return True

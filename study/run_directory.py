@@ -121,6 +121,8 @@ class RunDirectory:
             return "its run.json holds no config"
         if info.get("state") not in DONE:
             return None
+        if not {"classes", "image_shape", "images"} <= set(info.get("data") or ()):
+            return "its run.json does not describe its data"
         if not summary:
             return "its summary.json is missing"
         if len(history) != summary.get("last/epoch"):

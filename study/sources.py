@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from study import cache, pictures
-from study.config import Config
+from study.config import RESULTS_VERSION, Config
 from study.errors import UserError
 from study.folder import Folder, cache_stem
 from study.pictures import Listing, Range, Say
@@ -130,7 +130,8 @@ def _cached(
     """Decode image files, or take them from the cache of tensors that the first time has left."""
     folder_name = Path(config.data_dir) / ".cache"
     stem = cache_stem(config.dataset.removeprefix("folder:"))
-    path = folder_name / f"{stem}-{config.image_size or 'own'}-{digest}.pt"
+    kind = f"{stem}-{config.image_size or 'own'}-v{RESULTS_VERSION}"
+    path = folder_name / f"{kind}-{digest}.pt"
 
     def decode() -> dict[str, Any]:
         decoded = pictures.decode(root, listing, config.image_size, say, folder_name / f"{stem}-unreadable.txt")
@@ -139,8 +140,8 @@ def _cached(
 
     content = cache.through(path, decode, f"the decoded images of {root}", say)
     with suppress(OSError):
-        for outdated in folder_name.glob(f"{stem}-{config.image_size or 'own'}-{'?' * len(digest)}.*"):
-            if outdated.stem != path.stem:
+        for outdated in folder_name.glob(f"{kind}-{'?' * len(digest)}.pt"):
+            if outdated != path:
                 outdated.unlink()
     splits = {name: (images.permute(0, 3, 1, 2), labels) for name, (images, labels) in content["splits"].items()}
     unreadable = tuple(f"{name}: {reason}" for name, reason in content["unreadable"])

@@ -29,13 +29,15 @@ LISTED = 5
 class Plan:
     """The images of each split: which of the data set's own splits they come from, their places there, their labels.
 
-    Places are None where a split is taken as it is. `untested` names the classes without a test image.
+    Places are None where a split is taken as it is. `untested` and `unvalidated` name the classes without a test or a
+    validation image.
     """
 
     parts: dict[str, tuple[str, np.ndarray | None]]
     labels: dict[str, np.ndarray]
     classes: tuple[str, ...]
     untested: tuple[str, ...]
+    unvalidated: tuple[str, ...]
 
 
 def of(config: Config, labels: Mapping[str, np.ndarray], classes: Sequence[str]) -> Plan:
@@ -62,7 +64,10 @@ def check_train_images(config: Config, images: int, classes: int) -> None:
     if config.train_images is None:
         return
     if config.train_images > images:
-        raise UserError(f"train_images must be at most {images:,}, not {config.train_images:,}")
+        raise UserError(
+            f"train_images must be at most {images:,}, the images that are left for training, not "
+            f"{config.train_images:,}"
+        )
     if config.train_images < classes:
         raise UserError(f"train_images must be at least {classes}, one of each class, not {config.train_images}")
 
@@ -80,6 +85,11 @@ def plan(
     What the data set has as a split of its own stays one. `val_images` is the number to hold out for validation, if not
     a fifth.
     """
+    # A class whose files cannot be read has no image to learn from
+    members = np.bincount(labels["train"], minlength=len(classes))
+    if lost := [name for name, count in zip(classes, members, strict=True) if not count]:
+        raise UserError(f"{dataset} has no training image of {', '.join(lost[:LISTED])} that can be read")
+
     # Hold out test, then validation images from those of training
     parts: dict[str, tuple[str, np.ndarray | None]] = {name: (name, None) for name in NAMES if name in labels}
     rest = np.arange(len(labels["train"]))
@@ -104,9 +114,11 @@ def plan(
     # Say what is too few in the numbers that a person can count in the folder
     if empty := [name for name in NAMES if not len(found[name])]:
         raise UserError(_too_few(labels, classes, kept_classes, empty, dataset))
-    tested = np.bincount(found["test"], minlength=len(kept_classes)) > 0
-    untested = tuple(name for name, is_tested in zip(kept_classes, tested, strict=True) if not is_tested)
-    return Plan({name: parts[name] for name in NAMES}, found, kept_classes, untested)
+    absent = {
+        split: tuple(kept_classes[place] for place in np.setdiff1d(np.arange(len(kept_classes)), found[split]))
+        for split in NAMES
+    }
+    return Plan({name: parts[name] for name in NAMES}, found, kept_classes, absent["test"], absent["val"])
 
 
 def _places(classes: Sequence[str], chosen: Sequence[str], dataset: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -147,10 +159,20 @@ def hold_out(labels: np.ndarray, count: int, seed: int, leave: int) -> tuple[np.
     """
     members = np.bincount(labels)
     most = np.maximum(members - leave, 0)
-    fewest = np.minimum(most, 1)
-    count = min(max(count, fewest.sum()), most.sum())
+    quota = shares(members, max(count, np.count_nonzero(most)), np.minimum(most, 1), most)
+    random = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.flatnonzero(members):
+        held[random.permutation(np.flatnonzero(labels == label))[: quota[label]]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
-    # Give each class its share, rounded down, and what is left to the largest remainders
+
+def shares(members: np.ndarray, count: int, fewest: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Divide `count` images among classes with these numbers of members, in proportion, each within its bounds.
+
+    Each class gets its share rounded down; what is left goes to the largest remainders.
+    """
+    count = min(max(count, fewest.sum()), most.sum())
     exact = members * (count / max(1, members.sum()))
     quota = np.clip(np.floor(exact).astype(int), fewest, most)
     while quota.sum() != count:
@@ -158,10 +180,4 @@ def hold_out(labels: np.ndarray, count: int, seed: int, leave: int) -> tuple[np.
         room = quota < most if missing else quota > fewest
         distance = np.where(room, exact - quota if missing else quota - exact, -np.inf)
         quota[distance.argmax()] += 1 if missing else -1
-
-    # Draw so many of each class
-    random = np.random.default_rng(seed)
-    held = np.zeros(len(labels), dtype=bool)
-    for label in np.flatnonzero(members):
-        held[random.permutation(np.flatnonzero(labels == label))[: quota[label]]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    return quota

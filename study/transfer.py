@@ -199,7 +199,9 @@ def _fit_head(
 
     x, y = (torch.cat([getattr(split, name) for split in (train, val)]).cpu() for name in ("images", "labels"))
     x, y = nn.functional.normalize(x.double()).numpy(), y.numpy()
-    divisions = _divisions(y, len(train), seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        divisions = _divisions(y, len(train), seed)
     fits, done, told = len(PENALTIES) * len(divisions) + 1, 0, time.monotonic()
     accuracies = {}
     with warnings.catch_warnings():
@@ -242,11 +244,16 @@ def _divisions(labels: np.ndarray, train_images: int, seed: int) -> list[tuple[n
     from sklearn.model_selection import StratifiedKFold
 
     train = labels[:train_images]
-    folds = min(FOLDS, int(np.bincount(train).min()))
-    if len(labels) - train_images >= FEW_IMAGES or folds < 2:
+    members = np.bincount(train)
+    often = np.flatnonzero(members[train] > 1)  # the only image of a class is always fitted to
+    if len(labels) - train_images >= FEW_IMAGES or not len(often):
         return [(np.arange(train_images), np.arange(train_images, len(labels)))]
+    folds = min(FOLDS, int(members.max()))
     folding = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
-    return list(folding.split(train, train))
+    everything = np.arange(train_images)
+    return [
+        (np.setdiff1d(everything, often[held]), often[held]) for _, held in folding.split(train[often], train[often])
+    ]
 
 
 def _sharpness(scores: Tensor, labels: Tensor) -> float:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import struct
 import unicodedata
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -83,7 +85,7 @@ def test_class_folders_without_train_are_a_data_set(put_digits):
 def test_two_folders_for_one_split_and_a_missing_train_are_refused(put_digits):
     root = put_digits("val/one", 1, 3)
     put_digits("val/two", 2, 3)
-    with pytest.raises(UserError, match=r"no folder .*train beside val"):
+    with pytest.raises(UserError, match=r"no folder .*train with class folders, but val"):
         load(root)
     put_digits("train/one", 1, 3)
     put_digits("train/two", 2, 3)
@@ -129,7 +131,56 @@ def test_links_to_folders_are_followed_and_circles_end(put_digits, tmp_path):
     (root / "train" / "two" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     files = folder.scan(root.parent, "set")
     assert len(files.files["train"]) == 18
-    assert files.skipped == {"link to nowhere": 1}
+    assert files.skipped == {"link to nowhere": 1, "link to a folder of the data set": 1}
+
+
+def test_links_within_the_data_set_count_no_image_twice(put_digits):
+    root = put_digits("one", 1, 9)
+    put_digits("two", 2, 9)
+    (root / "one" / "up").symlink_to(root, target_is_directory=True)
+    (root / "two" / "beside").symlink_to(root / "one", target_is_directory=True)
+    files = folder.scan(root.parent, "set")
+    assert len(files.files["train"]) == 18 and files.skipped == {"link to a folder of the data set": 2}
+
+
+def test_layouts_that_look_like_splits(put_digits, tmp_path):
+    for name, label in (("car", 1), ("ship", 2), ("train", 3)):  # a class called train
+        root = put_digits(name, label, 5)
+    assert folder.scan(root.parent, "set").classes == ("car", "ship", "train")
+    for split in ("train", "val"):  # images beside their annotations
+        for name, label in (("one", 4), ("two", 5)):
+            put_digits(f"../yolo/images/{split}/{name}", label, 4)
+    (tmp_path / "data" / "yolo" / "labels").mkdir()
+    found = folder.scan(root.parent, "yolo")
+    assert {split: len(listed) for split, listed in found.files.items()} == {"train": 8, "val": 8}
+    assert found.unused == ("labels",)
+    put_digits("../loose/train/one", 6, 5)
+    put_digits("../loose/train/two", 7, 5)
+    put_digits("../loose/train", 8, 3)
+    assert folder.scan(root.parent, "loose").skipped == {"image outside the class folders": 3}
+
+
+def test_data_sets_have_caches_of_their_own(put_digits):
+    root = put_digits("one", 1, 9)
+    put_digits("two", 2, 9)
+    root.rename(root.with_name("花"))
+    put_digits("../草/one", 3, 9)
+    put_digits("../草/two", 4, 9)
+    for name in ("花", "草"):
+        load(root.with_name(name))
+    assert len(list(root.parent.glob(".cache/*.pt"))) == 2
+    said: list[str] = []
+    load(root.with_name("花"), said)
+    assert not any("decoding" in line for line in said)
+
+
+def test_a_class_of_which_nothing_can_be_read_is_refused(put_digits):
+    root = put_digits("one", 1, 110)
+    put_digits("two", 2, 110)
+    (root / "three").mkdir()
+    (root / "three" / "only.png").write_bytes(b"")
+    with pytest.raises(UserError, match="no training image of three"):
+        load(root)
 
 
 def test_class_names_compare_in_one_form_of_unicode(put_digits):
@@ -246,10 +297,75 @@ def test_pictures_of_more_than_8_bits_have_one_range(tmp_path, digit_images, kin
     assert np.abs(np.sort(found, axis=None) - wanted).max() <= 1
 
 
-def test_images_of_one_even_colour_are_refused(tmp_path):
-    for label, value in ((0, 5), (1, 5)):
-        for index in range(6):
-            put(tmp_path / "data" / "even" / f"class{label}" / f"{index}.png", np.full((8, 8), value, np.uint8))
+def colour_png16(path: Path, values: np.ndarray) -> None:
+    """Write values (height, width, 3) as a PNG of 16 bits, which Pillow cannot."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("width", [8, 12])
+def test_dark_colour_pictures_of_16_bits_stay_dark_beside_bright_ones(tmp_path, digit_images, width):
+    for index, image in enumerate(digit_images[0][:20]):
+        wide = np.asarray(Image.fromarray(image).resize((width, 8))).astype(np.uint16)
+        values = np.repeat(wide[..., None], 3, axis=2) * (16 if index % 2 else 1)
+        colour_png16(tmp_path / "data" / "deep" / f"class{index % 2}" / f"{index}.png", values)
+    loaded = load(tmp_path / "data" / "deep")
+    assert loaded.range == (0, 4095)
+    brightest = loaded.train.images.flatten(1).amax(1)
+    assert (brightest[loaded.train.labels == 0] <= 16).all() and (brightest[loaded.train.labels == 1] > 200).all()
+
+
+def test_large_numbers_negative_bytes_and_dark_is_high(tmp_path):
+    values = np.arange(64).reshape(8, 8)
+    kinds = {"large": (values * 60_000_000).astype(np.uint32), "bytes": (values - 32).astype(np.int8)}
+    for name, pixels in kinds.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
+        found = pictures.read(tmp_path / f"{name}.tif", None, None)[..., 0].astype(int)
+        assert (np.diff(found.flatten()) >= 0).all() and found[-1, -1] - found[0, 0] > 200, name
+    tifffile.imwrite(tmp_path / "film.tif", (values * 60).astype(np.uint16), photometric="miniswhite")
+    found = pictures.read(tmp_path / "film.tif", None, None)[..., 0].astype(int)
+    assert (np.diff(found.flatten()) <= 0).all() and (found[0, 0], found[-1, -1]) == (255, 0)
+
+
+def test_a_second_channel_is_transparency_only_if_the_file_says_so(tmp_path):
+    two = np.stack([np.arange(64).reshape(8, 8) * 60, np.full((8, 8), 9)], axis=2).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "two.tif", two, photometric="minisblack", planarconfig="contig", extrasamples=[0])
+    with pytest.raises(pictures.Unreadable, match="8×8×2"):
+        pictures.read(tmp_path / "two.tif", None, None)
+    two[..., 1] = 4095
+    tifffile.imwrite(tmp_path / "clear.tif", two, photometric="minisblack", extrasamples=["unassalpha"])
+    found = pictures.read(tmp_path / "clear.tif", None, (0, 4095))
+    assert (found[0, 0] == 0).all() and abs(int(found[-1, -1, 0]) - 3780 * 255 // 4095) <= 1
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_tiff_of_16_bits_is_turned_upright_once(tmp_path, orientation):
+    pixels = np.arange(32).reshape(8, 4).astype(np.uint16)
+    tag = (274, "H", 1, orientation, True)
+    for index in range(6):
+        (tmp_path / "data" / "turned" / f"class{index % 2}").mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "data" / "turned" / f"class{index % 2}" / f"{index}.tif"
+        tifffile.imwrite(path, pixels, extratags=[tag])
+    loaded = load(tmp_path / "data" / "turned")
+    upright = np.rot90(pixels, -1) if orientation == 6 else pixels
+    assert loaded.train.images.shape[2:] == upright.shape
+    found = loaded.train.images[0, 0].numpy().astype(int)
+    assert (np.argsort(found, axis=None) == np.argsort(upright, axis=None)).all()
+
+
+@pytest.mark.parametrize("colour", [5, (10, 200, 30)])
+def test_images_of_one_even_colour_are_refused(tmp_path, colour):
+    for index in range(12):
+        path = tmp_path / "data" / "even" / f"class{index % 2}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L" if colour == 5 else "RGB", (8, 8), colour).save(path)
     with pytest.raises(UserError, match="one even colour"):
         load(tmp_path / "data" / "even")
 
@@ -273,9 +389,10 @@ def test_classes_of_three_images_are_in_every_split(counts, seed):
         if count >= 3:
             assert found["val"][place] >= 1 and found["test"][place] >= 1
         assert (names[place] in plan.untested) == (count < 3)
-    # in proportion: no split is off by more than its rounding and the one image that each class is given
+    # in proportion: no split is off by more than its rounding and the images that rare classes are given
     for name, share in (("test", 0.2), ("val", 0.16)):
-        assert all(abs(own - share * count) <= 2 for own, count in zip(found[name], counts, strict=True))
+        given = sum(1 - share * count for count in counts if share * count < 1)
+        assert all(abs(own - share * count) <= 2 + given for own, count in zip(found[name], counts, strict=True))
     everything = np.sort(np.concatenate([index for _, index in plan.parts.values()]))
     assert (everything == np.arange(len(labels))).all()
 
@@ -346,7 +463,7 @@ def test_predict_sees_what_was_evaluated(tmp_path, call, digit_images, side, ima
     run = RunDirectory.of(Config(**values))
     model, prepared, config = predict.load(str(run.path))
     told = run.info()["data"]["preparation"]
-    assert told["resized_to"] == image_size and told["depth"] == 8
+    assert told["resized_to"] == image_size and told["depth"] == (12 if kind == "deep" else 8)
     assert told["stored_size"] == ([side, side] if kind in ("small", "deep") else [32, 32])
     assert told["range"] == ([0, 4095] if kind == "deep" else None)
     paths = [root / path for path, _ in folder.of(config).files["test"]]

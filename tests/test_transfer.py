@@ -96,7 +96,8 @@ def test_an_svm_predicts_what_a_plain_script_does(call, weights, animals):
     length_one = {split: features / np.linalg.norm(features, axis=1, keepdims=True) for split, features in x.items()}
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     svms = [LinearSVC(C=c, random_state=0, fit_intercept=False, max_iter=5000) for c in PENALTIES]
-    best = max(svms, key=lambda svm: cross_val_score(svm, length_one["train"], y["train"], cv=folds).mean())
+    accuracies = [cross_val_score(svm, length_one["train"], y["train"], cv=folds).mean() for svm in svms]
+    best = svms[accuracies.index(max(accuracies))]
     best.fit(length_one["train"], y["train"])
     predicted = best.predict(x["test"])
 
@@ -449,3 +450,12 @@ def test_features_that_hardly_vary_in_training_do_not_decide(call, weights, anim
         Image.fromarray(np.asarray(Image.open(path)) // 32).save(path)
     call("study.train", *argv(weights, finetune="svm"))
     assert run_of(weights, finetune="svm").summary()["test/loss"] < 1.5
+
+
+def test_one_rare_class_does_not_keep_c_from_being_cross_validated(call, weights, animals):
+    for split in ("train", "val", "test"):
+        (animals / split / "rare").mkdir()
+        (animals / split / "three" / "00.png").rename(animals / split / "rare" / "00.png")
+    call("study.train", *argv(weights, finetune="svm"))
+    run = run_of(weights, finetune="svm")
+    assert run.summary()["test/acc"] > 0.8 and run.info()["svm_penalty"] in PENALTIES
