@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import tables
-from analysis.tables import Column, Table
-from analysis.wording import LANGUAGES, label, language, sentence
+from analysis.page import tables
+from analysis.page.tables import Column, Table
+from analysis.wording.texts import LANGUAGES, label, language, sentence
 from study.config import Config
-from study.errors import UserError, run_command
-from study.names import NETWORKS
-from study.options import KnobParser, add_knob, read_argv
-from study.values import positive, user_path
+from study.config.argv import KnobParser, add_knob, read_argv
+from study.config.checks import positive, user_path
+from study.config.choices import NETWORKS
+from study.system.errors import UserError
+from study.system.process import run_command
 
 VGG = {
     "vgg11": "A", "vgg11-lrn": "A-LRN", "vgg13": "B", "vgg16-1x1": "C", "vgg16": "D", "vgg19": "E",
@@ -235,7 +236,8 @@ def _print(made: Table, form: str) -> None:
 
 def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
     """Draw where the parameters of networks sit, in every format, and return the path of the PNG."""
-    from analysis import figures, page
+    from analysis.page import figures
+    from analysis.page import html as page
 
     figure = figures.parameters_per_layer(frames, label("anatomy_picture"))
     stem = "anatomy-" + "-".join(frames).replace(":", "-").replace("/", "-")

@@ -9,31 +9,31 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from analysis import (
+from analysis.frames import runs
+from analysis.frames.runs import Frames
+from analysis.frames.sections import TASK, Section
+from analysis.page import html as page
+from analysis.page.attempt import attempted
+from analysis.page.blocks import Block, Data, Items, Paragraph
+from analysis.page.figures import Looks, look
+from analysis.page.html import Part
+from analysis.themes import (
     answers,
     changes,
     comparison,
     confusion,
     costs,
     layers,
-    page,
     per_class,
-    runs,
     space,
     speed,
     training,
     transfer,
 )
-from analysis.attempt import attempted
-from analysis.blocks import Block, Data, Items, Paragraph
-from analysis.figures import Looks, look
-from analysis.page import Part
-from analysis.runs import Frames
-from analysis.sections import TASK, Section
-from analysis.wording import label, option, protected, sentence, settings_named, shown, spoken, texts
-from study.errors import printable
-from study.run_directory import DONE
-from study.search import label as option_label
+from analysis.wording.texts import label, option, protected, sentence, settings_named, shown, spoken, texts
+from study.record.directory import DONE
+from study.sweeps.definition import label as option_label
+from study.system.errors import printable
 
 METHODS = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size", "epochs", "augment")
 """Options that a reader wants to know, whatever their values."""

@@ -11,13 +11,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from analysis import comparison, pdf, per_class, pull, report, runs, tables, wording
-from analysis.attempt import attempted
-from analysis.sections import Section, by_dataset, of_sweep
-from study import search, wandb_api
+from analysis import report
+from analysis.frames import pull, runs
+from analysis.frames.sections import Section, by_dataset, of_sweep
+from analysis.page import pdf, tables
+from analysis.page.attempt import attempted
+from analysis.themes import comparison, per_class
+from analysis.wording import texts as wording
 from study.config import RESULTS_VERSION
-from study.errors import Parser, UserError, printable, run_command
-from study.values import user_path
+from study.config.checks import user_path
+from study.remote import api as wandb_api
+from study.sweeps import definition as search
+from study.system.errors import UserError, printable
+from study.system.process import Parser, run_command
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:

@@ -9,12 +9,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from study import cache, devices, evaluation, models, pictures
+from study import models
 from study.config import Config
-from study.data import Data, Split
-from study.errors import Parser, UserError, printable, run_command
-from study.run_directory import RunDirectory
-from study.values import user_path
+from study.config.checks import user_path
+from study.data import pictures
+from study.data.dataset import Data, Split
+from study.record.directory import RunDirectory
+from study.system import devices
+from study.system import files as cache
+from study.system.errors import UserError, printable
+from study.system.process import Parser, run_command
+from study.training import evaluation
 
 SHOWN = 3
 

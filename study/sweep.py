@@ -19,17 +19,24 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import study.status
-from study import agent_slot, devices, folder, search, splits, standing, wandb_api, wandb_sweep
-from study import agents as wandb_agents
 from study.config import Config, is_identity
-from study.engine import Engine, Outcome
-from study.errors import Interrupted, Parser, UserError, handle_ends, run_command
-from study.plan import Plan
-from study.progress import SweepDisplay
-from study.run_directory import DONE, RunDirectory, make
-from study.search import Sweep
-from study.values import positive, user_path
+from study.config.checks import positive, user_path
+from study.data import folder, splits
+from study.local import status as local_status
+from study.local.engine import Engine, Outcome
+from study.local.plan import Plan
+from study.record.directory import DONE, RunDirectory, make
+from study.record.display import SweepDisplay
+from study.remote import agent as agent_slot
+from study.remote import agents as wandb_agents
+from study.remote import api as wandb_api
+from study.remote import sweep as wandb_sweep
+from study.sweeps import definition as search
+from study.sweeps import standing
+from study.sweeps.definition import Sweep
+from study.system import devices
+from study.system.errors import Interrupted, UserError
+from study.system.process import Parser, handle_ends, run_command
 
 
 def check(args: argparse.Namespace) -> int:
@@ -98,7 +105,7 @@ def status(args: argparse.Namespace) -> int:
             given = wandb_sweep.read(path, search.assignments(args.set))
             wandb_sweep.print_status(wandb_sweep.with_project(given))
         else:
-            study.status.show(_read(path, args), standing.Runs(args.runs_dir), _base(args))
+            local_status.show(_read(path, args), standing.Runs(args.runs_dir), _base(args))
     return 0
 
 
@@ -127,7 +134,7 @@ def agents(args: argparse.Namespace) -> int:
 def clean(args: argparse.Namespace) -> int:
     """Remove the directories of runs of sweeps that failed or were interrupted, asking first."""
     sweeps = [_read(path, args) for path in args.files]
-    study.status.clean(sweeps, standing.Runs(args.runs_dir), _base(args), args.yes)
+    local_status.clean(sweeps, standing.Runs(args.runs_dir), _base(args), args.yes)
     return 0
 
 

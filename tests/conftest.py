@@ -13,8 +13,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from study.errors import ENDS, run_command
-from study.run_directory import RunDirectory
+from study.record.directory import RunDirectory
+from study.system.process import ENDS, run_command
 
 # the background of a shell ignores SIGINT, and so would what tests start and end by it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

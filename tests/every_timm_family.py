@@ -18,11 +18,12 @@ from itertools import product
 import timm
 import torch
 
-from study import data as data_sets
-from study import evaluation, models
+from study import models
 from study.config import Config
-from study.errors import UserError, one_line
-from study.evaluation import Evaluator
+from study.data import dataset as data_sets
+from study.system.errors import UserError, one_line
+from study.training import evaluation
+from study.training.evaluation import Evaluator
 
 CHANNELS, SIDES = (1, 3), (64, 128, 224)
 """Images that are tried for a network, in this order; the last side is the one that it was made for."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from study.config import Config
-from study.run_directory import RunDirectory
+from study.record.directory import RunDirectory
 
 SEEDS = 5
 LOSSES = ("train/loss", "val/loss")

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from study import agent_slot, agents, devices
-from study.agent_log import AgentLog, Run
-from study.errors import UserError
+from study.remote import agent as agent_slot
+from study.remote import agents
+from study.remote.log import AgentLog, Run
+from study.system import devices
+from study.system.errors import UserError
 from tests.conftest import ROOT
 
 FOLDERS = {"runs_dir": "kept", "data_dir": "pictures"}
@@ -97,13 +99,14 @@ def test_a_log_tells_how_each_run_ended(tmp_path):
     assert write(f"{START} --seed=5\n{AGENT}Stop: abc\nerror: ended by SIGTERM\n{START} --seed=6\n") == [
         ("seed=5", "killed", "stopped at W&B, by a person or by early_terminate")
     ]
-    lost = "W&B did not take the run (Timeout: no); to send it when it has a result: python -m …\n"
-    assert write(f"epoch 1\n{lost}finished: best\neverything is in runs/b c\n") == [
-        ("seed=6", "finished", "best, not in W&B")
-    ]
+    directory = tmp_path / "b c"
+    directory.mkdir()
+    (directory / "run.json").write_text('{"wandb_missing": "no answer"}', encoding="utf-8")
+    assert write(f"epoch 1\nfinished: best\neverything is in {directory}\n") == [("seed=6", "finished", "best")]
+    assert log.runs[-1].outcome == "best, not in W&B"
     assert [(run.directory, run.is_sent) for run in log.runs if run.directory] == [
         ("runs/a", True),
-        ("runs/b c", False),
+        (str(directory), False),
     ]
 
 
@@ -184,16 +187,18 @@ def test_an_agent_that_was_killed_is_started_again(agent):
 def test_at_the_end_it_is_told_what_can_be_done_next(agent, monkeypatch, capsys):
     monkeypatch.setattr(agents, "STAGGER_SECONDS", 0)
     script = "\n".join(f"print({line!r})" for line in (
-        f"{START} --seed=0", "W&B did not take the run (…)", "finished: best", "everything is in kept/a b",
+        f"{START} --seed=0", "finished: best", "everything is in kept/a b",
         f"{START} --seed=1", "error: the disk is full", f"{AGENT}Received exit command. Killing runs and quitting.",
     ))  # fmt: skip
     agent(script)  # takes the place of `wandb agent`
+    Path("kept/a b").mkdir(parents=True)
+    Path("kept/a b/run.json").write_text('{"wandb_missing": "no answer"}', encoding="utf-8")
     grid = SimpleNamespace(path="me/proj/abc", left=2, label=str, sweep=SimpleNamespace(method="grid"))
     assert agents.run_agents(grid, [agent_slot.Slot("cpu 0", {})], FOLDERS, 1) == 1
     told = capsys.readouterr().out
     assert "best, not in W&B  [1 of at most 2" in told and "1 finished, 1 failed, 1 not in W&B" in told
     assert "log of cpu 0: kept/wandb/agents/abc/" in told
-    assert "python -m study.wandb_run 'kept/a b'" in told
+    assert "python -m study.sync 'kept/a b'" in told
     assert "create --missing me/proj/abc" in told and "the same command" not in told
 
 
@@ -201,7 +206,7 @@ def test_at_the_end_it_is_told_what_can_be_done_next(agent, monkeypatch, capsys)
 def test_agents_end_with_the_process_that_started_them_even_if_that_is_killed(start, tmp_path):
     script = "open('begun', 'w')\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open('ended', 'w')"
     supervisor = start("-c", (
-        "import sys, time; from study import agent_slot\n"
+        "import sys, time; from study.remote import agent as agent_slot\n"
         f"agent_slot.WANDB_AGENT = (sys.executable, '-c', {'import time' + chr(10) + script!r})\n"
         "agent_slot.Agent(agent_slot.Slot('cpu 0', {}), 'me/proj/abc', {'runs_dir': 'kept', 'data_dir': 'data'}, str)\n"
         "time.sleep(60)"

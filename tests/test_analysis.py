@@ -15,12 +15,15 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis import comparison, figures, report, runs, space, tables
-from analysis.blocks import Heading, Items
-from analysis.sections import by_dataset, of_sweep
-from study import search
+from analysis import report
+from analysis.frames import runs
+from analysis.frames.sections import by_dataset, of_sweep
+from analysis.page import figures, tables
+from analysis.page.blocks import Heading, Items
+from analysis.themes import comparison, space
 from study.config import RESULTS_VERSION, Config
-from study.run_directory import HYPERBAND, RunDirectory
+from study.record.directory import HYPERBAND, RunDirectory
+from study.sweeps import definition as search
 
 EPOCHS = 3
 

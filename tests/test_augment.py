@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import augment as module
-from study.augment import alternating_flips, augment
 from study.config import Config
-from study.names import AUGMENTATIONS
+from study.config.choices import AUGMENTATIONS
+from study.data import augment as module
+from study.data.augment import alternating_flips, augment
 
 ALL = Config(augment=",".join(AUGMENTATIONS)).augmentations
 assert [name for name, strength in ALL.items() if not strength] == ["flip"]

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from study.bench import Contender
+from study.bench.compare import Contender
 from study.config import Config
 
 
@@ -50,11 +50,12 @@ def test_every_loop_is_timed_beside_the_reference(tmp_path):
     ],
 )
 def test_what_cannot_be_compared_is_a_mistake(call, words, sentence):
-    assert call("study.bench", "--model=mlp", *words, code=2).stderr.strip() == sentence
+    assert call("study.bench.__main__", "--model=mlp", *words, code=2).stderr.strip() == sentence
 
 
 def test_a_loop_that_fails_is_named(monkeypatch):
-    monkeypatch.setattr("study.bench.PROCESSES", multiprocessing.get_context("spawn"))  # a server outlives a test
+    spawn = multiprocessing.get_context("spawn")  # a server of forks outlives a test
+    monkeypatch.setattr("study.bench.compare.PROCESSES", spawn)
     config = Config.parse({"dataset": "digits", "model": "mlp"})
     with pytest.raises(RuntimeError, match=r"^broken: ValueError: not such a loop$"):
         Contender("broken", broken, config, torch.device("cpu"), threads=1)

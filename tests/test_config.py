@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import augment, models, optim
+from study import models
 from study.config import Config, is_identity
-from study.errors import UserError
-from study.names import AUGMENTATIONS, NETWORKS, OPTIMIZERS, SCHEDULES, own_knobs
-from study.options import parser, read_argv
+from study.config.argv import parser, read_argv
+from study.config.choices import AUGMENTATIONS, NETWORKS, OPTIMIZERS, SCHEDULES, own_knobs
+from study.data import augment
+from study.system.errors import UserError
+from study.training import optim
 
 FROZEN = {
     (): "4968e83bec",

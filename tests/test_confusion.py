@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from analysis import confusion, figures, per_class, runs
-from study.errors import UserError
+from analysis.frames import runs
+from analysis.page import figures
+from analysis.themes import confusion, per_class
+from study.system.errors import UserError
 from tests.test_analysis import assert_labelled, make_run, text_of
 
 

@@ -15,10 +15,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import cache, folder, search
-from study.errors import ENDS, UserError, handle_ends
-from study.run_directory import CorruptRun, RunDirectory
-from study.standing import Runs
+from study.data import folder
+from study.record.directory import CorruptRun, RunDirectory
+from study.sweeps import definition as search
+from study.sweeps.standing import Runs
+from study.system import files as cache
+from study.system.errors import UserError
+from study.system.process import ENDS, handle_ends
 from tests.conftest import ROOT
 
 QUICK = ("--dataset=digits", "--model=mlp", "--epochs=2", "--wandb=disabled")
@@ -132,9 +135,10 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(run):
 
 
 def test_a_training_goes_on_where_no_checkpoint_can_be_written(tmp_path, monkeypatch):
-    from study import train, trainer
+    from study import train
     from study.config import Config
-    from study.progress import Display
+    from study.record.display import Display
+    from study.training import trainer
 
     class Told(Display):
         lines: ClassVar[list[str]] = []

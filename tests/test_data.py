@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from study import cache, data, folder, pictures
 from study.config import Config
-from study.errors import UserError
+from study.data import dataset as data
+from study.data import folder, pictures
+from study.system import files as cache
+from study.system.errors import UserError
 
 
 def load(**values):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import clouds, embedding, layers
+from analysis.themes import clouds, embedding, layers
 from tests.test_analysis import assert_labelled, text_of
 
 

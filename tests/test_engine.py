@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis import runs as analysed
-from analysis.sections import of_sweep
-from study import search, standing
-from study.engine import Engine, Job
-from study.errors import is_device_failure
-from study.progress import SweepDisplay
-from study.run_directory import RunDirectory
+from analysis.frames import runs as analysed
+from analysis.frames.sections import of_sweep
+from study.local.engine import Engine, Job
+from study.record.directory import RunDirectory
+from study.record.display import SweepDisplay
+from study.sweeps import definition as search
+from study.sweeps import standing
+from study.system.errors import is_device_failure
 from tests.conftest import states
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the workers below /proc")
@@ -94,7 +95,7 @@ def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(swe
             jobs = (Job(point.config, point.label) for point in points)
             return [outcome.state for outcome in Engine(devices, 1, display).run(jobs, len(points))]
 
-    monkeypatch.setattr("study.engine.STRIKES", 2)
+    monkeypatch.setattr("study.local.engine.STRIKES", 2)
     assert train("cuda:7", "cpu") == ["finished"] * 4
     points = sweep.points({"runs_dir": str(tmp_path / "single"), "wandb": "disabled"})[:1]
     assert train("cuda:7", "cpu") == ["finished"], "a device beyond the number of runs takes over"
@@ -102,7 +103,7 @@ def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(swe
     assert "cuda:7 is dropped after 2 failures in a row: device cuda:7 is not there" in capfd.readouterr().out
     assert set(states(tmp_path / "runs").values()) == {"finished"}
 
-    monkeypatch.setattr("study.engine.STRIKES", 1)
+    monkeypatch.setattr("study.local.engine.STRIKES", 1)
     points = sweep.points({"runs_dir": str(tmp_path / "other"), "wandb": "disabled"})
     assert train("cuda:7") == [], "no device is left for them"
 

@@ -16,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from study import data, evaluation, folder, pictures, predict, splits
+from study import predict
 from study.config import Config
-from study.errors import UserError
-from study.run_directory import RunDirectory
+from study.data import dataset as data
+from study.data import folder, pictures, splits
+from study.record.directory import RunDirectory
+from study.system.errors import UserError
+from study.training import evaluation
 
 SIDE = 8
 

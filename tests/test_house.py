@@ -1,41 +1,37 @@
-"""The rooms import one way."""
+"""The packages import one way, and light commands stay light."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
-ORDER = (
-    "errors", "console", "names", "values", "config", "options", "devices", "folder", "splits", "pictures", "augment",
-    "cache", "sources", "data", "models", "optim", "step", "evaluation", "trainer", "transfer", "run_directory",
-    "wandb_api", "wandb_run", "tracker", "space", "hyperband", "sweep_file", "search", "progress", "sheet", "train",
-    "predict", "loops", "bench", "worker", "engine", "standing", "bayes", "plan", "status", "wandb_sweep",
-    "agent_log", "agent_slot", "agents", "sweep",
-)  # fmt: skip
-"""The rooms of study: each imports only from those before it."""
+ORDER = {
+    "study": ("system", "config", "record", "data", "models", "training", "sweeps", "remote", "local", "bench"),
+    "analysis": ("wording", "frames", "page", "themes", "report"),
+}
+"""The packages of each tree: each imports only from those before it, and the commands above them from all."""
 
-READ = {"config", "console", "errors", "models", "names", "options", "run_directory", "search", "values", "wandb_api"}
+READ = {"system", "config", "record", "models", "sweeps", "remote"}
 """What analysis imports of study: nothing that trains."""
 
-TORCH_USERS = {
-    "augment", "cache", "sources", "data", "evaluation", "models", "optim", "step", "trainer", "transfer", "predict",
-    "bench", "loops",
-}  # fmt: skip
+WITHOUT_TORCH = ("study.train", "study.sweep", "analysis.summarize", "analysis.frames.pull")
+"""Modules that are imported without torch and wandb, so that help, checks and mistakes cost no time."""
 
 
 def modules():
-    for package in ("study", "analysis"):
-        for path in sorted((ROOT / package).rglob("*.py")):
+    for tree in ORDER:
+        for path in sorted((ROOT / tree).rglob("*.py")):
             yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
 
 
-def imports(path: Path, top_level_only: bool = False) -> set[str]:
+def imports(path: Path) -> set[str]:
     """List the modules that a file imports, `from a import b` as a.b."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     found = set()
-    for node in tree.body if top_level_only else ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -46,21 +42,37 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
 
 @pytest.mark.parametrize(("module", "path"), [pytest.param(*pair, id=pair[0]) for pair in modules()])
 def test_imports_run_one_way(module, path):
-    if module == "study":
-        assert not imports(path)
-        return
-    package, room = module.split(".")[0], module.split(".")[1] if "." in module else ""
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("study.")}
-    allowed = {*ORDER[: ORDER.index(room) + 1]} if package == "study" else READ
+    tree, _, rest = module.partition(".")
+    package, order = rest.partition(".")[0], ORDER[tree]
+    allowed = set(order[: order.index(package) + 1]) if package in order else {*order, package}
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith(f"{tree}.")}
     assert ours <= allowed, f"{module} imports {ours - allowed}"
-    assert package == "analysis" or not any(name.startswith("analysis") for name in imports(path))
-    heavy = {name.split(".")[0] for name in imports(path, top_level_only=True)} & {"torch", "wandb"}
-    assert heavy <= ({"torch"} if room in TORCH_USERS else {"wandb"} if room == "wandb_run" else set())
+    theirs = {name.split(".")[1] for name in imports(path) if name.startswith("study.") and tree == "analysis"}
+    assert theirs <= READ, f"{module} imports {theirs - READ}"
+    assert tree == "analysis" or not any(name.startswith("analysis") for name in imports(path))
 
 
-def test_wandb_is_imported_where_it_is_written_and_where_it_is_read():
+def test_only_commands_stand_beside_the_packages():
+    """What is typed is at the top; `report` holds the order of a report."""
+    files = {tree: {path.stem for path in (ROOT / tree).glob("*.py")} - {"__init__"} for tree in ORDER}
+    assert files == {"study": {"train", "predict", "sweep", "sync"}, "analysis": {"summarize", "anatomy", "report"}}
+
+
+def test_every_package_says_what_is_in_it():
+    for tree in ORDER:
+        for path in (ROOT / tree).glob("*/__init__.py"):
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_wandb_is_imported_in_remote_only():
     users = {module for module, path in modules() for name in imports(path) if name.split(".")[0] == "wandb"}
-    assert users == {"study.wandb_api", "study.wandb_run", "study.wandb_sweep"}
+    assert users and all(module.startswith("study.remote.") for module in users)
+
+
+def test_light_commands_import_neither_torch_nor_wandb():
+    code = f"import sys, {', '.join(WITHOUT_TORCH)}; print({{'torch', 'wandb'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_text_is_utf_8_and_rich_prints_it_as_it_is():
@@ -71,8 +83,8 @@ def test_text_is_utf_8_and_rich_prints_it_as_it_is():
         for call in (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if is_call(node)):
             place = f"{path.relative_to(ROOT)}:{call.lineno}"
             assert not lacks_encoding(call), f"{place} names no encoding"
-            rich = called(call) in ("Console", "TextColumn", "_Console") and room != "study/console"
-            assert not rich, f"{place}: study.console makes consoles and columns that take no text for markup"
+            rich = called(call) in ("Console", "TextColumn", "_Console") and room != "system/console"
+            assert not rich, f"{place}: study.system.console makes consoles and columns that take no text for markup"
 
 
 def is_call(node: ast.AST) -> bool:

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from analysis.anatomy import layers, native
-from study import models, step, values
+from study import models
 from study.config import Config
-from study.errors import UserError
+from study.config import checks as values
+from study.config.choices import ACTIVATIONS, NETWORKS, SMALLEST_SIDES
 from study.models.layers import AveragePool, Block, averaging
-from study.names import ACTIVATIONS, NETWORKS, SMALLEST_SIDES
+from study.system.errors import UserError
+from study.training import step
 
 NAMES = [
     *(name for name in NETWORKS if name != "timm:"),

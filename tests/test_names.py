@@ -15,16 +15,20 @@ from PIL import Image
 from rich.cells import cell_len
 from sklearn.datasets import load_digits
 
-from analysis import clouds, confusion, letters, page, per_class, report, runs, tables
-from analysis.blocks import Heading, Paragraph, Picture
-from analysis.embedding import Layer, Seen
-from analysis.figures import looks_of
-from analysis.sections import by_dataset
+from analysis import report
+from analysis.frames import runs
+from analysis.frames.sections import by_dataset
+from analysis.page import html as page
+from analysis.page import letters, tables
+from analysis.page.blocks import Heading, Paragraph, Picture
+from analysis.page.figures import looks_of
+from analysis.themes import clouds, confusion, per_class
+from analysis.themes.embedding import Layer, Seen
 from study.config import Config
-from study.console import console, text_column
-from study.errors import printable
-from study.run_directory import RunDirectory
-from study.wandb_run import artifact_name
+from study.record.directory import RunDirectory
+from study.remote.run import artifact_name
+from study.system.console import console, text_column
+from study.system.errors import printable
 from tests.conftest import ROOT
 from tests.wandb_server import Server
 
@@ -266,9 +270,9 @@ def test_w_and_b_keeps_the_summary_of_a_run_whose_charts_it_does_not_get(command
         assert {made["type"] for made in sent.artifacts} == {"evaluation"}, "the charts do not take it along"
         missing = RunDirectory(path).info()["wandb_missing"]
         assert "charts" in missing and [line for line in said.splitlines() if "no charts today" in line] == [missing]
-        assert "is sent" in command("study.wandb_run", path).stdout
+        assert "is sent" in command("study.sync", path).stdout
         assert "test/confusion_table" in sent.summary
-        assert "is there already" in command("study.wandb_run", path).stdout
+        assert "is there already" in command("study.sync", path).stdout
 
 
 def test_a_confusion_matrix_of_many_classes_fits_a_table(tmp_path, command):

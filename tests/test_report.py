@@ -19,25 +19,14 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import (
-    answers,
-    blocks,
-    clouds,
-    comparison,
-    effects,
-    embedding,
-    figures,
-    layers,
-    report,
-    runs,
-    space,
-    tables,
-    training,
-    wording,
-)  # fmt: skip
-from analysis.sections import best_of_settings, by_dataset, of_sweep
-from study import search
-from study.run_directory import RunDirectory
+from analysis import report
+from analysis.frames import runs
+from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
+from analysis.page import blocks, figures, tables
+from analysis.themes import answers, clouds, comparison, effects, embedding, layers, space, training
+from analysis.wording import texts as wording
+from study.record.directory import RunDirectory
+from study.sweeps import definition as search
 from tests import many_runs
 from tests.conftest import ROOT
 from tests.test_analysis import assert_labelled
@@ -279,7 +268,7 @@ def test_every_figure_can_be_read(made, drawn):
                 assert axes.get_legend() is None, f"{name} has a legend within its axes"
                 ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
                 assert not [tick for tick in ticks if re.search(r"\d{4}", tick.get_text())], f"{name} writes 1000"
-    for figure in drawn["analysis.costs.pareto"]:
+    for figure in drawn["analysis.themes.costs.pareto"]:
         for axes in figure.axes:
             boxes = [text.get_window_extent() for text in axes.texts]
             pairs = [(a, b) for place, a in enumerate(boxes) for b in boxes[:place]]
@@ -354,12 +343,12 @@ def test_every_text_is_in_both_languages():
         fields = [sorted(field for _, field, _, _ in string.Formatter().parse(one) if field) for one in text.values()]
         assert set(fields[0]) == set(fields[1]), f"{key} says other values in Spanish"
     missing = [f"option {name}" for name in runs.IDENTITY if f"option {name}" not in texts]
-    assert not missing, f"analysis/wording.yaml needs a text for {missing}"
+    assert not missing, f"analysis/wording/texts.yaml needs a text for {missing}"
     for path in (ROOT / "sweeps").glob("*.yaml"):
         sweep = search.read(path)
         known = texts.get(f"sweep {sweep.name}", {}).get("en")
-        assert known == sweep.description, f"analysis/wording.yaml must repeat and translate what {path.name} says"
-    lines = (ROOT / "analysis" / "wording.yaml").read_text(encoding="utf-8").splitlines()
+        assert known == sweep.description, f"texts.yaml must repeat and translate what {path.name} says"
+    lines = (ROOT / "analysis" / "wording" / "texts.yaml").read_text(encoding="utf-8").splitlines()
     keys = [line.split(":")[0] for line in lines if re.match(r"[^\s#]", line)]
     assert len(keys) == len(set(keys)), "a key stands twice"
 

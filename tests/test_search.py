@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import bayes, hyperband, search, space
-from study.errors import UserError
-from study.run_directory import RunDirectory
-from study.standing import Runs
+from study.record.directory import RunDirectory
+from study.sweeps import bayes, hyperband
+from study.sweeps import definition as search
+from study.sweeps import distributions as space
+from study.sweeps.standing import Runs
+from study.system.errors import UserError
 
 RANGES = ("int_uniform", "uniform", "log_uniform_values", "inv_log_uniform_values", "q_uniform", "q_log_uniform_values")
 DRAWN = {"dropout": {"min": 0.0, "max": 0.6}, "lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 0.5}}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis import statistics
+from analysis.frames import statistics
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 

@@ -9,15 +9,17 @@ import time
 import pytest
 import torch
 
-from analysis import costs, layers, report, sections
-from analysis.runs import load
+from analysis import report
+from analysis.frames import sections
+from analysis.frames.runs import load
+from analysis.themes import costs, layers
 from study import models, train
 from study.config import Config
-from study.errors import Interrupted
-from study.evaluation import Evaluator
-from study.progress import Display
-from study.run_directory import DONE, RunDirectory
-from study.wandb_run import place_of
+from study.record.directory import DONE, RunDirectory
+from study.record.display import Display
+from study.remote.run import place_of
+from study.system.errors import Interrupted
+from study.training.evaluation import Evaluator
 from tests.wandb_server import Server
 
 QUICK = ("--dataset=digits", "--epochs=2", "--model=mlp", "--runs-dir=runs")
@@ -210,7 +212,10 @@ def test_a_run_that_is_ended_while_it_diverges_has_diverged(tmp_path, monkeypatc
 
 def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
     options = ("--dataset=digits", "--model=mlp", "--epochs=100", "--wandb=disabled")
-    code = "import sys; from study import train, trainer; trainer.CHECKPOINT_SECONDS = 0.05; train.main(sys.argv[1:])"
+    code = (
+        "import sys; from study import train; from study.training import trainer; "
+        "trainer.CHECKPOINT_SECONDS = 0.05; train.main(sys.argv[1:])"
+    )
     process = start("-c", code, *options)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "runs").glob("*/last.pt")):
@@ -334,7 +339,7 @@ def test_out_of_memory_has_a_code_of_its_own():
     import subprocess
     import sys
 
-    code = "from study.errors import run_command; run_command(lambda argv: len(bytearray(1 << 60)))"
+    code = "from study.system.process import run_command; run_command(lambda argv: len(bytearray(1 << 60)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 3
 
 
@@ -360,7 +365,7 @@ def test_without_an_answer_from_wandb_a_run_goes_on_offline(command, tmp_path, m
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
     out = command("study.train", *QUICK).stdout
-    assert "W&B does not answer" in out and "going on offline" in out
+    assert "W&B does not answer" in out and "recorded offline" in out
     run = only_run(tmp_path / "runs")
     assert run.state() == "finished"
     assert any(record.HasField("history") for record in offline_records(tmp_path / "runs"))
@@ -381,21 +386,21 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         server.fail("RunResumeStatus", *[500] * 50)
         result = command("study.train", *QUICK)
         run = only_run(tmp_path / "runs")
-        assert f"python -m study.wandb_run runs/{run.path.name}" in result.stdout and "Traceback" not in result.stderr
-        assert run.state() == "finished" and "study.wandb_run" in run.info()["wandb_missing"]
+        assert f"python -m study.sync runs/{run.path.name}" in result.stdout and "Traceback" not in result.stderr
+        assert run.state() == "finished" and "study.sync" in run.info()["wandb_missing"]
         assert not (tmp_path / "wandb").exists(), "an agent's WANDB_DIR is where it was started"
         server.failures.clear()
         for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY"):
             monkeypatch.delenv(name)
-        assert "is sent" in command("study.wandb_run", run.path).stdout
+        assert "is sent" in command("study.sync", run.path).stdout
         sent = server.runs["handed"]
         assert (sent.sweep, sent.fields["project"], sent.summary["epoch"]) == ("sweep", "proj", 2)
         assert list(server.runs) == ["handed"]
         requests = dict(server.requests)
-        assert "is there already" in command("study.wandb_run", run.path).stdout
+        assert "is there already" in command("study.sync", run.path).stdout
         assert len(sent.history) == 3 and server.requests["UpsertBucket"] == requests["UpsertBucket"]
         sent.artifacts.clear()
-        assert "is sent" in command("study.wandb_run", run.path).stdout
+        assert "is sent" in command("study.sync", run.path).stdout
         assert [row["epoch"] for row in sent.history] == [1, 2, 2, 2], "the charts again, but no row of an epoch"
         assert sent.summary["epoch"] == 2 and "evaluation" in {made["type"] for made in sent.artifacts}
         for name, value in agent(server).items():
@@ -466,10 +471,10 @@ def test_a_missing_or_wrong_key_is_a_mistake(command, monkeypatch, tmp_path, key
 def test_a_run_is_sent_to_wandb_from_its_directory(command, call, tmp_path):
     call("study.train", *QUICK, "--wandb=disabled")
     run = only_run(tmp_path / "runs")
-    command("study.wandb_run", run.path)
+    command("study.sync", run.path)
     rows = [record for record in offline_records(tmp_path / "runs") if record.HasField("history")]
     assert len(rows) == len(run.history()) + 1
-    assert "has no result to send" in command("study.wandb_run", tmp_path, code=2).stderr
+    assert "has no result to send" in command("study.sync", tmp_path, code=2).stderr
 
 
 def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
@@ -495,7 +500,7 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
         assert len(server.runs) == 2
 
         before = len(server.runs[path.name].history)
-        command("study.wandb_run", path)
+        command("study.sync", path)
         assert len(server.runs[path.name].history) <= before + 1, "rows that are there are not sent again"
 
         seed, before = run.info()["config"]["seed"], len(sent.history)

@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from analysis import comparison
-from study import data, devices, evaluation, models, optim, step
-from study import trainer as trainer_module
+from analysis.themes import comparison
+from study import models
 from study.config import Config
-from study.errors import UserError
-from study.names import SCHEDULES
-from study.trainer import Trainer
+from study.config.choices import SCHEDULES
+from study.data import dataset as data
+from study.system import devices
+from study.system.errors import UserError
+from study.training import evaluation, optim, step
+from study.training import trainer as trainer_module
+from study.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

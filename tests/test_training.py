@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import answers, changes, comparison, costs, effects, space, speed, training
-from analysis.blocks import Paragraph
-from analysis.runs import IDENTITY, Frames
-from analysis.sections import Section, best_of_settings
-from analysis.wording import language
-from study.run_directory import RunDirectory
+from analysis.frames.runs import IDENTITY, Frames
+from analysis.frames.sections import Section, best_of_settings
+from analysis.page.blocks import Paragraph
+from analysis.themes import answers, changes, comparison, costs, effects, space, speed, training
+from analysis.wording.texts import language
+from study.record.directory import RunDirectory
 
 EPOCHS = 20
 

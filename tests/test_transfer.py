@@ -15,17 +15,20 @@ from safetensors.torch import load_file, save_file
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 
-from analysis import layers, report, runs, speed
-from analysis import transfer as analysis_transfer
-from analysis.sections import of_sweep
-from analysis.wording import language
-from study import models, search
+from analysis import report
+from analysis.frames import runs
+from analysis.frames.sections import of_sweep
+from analysis.themes import layers, speed
+from analysis.themes import transfer as analysis_transfer
+from analysis.wording.texts import language
+from study import models
 from study.config import Config
-from study.errors import UserError
 from study.models import pretrained
-from study.run_directory import RunDirectory
-from study.trainer import Trainer
-from study.transfer import PENALTIES, load_data
+from study.record.directory import RunDirectory
+from study.sweeps import definition as search
+from study.system.errors import UserError
+from study.training.svm import PENALTIES, load_data
+from study.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 NETWORK = "timm:test_efficientnet"

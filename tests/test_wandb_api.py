@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import wandb
 
-from analysis import wording
-from study import wandb_api
-from study.wandb_api import STATES, path, state_of, sweep_path
+from analysis.wording import texts as wording
+from study.remote import api as wandb_api
+from study.remote.api import STATES, path, state_of, sweep_path
 from tests.wandb_server import Server
 
 KEY = "k" * 40

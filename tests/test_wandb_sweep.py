@@ -18,10 +18,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study import search, train, wandb_sweep
+from study import train
 from study.config import Config
-from study.errors import ENDS
-from study.run_directory import RunDirectory
+from study.record.directory import RunDirectory
+from study.remote import sweep as wandb_sweep
+from study.sweeps import definition as search
+from study.system.process import ENDS
 from tests.conftest import ROOT, SMALL
 from tests.wandb_server import Run, Server
 

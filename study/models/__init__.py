@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from study.config import Config
-from study.errors import UserError
+from study.config.choices import SMALLEST_SIDES
 from study.models import classic, library, vgg
 from study.models.layers import TooSmall
 from study.models.measure import activations, count, count_behind, depth, flops, measure
-from study.names import SMALLEST_SIDES
+from study.system.errors import UserError
 
 __all__ = ["NETWORKS", "activations", "count", "count_behind", "create", "depth", "flops", "measure", "names"]
 

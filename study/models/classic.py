@@ -1,6 +1,7 @@
 """The networks of the assignments, small and from scratch.
 
-python -c "from study import models, config; print(models.create(config.Config(model='cnn'), (3, 32, 32), 10))"
+python -c "from study import models; from study.config import Config; \\
+    print(models.create(Config(model='cnn'), (3, 32, 32), 10))"
 """
 
 from collections import OrderedDict

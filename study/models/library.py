@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from study.config import Config
-from study.errors import UserError, is_out_of_memory, nearest
 from study.models.layers import AveragePool, TooSmall
+from study.system.errors import UserError, is_out_of_memory, nearest
 
 CIFAR_STEM_UP_TO = 64
 """The largest images, in pixels, for which `stem: auto` takes a cifar stem."""

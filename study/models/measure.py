@@ -1,7 +1,7 @@
 """What is measured about a network: parameters, FLOPs, depth, and what its layers compute.
 
-    python -c "from study import models, config; \\
-        print(models.count(models.create(config.Config(model='cnn'), (3, 32, 32), 10), (3, 32, 32)))"
+    python -c "from study import models; from study.config import Config; \\
+        print(models.count(models.create(Config(model='cnn'), (3, 32, 32), 10), (3, 32, 32)))"
 
 `measure` is called before a training: what cannot be measured is then left out, and a line says so.
 """
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from study import devices
-from study.errors import UserError, is_out_of_memory, one_line
+from study.system import devices
+from study.system.errors import UserError, is_out_of_memory, one_line
 
 LAYERS = {
     "intermediate": "no block before its last layer returns a row for each image",

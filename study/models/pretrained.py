@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from study.config import Config
-from study.errors import UserError, is_out_of_memory, one_line
+from study.config.checks import file_digest
 from study.models import create, library
-from study.values import file_digest
+from study.system.errors import UserError, is_out_of_memory, one_line
 
 NAMED = 3
 """So many of the weights that do not fit are named."""

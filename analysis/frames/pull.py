@@ -1,0 +1,150 @@
+"""Runs in W&B, pulled into a cache of run directories: what `runs.load('ENTITY/PROJECT')` reads.
+
+    python -m analysis.summarize ENTITY/PROJECT [--refresh]
+
+The cache is `~/.cache/image-classifier-study/wandb/` (XDG_CACHE_HOME moves it). A run that W&B says is in the same
+state and at the same step as when it was pulled is not asked for again.
+"""
+
+import json
+import math
+import re
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from analysis.frames import cache, progress
+from study.config import Config
+from study.config.choices import HISTORY_METRICS
+from study.record.directory import RunDirectory
+from study.remote import api as wandb_api
+from study.sweeps import definition as search
+from study.sweeps.definition import Sweep
+from study.system.errors import UserError, one_line
+
+PARALLEL = 8
+PAGE = 100
+
+KEY = "pulled.json"
+"""What W&B said of a run when it was pulled."""
+
+
+def read_sweep(path: str) -> Sweep:
+    """Read what a sweep ENTITY/PROJECT/SWEEP_ID in W&B was made of; UserError where it cannot be had."""
+    named = wandb_api.path(path)
+    sweep = search.parse("/".join(named), wandb_api.content_of(named)[0])
+    return replace(sweep, drawn_elsewhere=sweep.method != "grid")
+
+
+def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str]]:
+    """Bring the cache up to date with a project, or a sweep of it, in W&B.
+
+    Returns the directories of its runs, in the order in which they were made, and a sentence for each run that could
+    not be had. Raises UserError where W&B cannot be asked or knows no such project.
+    """
+    entity, project, *sweep = wandb_api.path(path)
+    filters = {"sweep": sweep[0]} if sweep else {}
+    listed = wandb_api.ask(
+        lambda api: list(api.runs(f"{entity}/{project}", filters, per_page=PAGE, lazy=False)),
+        f"the runs of {entity}/{project} cannot be had",
+    )
+    server = re.sub(r"\W+", "-", wandb_api.connect().settings["base_url"])
+    folder = cache.folder() / "wandb" / server / entity / project
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        changed = [run for run in listed if refresh or _read_key(folder / run.id) != _key(run)]
+        failed = _fetch_all(changed, folder)
+    directories = [RunDirectory(folder / run.id) for run in listed if run.id not in failed]
+    problems = [f"{entity}/{project}/{name} is left out: {reason}" for name, reason in failed.items()]
+    return directories, problems
+
+
+def _fetch_all(runs: list[Any], folder: Path) -> dict[str, str]:
+    """Fetch runs, several at a time; return why those failed that did, by their id."""
+    failed: dict[str, str] = {}
+    pool = ThreadPoolExecutor(PARALLEL)
+    try:
+        tasks = {pool.submit(wandb_api.patiently, lambda run=run: _fetch(run, folder)): run for run in runs}
+        for task in progress.as_completed(tasks, "pulled from W&B"):
+            if error := task.exception():
+                failed[tasks[task].id] = one_line(error)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return failed
+
+
+def _fetch(run: Any, folder: Path) -> None:
+    """Put a run into the cache, whole or not at all."""
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".pull-"))
+    try:
+        directory = RunDirectory(temporary)
+        directory.write_info(_info(run))
+        directory.write_history(_history(run))
+        if summary := _summary(run):
+            directory.write_summary(summary)
+        _download_evaluation(run, temporary)
+        (temporary / KEY).write_text(json.dumps(_key(run)), encoding="utf-8")
+        shutil.rmtree(folder / run.id, ignore_errors=True)
+        temporary.replace(folder / run.id)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _key(run: Any) -> list[Any]:
+    return [run.state, wandb_api.state_of(run), (run.history_keys or {}).get("lastStep", -1)]
+
+
+def _read_key(path: Path) -> list[Any] | None:
+    try:
+        return json.loads((path / KEY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _info(run: Any) -> dict[str, Any]:
+    """Return run.json of a run: its config, and what it told W&B of itself."""
+    told = run.config.get("info")
+    if not isinstance(told, dict):
+        raise UserError("no run of this study: its config in W&B has no `info`")
+    config = Config.parse({name: value for name, value in run.config.items() if name in Config.model_fields})
+    return {"config": config.model_dump(), **told, "state": wandb_api.state_of(run)}
+
+
+def _history(run: Any) -> list[dict[str, Any]]:
+    """Return the row of every epoch; the last one where an epoch was logged again."""
+    rows = {}
+    for row in run.scan_history(use_cache=False):
+        if not row.keys().isdisjoint(HISTORY_METRICS) and "epoch" in row:
+            values = {name: _plain(value) for name, value in row.items() if not name.startswith("_")}
+            rows[int(row["epoch"])] = values | {"epoch": int(row["epoch"])}
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _summary(run: Any) -> dict[str, Any]:
+    """Return what a run wrote once, at its end, without what W&B adds."""
+    logged = {"epoch", "state", *HISTORY_METRICS}
+    return {
+        name: _plain(value)
+        for name, value in run.summary_metrics.items()
+        if name not in logged and not name.startswith("_") and not (isinstance(value, dict) and "_type" in value)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return None for what is no number, which W&B gives back as text."""
+    if value in ("NaN", "Infinity", "-Infinity") or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
+
+
+def _download_evaluation(run: Any, folder: Path) -> None:
+    """Fetch evaluation.npz from the newest artifact of that type, if there is one."""
+    artifacts = [artifact for artifact in run.logged_artifacts() if artifact.type == "evaluation"]
+    if artifacts:
+        newest = max(artifacts, key=lambda artifact: int(artifact.version.removeprefix("v")))
+        newest.download(root=str(folder), skip_cache=True)

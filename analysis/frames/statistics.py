@@ -1,0 +1,163 @@
+"""What repeats with different seeds tell: means, intervals, differences.
+
+python -c "from analysis.frames.statistics import estimate; print(estimate([0.70, 0.71, 0.69]))"
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, half the width of its 95 % interval (NaN for a single value), and the number of values."""
+
+    mean: float
+    half_width: float
+    n: int
+
+    @property
+    def p(self) -> float:
+        """Return the two-sided p of Student's t test against 0; NaN for a single value."""
+        if math.isnan(self.half_width):
+            return math.nan
+        if self.mean == 0 or self.half_width == 0:
+            return float(self.mean == 0)
+        return float(2 * stats.t.sf(abs(self.mean) / self.half_width * _t(self.n - 1), self.n - 1))
+
+
+def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
+    """Estimate a mean from repeats, by Student's t; NaN values count as absent.
+
+    `rounding` is the standard deviation that rounding alone gives the values; no spread counts as smaller.
+    """
+    present = np.asarray(values, dtype=float)
+    present = present[~np.isnan(present)]
+    if len(present) == 0:
+        return Estimate(math.nan, math.nan, 0)
+    if len(present) == 1:
+        return Estimate(float(present[0]), math.nan, 1)
+    half_width = _t(len(present) - 1) * max(present.std(ddof=1), rounding) / math.sqrt(len(present))
+    return Estimate(float(present.mean()), float(half_width), len(present))
+
+
+def estimates(
+    frame: pd.DataFrame, by: str | list[str], columns: Sequence[str], rounding: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Estimate the mean of each column in each group, as `estimate` does, with the `rounding` of those that it names.
+
+    Returns, indexed by group in the order of its first row, each column's mean and, as `<column>_ci95`, half the width
+    of its interval.
+    """
+    grouped = frame.groupby(by, sort=False)[list(columns)]
+    means, deviations, counts = grouped.mean(), grouped.std(ddof=1), grouped.count()
+    for name in deviations.columns.intersection(list(rounding or ())):
+        deviations[name] = deviations[name].clip(lower=rounding[name])
+    half_widths = _t(counts.where(counts > 1) - 1) * deviations / np.sqrt(counts)
+    return means.join(half_widths.add_suffix("_ci95"))
+
+
+def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: float = 0.0) -> pd.DataFrame:
+    """Compare the means of all pairs of settings that have two repeats or more.
+
+    `values` is indexed by (setting, seed). Two settings with the same seeds and the same value in `shared` are paired
+    by seed; others are compared for unequal variances (Welch 1947). No spread counts as smaller than that of rounding
+    to `resolution`: equal differences of a few hundred images are no proof. Returns, indexed by (a, b) both ways, the
+    `difference` a - b, `half_width` of its 95 % interval, its `p` (two-sided), `holm`, the same corrected for as many
+    comparisons as there are pairs (Holm 1979), the `deviation` of what is repeated, `paired`, and
+    how many degrees of freedom each repeat but the first adds to a test of as many repeats of both, its `share`.
+    """
+    table = values.unstack()
+    table = table[table.count(axis=1) > 1]
+    names, count = list(table.index), table.count(axis=1).to_numpy(dtype=float)
+    rounding = resolution**2 / 12
+    variance = np.maximum(table.var(axis=1, ddof=1).to_numpy(dtype=float), rounding)
+    mean = table.mean(axis=1).to_numpy(dtype=float)
+    difference = mean[:, None] - mean[None, :]
+    parts = variance / count
+    squared_error = parts[:, None] + parts[None, :]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        terms = parts**2 / (count - 1)
+        degrees = np.where(squared_error > 0, squared_error**2 / (terms[:, None] + terms[None, :]), 1.0)
+    both = variance[:, None] + variance[None, :]
+    deviation = np.sqrt(both)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.nan_to_num(both**2 / (variance[:, None] ** 2 + variance[None, :] ** 2), nan=1.0)
+    paired = np.zeros(difference.shape, dtype=bool)
+    kinds = pd.Series([(shared[name], *table.columns[table.loc[name].notna()]) for name in names], dtype=object)
+    for _, places in kinds.groupby(kinds):
+        at = places.index.to_numpy()
+        rows = table.iloc[at].dropna(axis=1).to_numpy(dtype=float)
+        spread = np.maximum((rows[:, None] - rows[None, :]).var(axis=2, ddof=1), 2 * rounding)
+        block = np.ix_(at, at)
+        squared_error[block], degrees[block] = spread / rows.shape[1], rows.shape[1] - 1
+        deviation[block], share[block], paired[block] = np.sqrt(spread), 1.0, True
+    error = np.sqrt(squared_error)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = np.where(difference == 0, 1.0, 2 * stats.t.sf(np.abs(difference) / error, degrees))
+    corrected = np.ones_like(p)
+    upper = np.triu_indices(len(names), 1)
+    corrected[upper] = holm(p[upper])
+    corrected.T[upper] = corrected[upper]
+    columns = {
+        "difference": difference, "half_width": _t(degrees) * error, "p": p, "holm": corrected,
+        "deviation": deviation, "share": share, "paired": paired,
+    }  # fmt: skip
+    index = pd.MultiIndex.from_product([names, names], names=["a", "b"])
+    frame = pd.DataFrame({name: column.ravel() for name, column in columns.items()}, index=index)
+    return frame[frame.index.get_level_values("a") != frame.index.get_level_values("b")]
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Correct p values for their number, so that a false claim among all of them is as rare as alpha (Holm 1979)."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
+
+
+def seeds_to_show(
+    difference: float, deviation: float, share: float, comparisons: int = 1, more_than: int = 1
+) -> int | None:
+    """Return how many seeds would show such a difference in 4 of 5 studies, if it is real; None beyond 100.
+
+    `deviation` is that of one difference between two repeats, `share` how many degrees of freedom each repeat but the
+    first adds: 1 where they are paired, else up to 2. The level is Bonferroni's for so many comparisons; the power is
+    that of the noncentral t. It did not show with `more_than` seeds.
+    """
+    n = np.arange(more_than + 1, 101)
+    degrees = share * (n - 1)
+    needed = stats.t.ppf(1 - ALPHA / comparisons / 2, degrees)
+    power = stats.nct.sf(needed, degrees, abs(difference) * np.sqrt(n) / deviation)
+    enough = n[power >= POWER]
+    return int(enough[0]) if len(enough) else None
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
+    """Compare what two classifiers got right on the same images (McNemar 1947, exact).
+
+    Returns how many images only the first and only the second got right, and the two-sided p.
+    """
+    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    first, second = int((a & ~b).sum()), int((b & ~a).sum())
+    p = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    return first, second, float(p)
+
+
+def sampling_interval(share: float, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of an accuracy that was measured on n images (Wilson 1927)."""
+    interval = stats.binomtest(round(share * n), n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _t(degrees):
+    return stats.t.ppf((1 + CONFIDENCE) / 2, degrees)

@@ -1,0 +1,188 @@
+"""Figures: a frame in, a matplotlib figure out; nothing is read or written here.
+
+    python -c "from analysis.frames import runs, sections; from analysis.page import figures; \\
+        history = sections.by_dataset(runs.load('runs'))[0].history; \\
+        figures.learning_curves(history, 'digits').savefig('curves.png')"
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from rich.cells import cell_len
+
+from analysis.frames.statistics import estimates
+from analysis.page.letters import Plot, in_lines, shortened, titled
+from analysis.wording.texts import label, number, sentence, shown, spoken
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
+"""Okabe and Ito's colours, told apart by most colour-blind people, and three more."""
+
+DASHES = ("-", "--", ":", "-.")
+"""Tell settings apart that share a colour."""
+
+CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
+
+DRAWN = 12
+"""So many settings, the best, are drawn in colours of their own."""
+
+BANDS = 6
+"""With more settings than this, intervals would hide the lines."""
+
+NAME_WIDTH, NAME_LINES = 45, 6
+"""Letters in a line of a setting's name, and at most so many lines."""
+
+GREY, PALE_GREY = "#999999", "#E6E6E6"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a setting is drawn, wherever it is."""
+
+    color: str
+    linestyle: str
+
+
+Looks = Mapping[str, Look]
+
+
+def look(place: int) -> Look:
+    """Return the look of the n-th setting: colours first, then the same colours with other dashes."""
+    return Look(PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)])
+
+
+def looks_of(settings: Sequence[str]) -> Looks:
+    """Give each of these settings a look of its own."""
+    return {setting: look(place) for place, setting in enumerate(settings)}
+
+
+def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
+    """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
+
+    A line per setting: the mean over seeds as long as all are trained, with the 95 % interval of that mean where there
+    are several, and no more than BANDS settings. Of more than DRAWN the best are drawn in their colours, the others in
+    grey. The loss is shown up to twice that of the best quarter of them: one that blew up does not flatten the others;
+    where the validation loss falls to a tenth, the axis is logarithmic.
+    `history` has columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
+    """
+    looks = looks or looks_of(list(history.setting.unique()))
+    found = estimates(history, ["setting", "epoch"], CURVES)
+    repeats = history.groupby("setting").run.nunique()
+    counts = history.groupby(["setting", "epoch"], sort=False)["val/acc"].count()
+    found = found[counts == repeats.reindex(found.index.get_level_values("setting")).to_numpy()]
+    ranked = list(found["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
+    coloured = [setting for setting in history.setting.unique() if setting in ranked[:DRAWN]]
+    columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, max(map(cell_len, coloured))))))
+    lines = max(wrapped(setting).count("\n") + 1 for setting in coloured)
+    figure = Plot(figsize=(10, 6.8 + 0.22 * lines * -(-len(coloured) // columns)), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey="col")
+    for row, split in zip(panels, ("val", "train"), strict=True):
+        for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
+            name = f"{split}/{metric}"
+            for setting in ranked[DRAWN:]:
+                axes.plot(scale * found.loc[setting, name], color=PALE_GREY, linewidth=1, zorder=1)
+            for setting in coloured:
+                values = scale * found.loc[setting, [name, f"{name}_ci95"]]
+                _band(axes, values, wrapped(setting), looks[setting], banded=len(coloured) <= BANDS)
+            finish(axes, label(name), label("epoch"), label(metric))
+            axes.tick_params(labelbottom=True)
+    panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    if history.epoch.max() == 1:
+        panels[0, 0].set_xlim(0, 2)
+    low, high = panels[0, 1].get_ylim()
+    panels[0, 1].set_ylim(max(0, low), min(100, high))
+    losses = found[["val/loss", "train/loss"]].max(axis=1).groupby("setting").max()[ranked]
+    highest = min(panels[0, 0].get_ylim()[1], 2 * losses[: -(-len(losses) // 4)].max())
+    falls = found.loc[coloured, "val/loss"]
+    if falls.min() > 0 and falls.max() > 10 * falls.min():
+        for axes in panels[:, 0]:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(tick_format())
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        panels[0, 0].set_ylim(top=highest)
+    else:
+        panels[0, 0].set_ylim(0, highest)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    if ranked[DRAWN:]:
+        handles.append(panels[0, 0].plot([], [], color=PALE_GREY)[0])
+        labels.append(sentence("more", count=len(ranked) - DRAWN))
+    legend = figure.legend(
+        handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9,
+        title=titled(title, figure.get_figwidth()), title_fontproperties={"weight": "bold", "size": 12},
+    )  # fmt: skip
+    legend.get_title().set_multialignment("center")
+    return figure
+
+
+def _band(axes: Axes, values: pd.DataFrame, name: str, drawn: Look, banded: bool) -> None:
+    """Draw a mean over the epochs, and its interval where there is one; `values` has a column of each."""
+    marker = "o" if len(values) == 1 else None
+    mean, half_width = values.iloc[:, 0], values.iloc[:, 1]
+    axes.plot(mean, linewidth=1.7, marker=marker, markersize=4, label=name, color=drawn.color,
+              linestyle=drawn.linestyle)  # fmt: skip
+    if banded and half_width.notna().any():
+        axes.fill_between(
+            values.index, mean - half_width, mean + half_width, color=drawn.color, alpha=0.15, linewidth=0
+        )
+
+
+def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Draw a bar for each weight layer of networks, fully connected layers in another colour.
+
+    `frames` holds for each network columns block, layer, params, is_dense and is_weight_layer.
+    """
+    chosen = {model: frame[frame.is_weight_layer] for model, frame in frames.items()}
+    rows = [len(frame) for frame in chosen.values()]
+    figure = Plot(figsize=(9, 1.4 + 0.3 * sum(rows) + 0.7 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), sharex=True, squeeze=False, height_ratios=[count + 1 for count in rows])
+    for axes, (model, frame) in zip(panels[:, 0], chosen.items(), strict=True):
+        names = [
+            row.block if row.layer in (row.block, "") else f"{row.block}.{row.layer}" for row in frame.itertuples()
+        ]
+        for is_dense, colour in ((False, PALETTE[0]), (True, PALETTE[1])):
+            kind = frame.is_dense.to_numpy() == is_dense
+            axes.barh(np.arange(len(frame))[kind], frame.params[kind], color=colour,
+                      label=label("dense layers" if is_dense else "convolutions"))  # fmt: skip
+        for place, params in enumerate(frame.params):
+            axes.annotate(
+                number(params, ","), (params, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+            )
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.margins(x=0.12)
+        finish(axes, model, label("params"), label("weight layer"))
+        axes.set_yticks(range(len(names)), names)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9,
+        title=titled(title, figure.get_figwidth()), title_fontproperties={"weight": "bold", "size": 12},
+    )  # fmt: skip
+    return figure
+
+
+def wrapped(setting: str) -> str:
+    """Write the name of a setting in lines that leave room for a figure, a very long one without its middle."""
+    return in_lines(shortened(shown(setting), NAME_LINES * NAME_WIDTH), NAME_WIDTH)
+
+
+def finish(axes: Axes, title: str, x_label: str, y_label: str, numbers: str = "xy") -> None:
+    """Give a plot its title, both labels, a grid, and on the axes with numbers these as the language writes them."""
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color=PALE_GREY)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    for name in numbers:
+        getattr(axes, f"{name}axis").set_major_formatter(tick_format())
+
+
+def tick_format() -> FuncFormatter:
+    """Write the numbers on an axis with thousands separators, as the language does."""
+    language = spoken()
+    return FuncFormatter(lambda value, place: number(round(value, 10), ",.10g", language))

@@ -1,0 +1,219 @@
+"""Writes parts made of blocks: one self-contained HTML page, the same as Markdown, and each table and figure as files.
+
+python -c "from analysis.page import html; help(html.write)"
+"""
+
+import base64
+import io
+import re
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jinja2
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from analysis.page import tables
+from analysis.page.attempt import attempted
+from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture
+from analysis.page.letters import advice
+from analysis.page.tables import Table
+from analysis.wording.texts import MARKUP, label, restored, sentence, spoken
+from study.system.errors import UserError
+
+TEMPLATE = Path(__file__).with_name("report.html")
+PIXELS = 115
+"""Of an inch of a figure on the page."""
+
+PICTURES = ("png", "svg", "pdf")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page; `name` begins the names of its files."""
+
+    name: str
+    title: str
+    description: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that has been written: the stem of its files, its width in pixels, and its SVG as a data URL."""
+
+    stem: str
+    width: int
+    title: str
+    caption: str
+    photo: bool
+    svg: str
+
+
+def write(parts: Iterable[Part], title: str, source: str, made_with: str, out: Path) -> Path:
+    """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
+    try:
+        for folder in (out / "tables", out / "figures"):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
+    anchors, files, undrawn = _Names(), _Names(), set()
+    shown = []
+    for part in parts:
+        anchor = anchors.unused(part.name, longest=60)
+        blocks = [_attempted(block, anchor, anchors, files, out, undrawn) for block in part.blocks]
+        shown.append({"anchor": anchor, "title": part.title, "description": part.description, "blocks": blocks})
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals.update(label=label, language=spoken())
+    environment.filters["strong"] = _strong
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    content = {"title": title, "source": source, "parts": shown, "made_with": made_with, "notes": _undrawn(undrawn)}
+    save(out / "index.html", template.render(content))
+    save(out / "report.md", _markdown(content))
+    return out / "index.html"
+
+
+class _Names:
+    """Names of files and anchors, each given once."""
+
+    def __init__(self):
+        self.used: set[str] = set()
+
+    def unused(self, text: str, longest: int = 150) -> str:
+        """Make a name of a text, of ASCII and of at most so many characters; number it if it has been used before."""
+        name = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "section"
+        name = next(word for n in range(1, len(self.used) + 2)
+                    if (word := name if n == 1 else f"{name}-{n}") not in self.used)  # fmt: skip
+        self.used.add(name)
+        return name
+
+
+def _undrawn(letters: Collection[str]) -> list[str]:
+    """Say which letters no installed font has, and what would have them; on stderr too."""
+    if not letters:
+        return []
+    shown, fonts = advice(letters)
+    said = sentence("undrawn", letters=shown, fonts=fonts)
+    print(f"warning: {restored(said)}", file=sys.stderr)
+    return [said]
+
+
+def _attempted(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
+    """Write a block; where it cannot be drawn, say so in its place. `undrawn` gets the letters that no font has."""
+    what = getattr(block, "title", "") or getattr(block, "name", "") or label("figures")
+    made = attempted(restored(what), lambda: _written(block, anchor, anchors, files, out, undrawn))
+    return made if isinstance(made, dict) else _written(made, anchor, anchors, files, out, undrawn)
+
+
+def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
+    """Write a block's files and return what the page and the Markdown show of it."""
+    match block:
+        case Heading(text):
+            return {"kind": "heading", "text": text, "anchor": anchors.unused(f"{anchor}-{text}")}
+        case Paragraph(text, soft):
+            return {"kind": "paragraph", "text": text, "soft": soft}
+        case Items(texts, soft):
+            return {"kind": "items", "texts": texts, "soft": soft}
+        case Table():
+            stem = files.unused(f"{anchor}-{block.name}")
+            texts = {suffix: text(block) for suffix, text in tables.FORMATS.items()}
+            for suffix, text in texts.items():
+                save(out / "tables" / f"{stem}.{suffix}", text)
+            return {"kind": "table", "table": block, "stem": stem}
+        case Data(name, text, frame):
+            stem = files.unused(f"{anchor}-{name}")
+            save(out / "tables" / f"{stem}.csv", frame.to_csv(index=False, float_format="%.10g"))
+            return {"kind": "data", "text": text, "stem": stem}
+        case Picture():
+            return {"kind": "picture", "picture": _draw(block, anchor, files, out, undrawn)}
+        case Gallery(pictures, caption):
+            written = [attempted(one.title, partial(_draw, one, anchor, files, out, undrawn)) for one in pictures]
+            lost = [one.text for one in written if isinstance(one, Paragraph)]
+            kept = [one for one in written if isinstance(one, Drawn)]
+            return {"kind": "gallery", "pictures": kept, "caption": " ".join([caption, *lost]).strip()}
+
+
+def _draw(picture: Picture, anchor: str, files: _Names, out: Path, undrawn: set[str]) -> Drawn:
+    """Write a figure in every format."""
+    stem, figure = files.unused(f"{anchor}-{picture.name}"), picture.figure
+    contents = {suffix: drawn(figure, suffix, stem) for suffix in PICTURES}
+    for suffix, content in contents.items():
+        save(out / "figures" / f"{stem}.{suffix}", content)
+    svg = "data:image/svg+xml;base64," + base64.b64encode(contents["svg"]).decode()
+    undrawn |= getattr(figure, "undrawn", frozenset())
+    width = round(PIXELS * figure.get_figwidth())
+    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg)
+
+
+def drawn(figure: Figure, suffix: str, stem: str) -> bytes:
+    """Draw a figure in the format of a suffix, equal figures under equal names in equal bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": stem}):
+        figure.savefig(buffer, format=suffix, dpi=160, metadata=_undated(suffix))
+    figure.set_layout_engine("none")  # the first drawing has laid it out; the others keep that
+    return buffer.getvalue()
+
+
+def _undated(suffix: str) -> dict[str, None] | None:
+    """Leave out the time of writing: equal figures are equal files."""
+    return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
+
+
+def _strong(text: str) -> Markup:
+    """Escape a text for HTML, `**words**` bold, words in backticks as code; names are filled in `protected`."""
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
+
+
+def _markdown(content: dict) -> str:
+    """Write the page as Markdown, its tables within and its figures beside it."""
+    lines = [f"# {content['title']}", _plain(content["source"]), *map(_plain, content["notes"])]
+    for part in content["parts"]:
+        lines += [f"## {_plain(part['title'])}", _plain(part["description"])]
+        for block in part["blocks"]:
+            lines += _markdown_of(block)
+    return "\n\n".join(line for line in [*lines, _plain(content["made_with"])] if line) + "\n"
+
+
+def _markdown_of(block: dict) -> list[str]:
+    match block["kind"]:
+        case "heading":
+            return [f"### {_plain(block['text'])}"]
+        case "paragraph":
+            return [_plain(block["text"])]
+        case "items":
+            return ["\n".join(f"- {_plain(text)}" for text in block["texts"])]
+        case "table":
+            table = block["table"]
+            return [f"**{_plain(table.title)}**", tables.markdown(table).rstrip(), _plain(" ".join(table.notes))]
+        case "data":
+            return [f"{_plain(block['text'])} [csv](tables/{block['stem']}.csv)"]
+        case "picture":
+            return _markdown_picture(block["picture"])
+        case _:
+            pictures = [line for picture in block["pictures"] for line in _markdown_picture(picture)]
+            return [*pictures, _plain(block["caption"])]
+
+
+def _markdown_picture(one: Drawn) -> list[str]:
+    return [f"![{_plain(one.title)}](figures/{one.stem}.png)", _plain(one.caption)]
+
+
+def _plain(text: str) -> str:
+    """Keep what Markdown would take for markup, but for what is bold or code."""
+    marked = {mark: f"\\{letter}" for letter, mark in MARKUP.items()}
+    text = re.sub(r"([\\_<\[\]$~]|&(?=#?\w+;))(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", tables.in_one_line(text))
+    return "".join(marked.get(letter, letter) for letter in text)
+
+
+def save(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, then put it in place."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    if isinstance(content, str):
+        content = restored(content).encode("utf-8", "backslashreplace")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,56 @@
+"""Prints the page as a PDF, through a headless Chromium where one is installed.
+
+python -m analysis.summarize runs --pdf
+"""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from study.system.errors import UserError
+
+BROWSERS = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+)  # fmt: skip
+
+SECONDS = 180
+"""Longer than this no page takes to be printed."""
+
+
+def browser() -> str:
+    """Return the path of a browser that can print; UserError where there is none."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        raise UserError(
+            "--pdf needs Chromium or Chrome, and neither is installed; "
+            "install one, or print report/index.html from any browser"
+        )
+    return found
+
+
+def print_page(page: Path, program: str) -> Path:
+    """Print an HTML page beside itself and return the path of the PDF; UserError where the browser fails."""
+    pdf = page.resolve().with_name("report.pdf")
+    temporary = pdf.with_name(".report.pdf")
+    temporary.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="print-") as profile:
+        command = [
+            program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
+            f"--user-data-dir={profile}", "--no-pdf-header-footer", f"--print-to-pdf={temporary}",
+            page.resolve().as_uri(),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{program} did not print {page} within {SECONDS} s") from None
+        except OSError as error:
+            raise UserError(f"{program} cannot be started: {error.strerror}") from None
+    if not temporary.exists():
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"{program} did not print {page}: {lines[-1]}")
+    temporary.replace(pdf)
+    return pdf

@@ -1,0 +1,145 @@
+"""Draws t-SNE embeddings as clouds of points: of the layers of runs, of one layer of several, of several data sets.
+
+    python -c "from analysis.frames import runs; from analysis.themes import clouds, embedding; \\
+        frames = runs.load('runs'); run = frames.runs.index[0]; seen = embedding.see(frames, [run]); \\
+        clouds.tsne_figure(seen, frames.data(run)['classes'], run).savefig('clouds.png')"
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from rich.cells import cell_len
+
+from analysis.page.figures import GREY, PALETTE
+from analysis.page.letters import NARROW, Plot, in_lines, inches, short_names, titled
+from analysis.themes import embedding
+from analysis.themes.embedding import Layer, Seen
+from analysis.wording.texts import label, sentence
+
+LEGEND_CLASSES = 30
+LONGEST, WIDEST = 40, 20
+"""Columns of a class's name in a legend, and within a cloud."""
+
+MARKERS = "o^sDvP*X<>"
+
+
+def tsne_figure(rows: Mapping[str, Seen], classes: Sequence[str], title: str) -> Figure:
+    """Draw the embeddings of all layers, a row of panels per run, on one scale and with the same look for a class."""
+    reach = _reach([layer for one in rows.values() for layer in one.layers.values()])
+    figure = _figure(10.5, 4.0 * len(rows), classes, title)
+    columns = [layer for layer in embedding.LAYERS if any(layer in one.layers for one in rows.values())]
+    parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
+    for part, (name, one) in zip(parts, rows.items(), strict=True):
+        part.suptitle(in_lines(name, 90), fontsize=11)
+        for axes, layer in zip(part.subplots(1, len(columns)), columns, strict=True):
+            if layer in one.layers:
+                _panel(axes, one.layers[layer], one.targets, classes, reach, label(f"layer {layer}").capitalize())
+            else:
+                axes.remove()
+    return figure
+
+
+def side_by_side(runs: Mapping[str, Seen], layer: str, classes: Sequence[str], title: str) -> Figure:
+    """Draw the embeddings of one layer, a panel per run, on one scale and with the same look for a class."""
+    reach = _reach([one.layers[layer] for one in runs.values()])
+    columns = min(len(runs), 4 if len(runs) > 3 else 3)
+    lines = -(-len(runs) // columns)
+    figure = _figure(14.0 if columns > 3 else 10.5, 4.1 * lines, classes, title)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (name, one) in zip(panels, runs.items(), strict=False):
+        _panel(axes, one.layers[layer], one.targets, classes, reach, in_lines(name, 45))
+    for axes in panels[len(runs) :]:
+        axes.remove()
+    return figure
+
+
+def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) -> Figure:
+    """Draw a column of panels per run, which each have classes, and so a scale and a legend, of their own."""
+    columns = embedding.LAYERS[:-1]
+    figure = Plot(figsize=(5.2 * len(runs), 10.2), layout="constrained")
+    figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
+    parts = figure.subfigures(1, len(runs), squeeze=False)[0]
+    for part, (name, (one, classes)) in zip(parts, runs.items(), strict=True):
+        part.suptitle(in_lines(name, 50), fontsize=11)
+        reach = _reach([one.layers[layer] for layer in columns if layer in one.layers])
+        for axes, layer in zip(part.subplots(len(columns), 1), columns, strict=True):
+            if layer in one.layers:
+                _panel(axes, one.layers[layer], one.targets, classes, reach, label(f"layer {layer}").capitalize())
+            else:
+                axes.remove()
+        _legend(part, classes, letters=44)
+    return figure
+
+
+def _reach(layers: Sequence[Layer]) -> float:
+    """Return how far the axes of all panels reach."""
+    return 1.05 * max(np.abs(layer.points).max() for layer in layers) or 1.0
+
+
+def _figure(width: float, height: float, classes: Sequence[str], title: str) -> Figure:
+    """Begin a figure with a title and a legend of the classes."""
+    figure = Plot(layout="constrained")
+    figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
+    figure.set_size_inches(width, height + 0.5 + 0.25 * _legend(figure, classes, letters=110))
+    return figure
+
+
+def _legend(figure: FigureBase, classes: Sequence[str], letters: int) -> int:
+    """Name the classes below a figure in lines of so many letters, and return how many lines these are."""
+    in_legend = list(enumerate(classes)) if len(classes) <= LEGEND_CLASSES else []
+    names = short_names(list(classes), min(LONGEST, letters - 10))
+    letter = NARROW * 9 / 72
+    columns = max(1, min(10, len(classes), int(letters * letter / (5 * letter + inches(names, 9)))))
+    handles = [Line2D([], [], linestyle="", label=names[place], **_look_of(place)) for place, _ in in_legend]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    return -(-len(in_legend) // columns)
+
+
+def _panel(axes: Axes, found: Layer, targets: np.ndarray, classes: Sequence[str], reach: float, heading: str) -> None:
+    """Draw an embedding, with the numbers of its separability in its title."""
+    _scatter(axes, found.points, targets, classes, reach)
+    numbers = sentence("panel", knn=100 * found.knn, probe=100 * found.probe.mean(), silhouette=found.silhouette)
+    axes.set_title(f"{heading}\n{numbers}", fontsize=9)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+    axes.set_xlabel(label("tsne_1"), fontsize=9)
+    axes.set_ylabel(label("tsne_2"), fontsize=9)
+    axes.spines[:].set_color(GREY)
+
+
+def _look_of(place: int) -> dict[str, str]:
+    return {"color": PALETTE[place % len(PALETTE)], "marker": MARKERS[place // len(PALETTE) % len(MARKERS)]}
+
+
+def _scatter(axes: Axes, points: np.ndarray, targets: np.ndarray, classes: Sequence[str], reach: float) -> None:
+    """Draw the images of each class, and names in their middle where they do not touch."""
+    size = 12 if len(points) < 500 else 5
+    middles, names = {}, short_names(list(classes), WIDEST)
+    for place in np.unique(targets):
+        mine = points[targets == place]
+        middles[names[place]] = np.median(mine, axis=0)
+        axes.scatter(*mine.T, s=size, linewidths=0, alpha=0.75, rasterized=True, **_look_of(place))
+    few = len(classes) <= LEGEND_CLASSES
+    fontsize = 8 if few else 5
+    fitting = _apart(middles, fontsize / 72 * reach / 1.5)
+    if few and len(fitting) < len(middles):
+        return  # the legend names them
+    for name in fitting:
+        axes.annotate(
+            name, middles[name], ha="center", va="center", fontsize=fontsize, fontweight="bold" if few else None,
+            path_effects=[withStroke(linewidth=2 if few else 1, foreground="white")], in_layout=False,
+            rasterized=not few,
+        )  # fmt: skip
+
+
+def _apart(middles: Mapping[str, np.ndarray], size: float) -> list[str]:
+    """Choose names that can be written at their places, in letters of this size, without touching each other."""
+    chosen: list[str] = []
+    for name, middle in middles.items():
+        gaps = {other: np.abs(middle - middles[other]) for other in chosen}
+        if all(x > 0.32 * size * cell_len(name + other) or y > 1.1 * size for other, (x, y) in gaps.items()):
+            chosen.append(name)
+    return chosen

@@ -1,0 +1,228 @@
+"""Which setting is best: the comparison of a section's settings.
+
+python -c "from analysis.themes import comparison; from analysis.frames import runs, sections; \\
+    print(comparison.compare(sections.by_dataset(runs.load('runs'))[0]))"
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.frames import runs as sources
+from analysis.frames.runs import IDENTITY, Frames
+from analysis.frames.sections import Section
+from analysis.frames.statistics import differences, estimates, holm, mcnemar, sampling_interval
+from analysis.page.blocks import Block, Heading, Picture
+from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
+from analysis.page.letters import Plot
+from analysis.page.tables import Column, Table, p_column
+from analysis.wording.texts import label, sentence, shown
+
+MAY_DIFFER = {
+    "seed", "activation", "softmax_output", "dropout", "epochs", "label_smoothing", "optimizer", "lr", "momentum",
+    "nesterov", "weight_decay", "decay_norm_bias", "clip_norm", "ema_decay", "schedule", "warmup_epochs", "step_epochs",
+    "step_factor", "augment", "alternating_flip", "crop_share", "rotate_degrees", "perspective_tilt", "color_strength",
+    "noise_deviation", "cutout_share", "early_stopping", "early_stopping_metric", "flip_test", "body_lr_factor",
+    "batch_statistics",
+}  # fmt: skip
+"""Runs of one seed that differ only in these begin with the same weights and see the images in the same order."""
+
+PER_RUN = {
+    "val_acc": lambda runs: 100 * runs["best/val_acc"],
+    "best_epoch": lambda runs: runs["best/epoch"],
+    "test_acc": lambda runs: 100 * runs["test/acc"],
+}
+"""What is compared, of each run."""
+
+SHOWN = 40
+"""So many settings, the best, are drawn in one figure, and so many without a result stand in the table."""
+
+
+def gap_last(runs: pd.DataFrame) -> pd.Series:
+    """Return by how many points each run is more accurate on training than on validation images at its last epoch."""
+    return 100 * (runs["last/train_acc"] - runs["last/val_acc"])
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show the table of a section's settings and their accuracies side by side."""
+    frame = compare(section)
+    found: list[Block] = [Heading(label("comparison")), table(section, frame, with_best(frames, section, frame))]
+    if (frame.n > 0).sum() > 1:
+        title = sentence("ranking_title", name=section.title)
+        caption = sentence("ranking_caption" if frame.n.max() > 1 else "ranking_caption_single")
+        found.append(Picture("accuracies", title, ranking(frame, section.runs, title, looks), caption))
+    return found
+
+
+def compare(section: Section) -> pd.DataFrame:
+    """Return a row per setting, the best validation accuracy first, those without a result last.
+
+    Columns: `setting`, the values of what is varied, `n` (seeds) of `asked`, for each of PER_RUN its mean and, as
+    `…_ci95`, half the width of its interval over seeds (NaN where n = 1); `test_acc_low` and `test_acc_high`, where
+    n = 1, the sampling interval of the test set; accuracies in percent. Of the difference from the best setting (see
+    `reference`): `below`, how many points lower the validation accuracy is; where both have several seeds also
+    `below_ci95`, `paired`, `p`, and `p_holm`, corrected for all pairs of the section; `tied`: does that difference's
+    interval contain 0?
+    """
+    measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
+    found = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).drop(columns="best_epoch_ci95")
+    found["n"] = section.runs.groupby("setting").size()
+    bounds = {
+        run.setting: sampling_interval(run["test/acc"], int(run["test_images"]))
+        for _, run in section.runs[~section.runs.setting.duplicated(keep=False)].iterrows()
+    }
+    for place, name in enumerate(("test_acc_low", "test_acc_high")):
+        found[name] = pd.Series({setting: 100 * pair[place] for setting, pair in bounds.items()}, dtype=float)
+    asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
+    frame = asked.join(found).sort_values("val_acc", ascending=False, kind="stable").rename_axis("setting")
+    frame["n"] = frame.n.fillna(0).astype(int)
+    frame["asked"] = section.points.groupby("setting").fingerprint.nunique()
+    best = reference(frame)
+    pairs = pairwise(section).rename(columns={"half_width": "below_ci95", "holm": "p_holm"})
+    with_reference = (
+        pairs.xs(best, level="a") if best in pairs.index.get_level_values("a") else pairs.droplevel("a")[:0]
+    )
+    frame["below"] = frame.val_acc[best] - frame.val_acc
+    frame = frame.join(with_reference[["below_ci95", "paired", "p", "p_holm"]])
+    frame["tied"] = (frame.below.abs() <= frame.below_ci95) | ((frame.index == best) & frame.p_holm.notna().any())
+    return frame.reset_index()
+
+
+def reference(frame: pd.DataFrame) -> str:
+    """Return the setting that others are compared with: the best one with several seeds, else the best one.
+
+    `frame` is indexed by setting, the best first.
+    """
+    several = frame.index[frame.n > 1]
+    return several[0] if len(several) else frame.index[0]
+
+
+def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
+    """Order settings as in the comparison: the best validation accuracy first."""
+    return frame.reindex(section.ranked).rename_axis("setting")
+
+
+def pairwise(
+    section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"], split: str | None = "val"
+) -> pd.DataFrame:
+    """Compare all pairs of settings in a number of each run as `statistics.differences` does.
+
+    In percent or points of the images of a split, whose number bounds what can differ; None for other numbers.
+    """
+    runs = section.runs
+    kinds = dict(zip(runs.setting, beginnings(runs), strict=True))
+    values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
+    return differences(values, kinds, resolution(runs, split) if split else 0.0)
+
+
+def beginnings(runs: pd.DataFrame) -> pd.Series:
+    """Return for each run what decides, beside its seed, its first weights and in which order it sees the images.
+
+    Differences between runs that have it in common are paired by seed.
+    """
+    shared = [name for name in IDENTITY if name not in MAY_DIFFER]
+    return runs[shared].map(repr).agg(tuple, axis=1)
+
+
+def resolution(runs: pd.DataFrame, split: str = "val") -> float:
+    """Return by how many points one image of a split changes an accuracy; 0 where their number is not known."""
+    images = runs[f"{split}_images"].astype(float).min()
+    return 100 / images if images > 0 else 0.0
+
+
+def rounding(runs: pd.DataFrame) -> dict[str, float]:
+    """Return the standard deviation, in points, that rounding to whole images alone gives each accuracy."""
+    splits = {"val_acc": "val", "val_acc_last": "val", "test_acc": "test"}
+    return {name: resolution(runs, split) / math.sqrt(12) for name, split in splits.items()}
+
+
+def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:
+    """Compare single networks with the best one on the test images, where settings have one seed each.
+
+    Returns, indexed by setting, how many images `only_best` and `only_this` got right, of how many `images`, and `p`
+    (McNemar's exact test, corrected by Holm) for up to SHOWN settings.
+    """
+    single = section.runs[~section.runs.setting.duplicated(keep=False)].reset_index().set_index("setting")
+    names = [setting for setting in frame.setting[frame.n > 0][:SHOWN] if setting in single.index]
+    rows = {}
+    if len(names) > 1 and names[0] == frame.setting[0]:
+        runs = single.loc[[setting for setting in names if not frames.damage(single.run[setting])]]
+        predictions = sources.predictions(frames, list(runs.run))
+        right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
+        # nothing can be compared with a best run that cannot be read
+        for setting, run in runs.run.iloc[1:].items() if names[0] in runs.index else ():
+            first, second, p = mcnemar(right[runs.run.iloc[0]], right[run])
+            rows[setting] = {"only_best": first, "only_this": second, "images": len(right[run]), "p": p}
+    found = pd.DataFrame.from_dict(rows, orient="index", columns=["only_best", "only_this", "images", "p"])
+    return found.assign(p=holm(found.p))
+
+
+def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.DataFrame | None = None) -> Table:
+    """Write what `compare` and `with_best` found."""
+    frame = compare(section) if frame is None else frame
+    columns = [Column("setting"), Column("n", 0, text=_seeds), Column("val_acc", 2, bold="tied"),
+               Column("best_epoch", 1)]  # fmt: skip
+    notes, without = [], int((frame.n == 0).sum())
+    if without > SHOWN or (without and section.is_search):
+        frame = frame[frame.n > 0]
+        notes.append(sentence("table_without", count=without))
+    if len(frame) > 1:
+        best = reference(frame.set_index("setting"))
+        if best != frame.setting.iloc[0]:
+            notes.append(sentence("table_reference", setting=shown(best)))
+        columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best else None))
+    if frame.p_holm.notna().any():
+        columns.append(p_column("p_holm"))
+        paired = frame.paired.dropna().astype(bool)
+        how = "paired" if paired.all() else "mixed" if paired.any() else "welch"
+        notes.append(sentence("table_pairs", how=label(f"pairs {how}")))
+    if networks is not None and not networks.empty:
+        frame = frame.merge(networks.p.rename("p_mcnemar"), left_on="setting", right_index=True, how="left")
+        columns.append(p_column("p_mcnemar", "p_mcnemar"))
+        notes.append(sentence("table_mcnemar"))
+    columns.append(Column("test_acc", 2))
+    if (frame.n > 1).any():
+        notes.insert(0, sentence("table_interval"))
+    if (frame.n == 1).any():
+        notes.append(sentence("table_single"))
+    return Table("comparison", sentence("comparison_title", name=section.title), frame, columns, notes)
+
+
+def _seeds(row: dict) -> str | None:
+    return sentence("seeds_of", n=row["n"], asked=row["asked"]) if 0 < row["n"] < row["asked"] else None
+
+
+def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
+    """Draw the best validation accuracy of each setting: mean, 95 % interval, each seed; and the test accuracy.
+
+    `frame` is what `compare` returns, `runs` a section's.
+    """
+    frame = frame[frame.n > 0][:SHOWN]
+    looks = looks or looks_of(list(frame.setting))
+    lines = max(wrapped(setting).count("\n") + 1 for setting in frame.setting)
+    figure = Plot(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(frame.to_dict("records")):
+        color = looks[row["setting"]].color
+        accuracies = 100 * runs["best/val_acc"][runs.setting == row["setting"]].to_numpy(dtype=float)
+        if len(accuracies) > 1:
+            axes.plot(accuracies, np.full(len(accuracies), place), "o", color=color, alpha=0.35, markersize=5)
+        axes.errorbar(row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2)
+        axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
+    axes.plot([], [], "o", color=GREY, markersize=8, label=label("val/acc"))
+    axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=label("test/acc"))
+    axes.set_yticks(range(len(frame)), [wrapped(setting) for setting in frame.setting])
+    axes.set_ylim(len(frame) - 0.5, -0.5)
+    finish(axes, title, label("acc"), label("setting"), numbers="x")
+    axes.grid(visible=False, axis="y")
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(0, low), min(100.5, high))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _half_width(row: dict) -> float | None:
+    return None if math.isnan(row["val_acc_ci95"]) else row["val_acc_ci95"]

@@ -1,0 +1,279 @@
+"""What networks confuse: matrices, the most frequent confusions by name, the most confident mistakes.
+
+    python -c "from analysis.frames import runs; from analysis.themes import confusion; \\
+        frames = runs.load('runs'); classes = frames.data(frames.runs.index[0])['classes']; \\
+        print(confusion.frequent(confusion.matrix(frames.predictions, classes)))"
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from analysis.frames import runs
+from analysis.frames.runs import Frames
+from analysis.frames.sections import LOOKED_AT, Section, best_readable
+from analysis.frames.statistics import sampling_interval
+from analysis.page.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
+from analysis.page.figures import PALE_GREY, Looks, tick_format
+from analysis.page.letters import Plot, columns, inches, short_names, shortened
+from analysis.page.tables import Column, Table
+from analysis.wording.texts import label, named, number, sentence, shown
+
+TEXT_CLASSES = 20
+"""Up to so many classes, the cells of a matrix hold numbers."""
+
+LONGEST, WIDEST, DATASET = 30, 15, 40
+"""Columns of a class's name beside a matrix and below a picture, and of a data set's name in a title."""
+
+MISTAKES = 32
+TILE = (1.1, 1.68)
+"""Width and height of a mistake with its text, in images."""
+
+NAMED = 5
+"""So many confusions are named in a sentence each."""
+
+ABSENT = 3
+"""So many confusions that do not occur are named; more are counted."""
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show the matrices, the frequent confusions of the best setting by name, and its confident mistakes."""
+    best, left_out = best_readable(frames, section)
+    if best.empty:
+        return [Heading(label("confusion")), Items(left_out)]
+    (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
+    words = words_of(best.loc[run])
+    pairs = frequent(counts)
+    found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
+    if left_out:
+        found.append(Items(left_out, soft=True))
+    titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
+    pictures = [
+        Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
+        for kind, title in zip(("counts", "shares"), titles, strict=True)
+    ]
+    found.append(Gallery(pictures, sentence("matrix_caption")))
+    if len(pairs):
+        columns = [Column("target"), Column("predicted"), Column("images", 0), Column("share", 1), Column("back", 0),
+                   Column("back_share", 1)]  # fmt: skip
+        found += [
+            Items([_named(pair) for pair in pairs.head(NAMED).to_dict("records")]),
+            Table("confusions", sentence("confusions_title", **words), pairs, columns, [sentence("confusions_note")]),
+        ]
+    title = sentence("mistakes_title", **words)
+    if sheet := mistakes_figure(frames.directories[run].evaluation(), title):
+        found.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
+    if others:
+        pictures = []
+        for other, of_other in others:
+            title = sentence("matrix_shares", **words_of(best.loc[other]))
+            name = f"confusion-{best.setting[other]}"
+            pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
+        found.append(Gallery(pictures, " ".join([sentence("others"), *looked_at(best)])))
+    return found
+
+
+def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the confusion matrix of each of these runs, whose classes are the same."""
+    predictions = runs.predictions(frames, list(best.index))
+    classes = frames.data(best.index[0])["classes"]
+    found = {run: matrix(of_run, classes) for run, of_run in predictions.groupby("run", sort=False)}
+    return {run: found[run] for run in best.index}
+
+
+def matrix(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Count how often each class (row) is taken for each (column), in the order of `classes`.
+
+    `predictions` has columns target and predicted, indices into `classes`.
+    """
+    found = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(found, (predictions.target.to_numpy(), predictions.predicted.to_numpy()), 1)
+    return pd.DataFrame(found, index=list(classes), columns=list(classes))
+
+
+def shares(counts: pd.DataFrame) -> pd.DataFrame:
+    """Divide each row of a matrix by its sum, in percent; NaN for a class without images."""
+    return 100 * counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
+
+
+def rates(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per class in the matrix's order: images, accuracy (recall) and precision in percent.
+
+    `accuracy_low` and `accuracy_high` bound the 95 % sampling interval (Wilson). NaN: a class without images, or
+    never predicted.
+    """
+    right, images, predicted = np.diag(counts), counts.sum(axis=1).to_numpy(), counts.sum(axis=0).to_numpy()
+    accuracy, precision = (np.divide(100 * right, of, where=of > 0, out=np.full(len(of), np.nan))
+                           for of in (images, predicted))  # fmt: skip
+    bounds = [sampling_interval(hits / n, n) if n else (np.nan, np.nan) for hits, n in zip(right, images, strict=True)]
+    low, high = 100 * np.array(bounds).T
+    columns = {"class": counts.index, "images": images, "accuracy": accuracy, "accuracy_low": low,
+               "accuracy_high": high, "precision": precision}  # fmt: skip
+    return pd.DataFrame(columns)
+
+
+def frequent(counts: pd.DataFrame, limit: int = 10) -> pd.DataFrame:
+    """Return the pairs of classes that are confused most often, both ways together, the more frequent way first.
+
+    Columns: `target`, `predicted`, `images` of the one taken for the other, their `share` of the target's images in
+    percent; `back` and `back_share`, the same the other way round.
+    """
+    found, share, names = counts.to_numpy(), shares(counts).to_numpy(), counts.index
+    one, other = np.triu_indices(len(found), k=1)
+    both = found[one, other] + found[other, one]
+    order = np.argsort(-both, kind="stable")[: min(limit, np.count_nonzero(both))]
+    swapped = found[one, other] < found[other, one]
+    target, predicted = np.where(swapped, other, one)[order], np.where(swapped, one, other)[order]
+    columns = {"target": names[target], "predicted": names[predicted],
+               "images": found[target, predicted], "share": share[target, predicted],
+               "back": found[predicted, target], "back_share": share[predicted, target]}  # fmt: skip
+    return pd.DataFrame(columns)
+
+
+def looked_at(best: pd.DataFrame) -> list[str]:
+    """Say how many settings there are where not all are looked at."""
+    left_out = len(best) > LOOKED_AT
+    return [sentence("looked_at", shown=LOOKED_AT, count=len(best))] if left_out else []
+
+
+def words_of(run: pd.Series) -> dict[str, object]:
+    """Return what a title says of a run."""
+    return {
+        "setting": shown(run.setting),
+        "seed": run.seed,
+        "dataset": shortened(run.dataset.removeprefix("folder:"), DATASET),
+    }
+
+
+def _answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
+    """Say which classes are recognised worst, what they are taken for, which are predicted wrongly most often.
+
+    And whether chance may have made these the worst, and which confusions do not occur.
+    """
+    found, images = rates(counts).set_index("class"), int(counts.to_numpy().sum())
+    mistakes = counts - np.diag(np.diag(counts))
+    wrong = int(mistakes.to_numpy().sum())
+    if not wrong:
+        return sentence("confusion_none", images=images, **words)
+    worst, imprecise = (found[found[name] == found[name].min()] for name in ("accuracy", "precision"))
+    taken = mistakes.loc[worst.index].sum().sort_values(ascending=False, kind="stable")
+    taken = taken[taken > 0].head(2)
+    said = [
+        sentence(
+            "confusion_answer", wrong=wrong, images=images, worst=named(list(worst.index)), many=len(worst),
+            accuracy=worst.accuracy.iloc[0], imprecise=named(list(imprecise.index)), precision=found.precision.min(),
+            taken=label("or").join(f"{name} ({number(count, ',')})" for name, count in taken.items()), **words,
+        )
+    ]  # fmt: skip
+    high, overall = worst.accuracy_high.max(), 100 * (images - wrong) / images
+    if high >= overall:
+        said.append(sentence("confusion_chance", many=len(worst), high=high, overall=overall))
+    return " ".join([*said, _absent(mistakes.loc[found.images > 0, found.images > 0])])
+
+
+def _absent(mistakes: pd.DataFrame) -> str:
+    """Say which confusions do not occur; `mistakes` is a matrix without its diagonal."""
+    empty = (mistakes == 0).to_numpy() & ~np.eye(len(mistakes), dtype=bool)
+    cells, pairs = int(empty.sum()), int(np.triu(empty & empty.T).sum())
+    if not cells:
+        return sentence("confusion_full")
+    if cells <= ABSENT:
+        names = mistakes.index
+        which = [sentence("confusion_never", target=names[a], predicted=names[b]) for a, b in np.argwhere(empty)]
+        return sentence("confusion_few", cells=named(which))
+    return sentence("confusion_empty", cells=cells, pairs=pairs, all=len(mistakes) * (len(mistakes) - 1) // 2)
+
+
+def _named(pair: Mapping[str, object]) -> str:
+    return sentence("confused" if pair["back"] else "confused_one_way", **pair)
+
+
+def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) -> Figure:
+    """Draw a confusion matrix, coloured by the share of the true class; the cells say counts, or shares in percent.
+
+    The colour grows as the square root of the share, so that rare confusions are seen; where there are too many classes
+    for text it alone tells.
+    """
+    size, share = len(counts), shares(counts).fillna(0).to_numpy()
+    with_text = size <= TEXT_CLASSES
+    side = 2.6 + 0.4 * size if with_text else min(15.0, 4 + 0.1 * size)
+    # names longer than usual get the room that they need beside the cells
+    names = short_names(list(counts.index), LONGEST)
+    more = max(0.0, inches(names, _name_size(size)) - 0.9)
+    figure = Plot(figsize=(side + 0.9 + more, side + more), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
+    if with_text:
+        for row, column in np.ndindex(size, size):
+            count = counts.iat[row, column]
+            text = number(share[row, column], ".1f") if normalised and count else number(count, ",")
+            colour = "white" if share[row, column] > 30 else "#222222" if count else "#BBBBBB"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8, in_layout=False)
+    else:
+        for line in np.arange(9.5, size, 10):
+            axes.axhline(line, color=PALE_GREY, linewidth=0.5)
+            axes.axvline(line, color=PALE_GREY, linewidth=0.5)
+    _name_classes(axes, names)
+    axes.set_title(title, fontweight="bold", fontsize=11)
+    axes.set_xlabel(label("predicted"))
+    axes.set_ylabel(label("target"))
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, shrink=0.8, ticks=[0, 1, 5, 10, 20, 40, 60, 80, 100])
+    bar.ax.yaxis.set_major_formatter(tick_format())
+    bar.minorticks_off()
+    bar.set_label(label("share"))
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _name_classes(axes: Axes, names: list[str]) -> None:
+    """Name every class on both axes, or some where there are more than can be read."""
+    step = -(-len(names) // 120)
+    ticks = range(0, len(names), step)
+    shortest = columns(names) <= 2 and len(names) <= TEXT_CLASSES
+    size = _name_size(len(names))
+    tilt = {"rotation": 0, "ha": "center"} if shortest else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    if len(names) > TEXT_CLASSES:
+        tilt = {"rotation": 90, "ha": "center"}
+    axes.set_xticks(ticks, [names[tick] for tick in ticks], fontsize=size, **tilt)
+    axes.set_yticks(ticks, [names[tick] for tick in ticks], fontsize=size)
+
+
+def _name_size(classes: int) -> int:
+    """Return the size of the names of so many classes, in points."""
+    return 10 if classes <= TEXT_CLASSES else max(5, 9 - classes // 20)
+
+
+def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | None:
+    """Draw the most confident mistakes of evaluation.npz, each with its true class, the predicted one and how sure."""
+    images = arrays["mistake_images"][:MISTAKES]
+    if not len(images):
+        return None
+    names = arrays["class_names"]
+    across = min(8, len(images))
+    lines = -(-len(images) // across)
+    figure = Plot(figsize=(10, 0.9 + 1.95 * lines), layout="constrained")
+    axes = figure.subplots()
+    for place, image in enumerate(images):
+        row, column = divmod(place, across)
+        left, top = TILE[0] * column, TILE[1] * row
+        pixels = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
+        axes.imshow(pixels, extent=(left, left + 1, top + 1, top), cmap="gray", vmin=0, vmax=255,
+                    interpolation="nearest" if image.shape[-1] < 64 else "antialiased")  # fmt: skip
+        target, predicted = names[arrays["mistake_targets"][place]], names[arrays["mistake_predictions"][place]]
+        sure = number(100 * arrays["mistake_confidences"][place], ".1f")
+        text = f"{shortened(target, WIDEST)}\n→ {shortened(predicted, WIDEST - 2)}\n{sure} %"
+        axes.text(left + 0.5, top + 1.06, text, ha="center", va="top", fontsize=8, linespacing=1.25, in_layout=False)
+    axes.set_xlim(-0.05, TILE[0] * across - 0.05)
+    axes.set_ylim(TILE[1] * lines, -0.05)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontweight="bold", fontsize=11)
+    axes.set_xlabel(label("mistakes_across"))
+    axes.set_ylabel(label("mistakes_down"))
+    return figure

@@ -1,0 +1,234 @@
+"""What accuracy costs: parameters, memory, FLOPs, time, energy; and what the study cost.
+
+python -c "from analysis.themes import costs; from analysis.frames import runs, sections; \\
+    print(costs.measure(sections.by_dataset(runs.load('runs'))[0]))"
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import textalloc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from analysis.frames.runs import Frames
+from analysis.frames.sections import Section
+from analysis.frames.statistics import estimates
+from analysis.page.blocks import Block, Heading, Items, Picture
+from analysis.page.figures import GREY, PALE_GREY, Looks, finish, looks_of
+from analysis.page.letters import Plot, plain, short_names, titled
+from analysis.page.tables import SIGNIFICANT, Column, Table
+from analysis.themes import comparison
+from analysis.themes.speed import epoch_seconds, is_timed, machines, work
+from analysis.wording.texts import label, named, number, sentence, shown
+
+COLUMNS = (
+    Column("params", 0), Column("param_mb", SIGNIFICANT), Column("mflops", SIGNIFICANT),
+    Column("images_per_second", 0), Column("epoch_seconds", SIGNIFICANT), Column("train_seconds", SIGNIFICANT),
+    Column("peak_mb", 0), Column("energy_wh", SIGNIFICANT), Column("power_w", 0),
+)  # fmt: skip
+
+AGAINST = ("params", "mflops", "epoch_seconds", "energy_wh")
+"""Costs that accuracy is drawn against, where settings differ in them."""
+
+ALIKE = 1.25
+"""Costs whose largest is less than so many times the smallest are alike."""
+
+DEAREST = ("epoch_seconds", "peak_mb", "energy_wh")
+"""Costs of which it is said who has the highest."""
+
+WIDE = 10
+"""Costs whose largest is so many times the smallest are drawn on a logarithmic scale."""
+
+LABELLED = 12
+"""Of more settings than this only those on the front carry their names and colours."""
+
+LONGEST = 45
+"""Columns of a setting's name beside its point."""
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show what each setting costs, and which ones nothing cheaper beats."""
+    frame, alike = measure(section), measure(section, alike=True)
+    found: list[Block] = [Heading(label("costs")), _table(section, frame)]
+    against = [
+        name for name in AGAINST if alike[name].notna().sum() > 1 and alike[name].max() > ALIKE * alike[name].min()
+    ]
+    said = [_front(alike, name) for name in against[:1]] + dearest(section)
+    if said:
+        found.insert(1, Items(said))
+    if against:
+        title = sentence("pareto_title", name=section.title)
+        found.append(Picture("pareto", title, pareto(alike, against, title, looks), sentence("pareto_caption")))
+    return found
+
+
+def measure(section: Section, alike: bool = False) -> pd.DataFrame:
+    """Return a row per setting, the best validation accuracy first, with what it costs.
+
+    Columns: `setting`, `val_acc` (percent), and those of COLUMNS: parameters, their memory and the peak of memory in
+    MB, millions of FLOPs for an image, images per second in training, seconds of an epoch and of a whole training,
+    energy of a training in Wh and its mean power in watts. What depends on the machine is known of the runs that
+    `speed.is_timed` names. If `alike`, costs that are equal by construction are: each is the mean of all such runs.
+    """
+    found = _of_runs(section)
+    if alike:
+        for cost, kinds in _kinds(section).items():
+            found[cost] = found[cost].groupby(kinds).transform("mean").where(found[cost].notna())
+    names = ["val_acc", *(column.key for column in COLUMNS)]
+    frame = estimates(found, "setting", names, comparison.rounding(section.runs))
+    frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
+    return comparison.in_order(section, frame).reset_index()
+
+
+def _of_runs(section: Section) -> pd.DataFrame:
+    """Return the columns of `measure` for each run."""
+    runs = section.runs
+    alone = is_timed(section)
+    kept = runs["params_logits"].fillna(runs["params"])  # without heads that only training has
+    found = pd.DataFrame(
+        {
+            "setting": runs.setting,
+            "val_acc": 100 * runs["best/val_acc"],
+            "params": kept,
+            "param_mb": runs["param_bytes"] * kept / runs["params"] / 1e6,
+            "mflops": runs["flops"] / 1e6,
+            "train_seconds": runs["train_seconds"].where(alone),
+            "peak_mb": section.history.groupby("run")["memory/peak_mb"].max().where(alone),
+            "energy_wh": runs["energy_joules"].where(alone) / 3600,
+            "power_w": (runs["energy_joules"] / runs["train_seconds"]).where(alone),
+        }
+    )
+    return found.loc[runs.index].join(epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"}))
+
+
+def _kinds(section: Section) -> dict[str, pd.Series]:
+    """Return for each run what the costs in DEAREST follow from: its work, for a whole training its epochs too."""
+    kinds = work(section)
+    epochs = section.runs["last/epoch"].groupby(section.runs.setting).transform("mean")
+    return {cost: kinds + (" " + epochs.map(str) if cost == "energy_wh" else "") for cost in DEAREST}
+
+
+def dearest(section: Section) -> list[str]:
+    """Say which settings cost most, by construction and by more than the intervals of what is measured.
+
+    A single run has no interval; its cost must differ by more than what is alike.
+    """
+    found, timed = _of_runs(section), is_timed(section)
+    said = []
+    for cost, kinds in _kinds(section).items():
+        if cost == "peak_mb" and section.runs.device[timed].eq("cpu").all():
+            continue  # that of the process, with what it trained before
+        known = found[[cost]].assign(kind=kinds).dropna()
+        frame = estimates(known, "kind", [cost]).sort_values(cost, ascending=False)
+        margins = frame[f"{cost}_ci95"].fillna((ALIKE - 1) / 2 * frame[cost])
+        if len(frame) > 1 and frame[cost].iloc[0] - margins.iloc[0] > (frame[cost] + margins).iloc[1:].max():
+            settings = found.setting[kinds == frame.index[0]].unique()
+            value, times = frame[cost].iloc[0], frame[cost].iloc[0] / frame[cost].iloc[1]
+            names = named([shown(one) for one in section.ranked if one in settings])
+            said.append(sentence(f"dearest {cost}", settings=names, value=value, times=times))
+    return said
+
+
+def _table(section: Section, frame: pd.DataFrame) -> Table:
+    columns = [column for column in COLUMNS if frame[column.key].notna().any()]
+    notes = [sentence("costs_note")]
+    if frame.epoch_seconds.notna().any():
+        notes.append(sentence("costs_times"))
+        if work(section).nunique() < len(frame):
+            notes.append(sentence("costs_alike"))
+        first, *others = machines(section).value_counts().index
+        if others:
+            notes.append(sentence("costs_machine", machine=first, others=named(others)))
+    if frame.epoch_seconds.isna().any():
+        notes.append(sentence("costs_no_times"))
+    columns = [Column("setting"), Column("val_acc", 2), *columns]
+    return Table("costs", sentence("costs_title", name=section.title), frame, columns, notes)
+
+
+def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """Return the settings that no other one beats: more accurate at the same cost, or as accurate at less."""
+    known = frame[frame[cost].notna()]
+    costs, accuracies = known[cost].to_numpy(), known.val_acc.to_numpy().round(6)
+    better = (costs <= costs[:, None]) & (accuracies >= accuracies[:, None])
+    alike = (costs == costs[:, None]) & (accuracies == accuracies[:, None])
+    return known[~(better & ~alike).any(axis=1)].sort_values(cost, kind="stable")
+
+
+def _front(frame: pd.DataFrame, cost: str) -> str:
+    """Say which settings lie on the front."""
+    best = front(frame, cost)
+    cheapest, dearest = best.iloc[0], best.iloc[-1]
+    if len(best) == 1:
+        return sentence("front_one", setting=shown(cheapest.setting), cost=label(f"cost {cost}"))
+    return sentence(
+        "front", settings=named([shown(setting) for setting in best.setting]), cost=label(f"cost {cost}"),
+        dearest=shown(dearest.setting), cheapest=shown(cheapest.setting), points=dearest.val_acc - cheapest.val_acc,
+        times=dearest[cost] / cheapest[cost],
+    )  # fmt: skip
+
+
+def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks | None = None) -> Figure:
+    """Draw validation accuracy against costs and the front that nothing cheaper beats.
+
+    `frame` is what `measure` returns.
+    """
+    looks = looks or looks_of(list(frame.setting))
+    columns = min(2, len(against))
+    rows = -(-len(against) // columns)
+    figure = Plot(figsize=(5.5 * columns if columns > 1 else 8, 0.4 + 4.4 * rows), layout="constrained")
+    figure.suptitle(titled(title, figure.get_figwidth()), fontweight="bold", fontsize=12)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, cost in zip(panels, against, strict=False):
+        best = front(frame, cost)
+        axes.step(best[cost], best.val_acc, where="post", color=GREY, linewidth=1.5, linestyle="--", zorder=1)
+        for row in frame.to_dict("records"):
+            is_best = row["setting"] in set(best.setting)
+            color = looks[row["setting"]].color if is_best or len(frame) <= LABELLED else PALE_GREY
+            axes.plot(row[cost], row["val_acc"], "o", color=color, markersize=8,
+                      markeredgecolor="black" if is_best else "none", zorder=3 if is_best else 2)  # fmt: skip
+        wide = frame[cost].max() >= WIDE * frame[cost].min()
+        axes.set_xscale("log" if wide else "linear")
+        finish(axes, sentence("pareto_panel", cost=label(f"cost {cost}")), label(cost), label("acc"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(labelleft=True)
+        axes.margins(0.18, 0.14)
+    for axes in panels[len(against) :]:
+        axes.remove()
+    figure.draw_without_rendering()
+    for axes, cost in zip(panels, against, strict=False):
+        labelled = frame if len(frame) <= LABELLED else front(frame, cost)
+        _name_points(axes, labelled[labelled[cost].notna()], frame, cost)
+    return figure
+
+
+def _name_points(axes: Axes, labelled: pd.DataFrame, frame: pd.DataFrame, cost: str) -> None:
+    """Write names beside points so that none covers another or a point."""
+    steps = front(frame, cost)
+    names = short_names([shown(setting) for setting in labelled.setting], LONGEST)
+    with plain():  # the names are measured before the figure is drawn
+        textalloc.allocate(
+            axes, labelled[cost].to_numpy(), labelled.val_acc.to_numpy(), names,
+            x_scatter=frame[cost].to_numpy(), y_scatter=frame.val_acc.to_numpy(), textsize=8, linecolor=GREY,
+            x_lines=[steps[cost].repeat(2).to_numpy()[1:]], y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
+            linewidth=0.7, min_distance=0.02, max_distance=0.4,
+        )  # fmt: skip
+
+
+def total(frames: Frames) -> list[Block]:
+    """Say what all runs together cost, those without a result too."""
+    runs = frames.runs
+    hours = frames.history["time/epoch"].sum() / 3600
+    time = next(f"{number(hours * size, ',.1f')} {unit}" for size, unit in ((1, "h"), (60, "min"), (3600, "s"))
+                if hours * size >= 1 or unit == "s")  # fmt: skip
+    said = [sentence("study_total", runs=len(runs), time=time, epochs=len(frames.history))]
+    shared = int((runs.device_shared_by.astype(float) > 1).sum())
+    if shared:
+        said.append(sentence("study_shared", count=shared))
+    joules = runs["energy_joules"].where(runs.device_shared_by == 1).dropna()
+    kwh = joules.sum() / 3.6e6
+    energy = f"{number(kwh, ',.2f')} kWh" if kwh >= 0.1 else f"{number(1000 * kwh, '.2f')} Wh"
+    known = sentence("study_energy", energy=energy, count=len(joules), runs=len(runs))
+    said.append(known if len(joules) else sentence("study_no_energy"))
+    return [Items(said)]

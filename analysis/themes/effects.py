@@ -1,0 +1,138 @@
+"""What each option of a sweep does: the effect of its values, averaged over the other options.
+
+python -c "from analysis.themes import effects; from analysis.frames import runs, sections; \\
+    print(effects.measure(sections.by_dataset(runs.load('runs'))[0]))"
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.frames.sections import Section
+from analysis.frames.statistics import ALPHA, differences, holm
+from analysis.page.tables import Column, Table, p_column
+from analysis.themes import comparison
+from analysis.wording.texts import named, option, option_value, sentence, shown_value
+
+MOST_VALUES = 8
+"""An option with more values, such as one drawn at random, has no table of effects."""
+
+
+def answer(section: Section) -> list[str]:
+    """Say what each of two or more varied options does, where that can be told apart."""
+    effect = measure(section)
+    return [] if effect.empty else [_said(effect)]
+
+
+def measure(section: Section) -> pd.DataFrame:
+    """Compare the values of each of several options, averaged over combinations of the others and over seeds.
+
+    Each value is averaged over the same combinations and, in each of them, the same seeds: the most runs of which all
+    values have theirs. Returns a row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations),
+    `val_acc` and `gap_last`, and their differences from the option's first value, `val_acc_change` and
+    `gap_last_change`, with half the width of their intervals over seeds as `…_ci95`, paired or not as those of
+    `comparison.pairwise`, and p as `…_p`, corrected by Holm for the number of such differences.
+    """
+    runs, varied = section.runs, section.varied
+    measured = runs[[*varied, "seed"]].map(str).assign(
+        val_acc=100 * runs["best/val_acc"], gap_last=comparison.gap_last(runs),
+        beginning=comparison.beginnings(runs),
+    )  # fmt: skip
+    rows = []
+    for name in varied if len(varied) > 1 else []:
+        values = list(dict.fromkeys(map(str, ordered(section.points[name]))))
+        if len(values) > MOST_VALUES:
+            continue
+        chosen = _balanced(measured, name, values, [other for other in varied if other != name])
+        if chosen.empty:
+            continue
+        settings = len(chosen.groupby(list(chosen.index.names[:-1])))
+        beginnings = chosen.groupby(name).beginning.agg(frozenset)
+        by_seed = chosen.groupby([name, "seed"])[["val_acc", "gap_last"]].mean()
+        means, seeds = by_seed.groupby(name).mean(), by_seed.index.get_level_values("seed").nunique()
+        tests = {what: differences(by_seed[what], beginnings, comparison.resolution(runs) / math.sqrt(settings))
+                 for what in by_seed}  # fmt: skip
+        for value in values:
+            row: dict[str, object] = {"option": name, "value": value, "n": seeds, "settings": settings}
+            for what, test in tests.items():
+                pair = test.loc[value, values[0]] if (value, values[0]) in test.index else None
+                row[what], is_first = means[what][value], value == values[0]
+                row[f"{what}_change"] = math.nan if is_first else means[what][value] - means[what][values[0]]
+                row[f"{what}_change_ci95"] = math.nan if pair is None else pair.half_width
+                row[f"{what}_change_p"] = math.nan if pair is None else pair.p
+            rows.append(row)
+    columns = ["option", "value", "n", "settings", *(f"{what}{more}" for what in ("val_acc", "gap_last")
+               for more in ("", "_change", "_change_ci95", "_change_p"))]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=columns)
+    for name in ("val_acc_change_p", "gap_last_change_p"):
+        tested = frame[name].notna()
+        frame.loc[tested, name] = holm(frame[name][tested])
+    return frame
+
+
+def _balanced(measured: pd.DataFrame, name: str, values: Sequence[str], others: list[str]) -> pd.DataFrame:
+    """Choose the runs of all values of an option in the same combinations of the others, each with the same seeds.
+
+    Where some are missing, either combinations or seeds are left out, whichever keeps more; indexed by both.
+    """
+    whole = measured.groupby([*others, "seed"])[name].agg(lambda found: set(values) <= set(found)).unstack("seed")
+    whole = whole.eq(True)
+    whole = whole.loc[whole.any(axis=1), whole.any()]
+    blocks = whole.loc[:, whole.all()], whole[whole.all(axis=1)]
+    kept = max(blocks, key=lambda block: block.size).stack()
+    indexed = measured.set_index([*others, "seed"])
+    return indexed[indexed.index.isin(kept.index)]
+
+
+def table(section: Section, effect: pd.DataFrame) -> Table:
+    columns = [
+        Column("option", text=lambda row: option(row["option"])),
+        Column("value", text=lambda row: shown_value(row["value"], row["option"])),
+        Column("settings", 0), Column("n", 0),
+        Column("val_acc", 2), Column("val_acc_change", 2), p_column("val_acc_change_p"),
+        Column("gap_last", 2), Column("gap_last_change", 2), p_column("gap_last_change_p"),
+    ]  # fmt: skip
+    tested = effect.val_acc_change_p.notna().any()
+    columns = [column for column in columns if tested or not column.key.endswith("_p")]
+    notes = [sentence("options_note"), *([sentence("options_tests")] if tested else [])]
+    return Table("options", sentence("options_title", name=section.title), effect, columns, notes)
+
+
+def _said(effect: pd.DataFrame) -> str:
+    """Say which changes of one option are more than noise."""
+    changes = effect[effect.val_acc_change.notna()]
+    certain, first = [], effect.drop_duplicates("option").set_index("option").value
+    for row in changes.itertuples():
+        for what in ("val_acc", "gap_last"):
+            change, half_width = getattr(row, f"{what}_change"), getattr(row, f"{what}_change_ci95")
+            if getattr(row, f"{what}_change_p") < ALPHA:
+                values = {"value": option_value(row.option, row.value), "change": change, "spread": half_width}
+                values |= {"first": shown_value(first[row.option], row.option)}
+                certain.append(sentence(f"effect_{what}", **values))
+    if (changes.n < 2).all():
+        return sentence("effects_single")
+    if not certain:
+        return sentence("effects_none")
+    known = set(changes.option[changes.val_acc_change_p < ALPHA])
+    rest = [option(name) for name in dict.fromkeys(changes.option) if name not in known]
+    also = [sentence("effects_open", options=named(rest))] if rest else []
+    return " ".join([sentence("effects_certain", changes=named(certain)), *also])
+
+
+def is_numeric(values: pd.Series) -> bool:
+    """Tell whether each value of an option is a number, or text of one."""
+    return all(len(_numbers(value) or ()) == 1 for value in values)
+
+
+def ordered(values: pd.Series) -> list:
+    """Return the values that occur: numbers, or lists of them such as `64,32`, in order, then others as they come."""
+    return sorted(dict.fromkeys(values), key=lambda value: (_numbers(value) is None, _numbers(value) or []))
+
+
+def _numbers(value: object) -> list[float] | None:
+    """Read a number or a comma list of numbers; None where it is neither."""
+    try:
+        return None if isinstance(value, bool) else [float(part) for part in str(value).split(",")]
+    except ValueError:
+        return None

@@ -1,0 +1,137 @@
+"""How well each class is recognised: of the best setting, against the other settings, and against given numbers.
+
+python -c "from analysis.themes import confusion, per_class; print(per_class.read_accuracies('sweeps/resnet-best.csv'))"
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.frames.runs import Frames
+from analysis.frames.sections import LOOKED_AT, Section, best_readable
+from analysis.page.blocks import Block, Heading, Picture
+from analysis.page.figures import Looks, finish, wrapped
+from analysis.page.letters import Plot, inches, short_names, shortened
+from analysis.page.tables import Column, Table
+from analysis.themes import confusion
+from analysis.wording.texts import label, sentence, shown
+from study.record.directory import RunDirectory
+from study.system.errors import UserError, nearest
+
+LONGEST = 40
+"""Columns of a class's name in a figure."""
+
+DRAWN_CLASSES = 30
+"""So many classes, the least accurate, are drawn; the table holds all."""
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show the accuracy and precision of each class: of the best setting, against the others and what was given."""
+    best, left_out = best_readable(frames, section)
+    if best.empty:
+        return []  # the confusions say why
+    words = confusion.words_of(best.iloc[0])
+    rates = {best.setting[run]: confusion.rates(counts) for run, counts in confusion.matrices(frames, best).items()}
+    frame = rates[best.setting.iloc[0]]
+    columns = [Column("class"), Column("images", 0), Column("accuracy", 1), Column("precision", 1)]
+    given = frames.given
+    if given is not None and not given.index.isin(frame["class"]).any():
+        given = None
+    notes = [sentence("per_class_note"), *left_out]
+    if given is not None:
+        frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
+        frame["difference"] = frame.accuracy - frame.given
+        columns += [Column("given", 1, header=str(given.name)), Column("difference", 1)]
+        notes.append(sentence("given_note", name=given.name))
+    found: list[Block] = [
+        Heading(label("per_class")),
+        Table("per-class", sentence("per_class_title", **words), frame, columns, notes),
+    ]
+    drawn = dict(list(rates.items())[:LOOKED_AT])
+    title = sentence("per_class_figure", dataset=words["dataset"])
+    worst = [sentence("per_class_worst", shown=DRAWN_CLASSES)] if len(frame) > DRAWN_CLASSES else []
+    caption = " ".join([sentence("per_class_caption"), *worst, *confusion.looked_at(best)])
+    found.append(Picture("class-accuracy", title, accuracy_figure(drawn, given, title, looks), caption))
+    if len(rates) > 1:
+        found.append(_settings_table(best, drawn, rates))
+    return found
+
+
+def read_accuracies(path: str | Path) -> pd.Series:
+    """Read the accuracy of each class in percent: from a CSV file with columns class and accuracy, or of a run.
+
+    Raises UserError where it is neither.
+    """
+    path = Path(path)
+    if path.is_dir():
+        arrays = RunDirectory(path).evaluation()
+        tested = pd.DataFrame({"target": arrays["test_targets"], "predicted": arrays["test_predictions"]})
+        counts = confusion.matrix(tested, arrays["class_names"].tolist())
+        return confusion.rates(counts).set_index("class").accuracy.rename(path.name)
+    try:
+        frame = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
+        found = frame.set_index("class").accuracy.astype(float)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, AttributeError):
+        raise UserError(f"{path} must be a run's directory, or CSV with columns class and accuracy (in %)") from None
+    if found.index.has_duplicates or not found.between(0, 100).all() or not found.max() > 1:
+        raise UserError(f"{path} must give each class once, with its accuracy in percent, such as 89.6")
+    return found.rename(path.stem)
+
+
+def check_classes(given: pd.Series, frames: Frames) -> None:
+    """Raise UserError where given accuracies name a class that no run knows."""
+    infos = [directory.info() for directory in frames.directories.values()]
+    known = sorted({name for info in infos for name in info.get("data", {}).get("classes", ())})
+    for name in given.index.difference(known):
+        raise UserError(f"no run knows the class {name!r} of {given.name}; {nearest(name, known)}")
+
+
+def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates: Mapping[str, pd.DataFrame]) -> Table:
+    """Make the table of each class's accuracy in each setting; the CSV file holds all settings, and precisions."""
+    first = next(iter(rates.values()))
+    accuracies = {setting: one.accuracy for setting, one in rates.items()}
+    precisions = {f"precision, {setting}": one.precision for setting, one in rates.items()}
+    frame = pd.DataFrame({"class": first["class"], "images": first.images, **accuracies, **precisions})
+    columns = [Column("class"), *(Column(setting, 1, header=shown(setting)) for setting in drawn)]
+    title = sentence("per_class_settings", **confusion.words_of(best.iloc[0]))
+    notes = [sentence("per_class_settings_note"), *confusion.looked_at(best)]
+    return Table("per-class-settings", title, frame, columns, notes)
+
+
+def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, title: str, looks: Looks) -> Figure:
+    """Draw the accuracy of each class in each setting, with its interval, the first setting's worst class at the top.
+
+    Given accuracies are hollow diamonds.
+    """
+    first = next(iter(rates.values()))
+    order = first.accuracy.sort_values(kind="stable").index[:DRAWN_CLASSES]
+    rows = np.arange(len(order))
+    names = short_names(list(first["class"][order]), LONGEST)
+    width = 8 + max(0.0, inches(names, 10) - 1.5)
+    figure = Plot(
+        figsize=(width, 1.6 + (0.2 + 0.06 * len(rates)) * len(order) + 0.1 * len(rates)), layout="constrained"
+    )
+    axes = figure.subplots()
+    apart = np.linspace(-0.3, 0.3, len(rates)) if len(rates) > 1 else [0.0]
+    for place, ((setting, one), shift) in enumerate(zip(rates.items(), apart, strict=True)):
+        at, look = one.loc[order], looks[setting]
+        axes.hlines(rows + shift, at.accuracy_low, at.accuracy_high, color=look.color, linewidth=1, alpha=0.5)
+        axes.plot(
+            at.accuracy, rows + shift, "osv^DP"[place % 6], color=look.color, markersize=5, label=wrapped(setting)
+        )
+    if given is not None:
+        values = given.reindex(first["class"][order]).to_numpy()
+        axes.plot(
+            values, rows, "D", markerfacecolor="none", color="black", markersize=8, label=shortened(given.name, LONGEST)
+        )
+    finish(axes, "", label("accuracy"), label("class"))
+    axes.set_yticks(rows, names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_title(title, fontweight="bold", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=2 if len(rates) > 1 else 1, frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,283 @@
+"""What the options of a sweep do, in pictures: one as a curve, two as a heat map, more as parallel coordinates and
+importance.
+
+python -m analysis.summarize runs     # writes them into the report
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
+
+from analysis.frames.runs import Frames
+from analysis.frames.sections import Section
+from analysis.page.blocks import Block, Heading, Paragraph, Picture
+from analysis.page.figures import GREY, PALETTE, Looks, finish, tick_format
+from analysis.page.letters import Plot, in_lines, inches, short_names
+from analysis.themes import comparison, effects
+from analysis.themes.effects import MOST_VALUES, is_numeric, ordered
+from analysis.wording.texts import label, number, option, sentence, shown_value
+
+LONGEST = 32
+"""Columns of an option's value in a figure."""
+
+GRID_VALUES = 12
+"""Options with more values or drawn ones, or a grid mostly empty, are drawn as parallel coordinates, not a heat map."""
+
+FEWEST_VALUES = 3
+"""So many values of a numeric option that alone is varied make a curve."""
+
+TREES, FOLDS, REPEATS = 64, 5, 5
+
+LEAST_FIT = 0.3
+"""R² of a forest below which its importances say nothing."""
+
+COLOURS = LinearSegmentedColormap.from_list("accuracy", colormaps["Blues"](np.linspace(0.15, 1, 256)))
+"""From light to dark in one colour, which colour-blind people see too, and which means the same on a dark page."""
+
+LOGARITHMIC = 50
+"""Values of an option whose largest is so many times the smallest are scaled by their logarithm."""
+
+DECADES = 1000
+"""A logarithmic scale whose largest value is so many times the smallest has ticks at decades, else at 1, 2 and 5."""
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show what the varied options do."""
+    varied, frame = section.varied, comparison.compare(section)
+    found: list[Block] = [Heading(label("options"))]
+    done = frame[frame.n > 0]
+    if len(varied) < 2:
+        if not varied or len(done) < FEWEST_VALUES or not is_numeric(done[varied[0]]):
+            return []
+        title = sentence("values_title", option=option(varied[0]), name=section.title)
+        caption = sentence("values_caption" if done.n.max() > 1 else "values_caption_single")
+        return [
+            *found,
+            Picture("values", title, by_value(done, section.runs, varied[0], title, section.drawn), caption),
+        ]
+    effect = effects.measure(section)
+    if not effect.empty:
+        found.append(effects.table(section, effect))
+    cells = [done[name].nunique() for name in varied]
+    is_grid = len(varied) == 2 and not {*varied} & {*section.drawn}
+    if is_grid and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
+        title = sentence("grid_title", name=section.title)
+        caption = sentence("grid_caption" if done.n.max() > 1 else "grid_caption_single")
+        found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
+    elif len(done) > 2:
+        title = sentence("parallel_title", name=section.title)
+        stopped = section.absent[section.absent.state == "stopped"]
+        stopped = stopped.assign(val_acc=100 * stopped["best/val_acc"].astype(float))
+        captions = [sentence("parallel_caption", span=LOGARITHMIC)]
+        captions += [label("parallel_stopped")] if len(stopped) else []
+        figure = parallel(done, varied, title, section.drawn, stopped)
+        found.append(Picture("parallel", title, figure, " ".join(captions)))
+        shares, fit = importance(done, [name for name in varied if done[name].astype(str).nunique() > 1])
+        if fit > LEAST_FIT:
+            title = sentence("importance_title", name=section.title)
+            caption = sentence("importance_caption", fit=100 * fit, settings=len(done))
+            found.append(Picture("importance", title, bars(shares, title), caption))
+        else:
+            found.append(Paragraph(sentence("importance_none", settings=len(done), fit=fit)))
+    return found if len(found) > 1 else []
+
+
+def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
+    """Draw the best validation accuracy over the values of two options; `frame` is what `comparison.compare` returns.
+
+    Combinations without a result are empty.
+    """
+    rows, across = varied if frame[varied[0]].nunique() >= frame[varied[1]].nunique() else varied[::-1]
+    heights, widths = ordered(frame[rows]), ordered(frame[across])
+    grid, spreads = np.full((2, len(heights), len(widths)), np.nan)
+    for row in frame.to_dict("records"):
+        place = heights.index(row[rows]), widths.index(row[across])
+        grid[place], spreads[place] = row["val_acc"], row["val_acc_ci95"]
+    lefts, belows = (short_names([shown_value(str(value), name) for value in values], LONGEST)
+                     for name, values in ((rows, heights), (across, widths)))  # fmt: skip
+    lefts = [text.replace(", ", ",\n") for text in lefts]
+    lines = max(text.count("\n") + 1 for text in lefts)
+    # names that do not fit below their columns go into lines
+    width = min(14, 3.6 + 1.15 * len(widths) + max(0.0, inches(lefts, 10) - 1))
+    room = max(8, int(12 * (width - 2.6 - inches(lefts, 10)) / len(widths)))
+    belows = [in_lines(text.replace(", ", ",\n") if len(text) > room else text, room) for text in belows]
+    height = 1.7 + max(0.55, 0.2 * lines) * len(heights) + 0.17 * max(text.count("\n") for text in belows)
+    figure = Plot(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for row, column in np.argwhere(~np.isnan(grid)):
+        spread = spreads[row, column]
+        text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
+        axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
+    finish(axes, title, option(across), option(rows), numbers="")
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(widths)), belows)
+    axes.set_yticks(range(len(heights)), lefts)
+    axes.spines[:].set_visible(False)
+    _colour_bar(figure, axes, image)
+    return figure
+
+
+def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, drawn: Sequence[str] = ()) -> Figure:
+    """Draw the best validation accuracy over the values of a numeric option: mean, 95 % interval, each seed.
+
+    `frame` is what `comparison.compare` returns, `runs` and `drawn` are a section's.
+    """
+    frame = frame.assign(**{name: frame[name].astype(float)}).sort_values(name)
+    figure = Plot(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    if frame.n.max() > 1:
+        places = runs.setting.map(frame.set_index("setting")[name])
+        axes.plot(places, 100 * runs["best/val_acc"], "o", color=PALETTE[0], alpha=0.35, markersize=5)
+    axes.errorbar(frame[name], frame.val_acc, frame.val_acc_ci95, fmt="o-", color=PALETTE[0], capsize=3, linewidth=1.7)
+    is_log = _is_logarithmic(frame[name])
+    axes.set_xscale("log" if is_log else "linear")
+    finish(axes, title, option(name), sentence("percent", what=label("val/acc")))
+    if _is_by_size(frame[name], drawn):
+        axes.xaxis.set_major_locator(_locator(frame[name], is_log))
+    else:
+        axes.set_xticks(frame[name])
+    axes.xaxis.set_minor_locator(NullLocator())
+    return figure
+
+
+def parallel(
+    frame: pd.DataFrame, varied: list[str], title: str, drawn: Sequence[str] = (), stopped: pd.DataFrame | None = None
+) -> Figure:
+    """Draw a line per setting through its values of the options to its validation accuracy, the best on top.
+
+    `frame` is what `comparison.compare` returns, `drawn` a section's, `stopped` those of its points that were
+    stopped, with their `val_acc`.
+    """
+    keys = [*varied, "val_acc"]
+    rows = pd.concat([frame.sort_values("val_acc")[keys], *([] if stopped is None else [stopped[keys]])])
+    # values are written to the right of their axes: the longest says how far apart these stand
+    scaled = [_scaled(rows[name], _is_by_size(rows[name], [*drawn, "val_acc"])) for name in keys]
+    longest = max(inches(ticks.values(), 9) for _, ticks in scaled)
+    figure = Plot(figsize=(min(16, 3 + max(1.7, longest + 0.2) * len(varied)), 5.5), layout="constrained")
+    axes = figure.subplots()
+    scale = ScalarMappable(Normalize(frame.val_acc.min(), frame.val_acc.max()), COLOURS)
+    places = np.empty(rows.shape)
+    for place, (heights, ticks) in enumerate(scaled):
+        places[:, place] = heights
+        axes.axvline(place, color=GREY, linewidth=1, zorder=0)
+        axes.plot([place] * len(ticks), list(ticks), "_", color=GREY, zorder=4)
+        for height, text in ticks.items():
+            box = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}
+            axes.text(place + 0.03, height, text, fontsize=9, va="center", bbox=box, zorder=5)
+    for heights, accuracy in zip(places[: len(frame)], rows.val_acc, strict=False):
+        axes.plot(heights, color=scale.to_rgba(accuracy), linewidth=2, alpha=0.85)
+    for heights in places[len(frame) :]:
+        axes.plot(heights, "--", color=GREY, linewidth=1, zorder=1)
+    finish(axes, title, label("option"), label("value_scale"), numbers="")
+    axes.grid(visible=False)
+    names = [*map(option, varied), label("val/acc")]
+    width = 14 if len(names) < 7 else 9
+    axes.set_xticks(range(len(keys)), [in_lines(name, width) for name in names])
+    axes.set_yticks([])
+    axes.set_xlim(-0.1, len(varied) + 0.35)
+    axes.spines[:].set_visible(False)
+    _colour_bar(figure, axes, scale)
+    return figure
+
+
+def _scaled(values: pd.Series, by_size: bool) -> tuple[np.ndarray, dict[float, str]]:
+    """Place the values of an option between 0 and 1, by their size or evenly; return also what is written where."""
+    found, name = ordered(values), str(values.name)
+    if not by_size or len(found) == 1:
+        heights = {value: place / max(1, len(found) - 1) for place, value in enumerate(found)}
+        written = found if len(found) <= MOST_VALUES else [found[0], found[-1]]
+        names = short_names([shown_value(_text(one), name) for one in written], LONGEST)
+        texts = {heights[one]: text for one, text in zip(written, names, strict=True)}
+        return np.array([heights[value] for value in values]), texts
+    sizes = values.to_numpy(dtype=float)
+    low, high = sizes.min(), sizes.max()
+    is_log = name != "val_acc" and _is_logarithmic(sizes)
+    ticks = _locator(sizes, is_log).tick_values(low, high)
+    ticks = ticks[(ticks >= low) & (ticks <= high)]
+    scale = np.log if is_log else np.asarray
+    heights = (scale(np.r_[sizes, ticks]) - scale(low)) / (scale(high) - scale(low))
+    texts = [shown_value(_text(tick), name) for tick in ticks]
+    return heights[: len(sizes)], dict(zip(heights[len(sizes) :], texts, strict=True))
+
+
+def _is_by_size(values: pd.Series, drawn: Sequence[str]) -> bool:
+    """Tell whether values are numbers that were drawn, or are many: their sizes tell more than their order."""
+    return is_numeric(values) and (values.name in drawn or values.nunique() > MOST_VALUES)
+
+
+def _locator(sizes: Iterable[float], is_log: bool) -> Locator:
+    """Return what finds round numbers for a scale of these sizes."""
+    if not is_log:
+        return MaxNLocator(5, steps=(1, 2, 5, 10))
+    return LogLocator(subs=(1,) if max(sizes) >= DECADES * min(sizes) else (1, 2, 5))
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_logarithmic(values: Iterable[float]) -> bool:
+    return min(values) > 0 and max(values) >= LOGARITHMIC * min(values)
+
+
+def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float]:
+    """Return the share of each option in the variance of the validation accuracy over settings, and how sure it is.
+
+    The shares are Optuna's functional ANOVA of a random forest (Hutter, Hoos and Leyton-Brown 2014), the effects of
+    single options; what they leave of 1 is interaction. How sure: R² of such a forest on settings that it has not
+    seen, the mean of several divisions; 0 or less where it predicts no better than the mean.
+    """
+    import optuna
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.metrics import r2_score
+    from sklearn.model_selection import KFold, cross_val_predict
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    numeric = {name: is_numeric(frame[name]) for name in varied}
+    given = {name: frame[name].astype(float if numeric[name] else str) for name in varied}
+    inputs = pd.get_dummies(pd.DataFrame(given)).to_numpy(float)
+    target = frame.val_acc.to_numpy(float)
+    forest = RandomForestRegressor(TREES, random_state=0)
+    folds = [KFold(min(FOLDS, len(frame)), shuffle=True, random_state=repeat) for repeat in range(REPEATS)]
+    fits = [r2_score(target, cross_val_predict(forest, inputs, target, cv=one)) for one in folds]
+    fit = np.mean(fits) if np.ptp(target) > 0 else 0.0
+    ranges = {
+        name: optuna.distributions.FloatDistribution(min(values), max(values), log=_is_logarithmic(values))
+        if numeric[name]
+        else optuna.distributions.CategoricalDistribution(list(dict.fromkeys(values)))
+        for name, values in given.items()
+    }
+    study = optuna.create_study(direction="maximize")
+    for place, value in enumerate(target):
+        params = {name: values.iloc[place] for name, values in given.items()}
+        study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
+    return pd.Series(evaluator.evaluate(study, params=varied), dtype=float).sort_values(), float(fit)
+
+
+def bars(shares: pd.Series, title: str) -> Figure:
+    """Draw the importance of each option, in percent."""
+    figure = Plot(figsize=(10, 1.4 + 0.4 * len(shares)), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.barh([option(name) for name in shares.index], 100 * shares, color=PALETTE[0])
+    axes.bar_label(drawn, [number(100 * share, ".0f") for share in shares], padding=4)
+    finish(axes, title, label("variance_share"), label("option"), numbers="x")
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _colour_bar(figure: Figure, axes: Axes, scale: ScalarMappable) -> None:
+    bar = figure.colorbar(scale, ax=axes, shrink=0.9)
+    bar.ax.yaxis.set_major_formatter(tick_format())
+    bar.set_label(sentence("percent", what=label("val/acc")))
+    bar.outline.set_visible(False)

@@ -1,0 +1,174 @@
+"""How fast settings learn: epochs, iterations and seconds to given accuracies.
+
+python -c "from analysis.frames import runs, sections; from analysis.themes import speed; \\
+    print(speed.table(sections.by_dataset(runs.load('runs'))[0]).frame)"
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.frames.runs import IDENTITY, Frames
+from analysis.frames.sections import Section
+from analysis.frames.statistics import estimates
+from analysis.page.blocks import Block, Heading, Paragraph
+from analysis.page.figures import Looks
+from analysis.page.tables import SIGNIFICANT, Column, Table
+from analysis.themes import comparison
+from analysis.wording.texts import label, named, sentence, shown
+
+SAME_WORK = {
+    "seed", "split_seed", "activation", "dropout", "epochs", "label_smoothing", "early_stopping",
+    "early_stopping_metric", "lr", "momentum", "nesterov", "weight_decay", "decay_norm_bias", "schedule",
+    "warmup_epochs", "step_epochs", "step_factor", "alternating_flip", "crop_share", "rotate_degrees",
+    "perspective_tilt", "color_strength", "noise_deviation", "cutout_share", "body_lr_factor",
+}  # fmt: skip
+"""Runs that differ only in these compute the same in an iteration, or nearly: their epochs cost the same."""
+
+
+def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Show when given accuracies were reached."""
+    reached = table(section)
+    if not reached:
+        return []
+    alike = work(section)[section.runs["iterations"].notna()].nunique() == 1
+    return [Heading(label("speed")), Paragraph(_first(reached.frame, alike)), reached]
+
+
+def machines(section: Section) -> pd.Series:
+    """Name the machine of each run that had its device alone; GPUs of one kind are one, other devices by their host."""
+    alone = section.runs[section.runs.device_shared_by == 1]
+    return alone.device.where(~alone.device.isin(["cpu", "mps"]), alone.host.astype(str) + " (" + alone.device + ")")
+
+
+def is_timed(section: Section) -> pd.Series:
+    """Tell which runs had their device alone, on the machine that most such runs had: their times compare."""
+    found = machines(section)
+    timed = found.index[found == found.value_counts().index[0]] if len(found) else found.index
+    return pd.Series(section.runs.index.isin(timed), section.runs.index)
+
+
+def epoch_seconds(section: Section) -> pd.DataFrame:
+    """Return `seconds` per epoch and `images_per_second` of runs whose times compare, the first epoch apart."""
+    timed = section.runs.index[is_timed(section)]
+    history = section.history[section.history.run.isin(timed) & (section.history.epoch > 1)]
+    means = history.groupby("run")[["time/epoch", "time/images_per_second"]].mean()
+    return means.set_axis(["seconds", "images_per_second"], axis=1)
+
+
+def work(section: Section) -> pd.Series:
+    """Return for each run what its cost per epoch follows from; where it is equal, times differ by noise alone."""
+    names = [name for name in IDENTITY if name not in SAME_WORK]
+    return section.runs[[*names, "threads", "precision", "params", "flops"]].map(repr).agg("; ".join, axis=1)
+
+
+def thresholds(section: Section) -> list[float]:
+    """Choose accuracies in percent to reach: round ones, half, four fifths and nearly all of the way to the best."""
+    first = 100 * section.history[section.history.epoch == 1]["val/acc"].median()
+    best = 100 * section.runs.groupby("setting")["best/val_acc"].mean().max()
+    span = best - first
+    if not span > 0:
+        return []
+    step = next(step for step in (5, 1, 0.5, 0.1, 0.02, 0) if span >= 4 * step)
+    wanted = {
+        round(math.floor((first + share * span) / size + 1e-9) * size, 3)
+        for share, size in ((0.5, step), (0.8, step), (0.95, step / 5))
+        if size
+    }
+    return sorted(value for value in wanted if value > first)
+
+
+def table(section: Section) -> Table | None:
+    """Compare after how many epochs, iterations and seconds given validation accuracies were first reached.
+
+    A cell is empty, with a count of the runs that did, where not every run of a setting reached the accuracy. An SVM
+    has no epochs: it is left out.
+    """
+    runs = section.runs[section.runs["iterations"].notna()]
+    section = replace(section, runs=runs, history=section.history[section.history.run.isin(runs.index)])
+    wanted = thresholds(section)
+    if not wanted:
+        return None
+    measured = section.runs[["setting"]].assign(
+        epochs=section.runs["last/epoch"], iterations_all=section.runs["iterations"],
+        iterations=section.runs["iterations"] / section.runs["last/epoch"],
+    )  # fmt: skip
+    seconds, kinds = epoch_seconds(section).seconds, work(section)
+    measured["seconds"] = seconds.groupby(kinds[seconds.index]).transform("mean")
+    counted: dict[str, pd.Series] = {}
+    columns = [Column("setting")]
+    for value in wanted:
+        name = f"{value:g}"
+        hit = section.history[100 * section.history["val/acc"] >= value].groupby("run").epoch.min()
+        measured[f"epochs_{name}"] = hit.reindex(measured.index).astype(float)
+        measured[f"iterations_{name}"] = measured[f"epochs_{name}"] * measured.iterations
+        measured[f"seconds_{name}"] = measured[f"epochs_{name}"] * measured.seconds
+        columns += [
+            Column(f"epochs_{name}", 1, header=sentence("epochs_to", accuracy=value), text=_reached(name)),
+            Column(f"seconds_{name}", SIGNIFICANT, header=sentence("seconds_to", accuracy=value)),
+        ]
+        counted[f"reached_{name}"] = measured[f"epochs_{name}"].notna().groupby(measured.setting, sort=False).sum()
+    keys = [f"{what}_{value:g}" for value in wanted for what in ("epochs", "iterations", "seconds")]
+    whole = {f"epochs_{value:g}": 1 / math.sqrt(12) for value in wanted}
+    means = ["epochs", "iterations_all", "iterations", "seconds"]
+    frame = estimates(measured, "setting", [*means, *keys], whole).assign(**counted)
+    frame["n"] = measured.groupby("setting", sort=False).size()
+    for name in map("{:g}".format, wanted):
+        unsure = frame[f"reached_{name}"] < frame.n
+        for what in ("iterations", "seconds"):
+            least = frame[f"epochs_{name}_ci95"] * frame[what]
+            frame[f"{what}_{name}_ci95"] = frame[f"{what}_{name}_ci95"].clip(lower=least)
+        for what in ("epochs", "iterations", "seconds"):
+            frame.loc[unsure, [f"{what}_{name}", f"{what}_{name}_ci95"]] = math.nan
+    kept = [
+        "n",
+        "epochs",
+        "iterations_all",
+        "iterations",
+        *(name for key in keys for name in (key, f"{key}_ci95")),
+        *counted,
+    ]
+    frame = comparison.in_order(section, frame[kept]).reset_index()
+    columns = [one for one in columns if one.key == "setting" or frame[one.key].notna().any()]
+    columns[1:1] = [Column("epochs", 1), Column("iterations_all", 0), Column("iterations", 0)]
+    timed = [sentence("speed_times")] if any(one.key.startswith("seconds") for one in columns) else []
+    notes = [sentence("speed_note"), *timed]
+    return Table("speed", sentence("speed_title", name=section.title), frame, columns, notes)
+
+
+def _reached(name: str) -> Callable[[dict], str | None]:
+    """Write how many runs of a setting reached an accuracy, where not all did."""
+
+    def text(row: dict) -> str | None:
+        some = row[f"reached_{name}"] < row["n"]
+        return sentence("reached", some=row[f"reached_{name}"], all=row["n"]) if some else None
+
+    return text
+
+
+def _first(frame: pd.DataFrame, alike: bool) -> str:
+    """Say who reached the highest accuracy that some setting always reaches first, in epochs and in seconds.
+
+    Where the epochs of all settings cost `alike`, the fewest epochs are the fewest seconds too.
+    """
+    names = [name.removeprefix("epochs_") for name in frame if name.startswith("epochs_") and "_ci95" not in name]
+    name = next((name for name in reversed(names) if frame[f"epochs_{name}"].notna().any()), None)
+    if name is None:
+        return sentence("speed_none")
+    first = frame[frame[f"epochs_{name}"] == frame[f"epochs_{name}"].min()]
+    first = first[first[f"iterations_{name}"] == first[f"iterations_{name}"].min()]
+    values = {key: first[f"{key}_{name}"].iloc[0] for key in ("epochs", "iterations")} | {"accuracy": float(name)}
+    alone = len(frame) == 1
+    names = named([shown(setting) for setting in first.setting])
+    said = [sentence("speed_alone" if alone else "speed_epochs", settings=names, **values)]
+    if frame[f"seconds_{name}"].notna().any():
+        seconds = frame[f"seconds_{name}"]
+        fastest = [shown(setting) for setting in frame.setting[seconds <= seconds.min() * (1 + 1e-9)]]
+        key = "speed_alone_seconds" if alike else "speed_seconds"
+        said.append(sentence(key, settings=named(fastest), n=len(fastest), seconds=seconds.min()))
+    never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
+    if never:
+        said.append(sentence("speed_never", settings=named(never)))
+    return " ".join(said)

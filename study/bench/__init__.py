@@ -1,0 +1,1 @@
+"""How fast a training step is, beside other loops: `python -m study.bench`."""

@@ -1,0 +1,125 @@
+"""The names that users type, each with the knobs that only it has and its own defaults for them; and the metrics.
+
+    python -c "from study.config.choices import NETWORKS; print(*NETWORKS)"
+
+A key that ends in a colon stands for all names that begin so.
+"""
+
+from typing import Any
+
+Table = dict[str, dict[str, Any]]
+
+_COMMON = {"activation": "relu", "batch_norm": False, "dropout": 0.0}
+_DENSE = {**_COMMON, "softmax_output": False}
+_PRETRAINABLE = {"stem": "auto", "weights": None, "pretrained": False, "weights_digest": None}
+_VGG = {**_DENSE, "filters": "64,128,256,512,512", "hidden": "4096,4096", "dropout": 0.5}
+
+NETWORKS: Table = {
+    "single-block": {**_DENSE, "filters": "32", "hidden": "100"},
+    "two-block": {**_DENSE, "filters": "32,64", "hidden": "100"},
+    "cnn": {**_DENSE, "filters": "32,64,128", "hidden": "100"},
+    "mlp": {**_DENSE, "hidden": "100"},
+    "all-conv": {**_COMMON, "filters": "32,64,128"},
+    "net": {**_DENSE, "hidden": "3072,1024,120,120,84"},
+    "net1": {
+        **_DENSE, "hidden": "1024,512,512,256,256,128,128,64", "activation": "relu,leaky_relu", "dropout": 0.2,
+    },
+    "net2": {
+        **_DENSE, "hidden": "1024,512,512,256,256,128,128,64,64", "activation": "leaky_relu", "dropout": 0.4,
+    },
+    "net3": {**_DENSE, "hidden": "1024,512,256,128,64", "activation": "relu,elu,leaky_relu", "dropout": 0.2},
+    "netconv": {**_DENSE, "filters": "6,16", "hidden": "120,120,120,120,84"},
+    "simple-cnn": {**_DENSE, "filters": "32,32", "hidden": "128"},
+    "alexnet": {**_DENSE, "filters": "48,128,192,192,128", "hidden": "2048,2048", "dropout": 0.5},
+    "vgg11": _VGG,
+    "vgg11-lrn": _VGG,
+    "vgg13": _VGG,
+    "vgg16-1x1": _VGG,
+    "vgg16": _VGG,
+    "vgg19": _VGG,
+    "googlenet": {"stem": "auto", "dropout": 0.2, "aux_weight": 0.3},
+    "resnet18": _PRETRAINABLE,
+    "resnet34": _PRETRAINABLE,
+    "resnet50": _PRETRAINABLE,
+    "timm:": _PRETRAINABLE,
+}  # fmt: skip
+
+TRANSFER: Table = {
+    "from scratch": {"optimizer": "sgd"},
+    "with finetune all": {"finetune": "all", "body_lr_factor": 0.1, "batch_statistics": False, "optimizer": "adamw"},
+    "with finetune head": {"finetune": "all", "optimizer": "adamw"},
+    "with finetune svm": {"finetune": "all"},
+}
+"""How a network begins, what of it is trained, and by which optimizer: AdamW's steps do not grow with pretrained
+features."""
+
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
+
+DATASETS = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "pets")
+"""Data sets known by name; any other is a `folder:NAME` of class folders."""
+
+SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "mnist": 28, "fashion-mnist": 28}
+"""The side in pixels of the images of data sets that have but one."""
+
+SMALLEST_SIDES = {
+    "single-block": 2, "two-block": 4, "cnn": 8, "all-conv": 8, "netconv": 16, "simple-cnn": 2, "alexnet": 15,
+    **{name: 32 for name in NETWORKS if name.startswith("vgg")},
+}  # fmt: skip
+"""The smallest images that networks take which do not take all."""
+
+OPTIMIZERS: Table = {
+    "sgd": {"lr": 0.01, "momentum": 0.9, "nesterov": False},
+    "adam": {"lr": 0.001},
+    "adamw": {"lr": 0.001},
+    "timm:": {"lr": 0.001},
+}
+
+SCHEDULES: Table = {
+    "none": {"warmup_epochs": 0.0},
+    "step": {"warmup_epochs": 0.0, "step_epochs": 5, "step_factor": 0.1},
+    "cosine": {"warmup_epochs": 0.0},
+    "onecycle": {},
+}
+
+FINETUNING_SCHEDULES: Table = {
+    name: {**knobs, "warmup_epochs": 1.0} if "warmup_epochs" in knobs else knobs for name, knobs in SCHEDULES.items()
+}
+"""The same for a pretrained network: what it knows must not be lost before its new head knows anything."""
+
+AUGMENTATIONS: Table = {
+    "flip": {"alternating_flip": False},
+    "crop": {"crop_share": 0.125},
+    "rotate": {"rotate_degrees": 15.0},
+    "perspective": {"perspective_tilt": 0.3},
+    "color": {"color_strength": 0.3},
+    "noise": {"noise_deviation": 0.05},
+    "cutout": {"cutout_share": 0.25},
+}
+
+EARLY_STOPPING: Table = {
+    "with early stopping": {"early_stopping_metric": "val/loss"},
+    "without early stopping": {},
+}
+
+HISTORY_METRICS = (
+    "train/loss", "train/acc", "val/loss", "val/acc", "lr",
+    "time/epoch", "time/images_per_second", "memory/peak_mb",
+)  # fmt: skip
+"""Logged once per epoch, beside `epoch`."""
+
+SUMMARY_METRICS = (
+    "best/epoch", "best/val_acc", "best/val_loss", "best/train_acc", "best/train_loss",
+    "test/acc", "test/loss",
+    "last/epoch", "last/val_acc", "last/val_loss", "last/train_acc", "last/train_loss",
+    "params", "params_intermediate", "params_penultimate", "params_logits", "param_bytes", "flops",
+    "iterations", "train_seconds", "energy_joules",
+)  # fmt: skip
+"""Written once, at the end of a run."""
+
+
+def own_knobs(table: Table, name: str) -> dict[str, Any] | None:
+    """Return the knobs of a name with their defaults, None where the table does not know it."""
+    if name in table:
+        return table[name]
+    prefix, colon, rest = name.partition(":")
+    return table.get(prefix + colon) if colon and rest else None

@@ -1,0 +1,272 @@
+"""A data set as uint8 tensors on the device, split, ready to be drawn in batches.
+
+python -c "from study.config import Config; from study.data import dataset; \\
+    print(dataset.load(Config(dataset='digits'), 'cpu'))"
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.data import folder
+from study.data import sources
+from study.data import splits
+from study.config import Config
+from study.data.folder import Folder
+from study.data.pictures import NAMED, Range, Say
+from study.data.sources import Source
+
+ROWS = 1000
+"""Images that are moved at once."""
+
+NAMED_CLASSES = 10
+"""At most this many classes of a folder are named where a training begins."""
+
+
+def memory_format(device: torch.device | str) -> torch.memory_format:
+    """Return how a device likes images in memory; on MPS batch norm fails with channels last (pytorch 175251)."""
+    return torch.contiguous_format if torch.device(device).type == "mps" else torch.channels_last
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, channels, height, width) uint8 and their labels (n,) int64.
+
+    The labels are on the device that trains; the images too, unless they do not fit there.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: slice | Tensor) -> "Split":
+        if isinstance(index, slice):
+            return Split(self.images[index], self.labels[index])
+        return Split(self.images[index.to(self.images.device)], self.labels[index.to(self.labels.device)])
+
+    def to(self, device: torch.device | str, images_too: bool = True) -> "Split":
+        """Move to a device; images lie in memory as its convolutions like them."""
+        images = self.images.to(device if images_too else "cpu", memory_format=memory_format(device))
+        return Split(images, self.labels.to(device))
+
+    def batches(self, size: int) -> Iterator["Split"]:
+        """Yield batches in the split's own order, on the labels' device."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size))
+
+    def take(self, index: slice | Tensor) -> "Split":
+        """Return the images with these indices on the labels' device."""
+        part = self[index]
+        return Split(part.images.to(self.labels.device, non_blocking=True), part.labels)
+
+
+@dataclass(frozen=True)
+class Data:
+    """One data set; `mean` and `std` are those of the training pixels, per channel, on a scale from 0 to 255.
+
+    `image_size` is the side to which batches are resized, None to keep the images' own. `range` is that of pictures of
+    more than 8 bits, None where there were none. `untested` are the classes without a test image; `unreadable`,
+    `unused` and `skipped` are the files, the folders and, by suffix, the number of files that were left out.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int | None = None
+    range: Range | None = None
+    untested: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return the (channels, height, width) that a network sees."""
+        channels, height, width = self.train.images.shape[1:]
+        return (channels, self.image_size or height, self.image_size or width)
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Resize uint8 images (n, channels, height, width) to `image_size`, as float32 on the same scale."""
+        size = self.image_size
+        if size in (None, images.shape[-1]) and size in (None, images.shape[-2]):
+            return images
+        return torch.nn.functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn images on a scale from 0 to 255 into float32 of mean 0 and standard deviation 1 per channel."""
+        mean, std = (_constant(values, images.device) for values in (self.mean, self.std))
+        return (images.to(torch.float32) - mean) / std
+
+    def prepared(self, batch: Split) -> Tensor:
+        """Return the images of a batch as a network takes them, without augmentation."""
+        return self.normalise(self.resize(batch.images))
+
+    def describe(self) -> dict:
+        """Return what `run.json` records of the data."""
+        return {
+            "classes": list(self.classes),
+            "image_shape": list(self.image_shape),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "preparation": self.preparation,
+            "untested": list(self.untested),
+            "unreadable": list(self.unreadable),
+            "unused": list(self.unused),
+            "skipped": [list(pair) for pair in self.skipped.items()],
+            "images": {"train": len(self.train), "val": len(self.val), "test": len(self.test)},
+        }
+
+    @property
+    def preparation(self) -> dict:
+        """Return how a picture becomes what the network sees: `predict` does the same."""
+        return {
+            "stored_size": list(self.train.images.shape[2:]),
+            "channels": self.train.images.shape[1],
+            "depth": self._depth(),
+            "range": self.range and list(self.range),
+            "resized_to": self.image_size,
+            "resampling": "bilinear, antialiased",
+        }
+
+    def _depth(self) -> int | str:
+        """Return the bits of the data set's values, `range` where they are brought to 8 by another range."""
+        if not self.range:
+            return 8
+        low, high = self.range
+        return int(high).bit_length() if low == 0 and high > 1 else "range"
+
+    def __str__(self) -> str:
+        channels, height, width = self.image_shape
+        return (
+            f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} "
+            f"test images of {channels}×{height}×{width}, {len(self.classes)} classes{self._class_names()}"
+        )
+
+    def _class_names(self) -> str:
+        """Name the classes of a folder, where they are few: they are whatever folders there are."""
+        few = self.name.startswith("folder:") and len(self.classes) <= NAMED_CLASSES
+        return f" ({', '.join(self.classes)})" if few else ""
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def load(config: Config, device: torch.device | str, say: Say = print, shared_by: int = 1) -> Data:
+    """Load the data set of a config onto a device; a second call for the same data returns the same tensors.
+
+    The images stay on the host if `shared_by` processes cannot have them on the device at once.
+    Raises UserError where the data are missing, cannot be read, or cannot be split.
+    """
+    files = folder.of(config, say)
+    splits.check(config, files)
+    key = (
+        config.dataset, config.classes, config.data_dir, config.image_size, config.split_seed,
+        files and files.digest, str(device),
+    )  # fmt: skip
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = _load(config, files, torch.device(device), say, shared_by)
+    data = _loaded[key]
+    return replace(data, train=drawn(data.train, config, data.classes))
+
+
+def drawn(train: Split, config: Config, classes: tuple[str, ...]) -> Split:
+    """Return the training images that a config keeps, drawn by its seed; UserError where there are fewer."""
+    splits.check_train_images(config, len(train), len(classes))
+    if config.train_images is None:
+        return train
+    return train[torch.from_numpy(splits.hold_out(train.labels.cpu().numpy(), config.train_images, config.seed, 0)[1])]
+
+
+_loaded: dict[tuple, Data] = {}
+
+
+def _load(config: Config, files: Folder | None, device: torch.device, say: Say, shared_by: int) -> Data:
+    source = sources.read(config, files, say)
+    for line in _left_out(source, config.dataset):
+        say(line)
+
+    # Split by the labels; then copy the images once, and let go of the whole
+    plan = splits.of(config, {name: labels.numpy() for name, (_, labels) in source.splits.items()}, source.classes)
+    for absent, kind in ((plan.untested, "test"), (plan.unvalidated, "validation")):
+        if absent:
+            say(f"{config.dataset}: without a {kind} image: {', '.join(absent)}")
+    parts = {}
+    for name in reversed(splits.NAMES):  # training images last: they take the place of the whole
+        origin, index = plan.parts[name]
+        images = _taken(source.splits[origin][0], index, in_place=name == "train")
+        parts[name] = Split(images, torch.from_numpy(plan.labels[name]))
+    source.splits.clear()
+
+    # Place them on the device, unless they do not fit
+    mean, std = _pixel_statistics(parts["train"].images)
+    fits = _fits(shared_by * sum(split.images.nbytes for split in parts.values()), device)
+    if not fits:
+        times = f", {shared_by} times," if shared_by > 1 else ""
+        say(f"the images{times} do not fit half the memory of {device}: they stay on the host")
+    placed = {name: split.to(device, images_too=fits) for name, split in parts.items()}
+    return Data(
+        config.dataset, plan.classes, **placed, mean=mean, std=std, image_size=config.image_size, range=source.range,
+        untested=plan.untested, unreadable=source.unreadable, unused=source.unused, skipped=source.skipped,
+    )  # fmt: skip
+
+
+def _left_out(source: Source, dataset: str) -> Iterator[str]:
+    """Say what there is beside the images that are used."""
+    if source.unreadable:
+        named = "; ".join(source.unreadable[:NAMED])
+        yield f"{dataset}: {len(source.unreadable)} files cannot be read (run.json names all): {named}"
+    if source.unused:
+        yield f"{dataset}: not used, as neither train, val nor test: {', '.join(source.unused)}"
+    if source.skipped:
+        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in source.skipped.items())
+        yield f"{dataset}: files that are not images: {counts}"
+
+
+def _taken(images: Tensor, index: np.ndarray | None, in_place: bool) -> Tensor:
+    """Return the images with these indices, ascending, or all for None; channels last in memory, as files have them.
+
+    `in_place` may overwrite the images that are given, where most of them are kept: that takes no memory.
+    """
+    if index is None:
+        return images
+    rows, chosen = images.permute(0, 2, 3, 1), torch.from_numpy(index)
+    if not in_place or 2 * len(index) < len(rows):
+        return rows[chosen].permute(0, 3, 1, 2)
+    for start in range(0, len(chosen), ROWS):
+        part = chosen[start : start + ROWS]
+        rows[start : start + len(part)] = rows[part]  # a row never moves backwards past one that is still to be read
+    return rows[: len(chosen)].permute(0, 3, 1, 2)
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    """Tell whether so many bytes fit half of the device's memory."""
+    if device.type == "cuda":
+        return size <= torch.cuda.get_device_properties(device).total_memory / 2
+    if device.type == "mps":
+        return size <= torch.mps.recommended_max_memory() / 2
+    return True
+
+
+def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of each channel of uint8 images, exactly, from their histograms."""
+    means, deviations = [], []
+    levels = torch.arange(256, dtype=torch.float64)
+    for channel in images.unbind(1):
+        share = torch.bincount(channel.reshape(-1), minlength=256).double() / channel.numel()
+        mean = (share * levels).sum()
+        means.append(round(mean.item(), 4))
+        deviations.append(round((share * (levels - mean) ** 2).sum().sqrt().item(), 4) or 1.0)
+    return tuple(means), tuple(deviations)

@@ -1,0 +1,151 @@
+"""Where images come from: scikit-learn, torchvision's downloads, or image files; always uint8 tensors.
+
+python -c "from study.config import Config; from study.data import sources; \\
+    print(sources.read(Config(dataset='digits'), None, print).classes)"
+"""
+
+import urllib.error
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.system import files as cache
+from study.data import pictures
+from study.config import RESULTS_VERSION, Config
+from study.system.errors import UserError
+from study.data.folder import Folder, cache_stem
+from study.data.pictures import Listing, Range, Say
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images (n, channels, height, width) uint8 and labels (n,) int64 of `train`, perhaps `val` and `test`.
+
+    `range`, `unreadable`, `unused` and `skipped` say how image files became these: as in `pictures.Decoded` and
+    `folder.Folder`.
+    """
+
+    splits: dict[str, tuple[Tensor, Tensor]]
+    classes: tuple[str, ...]
+    range: Range | None = None
+    unreadable: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def read(config: Config, files: Folder | None, say: Say) -> Source:
+    """Read the whole data set of a config; UserError where it is missing or cannot be read.
+
+    `files` is its folder, where it is one.
+    """
+    if config.dataset == "digits":
+        return _digits()
+    if config.dataset == "pets":
+        return _pets(config, say)
+    if files:
+        return _cached(
+            config, files.root, files.digest, files.files, files.classes, say, unused=files.unused,
+            skipped=files.skipped,
+        )  # fmt: skip
+    return _torchvision(config, say)
+
+
+def _digits() -> Source:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    return Source({"train": (images, torch.from_numpy(digits.target).long())}, tuple("0123456789"))
+
+
+def _torchvision(config: Config, say: Say) -> Source:
+    """Read CIFAR or MNIST, downloading it where it is not there; torchvision compares its digests."""
+    from torchvision import datasets
+
+    kind, folder_name = {
+        "cifar10": (datasets.CIFAR10, "cifar-10-batches-py"),
+        "cifar100": (datasets.CIFAR100, "cifar-100-python"),
+        "mnist": (datasets.MNIST, "MNIST/raw"),
+        "fashion-mnist": (datasets.FashionMNIST, "FashionMNIST/raw"),
+    }[config.dataset]
+    train, test = _download(
+        config,
+        folder_name,
+        say,
+        lambda root, download: [kind(root, train=part, download=download) for part in (True, False)],
+    )
+    splits = {}
+    for name, part in (("train", train), ("test", test)):
+        images = torch.as_tensor(part.data)
+        images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        splits[name] = (images, torch.as_tensor(part.targets))
+    return Source(splits, tuple(name.split(" - ")[0] for name in train.classes))
+
+
+def _pets(config: Config, say: Say) -> Source:
+    """Read Oxford-IIIT Pet (Parkhi et al. 2012) as cats and dogs."""
+    from torchvision.datasets import OxfordIIITPet
+
+    _download(config, "oxford-iiit-pet", say, lambda root, download: OxfordIIITPet(root, download=download))
+    root = Path(config.data_dir) / "oxford-iiit-pet"
+    listing: Listing = {}
+    for split, file in (("train", "trainval.txt"), ("test", "test.txt")):
+        lines = [
+            line.split()
+            for line in (root / "annotations" / file).read_text(encoding="utf-8").splitlines()
+            if line[:1] != "#"
+        ]
+        listing[split] = [(f"images/{name}.jpg", int(species) - 1) for name, _, species, *_ in lines]
+    return _cached(config, root, "0" * 16, listing, ("cat", "dog"), say)
+
+
+def _download(config: Config, folder_name: str, say: Say, fetch: Callable):
+    """Let torchvision find or download a data set, one process at a time."""
+    root = Path(config.data_dir)
+    there = (root / folder_name).is_dir()
+    with suppress(RuntimeError, OSError):
+        return fetch(str(root), False)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(root / ".download.lock"):
+            if not there:
+                say(f"downloading {config.dataset} into {root}")
+            return fetch(str(root), True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        what = "cannot be read" if there else "is not there, and cannot be downloaded"
+        raise UserError(
+            f"{config.dataset}: {root / folder_name} {what} ({' '.join(str(error).split())}); "
+            "put it there by hand, or name the folder that holds it with --data-dir"
+        ) from None
+
+
+def _cached(
+    config: Config, root: Path, digest: str, listing: Listing, classes: Sequence[str], say: Say, **told: Any
+) -> Source:
+    """Decode image files, or take them from the cache of tensors that the first time has left."""
+    folder_name = Path(config.data_dir) / ".cache"
+    stem = cache_stem(config.dataset.removeprefix("folder:"))
+    kind = f"{stem}-{config.image_size or 'own'}-v{RESULTS_VERSION}"
+    path = folder_name / f"{kind}-{digest}.pt"
+
+    def decode() -> dict[str, Any]:
+        decoded = pictures.decode(root, listing, config.image_size, say, folder_name / f"{stem}-unreadable.txt")
+        splits = {name: tuple(torch.from_numpy(values) for values in arrays) for name, arrays in decoded.splits.items()}
+        return {"splits": splits, "range": decoded.range, "unreadable": decoded.unreadable}
+
+    content = cache.through(path, decode, f"the decoded images of {root}", say)
+    with suppress(OSError):
+        for outdated in folder_name.glob(f"{kind}-{'?' * len(digest)}.pt"):
+            if outdated != path:
+                outdated.unlink()
+    splits = {name: (images.permute(0, 3, 1, 2), labels) for name, (images, labels) in content["splits"].items()}
+    unreadable = tuple(f"{name}: {reason}" for name, reason in content["unreadable"])
+    levels = content["range"] and tuple(content["range"])
+    return Source(splits, tuple(classes), levels, unreadable, **told)

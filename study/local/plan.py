@@ -1,0 +1,55 @@
+"""What of some sweeps is to be trained, and in which order.
+
+plan = Plan(sweeps, base, standing.Runs("runs"))
+outcomes = engine.run(plan.jobs(), len(plan.todo()) + plan.coming)
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from study.local.engine import Job
+from study.sweeps import bayes
+from study.sweeps.definition import Point, Sweep
+from study.sweeps.standing import Runs
+
+
+class Plan:
+    """The points of some sweeps as jobs; one that several sweeps have is one job, which ends early if all say so."""
+
+    def __init__(self, sweeps: Sequence[Sweep], base: Mapping[str, Any], runs: Runs, force: bool = False):
+        self.sweeps, self.base, self.runs = sweeps, base, runs
+        self.known: dict[str, Job] = {}
+        self.coming = 0
+        for sweep in sweeps:
+            points = runs.points(sweep, base)
+            for point in points:
+                job = self._job(sweep, point, points, force)
+                other = self.known.setdefault(point.config.fingerprint, job)
+                if other is not job:
+                    other.is_given_up = _both(other.is_given_up, job.is_given_up)
+            if sweep.method == "bayes":
+                self.coming += max(0, sweep.run_cap - len(points))
+
+    def todo(self) -> list[Job]:
+        """List the jobs that have no result, or all if they are forced."""
+        return [job for job in self.known.values() if job.force or not job.is_done]
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield what is to be trained: what is known, then what each Bayesian search chooses when it is asked for."""
+        yield from self.todo()
+        for sweep in self.sweeps:
+            if sweep.method == "bayes":
+                for point in bayes.choose(sweep, self.base, self.runs, set(self.known)):
+                    yield self._job(sweep, point)
+
+    def _job(self, sweep: Sweep, point: Point, points: list[Point] | None = None, force: bool = False) -> Job:
+        def is_given_up() -> bool:
+            """Ask the sweep's rule, with the runs that there are by now."""
+            every = self.runs.points(sweep, self.base) if sweep.method == "bayes" else points
+            return self.runs.is_given_up(sweep, point, every)
+
+        return Job(point.config, point.label, is_given_up if sweep.early_terminate else None, force)
+
+
+def _both(one: Callable[[], bool] | None, other: Callable[[], bool] | None) -> Callable[[], bool] | None:
+    return (lambda: one() and other()) if one and other else None

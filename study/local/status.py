@@ -1,0 +1,68 @@
+"""Says what there is of a sweep here and what is missing or went wrong, and removes what went wrong.
+
+python -m study.sweep status sweeps/dropout.yaml
+python -m study.sweep clean sweeps/dropout.yaml
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from study.config import RESULTS_VERSION
+from study.record.directory import RunDirectory
+from study.sweeps.definition import Sweep
+from study.sweeps.standing import Runs, explanation
+from study.system.console import console
+from study.system.errors import UserError
+
+REMOVED = ("failed", "interrupted")
+"""States of runs that `clean` removes."""
+
+
+def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
+    """Print a table of a sweep's points with the states of their runs, and which of these are there twice."""
+    table = Table("run", "state", "result", "directory", title=f"{sweep.name} ({sweep.path})", title_justify="left")
+    states, points = Counter(), runs.points(sweep, base)
+    for point in points:
+        directory = RunDirectory.of(point.config)
+        state = directory.state()
+        states[state] += 1
+        words = point.label, state, explanation(directory, state, point.config.epochs), point.config.run_name
+        table.add_row(*words)
+    if sweep.method == "bayes" and len(points) < sweep.run_cap:
+        states["missing"] += sweep.run_cap - len(points)
+    console(width=None if sys.stdout.isatty() else 200).print(table)
+    print(", ".join(f"{count} {state}" for state, count in states.most_common()))
+    outdated = sum(info.get("results_version") != RESULTS_VERSION for info in runs.infos().values())
+    if outdated:
+        print(f"{outdated} runs in {runs.path} are of another version of the code, whose results do not compare")
+    copies = runs.copies()
+    for point in points:
+        own = point.config.run_name
+        for name in copies.get(point.config.fingerprint, ()):
+            if name != own:
+                print(f"duplicated: {runs.path / name} holds the same run as {runs.path / own}")
+
+
+def clean(sweeps: Sequence[Sweep], runs: Runs, base: Mapping[str, Any], is_agreed: bool) -> None:
+    """Remove the directories of a sweep's failed and interrupted runs, when it is agreed or when the answer is yes."""
+    found = {}
+    for sweep in sweeps:
+        for point in runs.points(sweep, base):
+            directory = RunDirectory.of(point.config)
+            if (state := directory.state()) in REMOVED and directory.path not in found:
+                found[directory.path] = directory
+                print(f"{state}: {directory.path}  {explanation(directory, state, point.config.epochs)}")
+    if not found:
+        print("no run has failed or was interrupted: nothing to remove")
+        return
+    if not is_agreed and not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask on; --yes removes without asking")
+    if not is_agreed and input(f"remove {len(found)} directories? [y/N] ").strip().lower() not in ("y", "yes"):
+        print("nothing is removed")
+        return
+    removed = sum(directory.remove() for directory in found.values())
+    print(f"{removed} removed" + (f", {len(found) - removed} in use again" if removed < len(found) else ""))

@@ -1,0 +1,318 @@
+"""The directory of a run: what it holds, and how it is read and written.
+
+    python -c "from study.record.directory import RunDirectory; print(RunDirectory('runs/NAME').state())"
+
+| file             | holds                                                                            |
+|------------------|----------------------------------------------------------------------------------|
+| `run.json`       | config, fingerprint, group, state, times, host, device, versions, data, error    |
+| `history.jsonl`  | a line per epoch                                                                 |
+| `summary.json`   | `best/*` and `test/*` of one checkpoint, `last/*`, parameters, seconds           |
+| `evaluation.npz` | test probabilities, confident mistakes, features of validation images            |
+| `best.pt`        | the weights that were best on validation                                         |
+| `last.pt`        | everything that a run needs to go on; deleted when it finishes                   |
+
+Files appear whole or not at all. `run.json` says `finished` last. That a run is being trained is no file's
+content but a lock on the directory, which the kernel frees however its holder ends.
+"""
+
+import json
+import math
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from study.config import RESULTS_VERSION, Config
+from study.system.errors import Busy, UserError
+
+DONE = ("finished", "diverged", "stopped")
+"""States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
+
+EARLY = "early stopping"
+"""What a run notes as `stopped_by` when its own early stopping ended it: it is then as good as finished."""
+
+HYPERBAND = "hyperband"
+"""What a run notes as `stopped_by` when the sweep that it belongs to gave it up."""
+
+Say = Callable[[str], None]
+
+WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
+
+
+def make(folder: Path) -> None:
+    """Make a folder, unless it is there; UserError where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); name another --runs-dir") from None
+
+
+class CorruptRun(UserError):
+    """A run directory that cannot be read; the message says which file and why."""
+
+
+class RunDirectory:
+    """The files of one run."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+
+    @classmethod
+    def of(cls, config: Config) -> "RunDirectory":
+        """Return the directory that belongs to a config, which need not exist."""
+        return cls(Path(config.runs_dir) / config.run_name)
+
+    def info(self) -> dict[str, Any]:
+        """Read run.json; empty where there is none."""
+        return self._read_json("run.json")
+
+    def summary(self) -> dict[str, Any]:
+        """Read summary.json; empty where there is none."""
+        return self._read_json("summary.json")
+
+    def history(self) -> list[dict[str, Any]]:
+        """Read the rows of history.jsonl; a last line that was cut off is left out."""
+        try:
+            text = (self.path / "history.jsonl").read_text(encoding="utf-8")
+            rows = [json.loads(line) for line in text.split("\n")[:-1]]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except (OSError, ValueError) as error:
+            raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: {error}") from None
+        if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
+            raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: a line is no row of an epoch")
+        return rows
+
+    def evaluation(self) -> dict[str, Any]:
+        """Read the arrays of evaluation.npz."""
+        import numpy as np
+
+        try:
+            with np.load(self.path / "evaluation.npz", allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+            broken = self.path / "evaluation.npz"
+            raise CorruptRun(f"{broken} is broken: delete it, and the same command trains the run anew") from None
+
+    def state(self) -> str:
+        """Return finished, failed, diverged, stopped, running, interrupted, missing, or corrupt."""
+        if self.defect():
+            return "corrupt"
+        state = self.info().get("state")
+        if state:
+            return state
+        if self.is_locked():
+            return "running"
+        return "interrupted" if (self.path / "run.json").exists() else "missing"
+
+    def defect(self) -> str | None:
+        """Say what a run lacks that its run.json promises, in a few words; None where it lacks nothing."""
+        try:
+            info, history, summary = self.info(), self.history(), self.summary()
+        except CorruptRun as error:
+            return str(error)
+        if info and not is_described(info):
+            return "its run.json holds no config"
+        if info.get("state") not in DONE:
+            return None
+        if not {"classes", "image_shape", "images"} <= set(info.get("data") or ()):
+            return "its run.json does not describe its data"
+        if not summary:
+            return "its summary.json is missing"
+        if len(history) != summary.get("last/epoch"):
+            return f"its history.jsonl has {len(history)} epochs, its summary.json {summary.get('last/epoch')}"
+        if info["state"] == "diverged":
+            return None
+        if not all(isinstance(summary.get(name), int | float) for name in ("best/val_acc", "best/epoch", "test/acc")):
+            return "its summary.json holds no accuracies"
+        return None if self.has_evaluation() else "its evaluation.npz is missing or broken"
+
+    def has_evaluation(self) -> bool:
+        """Tell whether evaluation.npz lists what is read of it; its contents are not looked at."""
+        try:
+            with zipfile.ZipFile(self.path / "evaluation.npz") as archive:
+                return "test_predictions.npy" in archive.namelist()
+        except (OSError, zipfile.BadZipFile):
+            return False
+
+    def is_done(self, may_be_stopped: bool = False) -> bool:
+        """Tell whether the run has the result that is wanted: one of all its epochs, unless it may be stopped early."""
+        return self.state() in DONE and (may_be_stopped or self.info().get("stopped_by") != HYPERBAND)
+
+    def has_begun(self) -> bool:
+        """Tell whether a training of the run has begun at any time."""
+        try:
+            return "started" in self.info() or (self.path / "damaged" / "run.json").exists()
+        except CorruptRun:
+            return True
+
+    def sweeps(self) -> list[str]:
+        """List the names of the sweeps that chose this run; those of a grid or a random search know theirs without."""
+        try:
+            return list(self.info().get("sweeps") or ())
+        except CorruptRun:
+            return []
+
+    def is_locked(self) -> bool:
+        """Tell whether some process is training this run."""
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with filelock.FileLock(self.path / ".lock", timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError:  # of another user, or on a read-only disk
+            return False
+
+    @contextmanager
+    def locked(self, wait: Say | None = None) -> Iterator[None]:
+        """Hold the run's lock; where another process does, tell `wait` of it and wait, or without that raise Busy."""
+        make(self.path)
+        lock = filelock.FileLock(self.path / ".lock", timeout=1)
+        try:
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                if wait is None:
+                    raise Busy(f"{self.path} is being trained by another process") from None
+                wait(f"{self.path} is being trained by another process: waiting for its result")
+                lock.acquire(timeout=-1)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror}); name another --runs-dir") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def claim(self, config: Config, sweep: str, data_digest: str) -> None:
+        """Note in run.json that a sweep asked for the run, which need not have begun; Busy while it is trained."""
+        with self.locked():
+            if self.defect():
+                self.set_aside()
+            info = self.info() or described(config, data_digest)
+            self.write_info({**info, "sweeps": sorted({*(info.get("sweeps") or ()), sweep})})
+
+    def record_failure(self, config: Config, data_digest: str, error: str) -> None:
+        """Note in run.json that the run has failed, for a process that could not do so itself; Busy as above."""
+        with self.locked():
+            info = {} if self.defect() else self.info()
+            self.write_info({**(info or described(config, data_digest)), "state": "failed", "error": error})
+
+    def offline_logs(self, run_id: str = "") -> list[Path]:
+        """List W&B's logs of the run, or of another id that it had there, from trainings without a connection."""
+        return sorted(self.path.parent.glob(f"wandb/offline-run-*-{run_id or self.path.name}*"))
+
+    def clear(self) -> None:
+        """Delete what earlier starts wrote, but for run.json, which the next start replaces."""
+        for path in (*(self.path / name for name in WRITTEN), *self.path.glob(".*.tmp")):
+            path.unlink(missing_ok=True)
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replace run.json."""
+        self._write_json("run.json", info)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replace summary.json."""
+        self._write_json("summary.json", summary)
+
+    def write_evaluation(self, arrays: Mapping[str, Any]) -> None:
+        """Replace evaluation.npz."""
+        import numpy as np
+
+        def save(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+
+        self.write("evaluation.npz", save)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Append one row to history.jsonl."""
+        with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(row)) + "\n")
+
+    def write_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace history.jsonl."""
+        text = "".join(json.dumps(finite(row)) + "\n" for row in rows)
+        self.write("history.jsonl", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def remove(self) -> bool:
+        """Delete the directory, unless the run has a result or is being trained, and tell whether it is gone."""
+        with suppress(Busy), self.locked():
+            if self.info().get("state") in DONE:
+                return False
+            going = self.path.with_name(f".{self.path.name}.removed")
+            shutil.rmtree(going, ignore_errors=True)  # what an earlier end has left of another one
+            self.path.rename(going)
+            shutil.rmtree(going)
+            return True
+        return False
+
+    def set_aside(self) -> None:
+        """Move what an earlier start wrote into the folder `damaged`."""
+        (self.path / "damaged").mkdir(exist_ok=True)
+        for name in ("run.json", *WRITTEN):
+            if (self.path / name).exists():
+                (self.path / name).replace(self.path / "damaged" / name)
+
+    def drop_aside(self) -> None:
+        """Delete what was moved into the folder `damaged`."""
+        shutil.rmtree(self.path / "damaged", ignore_errors=True)
+
+    def write(self, name: str, save: Callable[[Path], Any]) -> None:
+        """Let `save` write a file under a temporary name, then put it in place."""
+        temporary = self.path / f".{name}.tmp"
+        try:
+            save(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(self.path / name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # which a full disk needs
+            raise
+
+    def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        text = json.dumps(finite(values), indent=1, ensure_ascii=False) + "\n"
+        # a name that is not UTF-8 is kept as JSON's own escape
+        self.write(name, lambda path: path.write_bytes(text.encode("utf-8", "backslashreplace")))
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise CorruptRun(f"{self.path / name} is broken: {error}") from None
+        if not isinstance(values, dict):
+            raise CorruptRun(f"{self.path / name} is broken: it holds no mapping")
+        return values
+
+
+def described(config: Config, data_digest: str) -> dict[str, Any]:
+    """Return what run.json says of every run, begun or not."""
+    return {
+        "config": config.model_dump(),
+        "fingerprint": config.fingerprint,
+        "group": config.group,
+        "results_version": RESULTS_VERSION,
+        "data_digest": data_digest,
+    }
+
+
+def is_described(info: Mapping[str, Any]) -> bool:
+    """Tell whether what was read of a run.json names a run."""
+    kinds = {"config": Mapping, "fingerprint": str, "group": str}
+    return all(isinstance(info.get(name), kind) for name, kind in kinds.items())
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinity, which JSON lacks, by null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }

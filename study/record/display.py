@@ -1,0 +1,187 @@
+"""What a person sees while runs are trained: bars on a terminal, a plain line per epoch elsewhere.
+
+display = RunDisplay()
+"""
+
+import time
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from study.config import Config
+from study.system.console import console, text_column
+
+REFRESH_SECONDS = 0.2
+
+BESIDE = 49
+"""Letters in a line of a sweep's run beside its label."""
+
+
+class Display:
+    """What a training tells; this one keeps it to itself."""
+
+    def say(self, text: str) -> None:
+        """Tell a line."""
+
+    def start(self, config: Config, data: str, epoch: int) -> None:
+        """Tell that a training begins, with so many epochs done."""
+
+    def batch(self, batch: int, batches: int) -> None:
+        """Tell the batches done in an epoch."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Tell the row of an epoch."""
+
+    def finish(self, state: str, summary: dict[str, Any]) -> None:
+        """Tell the result."""
+
+
+class RunDisplay(Display):
+    """One run: a bar with an ETA on a terminal, else a line per epoch."""
+
+    def __init__(self) -> None:
+        self.console = console(soft_wrap=True)
+        self.bar: Progress | None = None
+
+    def say(self, text: str) -> None:
+        self.console.print(text)
+
+    def start(self, config: Config, data: str, epoch: int) -> None:
+        self.epochs, self.first, self.started, self.drawn = config.epochs, epoch, time.monotonic(), 0.0
+        self.done = float(epoch)
+        self.say(data)
+        if self.console.is_terminal:
+            self.bar = Progress(
+                text_column("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=10),
+                text_column("ETA"), TimeRemainingColumn(compact=True, table_column=_whole()),
+                _metrics_column(),
+                console=self.console, refresh_per_second=5,
+            )  # fmt: skip
+            self.bar.start()
+            self.task = self.bar.add_task("", total=config.epochs, completed=epoch, epoch=epoch + 1,
+                                          epochs=config.epochs, metrics="")  # fmt: skip
+
+    def batch(self, batch: int, batches: int) -> None:
+        if self.bar and time.monotonic() - self.drawn > REFRESH_SECONDS:
+            self.drawn = time.monotonic()
+            self.bar.update(self.task, completed=self.done + batch / batches)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        self.done = row["epoch"]
+        if self.bar:
+            self.bar.update(self.task, completed=row["epoch"], metrics=describe(row, short=self.console.width < 110),
+                            epoch=min(row["epoch"] + 1, self.epochs))  # fmt: skip
+        else:
+            pace = (time.monotonic() - self.started) / (row["epoch"] - self.first)
+            left = duration(pace * (self.epochs - row["epoch"]))
+            self.say(f"epoch {row['epoch']}/{self.epochs}  {describe(row)}  ETA {left}")
+
+    def finish(self, state: str, summary: dict[str, Any]) -> None:
+        self.close()
+        self.say(f"{state}: {result(summary)}")
+
+    def close(self) -> None:
+        """Take the bar away, so that the terminal is as before."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+
+class SweepDisplay:
+    """A sweep: an overall bar and a line per running run on a terminal, else a line per run that ends."""
+
+    def __init__(self, runs: int) -> None:
+        self.console = console(soft_wrap=True)
+        self.runs, self.ended, self.started = runs, 0, time.monotonic()
+        self.tasks: dict[str, Any] = {}
+        self.labels: dict[str, str] = {}
+        self.bar = Progress(
+            text_column("{task.description}"), BarColumn(bar_width=10),
+            MofNCompleteColumn(table_column=_whole()), text_column("ETA"),
+            TimeRemainingColumn(compact=True, table_column=_whole()), _metrics_column(),
+            console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+
+    def __enter__(self) -> "SweepDisplay":
+        self.bar.start()
+        self.overall = self.bar.add_task("all runs", total=self.runs, metrics="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """Tell a line, above the bars."""
+        self.console.print(text)
+
+    def begin(self, name: str, label: str, epochs: int) -> None:
+        """Tell that a run begins, perhaps for the second time."""
+        self._forget(name)
+        self.labels[name] = label
+        room = max(16, self.console.width - BESIDE)
+        shown = label if len(label) <= room else label[: room - 1] + "…"
+        self.tasks[name] = self.bar.add_task(shown, total=epochs, metrics="")
+        if not self.console.is_terminal:
+            self.say(f"begins    {label}  ({name})")
+
+    def epoch(self, name: str, row: dict[str, float]) -> None:
+        """Tell the row of an epoch of a run."""
+        self.bar.update(self.tasks[name], completed=row["epoch"], metrics=f"val acc {row['val/acc']:.2%}")
+        if not self.console.is_terminal:
+            self.say(f"          {self.labels[name]}  epoch {row['epoch']}  {describe(row)}")
+
+    def end(self, name: str, label: str, state: str, text: str) -> None:
+        """Tell how a run ended."""
+        self.ended += 1
+        self._forget(name)
+        self.bar.update(self.overall, completed=self.ended)
+        left = (time.monotonic() - self.started) / self.ended * (self.runs - self.ended)
+        self.say(f"{state:<9} {label}  {text}  [{self.ended}/{self.runs}, ETA {duration(left)}]")
+
+    def _forget(self, name: str) -> None:
+        if name in self.tasks:
+            self.bar.remove_task(self.tasks.pop(name))
+
+
+def _whole() -> Column:
+    """Make a column that is not cut where the terminal is narrow."""
+    return Column(no_wrap=True)
+
+
+def _metrics_column() -> TextColumn:
+    """Make the last column, which gives way where the terminal is narrow."""
+    return text_column("{task.fields[metrics]}", table_column=Column(no_wrap=True, ratio=1))
+
+
+def describe(row: dict[str, float], short: bool = False) -> str:
+    """Put the row of an epoch into a few words."""
+    losses = f"loss {row['train/loss']:.4f}/{row['val/loss']:.4f}"
+    accuracies = f"acc {row['train/acc']:.2%}/{row['val/acc']:.2%}"
+    pace = f"{row['time/images_per_second']:,.0f} images/s"
+    if short:
+        return f"train/val {accuracies}"
+    return f"train/val {losses}  {accuracies}  {pace}  {duration(row['time/epoch'])}/epoch"
+
+
+def result(summary: dict[str, Any]) -> str:
+    """Put a summary into a few words."""
+    if "test/acc" not in summary:
+        return f"no result after epoch {summary.get('last/epoch', 0)}"
+    best = f"best val acc {summary['best/val_acc']:.2%} at epoch {summary['best/epoch']}"
+    return f"{best}, test acc {summary['test/acc']:.2%}"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people do: 0.04s, 0.8s, 42s, 3m20s, 1h05m."""
+    if 0 < seconds < 0.095:
+        return f"{seconds:.2f}s"
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"

@@ -1,0 +1,181 @@
+"""Trains a W&B sweep on this machine: a `wandb agent` for each slot, on a GPU or a share of the cores of its own.
+
+    python -m study.sweep agents ENTITY/PROJECT/ID --gpus 0,1,2,3 [--per-gpu 2]
+
+W&B's server hands out the points, so the same command on other machines shares the work. When it is asked to end,
+runs write a checkpoint and go back into the sweep's queue, and no process stays behind.
+"""
+
+import math
+import shlex
+import signal
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rich.live import Live
+from rich.table import Table
+
+from study.record.directory import DONE
+from study.record.display import duration
+from study.remote.agent import Agent, Slot
+from study.remote.sweep import WandbSweep
+from study.system.console import console
+from study.system.errors import Interrupted
+from study.system.process import handle_ends
+
+STAGGER_SECONDS = 1.0
+POLL_SECONDS = 0.25
+AT_ONCE_SECONDS = 0.5
+LINE_SECONDS = 300.0
+
+
+class _Signals:
+    """Takes note of the signals that ask a program to end; what comes at once, to a job and to its script, is one."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.last = -math.inf
+        handle_ends(self._receive)
+
+    def _receive(self, signum: int, frame: object) -> None:
+        if time.monotonic() - self.last > AT_ONCE_SECONDS:
+            self.received.append(signum)
+        self.last = time.monotonic()
+
+    def pause(self, seconds: float, patience: int = 0) -> None:
+        """Wait, but no longer than until more signals than `patience` have been received."""
+        deadline = time.monotonic() + seconds
+        while len(self.received) <= patience and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(0.1, left))
+
+
+def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, str], grace_seconds: float) -> int:
+    """Start an agent in each slot, stay until all have ended, and return 0 if none of their runs failed.
+
+    `folders` are the runs_dir, which also holds the agents' logs, and the data_dir.
+    Raises Interrupted after SIGINT, SIGTERM or SIGHUP, when all has ended: by itself, or after `grace_seconds`, or at
+    a second signal, killed.
+    """
+    signals, agents = _Signals(), []
+    with Display(sweep.left) as display:
+        try:
+            for slot in places:
+                if not signals.received:
+                    agents.append(Agent(slot, sweep.path, folders, sweep.label))
+                    display.show(agents)
+                    signals.pause(STAGGER_SECONDS if slot is not places[-1] else 0)
+            while not signals.received and not all(agent.is_over for agent in agents):
+                display.show(agents)
+                signals.pause(POLL_SECONDS)
+            if signals.received:
+                display.say(f"ending: runs write a checkpoint and are ended within {duration(grace_seconds)}")
+                _interrupt(agents, display, signals, grace_seconds)
+        finally:
+            for agent in agents:
+                agent.kill()
+            display.show(agents)
+    display.exits(agents)
+    display.advise(agents, sweep)
+    if signals.received:
+        raise Interrupted(signals.received[0])
+    return 1 if any(_counts(agent)["failed"] or agent.process.returncode for agent in agents) else 0
+
+
+def _interrupt(agents: Sequence[Agent], display: "Display", signals: _Signals, grace_seconds: float) -> None:
+    """Ask all agents to end as Ctrl-C does, which puts their runs back into the queue, and wait for it.
+
+    A run that has not said a word yet could not tell W&B that it is to be handed out again: it is asked when it has.
+    """
+    unasked, deadline = list(agents), time.monotonic() + grace_seconds
+    while time.monotonic() < deadline and len(signals.received) < 2 and not all(agent.is_over for agent in agents):
+        display.show(agents)
+        for agent in [agent for agent in unasked if not agent.log.current or agent.log.current.text]:
+            agent.send(signal.SIGINT)
+            unasked.remove(agent)
+        signals.pause(POLL_SECONDS, patience=1)
+
+
+class Display:
+    """A table of what each agent does on a terminal, and a line for every run that ends."""
+
+    def __init__(self, left: int | None):
+        self.console = console(soft_wrap=True)
+        self.left, self.ended, self.started = left, 0, time.monotonic()
+        self.told = self.started
+        self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+    def say(self, text: str) -> None:
+        """Tell a line, above the table."""
+        self.console.print(text)
+
+    def show(self, agents: Sequence[Agent]) -> None:
+        """Tell what is new."""
+        for agent in agents:
+            for run in agent.look(self.say):
+                self.ended += run.state != "ended"
+                self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.outcome}  {self._progress()}".rstrip())
+        if self.console.is_terminal:
+            self.live.update(self.table(agents))
+        elif time.monotonic() - self.told > LINE_SECONDS:
+            self.told = time.monotonic()
+            for agent in agents:
+                if run := agent.log.current:
+                    self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.outcome}")
+
+    def _progress(self) -> str:
+        if not (self.left and self.ended):
+            return f"[{self.ended} so far]" if self.ended else ""
+        left = max(0, self.left - self.ended)
+        eta = (time.monotonic() - self.started) / self.ended * left
+        return f"[{self.ended} of at most {self.left}, ETA {duration(eta)}]"
+
+    def table(self, agents: Sequence[Agent]) -> Table:
+        """Draw what agents do; where the terminal is narrow the last column gives way."""
+        table = Table(box=None, expand=True)
+        label = {"max_width": max(16, self.console.width // 2 - 8)}
+        for name, options in {"agent": {}, "ended": {}, "failed": {}, "trains": label, "": {"ratio": 1}}.items():
+            table.add_column(name, no_wrap=True, **options)
+        for agent in agents:
+            counts, run = _counts(agent), agent.log.current
+            idle = "has ended" if agent.is_over else "starts again" if agent.starts_again else "waits"
+            now = (run.label, run.text) if run else (idle, "")
+            table.add_row(agent.slot.name, str(counts.total()), str(counts["failed"]), *now)
+        return table
+
+    def exits(self, agents: Sequence[Agent]) -> None:
+        """Tell how each agent and its runs ended, and where its log is."""
+        table = Table()
+        for name in ("agent", "runs", "how it ended"):
+            table.add_column(name, no_wrap=name == "agent")
+        for agent in agents:
+            counts = _counts(agent)
+            counts["not in W&B"] = sum(run.state in DONE and not run.is_sent for run in agent.log.runs)
+            runs = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
+            table.add_row(agent.slot.name, runs, agent.reason())
+        console(width=self.console.width if self.console.is_terminal else 200).print(table)
+        for agent in agents:
+            self.say(f"log of {agent.slot.name}: {agent.log.path}")
+
+    def advise(self, agents: Sequence[Agent], sweep: WandbSweep) -> None:
+        """Tell what can be done next, where something is left to do."""
+        runs = [run for agent in agents for run in agent.log.runs]
+        unsent = dict.fromkeys(run.directory for run in runs if run.directory and not run.is_sent)
+        if unsent:
+            self.say(f"what W&B lacks: python -m study.sync {shlex.join(unsent)}")
+        if any(agent.is_asked or agent.process.returncode for agent in agents):
+            self.say("the same command goes on from here")
+        if sweep.sweep.method == "grid" and any(run.state in ("failed", "killed") for run in runs):
+            self.say(f"once all has ended, what has no result: python -m study.sweep create --missing {sweep.path}")
+
+
+def _counts(agent: Agent) -> Counter:
+    return Counter(run.state for run in agent.log.runs if run.state != "running")

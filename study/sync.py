@@ -1,0 +1,40 @@
+"""Sends runs to W&B from their directories: those that are not there, or not whole.
+
+python -m study.sync runs/NAME …
+"""
+
+from study.config import Config
+from study.record.directory import DONE, RunDirectory
+from study.remote.run import is_whole, mode, replay
+from study.system.errors import UserError
+from study.system.process import run_command
+
+
+def main(argv: list[str]) -> int:
+    """Send run directories to W&B."""
+    if not argv or argv[0].startswith("-"):
+        print(__doc__)
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    for path in argv:
+        directory = RunDirectory(path)
+        state = directory.state()
+        if state not in DONE:
+            raise UserError(f"{path} has no result to send: it is {state}")
+        config = Config.recorded(directory.info()["config"])
+        if config.wandb == "disabled":
+            config = config.model_copy(update={"wandb": "auto"})
+        config = config.model_copy(update={"runs_dir": str(directory.path.parent)})
+        if mode(config) == "online" and is_whole(directory, config):
+            print(f"{path} is there already")
+            continue
+        replay(directory, config, print)
+        logs = directory.offline_logs()
+        for log in logs:
+            print(f"the run was written to a log; to upload it: wandb sync {log}")
+        if not logs:
+            print(f"{path} is sent")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

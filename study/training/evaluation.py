@@ -1,0 +1,142 @@
+"""What is known of a network once it is trained: summary.json's scores, and the arrays of evaluation.npz.
+
+loss, accuracy = Evaluator(model, data, device, torch.float32, 64, flip_test=False).score(data.val)
+arrays = evaluation.arrays(data, test_logits, chosen, activations)
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from study import models
+from study.data import splits
+from study.data.dataset import Data, Split
+from study.training.step import autocast
+
+LARGEST_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}
+"""Images of 32×32, fewer where they are larger; on a CPU what a network makes of more lies in newly asked memory."""
+
+FEATURE_IMAGES = 2_000
+MISTAKE_IMAGES = 64
+MEASURED_IMAGES = 3
+
+
+def batch_size(image_shape: tuple[int, int, int], trained: int, device: torch.device) -> int:
+    """Return how many images (channels, height, width) are evaluated at once: no fewer than are trained at once."""
+    largest = LARGEST_BATCH[device.type]
+    return max(trained, min(largest, largest * 32**2 // math.prod(image_shape[1:])))
+
+
+class Evaluator:
+    """A network as it predicts: without gradients, in batches that are fast on its device."""
+
+    def __init__(
+        self, model: nn.Module, data: Data, device: torch.device, precision: torch.dtype, trained: int, flip_test: bool
+    ):  # fmt: skip
+        """`trained` is how many images are trained at once."""
+        self.model, self.data, self.device, self.precision, self.flip_test = model, data, device, precision, flip_test
+        self.batch_size = batch_size(data.image_shape, trained, device)
+
+    @torch.inference_mode()
+    def logits(self, split: Split) -> Tensor:
+        """Return the logits (n, classes) of every image of a split, on the device."""
+        with autocast(self.device, self.precision):
+            return torch.cat([logits(self.model, images, self.flip_test) for images in self._batches(split)])
+
+    @torch.inference_mode()
+    def activations(self, split: Split) -> dict[str, Tensor]:
+        """Return what the network computes for every image of a split, as `models.activations` names it."""
+        parts = [models.activations(self.model, images) for images in self._batches(split)]
+        everywhere = [name for name in parts[0] if all(name in part for part in parts)]
+        return {name: torch.cat([part[name] for part in parts]) for name in everywhere}
+
+    def _batches(self, split: Split) -> Iterator[Tensor]:
+        self.model.eval()
+        return (self.data.prepared(batch) for batch in split.batches(self.batch_size))
+
+    def score(self, split: Split) -> tuple[float, float]:
+        """Return the mean cross-entropy and the top-1 accuracy of a split."""
+        return score(self.logits(split), split.labels)
+
+
+def measure(model: nn.Module, data: Data, name: str, say: Callable[[str], None]) -> dict[str, int]:
+    """Measure a network on a few images of a data set, before a training; see `models.measure`."""
+    images = data.prepared(data.val.take(slice(MEASURED_IMAGES)))
+    return models.measure(model, images, len(data.classes), name, say)
+
+
+def logits(model: nn.Module, images: Tensor, flip_test: bool = False) -> Tensor:
+    """Return logits (n, classes), float32; with `flip_test` the mean of those for images and their mirror images."""
+    result = model(images).float()
+    return (result + model(images.flip(-1)).float()) / 2 if flip_test else result
+
+
+def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the mean cross-entropy and the top-1 accuracy of logits (n, classes)."""
+    loss = nn.functional.cross_entropy(logits, labels)
+    return loss.item(), int((logits.argmax(1) == labels).sum()) / len(labels)
+
+
+def stratified(labels: Tensor, count: int) -> Tensor:
+    """Choose `count` indices, each class in proportion, evenly spread over its images.
+
+    The first images of a class can be alike: frames of one film, photographs of one person.
+    """
+    labels = labels.cpu()
+    if len(labels) <= count:
+        return torch.arange(len(labels))
+    members = np.bincount(labels)
+    fewest = np.minimum(members, 1) if count >= np.count_nonzero(members) else np.zeros_like(members)
+    chosen = []
+    for label, share in enumerate(splits.shares(members, count, fewest, members)):
+        places = torch.where(labels == label)[0]
+        chosen.append(places[torch.arange(share) * len(places) // max(1, share)])
+    return torch.cat(chosen).sort().values
+
+
+def train_sample(data: Data) -> Tensor:
+    """Choose as many training images as there are validation images, to compare the accuracies of both."""
+    return stratified(data.train.labels, len(data.val))
+
+
+def feature_sample(data: Data) -> Tensor:
+    """Choose the validation images of which evaluation.npz keeps activations."""
+    return stratified(data.val.labels, FEATURE_IMAGES)
+
+
+def summary_of(name: str, row: Mapping[str, float], train_score: tuple[float, float]) -> dict[str, float]:
+    """Return the summary of the weights that an epoch's row tells of; `name` is best or last."""
+    return {
+        f"{name}/epoch": row["epoch"],
+        f"{name}/val_acc": row["val/acc"],
+        f"{name}/val_loss": row["val/loss"],
+        f"{name}/train_acc": train_score[1],
+        f"{name}/train_loss": train_score[0],
+    }
+
+
+def arrays(data: Data, logits: Tensor, chosen: Tensor, activations: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return the arrays of evaluation.npz for the logits (n, classes) of the test images.
+
+    `activations` are those of the validation images that `chosen` names, in the form of `models.activations`.
+    """
+    probabilities = logits.softmax(1)
+    confidence, predicted = probabilities.max(1)
+    surest = confidence.masked_fill(predicted == data.test.labels, -1).argsort(descending=True)
+    mistakes = surest[: min(MISTAKE_IMAGES, int((predicted != data.test.labels).sum()))]
+    tensors = {
+        "test_targets": data.test.labels,
+        "test_predictions": predicted.short(),
+        "test_probabilities": probabilities.half(),
+        "mistake_index": mistakes,
+        "mistake_images": data.test[mistakes].images.contiguous(),
+        "mistake_targets": data.test.labels[mistakes],
+        "mistake_predictions": predicted[mistakes],
+        "mistake_confidences": confidence[mistakes],
+        "feature_index": chosen,
+        "feature_targets": data.val.labels.cpu()[chosen],
+    } | {name: values.half() for name, values in activations.items()}
+    return {"class_names": np.array(data.classes)} | {key: value.cpu().numpy() for key, value in tensors.items()}
