@@ -106,7 +106,7 @@ def test_a_network_that_is_in_one_table_only_is_refused_with_the_other(monkeypat
     with pytest.raises(UserError, match=r"NETWORKS in study/models/__init__.py lacks it$"):
         models.create(Config(model="cnn"), (3, 32, 32), 10)
     monkeypatch.setattr(values, "NETWORKS", {})
-    with pytest.raises(UserError, match=r"NETWORKS in study/names.py lacks it$"):
+    with pytest.raises(UserError, match=r"NETWORKS in study/config/choices.py lacks it$"):
         Config.parse({"model": "mlp"})
 
 
