@@ -55,7 +55,10 @@ def test_imports_run_one_way(module, path):
 def test_only_commands_stand_beside_the_packages():
     """What is typed is at the top; `report` holds the order of a report."""
     files = {tree: {path.stem for path in (ROOT / tree).glob("*.py")} - {"__init__"} for tree in ORDER}
-    assert files == {"study": {"train", "predict", "sweep", "sync"}, "analysis": {"summarize", "anatomy", "report"}}
+    assert files == {
+        "study": {"train", "predict", "sweep", "sync"},
+        "analysis": {"summarize", "anatomy", "export", "report"},
+    }
 
 
 def test_every_package_says_what_is_in_it():

@@ -205,19 +205,19 @@ def _damage(directory: RunDirectory) -> str:
 
 
 def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
-    """Return a row per run and test image: target, predicted (class indices), probability of the predicted."""
+    """Return a row per run and test image: target, predicted (class indices), probability of the predicted or NaN."""
     parts = []
     for run in names:
         arrays = frames.directories[run].evaluation()
-        probabilities = arrays["test_probabilities"].astype(np.float32)
+        probabilities = arrays.get("test_probabilities")  # which an exported copy lacks
         parts.append(
             pd.DataFrame(
                 {
                     "run": run,
-                    "image": np.arange(len(probabilities)),
+                    "image": np.arange(len(arrays["test_targets"])),
                     "target": arrays["test_targets"],
                     "predicted": arrays["test_predictions"],
-                    "probability": probabilities.max(1),
+                    "probability": np.nan if probabilities is None else probabilities.astype(np.float32).max(1),
                 }
             )
         )

@@ -250,7 +250,7 @@ def _name_size(classes: int) -> int:
 
 def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | None:
     """Draw the most confident mistakes of evaluation.npz, each with its true class, the predicted one and how sure."""
-    images = arrays["mistake_images"][:MISTAKES]
+    images = arrays.get("mistake_images", ())[:MISTAKES]
     if not len(images):
         return None
     names = arrays["class_names"]

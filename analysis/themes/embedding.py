@@ -68,7 +68,9 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
     those of one frozen body, are one Layer.
     """
     arrays = {run: frames.directories[run].evaluation() for run in names}
-    arrays = {run: one for run, one in arrays.items() if _is_enough(one["feature_targets"])}
+    arrays = {
+        run: one for run, one in arrays.items() if "feature_targets" in one and _is_enough(one["feature_targets"])
+    }
     layers = {run: [name for name in LAYERS if name in one and not _is_next(one, name)] for run, one in arrays.items()}
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
         tasks: dict[tuple[str, str], Future[Layer]] = {}

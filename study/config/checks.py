@@ -54,7 +54,9 @@ def _has_options(model: Any) -> Any:
     """Refuse a network that is in the registry only; that is read as text, since to import it takes torch a second."""
     registry = (Path(__file__).parent.with_name("models") / "__init__.py").read_text(encoding="utf-8")
     if str(model) not in NETWORKS and re.search(rf'^    "{re.escape(str(model))}": \w+\.\w+,$', registry, re.M):
-        raise ValueError(f"model {model!r} is in study/models/__init__.py, but NETWORKS in study/config/choices.py lacks it")
+        raise ValueError(
+            f"model {model!r} is in study/models/__init__.py, but NETWORKS in study/config/choices.py lacks it"
+        )
     return model
 
 

@@ -50,7 +50,9 @@ def create(config: Config, image_shape: tuple[int, int, int], classes: int) -> n
     """
     name = "timm:" if config.model.startswith("timm:") else config.model
     if name not in NETWORKS:
-        raise UserError(f"model {name!r} is in study/config/choices.py, but NETWORKS in study/models/__init__.py lacks it")
+        raise UserError(
+            f"model {name!r} is in study/config/choices.py, but NETWORKS in study/models/__init__.py lacks it"
+        )
     try:
         return _with_weights(NETWORKS[name](config, image_shape, classes), image_shape)
     except TooSmall as error:

@@ -1,0 +1,60 @@
+"""Copies the results of runs without what is large, to keep them in a repository or to hand them on.
+
+    python -m analysis.export runs docs/study
+
+A copy is a run directory that `python -m analysis.summarize` reads, and that a sweep counts as trained. It holds
+`run.json`, `history.jsonl`, `summary.json` and, of `evaluation.npz`, the class and the prediction of each test image:
+some 20 kB for 10,000 test images. It lacks the weights, the pictures of mistakes and the features, and so what a report
+shows of them.
+"""
+
+import argparse
+from pathlib import Path
+
+from study.config.checks import user_path
+from study.record.directory import DONE, RunDirectory
+from study.system.errors import UserError
+from study.system.process import Parser, run_command
+
+KEPT = ("class_names", "test_targets", "test_predictions")
+"""What is kept of evaluation.npz."""
+
+
+def export(run: RunDirectory, folder: Path) -> RunDirectory:
+    """Copy a run that has a result into a folder, without what is large; a copy that is there is replaced."""
+    import numpy as np
+
+    copy = RunDirectory(folder / run.path.name)
+    copy.path.mkdir(parents=True, exist_ok=True)
+    copy.write_history(run.history())
+    copy.write_summary(run.summary())
+    if run.has_evaluation():
+        arrays = run.evaluation()
+        classes = len(arrays["class_names"])
+        labels = {name: arrays[name].astype(np.min_scalar_type(classes)) for name in KEPT[1:]}
+        copy.write_evaluation({"class_names": arrays["class_names"], **labels})
+    copy.write_info(run.info())  # last, since it says that the run has a result
+    return copy
+
+
+def main(argv: list[str]) -> int:
+    """Copy all runs of a directory that have a result, and are not in the folder yet."""
+    parser = Parser(
+        "python -m analysis.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=user_path, help="directory of runs")
+    parser.add_argument("folder", type=user_path, help="where the copies go")
+    args = parser.parse_args(argv)
+    if not Path(args.runs).is_dir():
+        raise UserError(f"there is no directory {args.runs}; name the one that --runs-dir named when training")
+    folders = [path for path in sorted(Path(args.runs).iterdir()) if path.is_dir() and path.name != "wandb"]
+    done = [run for run in map(RunDirectory, folders) if run.state() in DONE]
+    new = [run for run in done if RunDirectory(Path(args.folder) / run.path.name).state() not in DONE]
+    for run in new:
+        export(run, Path(args.folder))
+    print(f"{args.folder}: {len(new)} runs copied, {len(done) - len(new)} were there")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
