@@ -139,7 +139,7 @@ def test_identity(values, note, text):
         ),
         (
             ["--project=mine/cifar"],
-            "project must have no /, \\, #, ?, % or : and at most 128 letters, as W&B's must, not 'mine/cifar'",
+            "project must have no /, \\, #, ?, % or : and at most 128 characters (W&B's rule), not 'mine/cifar'",
         ),
         (["--epochs=2", "--warmup-epochs=3"], "warmup_epochs must be at most epochs, 2, not 3"),
         (["--nesterov", "--momentum=0"], "nesterov needs a momentum greater than 0"),
@@ -149,7 +149,7 @@ def test_identity(values, note, text):
         ),
         (["--model=vgg11", "--dataset=digits"], "vgg11 needs images of at least 32 px, not 8×8"),
         (["--model=cnn", "--image-size=4"], "cnn needs images of at least 8 px, not 4×4"),
-        (["--dataset=pets"], "pets are photographs of many sizes; say --image-size, such as 224"),
+        (["--dataset=pets"], "pets are photographs of many sizes; give --image-size, such as 224"),
         (["--setting=fast"], "setting takes key=value pairs, such as model=mlp epochs=50, not 'fast'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""How what people type becomes the value of a knob, and the sentence they get when it cannot.
+"""Convert and check the values that users type, and phrase the errors.
 
 python -c "from study.config.checks import pairs; print(pairs('model=mlp epochs=50'))"
 """
@@ -31,18 +31,18 @@ from study.config.choices import (
 from study.system.errors import closest, nearest
 
 FEW = 6
-"""So many names that have an option are told to who gave it to another."""
+"""At most this many owners of an option are listed in an error."""
 
 
 def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
-    """Make a check that a text is one of `names`, or begins with one of the prefixes and goes on."""
+    """Make a check that a text is one of `names`, or one of the prefixes followed by a name."""
     names = [name for name in names if not name.endswith(":")]
 
     def check(value: Any) -> Any:
         if value is None:
             return None
-        begun = [prefix for prefix in prefixes if str(value).startswith(prefix) and value != prefix]
-        if value not in names and not begun:
+        matches = [prefix for prefix in prefixes if str(value).startswith(prefix) and value != prefix]
+        if value not in names and not matches:
             known = [*names, *(f"{prefix}NAME" for prefix in prefixes)]
             raise ValueError(f"unknown {kind} {value!r}; {nearest(value, known)}")
         return value
@@ -51,7 +51,10 @@ def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
 
 
 def _has_options(model: Any) -> Any:
-    """Refuse a network that is in the registry only; that is read as text, since to import it takes torch a second."""
+    """Refuse a network that is in the registry of networks but lacks options; return the others.
+
+    The registry is read as text, because importing it would import torch.
+    """
     registry = (Path(__file__).parent.with_name("models") / "__init__.py").read_text(encoding="utf-8")
     if str(model) not in NETWORKS and re.search(rf'^    "{re.escape(str(model))}": \w+\.\w+,$', registry, re.M):
         raise ValueError(
@@ -64,14 +67,16 @@ HasOptions = BeforeValidator(_has_options)
 
 
 def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = False) -> BeforeValidator:
-    """Make a check of a comma list of names; it is sorted, each name once, unless its order matters."""
+    """Make a check of a comma list of names, which sorts it and drops repeats unless it is `in_order`."""
 
     def check(value: Any) -> str | None:
         if value is None and in_order:
             return None
         words = value.split(",") if isinstance(value, str) else value or ()
-        absent = ("",) if names is None else ("", "none", "None")  # a class may be called so
+        # Drop empty words; "none" is empty too, except as the name of a class
+        absent = ("",) if names is None else ("", "none", "None")
         wanted = [word for word in (str(word).strip() for word in words) if word not in absent]
+        # Check each name
         for word in wanted if names is not None else ():
             if word not in names:
                 raise ValueError(f"unknown {kind} {word!r}; {nearest(word, names)}")
@@ -102,7 +107,7 @@ def _device(value: Any) -> str:
 
 def _wandb_name(value: Any) -> str:
     if re.search(r"[/\\#?%:]", str(value)) or len(str(value)) > 128:
-        raise ValueError(f"must have no /, \\, #, ?, % or : and at most 128 letters, as W&B's must, not {value!r}")
+        raise ValueError(f"must have no /, \\, #, ?, % or : and at most 128 characters (W&B's rule), not {value!r}")
     return value
 
 
@@ -116,12 +121,12 @@ Device = Annotated[str, BeforeValidator(_device)]
 
 
 def is_true(value: Any) -> bool:
-    """Tell whether a value, as people type it, is a bool's True."""
+    """Return whether a value, as a user types it, means True."""
     return str(value).lower() in ("true", "1", "1.0", "t", "y", "yes", "on")
 
 
 def file_digest(path: str) -> str:
-    """Return 16 hexadecimal digits that stand for the content of a file; ValueError where it cannot be read."""
+    """Return 16 hexadecimal digits of the SHA-256 of a file; raise ValueError if it cannot be read."""
     try:
         stat = Path(path).stat()
         return _file_digest(path, stat.st_size, stat.st_mtime_ns)
@@ -136,29 +141,29 @@ def _file_digest(path: str, size: int, changed: int) -> str:
 
 
 def user_path(text: str) -> str:
-    """Read a path as a shell does: `~` is the home folder; where a word has `=` in it, shells leave that to us."""
-    return os.path.expanduser(text)  # noqa: PTH111 — a path that is typed stays as it was typed
+    """Expand `~` to the home folder, which shells do not do in `--option=~/folder`."""
+    return os.path.expanduser(text)  # noqa: PTH111 — Path would normalise the rest of the path
 
 
 def positive(text: str) -> int:
-    """Read a whole number from 1, for argparse."""
+    """Read a whole number of at least 1, for argparse."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return int(text)
 
 
 def pairs(text: str) -> dict[str, str]:
-    """Read `key=value` pairs separated by spaces; a value with a space stands in quotes."""
+    """Read `key=value` pairs separated by spaces; a value that contains a space is quoted."""
     return dict(pair(word) for word in shlex.split(str(text)))
 
 
 def written(values: Mapping[str, Any]) -> str:
-    """Write values as `pairs` reads them."""
+    """Return values as a text of `key=value` pairs, which `pairs` reads."""
     return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in values.items())
 
 
 def pair(word: str) -> tuple[str, str]:
-    """Read one `key=value`."""
+    """Read one `key=value` pair; raise ValueError if it is none."""
     key, equals, value = word.partition("=")
     if not equals or not key:
         raise ValueError(f"setting takes key=value pairs, such as model=mlp epochs=50, not {word!r}")
@@ -168,7 +173,7 @@ def pair(word: str) -> tuple[str, str]:
 
 
 def weights_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Say where pretrained weights come from: a file is known by its digest, and not looked at from scratch."""
+    """Return the options that follow from `weights`: the digest of the file, or none when training from scratch."""
     if not values.get("weights"):
         return {}
     if values.get("pretrained") is not None and not is_true(values["pretrained"]):
@@ -177,17 +182,20 @@ def weights_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
-    """Name the owners of knobs, with the names that were chosen of each, and their table.
+    """Yield each option that owns knobs, the names chosen for it, and the table of their knobs.
 
-    What an owner's knobs say may choose the names of a later one.
+    The order matters: a knob of one owner may choose the names of a later one.
     """
+    # The network, and how its training starts
     yield "model", [str(values["model"])], NETWORKS
     pretrained = is_true(values["pretrained"])
-    way = [f"with finetune {values['finetune'] or 'all'}" if pretrained else "from scratch"]
-    yield "a network", way, TRANSFER
-    svm = ["svm"] if values["finetune"] == "svm" else None  # no name of these tables: what is given is refused later
+    transfer = [f"with finetune {values['finetune'] or 'all'}" if pretrained else "from scratch"]
+    yield "a network", transfer, TRANSFER
+    # The optimizer and its schedule, which an SVM does not have
+    svm = ["svm"] if values["finetune"] == "svm" else None  # in no table: `fill_own_knobs` skips it
     yield "optimizer", svm or [str(values["optimizer"])], OPTIMIZERS
     yield "schedule", svm or [str(values["schedule"])], FINETUNING_SCHEDULES if pretrained else SCHEDULES
+    # Each chosen augmentation, and early stopping
     augmentations = values["augment"]
     words = augmentations.split(",") if isinstance(augmentations, str) else augmentations or []
     yield "augment", [word for word in map(str.strip, words) if word not in ("", "none", "None")], AUGMENTATIONS
@@ -195,12 +203,14 @@ def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
 
 
 def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the knobs of a table: the chosen names' own defaults where none is given, None where they have none.
+    """Return the missing knobs of a table: the default of the chosen names, or None if they do not have the knob.
 
-    Raises ValueError where a knob is given that none of the chosen names has.
+    Raises ValueError if `values` sets a knob that none of the chosen names has.
     """
+    # Collect the defaults of the chosen names
     known = [name for name in chosen if own_knobs(table, name) is not None]
     own = {knob: default for name in known for knob, default in own_knobs(table, name).items()}
+    # Fill in the knobs that are not set, and refuse those that do not apply
     result = {}
     for knob in dict.fromkeys(knob for knobs in table.values() for knob in knobs):
         value = values.get(knob)
@@ -208,30 +218,38 @@ def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[
             result[knob] = own.get(knob)
         elif knob not in own and len(known) == len(chosen):
             having = [f"{name}NAME" if name.endswith(":") else name for name, knobs in table.items() if knob in knobs]
-            only = f"only {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
-            has = f"it has {', '.join(own)}" if own and len(having) > FEW else only
-            raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {knob}; {has}")
+            owners_hint = f"only {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
+            hint = f"it has {', '.join(own)}" if own and len(having) > FEW else owners_hint
+            raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {knob}; {hint}")
     return result
 
 
 def refuse_small_images(model: str, dataset: str, image_size: int | None) -> None:
-    """Raise ValueError where images, whose side is known, are too small for a network."""
-    side, smallest = image_size or SIDES.get(dataset), SMALLEST_SIDES.get(model, 1)
+    """Raise ValueError if the images of a data set, if their size is known, are too small for a network."""
+    side = image_size or SIDES.get(dataset)
+    smallest = SMALLEST_SIDES.get(model, 1)
     if side and side < smallest:
         raise ValueError(f"{model} needs images of at least {smallest} px, not {side}×{side}")
 
 
 def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> str:
-    """Say which of pydantic's fields was probably meant, by its name or its description; `known` are more names."""
-    described = [one for one, field in fields.items() if field.description.startswith(name.replace("_", " "))]
+    """Return a hint which option was probably meant, by the names of pydantic's fields or the start of their help.
+
+    `known` replaces the names of the fields, where there are more options than fields.
+    """
+    described = [option for option, field in fields.items() if field.description.startswith(name.replace("_", " "))]
     if described and not closest(name, known or fields):
         return f"did you mean {min(described, key=len)!r}?"
     return nearest(name, known or fields)
 
 
 def sentence(detail: Mapping[str, Any]) -> str:
-    """Say what pydantic found wrong with one value."""
-    name, given, bounds = ".".join(map(str, detail["loc"][:1])), detail["input"], detail.get("ctx", {})
+    """Return one of pydantic's errors as a sentence with the option, its bound and the value."""
+    name = ".".join(map(str, detail["loc"][:1]))
+    value = detail["input"]
+    bounds = detail.get("ctx", {})
+
+    # Phrase the bounds and types that pydantic checks itself
     kinds = {
         "greater_than_equal": "at least {ge}", "greater_than": "greater than {gt}",
         "less_than_equal": "at most {le}", "less_than": "less than {lt}", "literal_error": "{expected}",
@@ -240,6 +258,8 @@ def sentence(detail: Mapping[str, Any]) -> str:
         "bool_parsing": "True or False", "bool_type": "True or False", "string_type": "text",
     }  # fmt: skip
     if detail["type"] in kinds:
-        return f"{name} must be {kinds[detail['type']].format(**bounds)}, not {given!r}"
+        return f"{name} must be {kinds[detail['type']].format(**bounds)}, not {value!r}"
+
+    # The checks of this module raise whole sentences
     message = detail["msg"].removeprefix("Value error, ")
     return f"{name} {message}" if message.startswith("must") else message

@@ -1,8 +1,8 @@
-"""The names that users type, each with the knobs that only it has and its own defaults for them; and the metrics.
+"""The names that options take, with the knobs and defaults that belong to each name; and the metrics.
 
     python -c "from study.config.choices import NETWORKS; print(*NETWORKS)"
 
-A key that ends in a colon stands for all names that begin so.
+A key that ends in a colon stands for all names with this prefix.
 """
 
 from typing import Any
@@ -50,8 +50,10 @@ TRANSFER: Table = {
     "with finetune head": {"finetune": "all", "optimizer": "adamw"},
     "with finetune svm": {"finetune": "all"},
 }
-"""How a network begins, what of it is trained, and by which optimizer: AdamW's steps do not grow with pretrained
-features."""
+"""How training starts, which layers it trains, and the default optimizer.
+
+Pretrained networks default to AdamW, whose steps do not grow with the scale of the features.
+"""
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 
@@ -59,13 +61,13 @@ DATASETS = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "pets")
 """Data sets known by name; any other is a `folder:NAME` of class folders."""
 
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "mnist": 28, "fashion-mnist": 28}
-"""The side in pixels of the images of data sets that have but one."""
+"""Side in pixels of the images, for data sets whose images have one size."""
 
 SMALLEST_SIDES = {
     "single-block": 2, "two-block": 4, "cnn": 8, "all-conv": 8, "netconv": 16, "simple-cnn": 2, "alexnet": 15,
     **{name: 32 for name in NETWORKS if name.startswith("vgg")},
 }  # fmt: skip
-"""The smallest images that networks take which do not take all."""
+"""Side in pixels of the smallest images that a network accepts; any other network accepts all."""
 
 OPTIMIZERS: Table = {
     "sgd": {"lr": 0.01, "momentum": 0.9, "nesterov": False},
@@ -84,7 +86,7 @@ SCHEDULES: Table = {
 FINETUNING_SCHEDULES: Table = {
     name: {**knobs, "warmup_epochs": 1.0} if "warmup_epochs" in knobs else knobs for name, knobs in SCHEDULES.items()
 }
-"""The same for a pretrained network: what it knows must not be lost before its new head knows anything."""
+"""The schedules of a pretrained network, with warm-up: an untrained head must not spoil the features."""
 
 AUGMENTATIONS: Table = {
     "flip": {"alternating_flip": False},
@@ -105,7 +107,7 @@ HISTORY_METRICS = (
     "train/loss", "train/acc", "val/loss", "val/acc", "lr",
     "time/epoch", "time/images_per_second", "memory/peak_mb",
 )  # fmt: skip
-"""Logged once per epoch, beside `epoch`."""
+"""Metrics logged once per epoch, in addition to `epoch`."""
 
 SUMMARY_METRICS = (
     "best/epoch", "best/val_acc", "best/val_loss", "best/train_acc", "best/train_loss",
@@ -114,11 +116,11 @@ SUMMARY_METRICS = (
     "params", "params_intermediate", "params_penultimate", "params_logits", "param_bytes", "flops",
     "iterations", "train_seconds", "energy_joules",
 )  # fmt: skip
-"""Written once, at the end of a run."""
+"""Metrics written once, at the end of a run."""
 
 
 def own_knobs(table: Table, name: str) -> dict[str, Any] | None:
-    """Return the knobs of a name with their defaults, None where the table does not know it."""
+    """Return the knobs of a name with their defaults, or None if the table does not have the name."""
     if name in table:
         return table[name]
     prefix, colon, rest = name.partition(":")

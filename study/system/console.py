@@ -1,8 +1,8 @@
-"""The one place where rich's consoles and columns are made: what they print is text, whatever it looks like.
+"""Make rich's consoles and columns so that they print any text as it is.
 
     python -c "from study.system.console import console; console().print('folder:cat: and [red] stay as they are')"
 
-rich takes `[red]` for a colour and `:cat:` for an emoji unless it is told not to, in a table's cells too.
+By default rich reads `[red]` as a colour and `:cat:` as an emoji, in the cells of a table too.
 """
 
 from contextlib import suppress
@@ -15,7 +15,7 @@ from rich.table import Column
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Go on in silence where nobody reads any more, such as after `| head`."""
+        """Ignore a closed pipe, such as after `| head`."""
         with suppress(SystemExit):
             super().on_broken_pipe()
 

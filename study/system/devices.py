@@ -1,4 +1,4 @@
-"""The devices of this machine; torch is imported only when it is asked about them.
+"""The devices of this machine; functions that need torch import it themselves.
 
 python -c "from study.system import devices; print(devices.names())"
 """
@@ -21,12 +21,12 @@ def cores() -> int:
     """Count the CPU cores that this process may use: its container's share, or OMP_NUM_THREADS where that is set."""
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        return max(1, min(there, int(quota) // int(period)))
+        return max(1, min(available, int(quota) // int(period)))
     except (OSError, ValueError):
-        return there
+        return available
 
 
 def names() -> list[str]:
@@ -38,18 +38,18 @@ def names() -> list[str]:
 
 
 def find(name: str) -> str:
-    """Return the full name of a device, `auto` being the first of `names`; UserError where it is not there."""
-    found = names()
-    wanted = {"auto": found[0], "cuda": "cuda:0"}.get(name, name)
-    if wanted not in found:
-        raise UserError(f"device {name} is not there; this machine has {', '.join(found)}")
-    return wanted
+    """Return the full name of a device; `auto` is the first of `names`. Raise UserError if the machine lacks it."""
+    available = names()
+    full_name = {"auto": available[0], "cuda": "cuda:0"}.get(name, name)
+    if full_name not in available:
+        raise UserError(f"device {name} is not there; this machine has {', '.join(available)}")
+    return full_name
 
 
 def pick(name: str):
-    """Return the torch device of a name, as `find` does.
+    """Return the torch device of a name that `find` takes.
 
-    A CUDA device becomes the process's current one, to whose streams torch's functions refer.
+    A CUDA device becomes the process's current one, because torch's functions use the streams of that.
     """
     import torch
 
@@ -60,7 +60,7 @@ def pick(name: str):
 
 
 def trouble(name: str) -> str | None:
-    """Compute something on a device, and say why it cannot be done; None where it can."""
+    """Multiply two matrices on a device; return the error as one line, or None if it works."""
     import torch
 
     try:
@@ -72,14 +72,14 @@ def trouble(name: str) -> str | None:
 
 
 def describe(device) -> str:
-    """Name a torch device as its maker does."""
+    """Return the model name of a GPU, such as `NVIDIA H100`; the kind of any other device."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def forget_peak(device) -> None:
-    """Let the peak of memory count from now, where the system can."""
+    """Reset the peak of used memory, where the system supports it."""
     import torch
 
     if device.type == "cuda":
@@ -90,7 +90,7 @@ def forget_peak(device) -> None:
 
 
 def peak_megabytes(device) -> float:
-    """Return the most memory used so far: the device's, or on a CPU the process's (10⁶ bytes)."""
+    """Return the peak of used memory in MB (10⁶ bytes): of the device, or on a CPU of the process."""
     import torch
 
     if device.type == "cuda":
@@ -104,9 +104,9 @@ def peak_megabytes(device) -> float:
 
 
 def release(name: str) -> None:
-    """Free the memory of what is no longer needed; networks and optimizers hold references to themselves."""
+    """Free unused memory; networks and optimizers hold reference cycles, which only the collector frees."""
     gc.collect()
-    gc.freeze()  # what has outlived a run stays: the next collection need not look at it
+    gc.freeze()  # objects that outlived a run stay: the next collection can skip them
     if name.startswith("cuda"):
         import torch
 
@@ -114,14 +114,14 @@ def release(name: str) -> None:
 
 
 def synchronize(device) -> None:
-    """Wait until a device has done all its work."""
+    """Wait until a device has finished all queued work."""
     import torch
 
     torch.get_device_module(device).synchronize()
 
 
 def energy_joules(device) -> float:
-    """Return the energy that a device has used since its driver was loaded; NaN where it does not tell."""
+    """Return the energy in joules that a GPU has used since its driver was loaded; NaN if it does not report it."""
     if device.type != "cuda":
         return math.nan
     import pynvml
@@ -136,7 +136,7 @@ def energy_joules(device) -> float:
 
 
 def _hardware(device) -> str:
-    """Name the very device, whatever number a process sees it under."""
+    """Return an id of the physical device, which does not depend on CUDA_VISIBLE_DEVICES."""
     import torch
 
     return f"cuda-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else device.type
@@ -160,7 +160,7 @@ def set_generators(device, states: dict) -> None:
 
 
 class Occupancy:
-    """Tells which runs of this user train on a device of this machine at the same time, by a lock that each holds."""
+    """Counts the runs of this user that train on a device of this machine; each holds a lock file."""
 
     def __init__(self, device):
         name = f"image-classifier-study-{os.getuid()}-{_hardware(device)}"
@@ -178,7 +178,7 @@ class Occupancy:
         self.own.unlink(missing_ok=True)
 
     def runs(self) -> int:
-        """Count the runs on the device, this one too."""
+        """Count the runs on the device, including this one."""
         return 1 + sum(self._is_held(path) for path in self.folder.glob("*.lock") if path != self.own)
 
     @staticmethod

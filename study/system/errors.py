@@ -1,4 +1,4 @@
-"""What can go wrong for the person at the terminal, in one line each."""
+"""The errors that a user sees, and how an error becomes one line of text."""
 
 import difflib
 import signal
@@ -9,7 +9,7 @@ from unicodedata import category
 
 
 class UserError(Exception):
-    """A mistake that its maker can mend: what was wrong and what would be right."""
+    """A mistake that the user can fix; the message says what was wrong and what would be right."""
 
 
 class Busy(Exception):
@@ -25,7 +25,7 @@ class Interrupted(BaseException):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out, on the host or on a device; torch need not be imported for it."""
+    """Return whether memory ran out, on the host or on a device; works without importing torch."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -35,55 +35,67 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
-"""Unicode's categories of control characters, lone surrogates, and what ends lines and paragraphs."""
+"""Unicode's categories of control characters, lone surrogates, and separators of lines and paragraphs."""
 
-LISTED, ALIKE = 60, 8
-"""So many known names are listed in an error; of more, so many that are like the wrong one."""
+LISTED = 60
+"""An error lists all known names if there are at most this many."""
+
+ALIKE = 8
+"""If there are more, it lists this number of names that resemble the wrong one."""
 
 DEVICE_FAILURES = (
-    "uncorrectable ecc", "busy or unavailable", "no cuda-capable device", "no cuda gpus are available", "gpu is lost",
-    "cuda driver", "cuda error: initialization error", "cuda error: unspecified launch failure",
-    "cuda error: hardware stack error", "cuda error: unknown error", "status_not_initialized",
-)  # fmt: skip
-"""What CUDA says, in lower case, when the device itself does not work, whatever it was asked for."""
+    "uncorrectable ecc",
+    "busy or unavailable",
+    "no cuda-capable device",
+    "no cuda gpus are available",
+    "gpu is lost",
+    "cuda driver",
+    "cuda error: initialization error",
+    "cuda error: unspecified launch failure",
+    "cuda error: hardware stack error",
+    "cuda error: unknown error",
+    "status_not_initialized",
+)
+"""Parts of CUDA's messages, in lower case, that mean that the device itself does not work."""
 
 
 def is_device_failure(error: BaseException) -> bool:
-    """Tell whether a device failed, rather than what was computed on it."""
+    """Return whether an error means that the device itself does not work."""
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(failure in text for failure in DEVICE_FAILURES)
 
 
 def printable(text: object) -> str:
-    """Return a text, such as the name of a file, as one line of UTF-8: what cannot be printed is written as `\\xe9`.
+    """Return a text, such as the name of a file, as one printable line, with escapes such as `\\xe9` where needed.
 
-    File names may hold any bytes; Python reads those that are not UTF-8 as lone surrogates, which no file in UTF-8,
-    no JSON of W&B's and no terminal takes. Line ends and control characters are written out likewise.
+    File names may hold any bytes. Python reads those that are not UTF-8 as lone surrogates, which neither a UTF-8 file
+    nor W&B's JSON nor a terminal accepts. Line ends and control characters are escaped too.
     """
-    return "".join(_escaped(letter) if category(letter) in UNPRINTABLE else letter for letter in str(text))
+    return "".join(_escaped(character) if category(character) in UNPRINTABLE else character for character in str(text))
 
 
-def _escaped(letter: str) -> str:
-    if 0xDC80 <= ord(letter) <= 0xDCFF:  # a byte that is not UTF-8
-        return f"\\x{ord(letter) - 0xDC00:02x}"
-    return letter.encode("unicode_escape").decode("ascii")
+def _escaped(character: str) -> str:
+    """Return the escape of one character, such as `\\xe9` or `\\n`."""
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def one_line(error: BaseException) -> str:
-    """Put an exception into one line."""
+    """Return an exception as one line."""
     text = printable(" ".join(str(error).split()))
     return text if isinstance(error, UserError | Busy | Interrupted) else f"{type(error).__name__}: {text}"
 
 
 def reason(error: BaseException) -> str:
-    """Put into one line what made torch fail: its innermost error, without the advice for developers below it."""
+    """Return torch's innermost error as one line, without the advice for developers that follows it."""
     inner = getattr(error, "inner_exception", None) or error
     text = " ".join(str(inner).strip().split("\n\n")[0].split())
     return f"{type(inner).__name__}: {text}"
 
 
 def with_place(error: BaseException) -> str:
-    """Put an error into one line, with the place in our code where it was raised, unless it is the user's mistake."""
+    """Return an error as one line, with the file and line where this project raised it unless it is a UserError."""
     ours = Path(__file__).parents[1]
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ours)]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
@@ -91,19 +103,19 @@ def with_place(error: BaseException) -> str:
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant."""
+    """Return the known name that was probably meant, None if none is similar."""
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.6)
     return lower[close[0]] if close else None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant, or list them, of very many the most alike."""
+    """Return a hint for an error: the name that was probably meant, else all known names or the most similar."""
     known = list(known)
-    found = closest(word, known)
-    if found:
-        return f"did you mean {found!r}?"
+    guess = closest(word, known)
+    if guess:
+        return f"did you mean {guess!r}?"
     if len(known) > LISTED:
-        alike = difflib.get_close_matches(word, known, n=ALIKE, cutoff=0)
-        return f"of {len(known):,} that are known, the most alike are: {', '.join(alike)}"
+        similar = difflib.get_close_matches(word, known, n=ALIKE, cutoff=0)
+        return f"of the {len(known):,} known names, the most similar are: {', '.join(similar)}"
     return f"known are: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Tensors that take long to make, kept in a file for the next time.
+"""Cache tensors that take long to compute in a file.
 
 content = cache.through(path, make, "the features", say)
 """
@@ -15,19 +15,20 @@ import torch
 
 
 def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Read a file of tensors; where it is not there or broken, make them and keep them there, one process at a time.
+    """Read a file of tensors; if it is missing or broken, call `make` and write the file, one process at a time.
 
-    Where the folder cannot be written, a line says `what` is made anew at every start.
+    If the folder cannot be written, `say` reports that `what` will be computed at every start.
     """
     temporary = path.with_suffix(".tmp")
     with _held(path.with_suffix(".lock")):
         content = read(path)
         if content is None:
+            # Compute the tensors and write them under a temporary name first
             content = make()
             try:
                 torch.save(content, temporary)
                 temporary.replace(path)
-            except (OSError, RuntimeError):  # no permission; where the disk is full, torch raises the latter
+            except (OSError, RuntimeError):  # no permission; torch raises the latter if the disk is full
                 say(f"{path.parent} cannot be written: {what} are made anew at every start")
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
@@ -35,7 +36,7 @@ def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Call
 
 
 def _held(path: Path) -> AbstractContextManager:
-    """Hold a lock, where the folder can be written."""
+    """Hold a lock file; do nothing if the folder cannot be written."""
     try:
         path.parent.mkdir(exist_ok=True)
         return filelock.FileLock(path).acquire()
@@ -44,7 +45,7 @@ def _held(path: Path) -> AbstractContextManager:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Read a file of torch's into the host's memory; None where it is not there, is broken or holds no mapping."""
+    """Read a file of torch into the host's memory; return None if it is missing, broken or holds no dict."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip():  # torch does not look at checksums

@@ -1,4 +1,4 @@
-"""How a program begins, is asked to end, and ends: its command line, signals, and exit codes.
+"""How a command starts and ends: its command line, signals and exit codes.
 
 | code | means                                                     |
 |------|-----------------------------------------------------------|
@@ -27,8 +27,10 @@ from study.system.errors import Busy, Interrupted, UserError, is_out_of_memory, 
 
 
 def handle_ends(handler: Callable[[int, object], None]) -> None:
-    """Let the signals of ENDS be handled, but not those that are ignored, as SIGHUP is by nohup, and SIGINT in the
-    background of a script; what this process starts can heed SIGINT nevertheless.
+    """Install a handler for the signals of ENDS.
+
+    Signals that are ignored stay ignored: SIGHUP under nohup, SIGINT for a background job of a script. An ignored
+    SIGINT gets a handler that does nothing, because child processes would inherit the ignoring but not the handler.
     """
     for signum in ENDS:
         if signal.getsignal(signum) is not signal.SIG_IGN:
@@ -38,22 +40,25 @@ def handle_ends(handler: Callable[[int, object], None]) -> None:
 
 
 class Signals:
-    """Turns the signals that end a program into Interrupted: at once, or, while `held`, when asked for or at a
-    second Ctrl-C.
+    """Turns the signals that end a program into Interrupted.
+
+    It is raised at once; while `held`, only at a second Ctrl-C, and `received` is the number of the last signal.
     """
 
     def __init__(self) -> None:
-        self.held, self.received = False, 0
+        self.held = False
+        self.received = 0
         handle_ends(self._receive)
 
     def _receive(self, signum: int, frame: object) -> None:
-        again, self.received = signum == self.received == signal.SIGINT, signum
-        if not self.held or again:
+        is_second_ctrl_c = signum == self.received == signal.SIGINT
+        self.received = signum
+        if not self.held or is_second_ctrl_c:
             raise Interrupted(signum)
 
     @contextmanager
     def hold(self):
-        """Let signals wait; the holder looks at `received`."""
+        """Delay signals for the length of a `with` block, which checks `received` itself."""
         self.held = True
         try:
             yield
@@ -62,11 +67,11 @@ class Signals:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are a sentence, as all others."""
+    """A parser that raises UserError instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError."""
-        raise UserError(f"{message}; {self.prog} --help tells more")
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def exit_code(error: BaseException) -> int:
@@ -84,28 +89,31 @@ def exit_code(error: BaseException) -> int:
 
 
 def how_ended(code: int | None) -> str:
-    """Say how a process has ended, by its exit code: negative for a signal, None while it has not."""
+    """Describe how a process ended, by its exit code: negative for a signal, None if it still runs."""
     if code is None:
         return "cannot be killed"
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What asks a program to end: a person, a scheduler, a terminal that closes."""
+"""Signals that ask a program to end: from Ctrl-C, a scheduler, a terminal that closes."""
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:
-    """Run a command's main and end the process with the code that its outcome means.
+    """Run a command's main and exit with the code of the table above.
 
-    Where a terminal cannot show a letter, it shows its number; who has no home gets a place for one.
+    Characters that the terminal cannot show are printed as escapes. A user without a home folder gets a temporary one.
     """
+    # Print characters that the terminal cannot show as escapes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # Some libraries need a home folder
     try:
         Path.home()
     except RuntimeError:  # in a container, for a user without a name
         os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+    # Print a user's mistake as one sentence, anything unexpected with its traceback
     try:
         code = main(sys.argv[1:]) or 0
     except (UserError, Busy, Interrupted) as error:
@@ -127,10 +135,10 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
 
 
 def leave_garbage() -> None:
-    """Let the end of this process not search what torch holds for garbage: that takes a second or two.
+    """Skip garbage collection at exit, which takes a second or two once torch is loaded.
 
-    Where nanobind made some of it, as in newer compilers of torch, its end would complain at length.
+    Objects made by nanobind, which newer compilers of torch use, are collected: it reports a leak otherwise.
     """
     gc.unfreeze()
-    if not any(type(one).__module__ == "nanobind" for one in gc.get_objects()):
+    if not any(type(thing).__module__ == "nanobind" for thing in gc.get_objects()):
         gc.freeze()
