@@ -64,7 +64,7 @@ def test_predictions_with_a_wrong_bit_are_said_to_be_broken(run, call):
     content = bytearray((run.path / "evaluation.npz").read_bytes())
     content[len(content) // 2] ^= 255
     (run.path / "evaluation.npz").write_bytes(content)
-    with pytest.raises(CorruptRun, match="is broken: delete it, and the same command trains the run anew"):
+    with pytest.raises(CorruptRun, match="is broken: delete it, then the same command retrains the run"):
         run.evaluation()
     call("analysis.summarize")
     page = (run.path.parent.parent / "report" / "report.md").read_text(encoding="utf-8")

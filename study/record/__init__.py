@@ -1,4 +1,4 @@
-"""What a run writes and a person sees: the run directory, the tracker that fills it, the display.
+"""What a run writes and prints: the run directory, the tracker that fills it, the display.
 
-What is measured is computed in `study.training`; how it gets to W&B is in `study.remote`.
+The values are computed in `study.training`; `study.remote` sends them to W&B.
 """

@@ -1,4 +1,4 @@
-"""The directory of a run: what it holds, and how it is read and written.
+"""Read and write the directory of a run.
 
     python -c "from study.record.directory import RunDirectory; print(RunDirectory('runs/NAME').state())"
 
@@ -9,10 +9,11 @@
 | `summary.json`   | `best/*` and `test/*` of one checkpoint, `last/*`, parameters, seconds           |
 | `evaluation.npz` | test probabilities, confident mistakes, features of validation images            |
 | `best.pt`        | the weights that were best on validation                                         |
-| `last.pt`        | everything that a run needs to go on; deleted when it finishes                   |
+| `last.pt`        | everything that a run needs to resume; deleted when it finishes                   |
 
-Files appear whole or not at all. `run.json` says `finished` last. That a run is being trained is no file's
-content but a lock on the directory, which the kernel frees however its holder ends.
+Files are written under a temporary name and then renamed, so none is ever incomplete. `run.json` gets the state
+`finished` last. While a run is being trained, its process holds a lock on the directory, which the kernel frees
+however the process ends.
 """
 
 import json
@@ -35,10 +36,10 @@ DONE = ("finished", "diverged", "stopped")
 """States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
 
 EARLY = "early stopping"
-"""What a run notes as `stopped_by` when its own early stopping ended it: it is then as good as finished."""
+"""`stopped_by` in run.json if the run's own early stopping ended it; such a run counts as finished."""
 
 HYPERBAND = "hyperband"
-"""What a run notes as `stopped_by` when the sweep that it belongs to gave it up."""
+"""`stopped_by` in run.json if the run's sweep stopped it early."""
 
 Say = Callable[[str], None]
 
@@ -46,7 +47,7 @@ WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.p
 
 
 def make(folder: Path) -> None:
-    """Make a folder, unless it is there; UserError where that cannot be done."""
+    """Make a folder unless it exists; raise UserError if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,19 +66,19 @@ class RunDirectory:
 
     @classmethod
     def of(cls, config: Config) -> "RunDirectory":
-        """Return the directory that belongs to a config, which need not exist."""
+        """Return the directory of a config's run, which need not exist."""
         return cls(Path(config.runs_dir) / config.run_name)
 
     def info(self) -> dict[str, Any]:
-        """Read run.json; empty where there is none."""
+        """Read run.json; return {} if there is none."""
         return self._read_json("run.json")
 
     def summary(self) -> dict[str, Any]:
-        """Read summary.json; empty where there is none."""
+        """Read summary.json; return {} if there is none."""
         return self._read_json("summary.json")
 
     def history(self) -> list[dict[str, Any]]:
-        """Read the rows of history.jsonl; a last line that was cut off is left out."""
+        """Read the rows of history.jsonl, without a last line that is incomplete; raise CorruptRun if it is broken."""
         try:
             text = (self.path / "history.jsonl").read_text(encoding="utf-8")
             rows = [json.loads(line) for line in text.split("\n")[:-1]]
@@ -86,11 +87,11 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: {error}") from None
         if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
-            raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: a line is no row of an epoch")
+            raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: a line is not the row of an epoch")
         return rows
 
     def evaluation(self) -> dict[str, Any]:
-        """Read the arrays of evaluation.npz."""
+        """Read the arrays of evaluation.npz; raise CorruptRun if it is missing or broken."""
         import numpy as np
 
         try:
@@ -98,7 +99,7 @@ class RunDirectory:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
             broken = self.path / "evaluation.npz"
-            raise CorruptRun(f"{broken} is broken: delete it, and the same command trains the run anew") from None
+            raise CorruptRun(f"{broken} is broken: delete it, then the same command retrains the run") from None
 
     def state(self) -> str:
         """Return finished, failed, diverged, stopped, running, interrupted, missing, or corrupt."""
@@ -112,13 +113,18 @@ class RunDirectory:
         return "interrupted" if (self.path / "run.json").exists() else "missing"
 
     def defect(self) -> str | None:
-        """Say what a run lacks that its run.json promises, in a few words; None where it lacks nothing."""
+        """Return in a few words what is missing or broken in the files of a run; None if they are complete."""
+        # Read the files
         try:
-            info, history, summary = self.info(), self.history(), self.summary()
+            info = self.info()
+            history = self.history()
+            summary = self.summary()
         except CorruptRun as error:
             return str(error)
         if info and not is_described(info):
             return "its run.json holds no config"
+
+        # A run without a result needs no more; one with a result must describe its data and all its epochs
         if info.get("state") not in DONE:
             return None
         if not {"classes", "image_shape", "images"} <= set(info.get("data") or ()):
@@ -127,6 +133,8 @@ class RunDirectory:
             return "its summary.json is missing"
         if len(history) != summary.get("last/epoch"):
             return f"its history.jsonl has {len(history)} epochs, its summary.json {summary.get('last/epoch')}"
+
+        # A run that did not diverge also has accuracies and an evaluation
         if info["state"] == "diverged":
             return None
         if not all(isinstance(summary.get(name), int | float) for name in ("best/val_acc", "best/epoch", "test/acc")):
@@ -134,7 +142,7 @@ class RunDirectory:
         return None if self.has_evaluation() else "its evaluation.npz is missing or broken"
 
     def has_evaluation(self) -> bool:
-        """Tell whether evaluation.npz lists what is read of it; its contents are not looked at."""
+        """Return whether evaluation.npz exists and lists its arrays; their contents are not checked."""
         try:
             with zipfile.ZipFile(self.path / "evaluation.npz") as archive:
                 return "test_predictions.npy" in archive.namelist()
@@ -142,25 +150,25 @@ class RunDirectory:
             return False
 
     def is_done(self, may_be_stopped: bool = False) -> bool:
-        """Tell whether the run has the result that is wanted: one of all its epochs, unless it may be stopped early."""
+        """Return whether the run has a result; one that its sweep stopped early counts only if it `may_be_stopped`."""
         return self.state() in DONE and (may_be_stopped or self.info().get("stopped_by") != HYPERBAND)
 
     def has_begun(self) -> bool:
-        """Tell whether a training of the run has begun at any time."""
+        """Return whether the run was ever started."""
         try:
             return "started" in self.info() or (self.path / "damaged" / "run.json").exists()
         except CorruptRun:
             return True
 
     def sweeps(self) -> list[str]:
-        """List the names of the sweeps that chose this run; those of a grid or a random search know theirs without."""
+        """List the names of the sweeps that chose this run; grids and random searches need no such list."""
         try:
             return list(self.info().get("sweeps") or ())
         except CorruptRun:
             return []
 
     def is_locked(self) -> bool:
-        """Tell whether some process is training this run."""
+        """Return whether a process is training this run."""
         if not (self.path / ".lock").exists():
             return False
         try:
@@ -168,12 +176,13 @@ class RunDirectory:
                 return False
         except filelock.Timeout:
             return True
-        except OSError:  # of another user, or on a read-only disk
+        except OSError:  # the lock of another user, or a read-only disk
             return False
 
     @contextmanager
     def locked(self, wait: Say | None = None) -> Iterator[None]:
-        """Hold the run's lock; where another process does, tell `wait` of it and wait, or without that raise Busy."""
+        """Hold the run's lock; if another process holds it, report that through `wait` and wait, or raise Busy."""
+        # Take the lock
         make(self.path)
         lock = filelock.FileLock(self.path / ".lock", timeout=1)
         try:
@@ -186,13 +195,15 @@ class RunDirectory:
                 lock.acquire(timeout=-1)
         except OSError as error:
             raise UserError(f"{self.path} cannot be written ({error.strerror}); name another --runs-dir") from None
+
+        # Free it, however the block ends
         try:
             yield
         finally:
             lock.release()
 
     def claim(self, config: Config, sweep: str, data_digest: str) -> None:
-        """Note in run.json that a sweep asked for the run, which need not have begun; Busy while it is trained."""
+        """Record in run.json that a sweep chose the run, started or not; raise Busy while it is trained."""
         with self.locked():
             if self.defect():
                 self.set_aside()
@@ -200,17 +211,17 @@ class RunDirectory:
             self.write_info({**info, "sweeps": sorted({*(info.get("sweeps") or ()), sweep})})
 
     def record_failure(self, config: Config, data_digest: str, error: str) -> None:
-        """Note in run.json that the run has failed, for a process that could not do so itself; Busy as above."""
+        """Record in run.json the failure of a run whose process could not; raise Busy while it is trained."""
         with self.locked():
             info = {} if self.defect() else self.info()
             self.write_info({**(info or described(config, data_digest)), "state": "failed", "error": error})
 
     def offline_logs(self, run_id: str = "") -> list[Path]:
-        """List W&B's logs of the run, or of another id that it had there, from trainings without a connection."""
+        """List W&B's logs of offline trainings of the run; `run_id` is its id in W&B, by default its name."""
         return sorted(self.path.parent.glob(f"wandb/offline-run-*-{run_id or self.path.name}*"))
 
     def clear(self) -> None:
-        """Delete what earlier starts wrote, but for run.json, which the next start replaces."""
+        """Delete the files of earlier starts, except run.json, which the next start replaces."""
         for path in (*(self.path / name for name in WRITTEN), *self.path.glob(".*.tmp")):
             path.unlink(missing_ok=True)
 
@@ -233,7 +244,7 @@ class RunDirectory:
         self.write("evaluation.npz", save)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Append one row to history.jsonl."""
+        """Append one epoch's row to history.jsonl."""
         with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(row)) + "\n")
 
@@ -243,30 +254,30 @@ class RunDirectory:
         self.write("history.jsonl", lambda path: path.write_text(text, encoding="utf-8"))
 
     def remove(self) -> bool:
-        """Delete the directory, unless the run has a result or is being trained, and tell whether it is gone."""
+        """Delete the directory unless the run has a result or is being trained; return whether it was deleted."""
         with suppress(Busy), self.locked():
             if self.info().get("state") in DONE:
                 return False
-            going = self.path.with_name(f".{self.path.name}.removed")
-            shutil.rmtree(going, ignore_errors=True)  # what an earlier end has left of another one
-            self.path.rename(going)
-            shutil.rmtree(going)
+            renamed = self.path.with_name(f".{self.path.name}.removed")
+            shutil.rmtree(renamed, ignore_errors=True)  # left by a process that ended while removing
+            self.path.rename(renamed)
+            shutil.rmtree(renamed)
             return True
         return False
 
     def set_aside(self) -> None:
-        """Move what an earlier start wrote into the folder `damaged`."""
+        """Move the files of an earlier start into the folder `damaged`."""
         (self.path / "damaged").mkdir(exist_ok=True)
         for name in ("run.json", *WRITTEN):
             if (self.path / name).exists():
                 (self.path / name).replace(self.path / "damaged" / name)
 
     def drop_aside(self) -> None:
-        """Delete what was moved into the folder `damaged`."""
+        """Delete the folder `damaged`."""
         shutil.rmtree(self.path / "damaged", ignore_errors=True)
 
     def write(self, name: str, save: Callable[[Path], Any]) -> None:
-        """Let `save` write a file under a temporary name, then put it in place."""
+        """Write a file with `save` under a temporary name, then rename it to `name`."""
         temporary = self.path / f".{name}.tmp"
         try:
             save(temporary)
@@ -274,12 +285,12 @@ class RunDirectory:
                 os.fsync(file.fileno())
             temporary.replace(self.path / name)
         except BaseException:
-            temporary.unlink(missing_ok=True)  # which a full disk needs
+            temporary.unlink(missing_ok=True)  # frees its space on a full disk
             raise
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
         text = json.dumps(finite(values), indent=1, ensure_ascii=False) + "\n"
-        # a name that is not UTF-8 is kept as JSON's own escape
+        # Write a name that is not UTF-8 with JSON's escapes
         self.write(name, lambda path: path.write_bytes(text.encode("utf-8", "backslashreplace")))
 
     def _read_json(self, name: str) -> dict[str, Any]:
@@ -290,12 +301,12 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise CorruptRun(f"{self.path / name} is broken: {error}") from None
         if not isinstance(values, dict):
-            raise CorruptRun(f"{self.path / name} is broken: it holds no mapping")
+            raise CorruptRun(f"{self.path / name} is broken: it is not a JSON object")
         return values
 
 
 def described(config: Config, data_digest: str) -> dict[str, Any]:
-    """Return what run.json says of every run, begun or not."""
+    """Return the values that run.json holds for every run, started or not."""
     return {
         "config": config.model_dump(),
         "fingerprint": config.fingerprint,
@@ -306,13 +317,13 @@ def described(config: Config, data_digest: str) -> dict[str, Any]:
 
 
 def is_described(info: Mapping[str, Any]) -> bool:
-    """Tell whether what was read of a run.json names a run."""
+    """Return whether the content of a run.json has a config, a fingerprint and a group."""
     kinds = {"config": Mapping, "fingerprint": str, "group": str}
     return all(isinstance(info.get(name), kind) for name, kind in kinds.items())
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinity, which JSON lacks, by null."""
+    """Replace NaN and infinity, which JSON lacks, by None."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }

@@ -1,4 +1,4 @@
-"""What a person sees while runs are trained: bars on a terminal, a plain line per epoch elsewhere.
+"""Print the progress of runs: bars on a terminal, a plain line per epoch elsewhere.
 
 display = RunDisplay()
 """
@@ -15,30 +15,30 @@ from study.system.console import console, text_column
 REFRESH_SECONDS = 0.2
 
 BESIDE = 49
-"""Letters in a line of a sweep's run beside its label."""
+"""Characters of a run's line in a sweep that are not its label."""
 
 
 class Display:
-    """What a training tells; this one keeps it to itself."""
+    """Null display: prints nothing, and names the methods of the others."""
 
     def say(self, text: str) -> None:
-        """Tell a line."""
+        """Print a line."""
 
     def start(self, config: Config, data: str, epoch: int) -> None:
-        """Tell that a training begins, with so many epochs done."""
+        """Show that a training starts after `epoch` finished epochs."""
 
     def batch(self, batch: int, batches: int) -> None:
-        """Tell the batches done in an epoch."""
+        """Show the number of finished batches of an epoch."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Tell the row of an epoch."""
+        """Show the row of a finished epoch."""
 
     def finish(self, state: str, summary: dict[str, Any]) -> None:
-        """Tell the result."""
+        """Show the result."""
 
 
 class RunDisplay(Display):
-    """One run: a bar with an ETA on a terminal, else a line per epoch."""
+    """Shows one run: a bar with an ETA on a terminal, otherwise a line per epoch."""
 
     def __init__(self) -> None:
         self.console = console(soft_wrap=True)
@@ -48,19 +48,26 @@ class RunDisplay(Display):
         self.console.print(text)
 
     def start(self, config: Config, data: str, epoch: int) -> None:
-        self.epochs, self.first, self.started, self.drawn = config.epochs, epoch, time.monotonic(), 0.0
+        self.epochs = config.epochs
+        self.first = epoch
+        self.started = time.monotonic()
+        self.drawn = 0.0
         self.done = float(epoch)
         self.say(data)
         if self.console.is_terminal:
             self.bar = Progress(
-                text_column("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=10),
-                text_column("ETA"), TimeRemainingColumn(compact=True, table_column=_whole()),
+                text_column("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                BarColumn(bar_width=10),
+                text_column("ETA"),
+                TimeRemainingColumn(compact=True, table_column=_uncut()),
                 _metrics_column(),
-                console=self.console, refresh_per_second=5,
-            )  # fmt: skip
+                console=self.console,
+                refresh_per_second=5,
+            )
             self.bar.start()
-            self.task = self.bar.add_task("", total=config.epochs, completed=epoch, epoch=epoch + 1,
-                                          epochs=config.epochs, metrics="")  # fmt: skip
+            self.task = self.bar.add_task(
+                "", total=config.epochs, completed=epoch, epoch=epoch + 1, epochs=config.epochs, metrics=""
+            )
 
     def batch(self, batch: int, batches: int) -> None:
         if self.bar and time.monotonic() - self.drawn > REFRESH_SECONDS:
@@ -70,8 +77,12 @@ class RunDisplay(Display):
     def epoch(self, row: dict[str, float]) -> None:
         self.done = row["epoch"]
         if self.bar:
-            self.bar.update(self.task, completed=row["epoch"], metrics=describe(row, short=self.console.width < 110),
-                            epoch=min(row["epoch"] + 1, self.epochs))  # fmt: skip
+            self.bar.update(
+                self.task,
+                completed=row["epoch"],
+                metrics=describe(row, short=self.console.width < 110),
+                epoch=min(row["epoch"] + 1, self.epochs),
+            )
         else:
             pace = (time.monotonic() - self.started) / (row["epoch"] - self.first)
             left = duration(pace * (self.epochs - row["epoch"]))
@@ -82,26 +93,32 @@ class RunDisplay(Display):
         self.say(f"{state}: {result(summary)}")
 
     def close(self) -> None:
-        """Take the bar away, so that the terminal is as before."""
+        """Remove the bar from the terminal."""
         if self.bar:
             self.bar.stop()
             self.bar = None
 
 
 class SweepDisplay:
-    """A sweep: an overall bar and a line per running run on a terminal, else a line per run that ends."""
+    """Shows a sweep: an overall bar and a bar per run on a terminal, otherwise a line per run that ends."""
 
     def __init__(self, runs: int) -> None:
         self.console = console(soft_wrap=True)
-        self.runs, self.ended, self.started = runs, 0, time.monotonic()
+        self.runs = runs
+        self.ended = 0
+        self.started = time.monotonic()
         self.tasks: dict[str, Any] = {}
         self.labels: dict[str, str] = {}
         self.bar = Progress(
-            text_column("{task.description}"), BarColumn(bar_width=10),
-            MofNCompleteColumn(table_column=_whole()), text_column("ETA"),
-            TimeRemainingColumn(compact=True, table_column=_whole()), _metrics_column(),
-            console=self.console, disable=not self.console.is_terminal,
-        )  # fmt: skip
+            text_column("{task.description}"),
+            BarColumn(bar_width=10),
+            MofNCompleteColumn(table_column=_uncut()),
+            text_column("ETA"),
+            TimeRemainingColumn(compact=True, table_column=_uncut()),
+            _metrics_column(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
 
     def __enter__(self) -> "SweepDisplay":
         self.bar.start()
@@ -112,11 +129,11 @@ class SweepDisplay:
         self.bar.stop()
 
     def say(self, text: str) -> None:
-        """Tell a line, above the bars."""
+        """Print a line above the bars."""
         self.console.print(text)
 
     def begin(self, name: str, label: str, epochs: int) -> None:
-        """Tell that a run begins, perhaps for the second time."""
+        """Show that a run starts; a run may start again after it failed."""
         self._forget(name)
         self.labels[name] = label
         room = max(16, self.console.width - BESIDE)
@@ -126,13 +143,13 @@ class SweepDisplay:
             self.say(f"begins    {label}  ({name})")
 
     def epoch(self, name: str, row: dict[str, float]) -> None:
-        """Tell the row of an epoch of a run."""
+        """Show the row of a finished epoch of a run."""
         self.bar.update(self.tasks[name], completed=row["epoch"], metrics=f"val acc {row['val/acc']:.2%}")
         if not self.console.is_terminal:
             self.say(f"          {self.labels[name]}  epoch {row['epoch']}  {describe(row)}")
 
     def end(self, name: str, label: str, state: str, text: str) -> None:
-        """Tell how a run ended."""
+        """Show how a run ended."""
         self.ended += 1
         self._forget(name)
         self.bar.update(self.overall, completed=self.ended)
@@ -144,18 +161,18 @@ class SweepDisplay:
             self.bar.remove_task(self.tasks.pop(name))
 
 
-def _whole() -> Column:
-    """Make a column that is not cut where the terminal is narrow."""
+def _uncut() -> Column:
+    """Return a column that is not cut on a narrow terminal."""
     return Column(no_wrap=True)
 
 
 def _metrics_column() -> TextColumn:
-    """Make the last column, which gives way where the terminal is narrow."""
+    """Return the last column, which is cut on a narrow terminal."""
     return text_column("{task.fields[metrics]}", table_column=Column(no_wrap=True, ratio=1))
 
 
 def describe(row: dict[str, float], short: bool = False) -> str:
-    """Put the row of an epoch into a few words."""
+    """Return the row of an epoch as a short text."""
     losses = f"loss {row['train/loss']:.4f}/{row['val/loss']:.4f}"
     accuracies = f"acc {row['train/acc']:.2%}/{row['val/acc']:.2%}"
     pace = f"{row['time/images_per_second']:,.0f} images/s"
@@ -165,7 +182,7 @@ def describe(row: dict[str, float], short: bool = False) -> str:
 
 
 def result(summary: dict[str, Any]) -> str:
-    """Put a summary into a few words."""
+    """Return a summary as a short text."""
     if "test/acc" not in summary:
         return f"no result after epoch {summary.get('last/epoch', 0)}"
     best = f"best val acc {summary['best/val_acc']:.2%} at epoch {summary['best/epoch']}"
@@ -173,15 +190,17 @@ def result(summary: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as people do: 0.04s, 0.8s, 42s, 3m20s, 1h05m."""
+    """Format seconds: 0.04s, 0.8s, 42s, 3m20s, 1h05m."""
+    # Below a minute, in seconds
     if 0 < seconds < 0.095:
         return f"{seconds:.2f}s"
     if seconds < 9.95:
         return f"{seconds:.1f}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    minutes, rest = divmod(whole, 60)
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    # Above, in minutes or hours
+    minutes, rest = divmod(rounded, 60)
     if minutes < 60:
         return f"{minutes}m{rest:02d}s"
     return f"{minutes // 60}h{minutes % 60:02d}m"

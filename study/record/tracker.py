@@ -1,4 +1,4 @@
-"""Records one run as it is trained: in its directory, and the same rows in a sink beside it, such as W&B.
+"""Record a run while it is trained, in its directory and in a sink such as W&B.
 
 tracker = Tracker(directory, config, data_digest=…)
 tracker.log(row)
@@ -20,25 +20,28 @@ from study.system.errors import is_device_failure, is_out_of_memory, one_line
 
 
 class Sink(Protocol):
-    """What takes the rows and the result of a run beside its directory; it never raises.
+    """Receives the rows and the result of a run in addition to its directory; it never raises.
 
-    Each method returns what run.json is to say of it, such as what could not be sent.
+    Each method returns values to add to run.json, such as what could not be sent.
     """
 
     def log(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Take the row of an epoch; one that was taken before is not taken again."""
+        """Take the row of an epoch, unless it was already taken."""
 
     def finish(self, code: int, summary: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Take the exit code and, where there is a result, the summary; nothing follows."""
+        """Take the exit code and the summary, which is empty without a result; nothing follows."""
 
 
 Connect = Callable[[RunDirectory, Config, str, bool, Say, Callable[..., None]], Sink | None]
-"""Makes the sink of a run, or None, from its directory, its config, its id, whether it resumes, and two functions:
-one to print a line, one to add to run.json."""
+"""Makes the sink of a run, or None.
+
+Its arguments are the run's directory, config and id, whether it resumes, a function that prints a line, and one that
+adds values to run.json.
+"""
 
 
 class Tracker:
-    """Records one run in its directory and in a sink; the directory's lock is held by whoever makes it."""
+    """Records one run in its directory and in a sink; the caller holds the directory's lock."""
 
     def __init__(self, directory: RunDirectory, config: Config, say: Say, data_digest: str, **info: Any):
         self.directory = directory
@@ -55,12 +58,12 @@ class Tracker:
         self.sink: Sink | None = None
 
     def note(self, **values: Any) -> None:
-        """Add to run.json."""
+        """Add values to run.json."""
         self.info |= values
         self.directory.write_info(self.info)
 
     def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Go on after these rows: others are dropped, and the sink gets those that it lacks."""
+        """Continue after these rows: drop any others, and send the sink the rows that it lacks."""
         self.directory.write_history(rows)
         for row in rows:
             self._pass_on(lambda sink, row=row: sink.log(row))
@@ -71,22 +74,22 @@ class Tracker:
         self._pass_on(lambda sink: sink.log(row))
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a file of tensors into the run's directory."""
+        """Write tensors into a file of the run's directory."""
         import torch
 
         self.directory.write(name, lambda path: torch.save(state, path))
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write what a training needs to go on; if that cannot be done, say so and keep what was written before."""
+        """Write a checkpoint; if that fails, print why and keep the previous checkpoint."""
         try:
             self.save("last.pt", state)
-        except (OSError, RuntimeError) as error:  # where the disk is full, torch raises the latter
+        except (OSError, RuntimeError) as error:  # torch raises the latter if the disk is full
             if is_device_failure(error) or is_out_of_memory(error):
                 raise
             self.say(f"no checkpoint could be written ({one_line(error)}): the previous one, if any, is kept")
 
     def finish(self, state: str, summary: Mapping[str, Any], keep_weights: bool = True, **notes: Any) -> None:
-        """Record a result; run.json says so when all else is in place, and before the sink is waited for."""
+        """Record a result: run.json after all other files, and before waiting for the sink."""
         self.directory.write_summary(summary)
         if not keep_weights:
             (self.directory.path / "best.pt").unlink(missing_ok=True)
@@ -95,14 +98,14 @@ class Tracker:
         self._pass_on(lambda sink: sink.finish(0, {**summary, "state": state}))
 
     def fail(self, code: int, state: str | None = None, error: str | None = None) -> None:
-        """Record that a run ended without a result: a state `failed` with its error, or no state if it may go on."""
+        """Record that a run ended without a result; without a `state` it can be resumed."""
         if "state" not in self.info:
             self.note(ended=_now(), **({"state": state, "error": error} if state else {}))
         self._pass_on(lambda sink: sink.finish(code, {}))
 
-    def _pass_on(self, what: Callable[[Sink], Mapping[str, Any]]) -> None:
-        """Let the sink, where there is one, take something; what it reports of that goes into run.json."""
-        if self.sink and (report := what(self.sink)):
+    def _pass_on(self, call: Callable[[Sink], Mapping[str, Any]]) -> None:
+        """Call a method of the sink, if there is one, and add what it reports to run.json."""
+        if self.sink and (report := call(self.sink)):
             self.note(**report)
 
 
@@ -118,7 +121,7 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _git_commit() -> str | None:
-    """Return the commit of this code, with a + where files differ from it; None outside a checkout."""
+    """Return the commit of this code, followed by + if files differ from it; None outside a checkout."""
     git = ("git", "-C", str(Path(__file__).parent))
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", timeout=5)
