@@ -1,9 +1,9 @@
-"""Augmentation of a whole batch at once: a different draw for every image.
+"""Augment a whole batch at once, with a different random draw for every image.
 
     augment(images, {"flip": None, "rotate": 15.0}, generator)
 
-What moves pixels is drawn as one map of the plane for each image. Flips and crops alone are exact: pixels are moved,
-not blended. With a rotation or a perspective the whole map is applied at once, so that an image is blended only once.
+Flips and crops alone move pixels exactly. With a rotation or a perspective, all changes of geometry are combined into
+one map per image, so that each image is interpolated only once.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Strengths = Mapping[str, float | None]
 
 
 def alternating_flips(images: int, epoch: int, generator: torch.Generator) -> Tensor:
-    """Tell which images an epoch mirrors: about half of them, and the others in the next epoch.
+    """Return which images an epoch mirrors (images,), bool: about half of them, and the others in the next epoch.
 
     After Jordan 2024 (https://arxiv.org/abs/2404.00498).
     """
@@ -25,13 +25,16 @@ def alternating_flips(images: int, epoch: int, generator: torch.Generator) -> Te
 def augment(images: Tensor, strengths: Strengths, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
     """Apply the named augmentations, each with its strength, to images (n, channels, height, width) from 0 to 255.
 
-    Flip, crop and cutout keep the type; the others return float32. `mirrored` (n,) says which images a flip mirrors; it
-    is drawn where it is not given. The result depends on these and the generator's state only.
+    Flip, crop and cutout keep the dtype; the others return float32. `mirrored` (n,) marks the images that a flip
+    mirrors; it is drawn by default. The result depends only on the arguments and the generator's state.
     """
+    # Draw the images to mirror
     if "flip" not in strengths:
         mirrored = None
     elif mirrored is None:
         mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+
+    # Move pixels: by one interpolation if needed, otherwise exactly
     if "rotate" in strengths or "perspective" in strengths:
         images = _warp(images, strengths, generator, mirrored)
     else:
@@ -39,6 +42,8 @@ def augment(images: Tensor, strengths: Strengths, generator: torch.Generator, mi
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
         if "crop" in strengths:
             images = _crop(images, strengths["crop"], generator)
+
+    # Change the values of pixels
     for name, change in COLOURING.items():
         if name in strengths:
             images = change(images, strengths[name], generator)
@@ -46,12 +51,16 @@ def augment(images: Tensor, strengths: Strengths, generator: torch.Generator, mi
 
 
 def _crop(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to a share of its side in both directions; what comes in is black."""
+    """Shift each image by up to a share of its side in both directions; uncovered pixels are black."""
     n, channels, height, width = images.shape
     device = images.device
+
+    # Pad the images by the largest shift
     top, left = _shifts(images, share, generator)
     pad_y, pad_x = _largest_shift(height, share), _largest_shift(width, share)
     padded = torch.nn.functional.pad(images, (pad_x, pad_x, pad_y, pad_y))
+
+    # Take a window of the original size from each
     rows = (top + pad_y).view(-1, 1, 1, 1) + torch.arange(height, device=device).view(1, 1, -1, 1)
     columns = (left + pad_x).view(-1, 1, 1, 1) + torch.arange(width, device=device).view(1, 1, 1, -1)
     image = torch.arange(n, device=device).view(-1, 1, 1, 1)
@@ -60,9 +69,10 @@ def _crop(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def _warp(images: Tensor, strengths: Strengths, generator: torch.Generator, mirrored: Tensor | None) -> Tensor:
-    """Mirror, crop, rotate and tilt each image in one bilinear sampling; what comes in is black."""
+    """Mirror, crop, rotate and tilt each image by one bilinear interpolation; uncovered pixels are black."""
     n, _, height, width = images.shape
-    # the map takes a point (x, y, 1) of the result, from -1 to 1, to where its pixel comes from
+
+    # Build the maps, homogeneous 3×3 matrices from a point of the result (x, y, 1), from -1 to 1, to its source
     maps = torch.eye(3, device=images.device).repeat(n, 1, 1)
     if mirrored is not None:
         maps[:, 0, 0] -= 2.0 * mirrored
@@ -83,12 +93,16 @@ def _warp(images: Tensor, strengths: Strengths, generator: torch.Generator, mirr
         tilt[:, 2, 0] = _uniform(images, generator) * (strengths["perspective"] / 2)
         tilt[:, 2, 1] = _uniform(images, generator) * (strengths["perspective"] / 2)
         maps = maps @ tilt
+
+    # Map the centre of every pixel of the result
     ys = (torch.arange(height, device=images.device) + 0.5) * 2 / height - 1
     xs = (torch.arange(width, device=images.device) + 0.5) * 2 / width - 1
     points = torch.stack(
         [xs.expand(height, -1), ys.view(-1, 1).expand(-1, width), torch.ones_like(xs).expand(height, -1)]
     )
     x, y, w = (maps @ points.reshape(3, -1)).view(n, 3, height, width).unbind(1)
+
+    # Interpolate there
     grid = torch.stack([x / w, y / w], dim=-1)
     return torch.nn.functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
 
@@ -107,7 +121,7 @@ def _color(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
 
 
 def _noise(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    """Add to every value normal noise whose standard deviation is a share of the whole scale."""
+    """Add normal noise to every value; `deviation` is its standard deviation as a share of the scale."""
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     return (images.float() + 255 * deviation * noise).clamp(0, 255)
 
@@ -116,11 +130,16 @@ def _cutout(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Fill a square of each image, whose side is a share of the image's, with the image's mean colour."""
     n, _, height, width = images.shape
     device = images.device
-    half_y, half_x = max(0.5, height * share / 2), max(0.5, width * share / 2)
+
+    # Draw the centre of each square, and mark its rows and columns
+    half_y = max(0.5, height * share / 2)
+    half_x = max(0.5, width * share / 2)
     centre_y = torch.randint(height, (n, 1, 1, 1), generator=generator, device=device)
     centre_x = torch.randint(width, (n, 1, 1, 1), generator=generator, device=device)
     rows = (torch.arange(height, device=device).view(1, 1, -1, 1) - centre_y).abs() < half_y
     columns = (torch.arange(width, device=device).view(1, 1, 1, -1) - centre_x).abs() < half_x
+
+    # Fill it
     mean = images.float().mean((2, 3), keepdim=True).to(images.dtype)
     return torch.where(rows & columns, mean, images)
 
@@ -130,7 +149,7 @@ COLOURING: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
     "noise": _noise,
     "cutout": _cutout,
 }
-"""What changes values and moves no pixel, in the order in which it is applied."""
+"""Augmentations that change the values of pixels, in the order in which they are applied."""
 
 NAMES = ("flip", "crop", "rotate", "perspective", *COLOURING)
 
@@ -140,10 +159,10 @@ def _largest_shift(side: int, share: float) -> int:
 
 
 def _shifts(images: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw whole numbers of pixels, down and to the right."""
+    """Draw the shifts of each image in whole pixels, down and to the right."""
     largest = [_largest_shift(side, share) for side in images.shape[2:]]
     top, left = (
-        torch.randint(-most, most + 1, (len(images),), generator=generator, device=images.device) for most in largest
+        torch.randint(-limit, limit + 1, (len(images),), generator=generator, device=images.device) for limit in largest
     )
     return top, left
 

@@ -1,4 +1,4 @@
-"""A data set as uint8 tensors on the device, split, ready to be drawn in batches.
+"""Load a data set as uint8 tensors on the device, in training, validation and test images.
 
 python -c "from study.config import Config; from study.data import dataset; \\
     print(dataset.load(Config(dataset='digits'), 'cpu'))"
@@ -21,14 +21,14 @@ from study.data.pictures import NAMED, Range, Say
 from study.data.sources import Source
 
 ROWS = 1000
-"""Images that are moved at once."""
+"""Number of images that are moved at once."""
 
 NAMED_CLASSES = 10
-"""At most this many classes of a folder are named where a training begins."""
+"""At most this many classes of a folder are named when a training starts."""
 
 
 def memory_format(device: torch.device | str) -> torch.memory_format:
-    """Return how a device likes images in memory; on MPS batch norm fails with channels last (pytorch 175251)."""
+    """Return the fastest memory format of a device; on MPS batch norm fails with channels last (pytorch 175251)."""
     return torch.contiguous_format if torch.device(device).type == "mps" else torch.channels_last
 
 
@@ -36,7 +36,7 @@ def memory_format(device: torch.device | str) -> torch.memory_format:
 class Split:
     """Images (n, channels, height, width) uint8 and their labels (n,) int64.
 
-    The labels are on the device that trains; the images too, unless they do not fit there.
+    The labels are on the training device; so are the images, unless they do not fit there.
     """
 
     images: Tensor
@@ -51,7 +51,7 @@ class Split:
         return Split(self.images[index.to(self.images.device)], self.labels[index.to(self.labels.device)])
 
     def to(self, device: torch.device | str, images_too: bool = True) -> "Split":
-        """Move to a device; images lie in memory as its convolutions like them."""
+        """Move to a device, the images only if `images_too`, in the memory format of the device's convolutions."""
         images = self.images.to(device if images_too else "cpu", memory_format=memory_format(device))
         return Split(images, self.labels.to(device))
 
@@ -68,11 +68,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """One data set; `mean` and `std` are those of the training pixels, per channel, on a scale from 0 to 255.
+    """One data set.
 
-    `image_size` is the side to which batches are resized, None to keep the images' own. `range` is that of pictures of
-    more than 8 bits, None where there were none. `untested` are the classes without a test image; `unreadable`,
-    `unused` and `skipped` are the files, the folders and, by suffix, the number of files that were left out.
+    `mean` and `std` are those of the training pixels, per channel, on a scale from 0 to 255. `image_size` is the side
+    to which batches are resized; None keeps the images' size. `range` is the range of pictures of more than 8 bits,
+    None if there are none. `untested` are the classes without a test image, `unreadable` the files that cannot be read,
+    `unused` the folders that are not used, and `skipped` the number of other files by suffix.
     """
 
     name: str
@@ -91,7 +92,7 @@ class Data:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Return the (channels, height, width) that a network sees."""
+        """Return the (channels, height, width) of a network's input."""
         channels, height, width = self.train.images.shape[1:]
         return (channels, self.image_size or height, self.image_size or width)
 
@@ -103,16 +104,16 @@ class Data:
         return torch.nn.functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn images on a scale from 0 to 255 into float32 of mean 0 and standard deviation 1 per channel."""
+        """Normalise images from 0 to 255 to mean 0 and standard deviation 1 per channel, float32."""
         mean, std = (_constant(values, images.device) for values in (self.mean, self.std))
         return (images.to(torch.float32) - mean) / std
 
     def prepared(self, batch: Split) -> Tensor:
-        """Return the images of a batch as a network takes them, without augmentation."""
+        """Return the resized and normalised images of a batch, without augmentation."""
         return self.normalise(self.resize(batch.images))
 
     def describe(self) -> dict:
-        """Return what `run.json` records of the data."""
+        """Return the description of the data that run.json records."""
         return {
             "classes": list(self.classes),
             "image_shape": list(self.image_shape),
@@ -128,7 +129,7 @@ class Data:
 
     @property
     def preparation(self) -> dict:
-        """Return how a picture becomes what the network sees: `predict` does the same."""
+        """Return how pictures are prepared for the network, so that `predict` can repeat it."""
         return {
             "stored_size": list(self.train.images.shape[2:]),
             "channels": self.train.images.shape[1],
@@ -139,7 +140,7 @@ class Data:
         }
 
     def _depth(self) -> int | str:
-        """Return the bits of the data set's values, `range` where they are brought to 8 by another range."""
+        """Return the bit depth of the pictures, or `range` if they were scaled to 8 bits by another range."""
         if not self.range:
             return 8
         low, high = self.range
@@ -153,7 +154,7 @@ class Data:
         )
 
     def _class_names(self) -> str:
-        """Name the classes of a folder, where they are few: they are whatever folders there are."""
+        """Return the names of a folder's classes in brackets if they are few, so that a wrong folder is noticed."""
         few = self.name.startswith("folder:") and len(self.classes) <= NAMED_CLASSES
         return f" ({', '.join(self.classes)})" if few else ""
 
@@ -166,93 +167,119 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 def load(config: Config, device: torch.device | str, say: Say = print, shared_by: int = 1) -> Data:
     """Load the data set of a config onto a device; a second call for the same data returns the same tensors.
 
-    The images stay on the host if `shared_by` processes cannot have them on the device at once.
-    Raises UserError where the data are missing, cannot be read, or cannot be split.
+    The images stay on the host if they do not fit on the device for `shared_by` processes at once. Raises UserError if
+    the data are missing, cannot be read or cannot be split.
     """
+    # List the files, and refuse early what cannot be split
     files = folder.of(config, say)
     splits.check(config, files)
+
+    # Load the images, unless the last call loaded the same
     key = (
-        config.dataset, config.classes, config.data_dir, config.image_size, config.split_seed,
-        files and files.digest, str(device),
-    )  # fmt: skip
+        config.dataset,
+        config.classes,
+        config.data_dir,
+        config.image_size,
+        config.split_seed,
+        files and files.digest,
+        str(device),
+    )
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = _load(config, files, torch.device(device), say, shared_by)
+
+    # Draw the training images, which depend on the run's seed
     data = _loaded[key]
     return replace(data, train=drawn(data.train, config, data.classes))
 
 
 def drawn(train: Split, config: Config, classes: tuple[str, ...]) -> Split:
-    """Return the training images that a config keeps, drawn by its seed; UserError where there are fewer."""
+    """Return the `train_images` of a config, drawn by its seed; raise UserError if there are fewer."""
     splits.check_train_images(config, len(train), len(classes))
     if config.train_images is None:
         return train
-    return train[torch.from_numpy(splits.hold_out(train.labels.cpu().numpy(), config.train_images, config.seed, 0)[1])]
+    _, kept = splits.hold_out(train.labels.cpu().numpy(), config.train_images, config.seed, 0)
+    return train[torch.from_numpy(kept)]
 
 
 _loaded: dict[tuple, Data] = {}
 
 
 def _load(config: Config, files: Folder | None, device: torch.device, say: Say, shared_by: int) -> Data:
+    # Read the images, and report the files that are left out
     source = sources.read(config, files, say)
     for line in _left_out(source, config.dataset):
         say(line)
 
-    # Split by the labels; then copy the images once, and let go of the whole
+    # Split by the labels, copy the images of each split, and free the originals
     plan = splits.of(config, {name: labels.numpy() for name, (_, labels) in source.splits.items()}, source.classes)
     for absent, kind in ((plan.untested, "test"), (plan.unvalidated, "validation")):
         if absent:
             say(f"{config.dataset}: without a {kind} image: {', '.join(absent)}")
-    parts = {}
-    for name in reversed(splits.NAMES):  # training images last: they take the place of the whole
+    split_images = {}
+    for name in reversed(splits.NAMES):  # training images last: they overwrite the originals
         origin, index = plan.parts[name]
         images = _taken(source.splits[origin][0], index, in_place=name == "train")
-        parts[name] = Split(images, torch.from_numpy(plan.labels[name]))
+        split_images[name] = Split(images, torch.from_numpy(plan.labels[name]))
     source.splits.clear()
 
-    # Place them on the device, unless they do not fit
-    mean, std = _pixel_statistics(parts["train"].images)
-    fits = _fits(shared_by * sum(split.images.nbytes for split in parts.values()), device)
+    # Move them to the device, if they fit
+    mean, std = _pixel_statistics(split_images["train"].images)
+    fits = _fits(shared_by * sum(split.images.nbytes for split in split_images.values()), device)
     if not fits:
         times = f", {shared_by} times," if shared_by > 1 else ""
         say(f"the images{times} do not fit half the memory of {device}: they stay on the host")
-    placed = {name: split.to(device, images_too=fits) for name, split in parts.items()}
+    on_device = {name: split.to(device, images_too=fits) for name, split in split_images.items()}
     return Data(
-        config.dataset, plan.classes, **placed, mean=mean, std=std, image_size=config.image_size, range=source.range,
-        untested=plan.untested, unreadable=source.unreadable, unused=source.unused, skipped=source.skipped,
-    )  # fmt: skip
+        config.dataset,
+        plan.classes,
+        **on_device,
+        mean=mean,
+        std=std,
+        image_size=config.image_size,
+        range=source.range,
+        untested=plan.untested,
+        unreadable=source.unreadable,
+        unused=source.unused,
+        skipped=source.skipped,
+    )
 
 
 def _left_out(source: Source, dataset: str) -> Iterator[str]:
-    """Say what there is beside the images that are used."""
+    """Yield a line for each kind of file or folder that is not used."""
     if source.unreadable:
         named = "; ".join(source.unreadable[:NAMED])
         yield f"{dataset}: {len(source.unreadable)} files cannot be read (run.json names all): {named}"
     if source.unused:
-        yield f"{dataset}: not used, as neither train, val nor test: {', '.join(source.unused)}"
+        yield f"{dataset}: folders that are not used, neither train, val nor test: {', '.join(source.unused)}"
     if source.skipped:
         counts = ", ".join(f"{count:,} {suffix}" for suffix, count in source.skipped.items())
         yield f"{dataset}: files that are not images: {counts}"
 
 
 def _taken(images: Tensor, index: np.ndarray | None, in_place: bool) -> Tensor:
-    """Return the images with these indices, ascending, or all for None; channels last in memory, as files have them.
+    """Return the images with these ascending indices, or all for None; channels last in memory.
 
-    `in_place` may overwrite the images that are given, where most of them are kept: that takes no memory.
+    With `in_place`, `images` may be overwritten, which saves memory if most of them are kept.
     """
     if index is None:
         return images
-    rows, chosen = images.permute(0, 2, 3, 1), torch.from_numpy(index)
+
+    # Copy the chosen images
+    rows = images.permute(0, 2, 3, 1)
+    chosen = torch.from_numpy(index)
     if not in_place or 2 * len(index) < len(rows):
         return rows[chosen].permute(0, 3, 1, 2)
+
+    # Or move them to the front; as indices ascend, no row is overwritten before it is read
     for start in range(0, len(chosen), ROWS):
         part = chosen[start : start + ROWS]
-        rows[start : start + len(part)] = rows[part]  # a row never moves backwards past one that is still to be read
+        rows[start : start + len(part)] = rows[part]
     return rows[: len(chosen)].permute(0, 3, 1, 2)
 
 
 def _fits(size: int, device: torch.device) -> bool:
-    """Tell whether so many bytes fit half of the device's memory."""
+    """Return whether `size` bytes fit into half of the device's memory."""
     if device.type == "cuda":
         return size <= torch.cuda.get_device_properties(device).total_memory / 2
     if device.type == "mps":
@@ -261,8 +288,9 @@ def _fits(size: int, device: torch.device) -> bool:
 
 
 def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel of uint8 images, exactly, from their histograms."""
-    means, deviations = [], []
+    """Return the exact mean and standard deviation of each channel of uint8 images, from their histograms."""
+    means = []
+    deviations = []
     levels = torch.arange(256, dtype=torch.float64)
     for channel in images.unbind(1):
         share = torch.bincount(channel.reshape(-1), minlength=256).double() / channel.numel()

@@ -1,4 +1,4 @@
-"""A folder of class folders, listed and digested without opening an image (no torch in it).
+"""List and digest a folder of class folders, without decoding an image and without torch.
 
 python -c "from study.data.folder import scan; print(scan('data', 'cifar10-jpeg').digest)"
 """
@@ -32,7 +32,7 @@ SPLIT_NAME = re.compile(
     r"(?:[ _-]?(?:set|data|images?|imgs?|split))?",
     re.IGNORECASE,
 )
-"""What people call the folders of training, validation and test images: Train, valid, dev, test_set, seg_train …"""
+"""Usual names of the folders of training, validation and test images: Train, valid, dev, test_set, seg_train …"""
 
 JUNK = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__"}
 """Folders that operating systems and storage devices leave behind."""
@@ -41,16 +41,16 @@ UNREAD = "cannot be read"
 PROGRESS_SECONDS = 5.0
 
 Mark = tuple[int, int, int]
-"""A file's size and the times of its last changes: while they stay, so does its content."""
+"""Size of a file and the times of its last changes, by which an unchanged file is recognized."""
 
 
 @dataclass(frozen=True)
 class Folder:
     """The image files of one data set.
 
-    `files` maps each split that is there (`train`, perhaps `val` and `test`) to (path relative to `root`,
-    index into `classes`), sorted. `digest` stands for all names and contents. `unused` are folders beside the splits
-    that hold no split's classes; `skipped` counts the files that are not images, by suffix.
+    `files` maps each existing split (`train`, perhaps `val` and `test`) to a sorted list of (path relative to `root`,
+    index into `classes`). `digest` is the digest of all names and contents. `unused` are folders that belong to no
+    split; `skipped` counts the files that are not images, by suffix.
     """
 
     root: Path
@@ -62,24 +62,24 @@ class Folder:
 
 
 def of(config: Config, say: Say = lambda text: None) -> Folder | None:
-    """List the folder of a config's data set, None if it is no folder; UserError where something is wrong with it."""
+    """List the folder of a config's data set; None if the data set is not a folder. Raises the errors of `scan`."""
     if config.dataset.startswith("folder:"):
         return scan(config.data_dir, config.dataset.removeprefix("folder:"), say)
     return None
 
 
 def digest(config: Config) -> str:
-    """Return what stands for the data of a config."""
+    """Return the digest of a config's data."""
     return digest_of(config, of(config))
 
 
 def digest_of(config: Config, files: Folder | None) -> str:
-    """Return what stands for data whose folder was listed: its digest, or the name of a set that never changes."""
+    """Return the digest of a listed folder, or the name of a data set that never changes."""
     return files.digest if files else config.dataset
 
 
 def cache_stem(name: str) -> str:
-    """Return a name for a data set's files in `.cache` that any file system can hold, and no other data set has."""
+    """Return a unique name for a data set's files in `.cache` that every file system accepts."""
     stem = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:60]
     return stem if stem == name else f"{stem}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
@@ -87,9 +87,10 @@ def cache_stem(name: str) -> str:
 def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -> Folder:
     """List the images of `<data_dir>/<name>`: of its train, val and test folders, or of its class folders.
 
-    `say` gets a line now and then where reading the files for their digest takes long. UserError where there is no such
-    folder, or it holds no data set.
+    `say` reports the progress if reading the files for their digest takes long. Raises UserError if the folder is
+    missing or holds no data set.
     """
+    # Find the folders of the splits
     root = Path(data_dir) / name
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; {_expected(name)}")
@@ -97,7 +98,7 @@ def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -
 
     # List the images of each class in each split
     skipped: Counter[str] = Counter()
-    found = {
+    images_of = {
         split: {
             class_name: [image for place in places for image in _images(place, root, skipped)]
             for class_name, places in _class_folders(folder).items()
@@ -105,42 +106,44 @@ def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -
         for split, folder in folders.items()
     }
     for folder in folders.values():
-        if loose := sum(map(_is_image_file, os.scandir(folder))):
-            skipped["image outside the class folders"] += loose
-    if folders["train"] == root:  # what lies beside the classes need not be one
-        unused += tuple(own for own, images in found["train"].items() if not images)
-        found["train"] = {own: images for own, images in found["train"].items() if images}
+        if outside := sum(map(_is_image_file, os.scandir(folder))):
+            skipped["image outside the class folders"] += outside
+    if folders["train"] == root:  # a folder without images need not be a class
+        unused += tuple(class_name for class_name, images in images_of["train"].items() if not images)
+        images_of["train"] = {class_name: images for class_name, images in images_of["train"].items() if images}
 
-    # The classes of training are the data set's
-    classes = tuple(sorted(found["train"]))
+    # Take the classes from the training folder
+    classes = tuple(sorted(images_of["train"]))
     if len(classes) < 2:
         raise UserError(
             f"{folders['train']} holds {len(classes)} of the two or more classes that are needed: {_expected(name)}"
         )
-    for split, own in found.items():
+    for split, own in images_of.items():
         if unknown := own.keys() - set(classes):
             raise UserError(f"{folders[split]} holds classes that train does not: {', '.join(sorted(unknown))}")
 
-    # Number the images' classes, and read what is new of the files for the digest
+    # Replace the classes by their labels
     files: dict[str, list[tuple[str, int]]] = {}
     marks: dict[str, Mark] = {}
-    for split, own in found.items():
+    for split, own in images_of.items():
         files[split] = []
         for label, class_name in enumerate(classes):
             if split == "train" and not own[class_name]:
                 raise UserError(f"{folders[split] / class_name} holds no images: {_expected(name)}")
             for path, mark in sorted(own.get(class_name, ())):
-                below = path[len(str(root)) + 1 :]
-                files[split].append((below, label))
-                marks[below] = mark
+                relative = path[len(str(root)) + 1 :]
+                files[split].append((relative, label))
+                marks[relative] = mark
         if not files[split]:
             raise UserError(f"{folders[split]} holds no images: {_expected(name)}")
+
+    # Digest all names and contents; only new files are read
     contents = _digests(root, marks, Path(data_dir) / ".cache" / f"{cache_stem(name)}-digests.json", say)
-    whole = hashlib.sha256()
+    combined = hashlib.sha256()
     for split, listed in files.items():
         for path, label in listed:
-            whole.update(os.fsencode(f"{split} {label} {path} {contents[path]}\n"))
-    return Folder(root, classes, files, whole.hexdigest()[:16], unused, dict(skipped.most_common()))
+            combined.update(os.fsencode(f"{split} {label} {path} {contents[path]}\n"))
+    return Folder(root, classes, files, combined.hexdigest()[:16], unused, dict(skipped.most_common()))
 
 
 def _expected(name: str) -> str:
@@ -151,23 +154,28 @@ def _expected(name: str) -> str:
 
 
 def _find_splits(root: Path, name: str) -> tuple[Path, dict[str, Path], tuple[str, ...]]:
-    """Return the folder that holds the data set, the folder of each split, and the names of folders not used."""
+    """Return the folder of the data set, the folder of each split, and the names of unused folders."""
+    # Find the folders that are named like a split
     root, folders, unused = _descend(root)
     named: dict[str, list[Path]] = {}
     for folder in folders:
         if _split_of(folder) and _folders(folder):
             named.setdefault(_split_of(folder), []).append(folder)
     if not named and not all(map(_split_of, folders)):
-        return root, {"train": root}, unused  # class folders alone, one of which may be called dev
+        return root, {"train": root}, unused  # only class folders, one of which may be called dev
+
+    # Check that there is one folder of each split, and training images at least
     if "train" not in named:
-        there = ", ".join(folder.name for folder in folders) or "nothing"
-        raise UserError(f"there is no folder {root / 'train'} with class folders, but {there}: {_expected(name)}")
+        present = ", ".join(folder.name for folder in folders) or "nothing"
+        raise UserError(f"there is no folder {root / 'train'} with class folders, but {present}: {_expected(name)}")
     for split, same in named.items():
         if len(same) > 1:
             raise UserError(
-                f"{root} holds {len(same)} folders of {split} images, {' and '.join(one.name for one in same)}: "
+                f"{root} holds {len(same)} folders of {split} images, {' and '.join(folder.name for folder in same)}: "
                 "keep one of them, or rename the other"
             )
+
+    # Check that none of them is empty, and note the others
     splits = {split: _innermost(named[split][0]) for split in ("train", "val", "test") if split in named}
     for folder in folders:
         if (split := _split_of(folder)) and split not in splits and not _holds_images(folder):
@@ -177,11 +185,12 @@ def _find_splits(root: Path, name: str) -> tuple[Path, dict[str, Path], tuple[st
 
 
 def _descend(root: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
-    """Go down to the folder that holds splits or classes; return it, what it holds, and folders that were passed by.
+    """Find the folder that holds splits or classes; return it, its folders, and the names of the folders beside it.
 
-    An archive is often unpacked into a folder of its own, and images often lie in one beside their annotations.
+    Archives are often unpacked into a folder of their own, and images often have a folder beside their annotations.
     """
-    folders, unused = _folders(root), ()
+    folders = _folders(root)
+    unused = ()
     while folders and not any(map(_split_of, folders)):
         inner = [folder for folder in folders if any(map(_split_of, _folders(folder)))]
         if len(inner) != 1 and not (len(folders) == 1 and _folders(folders[0])):
@@ -193,19 +202,19 @@ def _descend(root: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
 
 
 def _split_of(folder: Path) -> str | None:
-    """Return train, val or test where a folder is called so, in one of the usual ways."""
+    """Return train, val or test if a folder has one of their usual names, else None."""
     match = SPLIT_NAME.fullmatch(folder.name)
     return match.lastgroup if match else None
 
 
 def _innermost(folder: Path) -> Path:
-    """Return the folder of the classes where a split's folder holds but one, which holds them (train/train)."""
-    below = _folders(folder)
-    return _innermost(below[0]) if len(below) == 1 and _folders(below[0]) else folder
+    """Return the folder that holds a split's classes, which may be nested (train/train)."""
+    inner = _folders(folder)
+    return _innermost(inner[0]) if len(inner) == 1 and _folders(inner[0]) else folder
 
 
 def _folders(folder: Path) -> list[Path]:
-    """List the folders in a folder by name, without hidden ones and those of JUNK."""
+    """List the folders in a folder by name, except hidden ones and JUNK."""
     return sorted(
         Path(entry.path)
         for entry in os.scandir(folder)
@@ -223,84 +232,88 @@ def _is_image_file(entry: os.DirEntry) -> bool:
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Map the names of classes to their folders: one each, unless a name is written in two ways in Unicode."""
-    found: dict[str, list[Path]] = {}
+    """Map the names of classes to their folders: one, or several if Unicode has several forms of the name."""
+    folders_of: dict[str, list[Path]] = {}
     for path in _folders(folder):
         if printable(path.name) != path.name:
             raise UserError(
-                f"{folder}: a class is named {printable(path.name)}; rename it, with letters of UTF-8 and no line ends"
+                f"{folder}: a class is named {printable(path.name)}; rename it, with UTF-8 characters and no line ends"
             )
-        found.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
-    return found
+        folders_of.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
+    return folders_of
 
 
 def _images(folder: Path, root: Path, skipped: Counter[str]) -> list[tuple[str, Mark]]:
-    """List the images in a folder and those below it; other files are counted in `skipped` by their suffix.
+    """List the images in a folder and those below it; count the other files in `skipped` by suffix.
 
-    Links to folders are followed out of the data set, whose folder is `root`, but not within it, where images would
-    count twice, and not in circles.
+    Links to folders outside `root`, the folder of the data set, are followed. Links within it are not: their images
+    would count twice or the links would form a circle.
     """
-    found = []
+    images = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith(".") or entry.name in JUNK:
             continue
+        # Hidden files and junk do not count; a broken link does
         try:
             state = entry.stat()
         except OSError:
             skipped["link to nowhere"] += 1
             continue
+        # Descend into folders, list images, count anything else
         if stat.S_ISDIR(state.st_mode):
             if entry.is_symlink() and _is_within(entry.path, root, folder):
                 skipped["link to a folder of the data set"] += 1
             else:
-                found += _images(Path(entry.path), root, skipped)
+                images += _images(Path(entry.path), root, skipped)
         elif _is_image_file(entry) and stat.S_ISREG(state.st_mode):
-            found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
+            images.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
         else:
             skipped[Path(entry.name).suffix.lower() or "no suffix"] += 1
-    return found
+    return images
 
 
 def _is_within(link: str, root: Path, folder: Path) -> bool:
-    """Tell whether a link in a folder leads into the data set, or to a folder that holds the one it is in."""
+    """Return whether a link in `folder` leads into the data set `root` or to a folder that contains `folder`."""
     target = Path(link).resolve()
     return target.is_relative_to(root.resolve()) or folder.resolve().is_relative_to(target)
 
 
 def _digests(root: Path, marks: dict[str, Mark], cache: Path, say: Say) -> dict[str, str]:
-    """Return the digest of each file's content; only those are read whose size or times differ from the last time."""
+    """Return the digest of each file; only files whose size or times differ from the cached ones are read."""
+    # Take the digests of unchanged files from the cache
     known: dict[str, list] = {}
     with suppress(OSError, ValueError):
         known = dict(json.loads(cache.read_text(encoding="utf-8")))
-    found = {path: known[path][-1] for path, mark in marks.items() if known.get(path, [])[:-1] == list(mark)}
-    changed = [path for path in marks if path not in found]
+    digests = {path: known[path][-1] for path, mark in marks.items() if known.get(path, [])[:-1] == list(mark)}
+    changed = [path for path in marks if path not in digests]
     if not changed and len(known) == len(marks):
-        return found
+        return digests
 
-    # Read what is new, several files at a time
-    started = said = time.monotonic()
+    # Read the other files, several at a time
+    started = reported = time.monotonic()
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(changed), 1000):
             part = changed[start : start + 1000]
-            found |= zip(part, pool.map(lambda path: _file_digest(root / path), part), strict=True)
-            if time.monotonic() - said > PROGRESS_SECONDS:
-                said, done = time.monotonic(), start + len(part)
-                left = (said - started) / done * (len(changed) - done)
+            digests |= zip(part, pool.map(lambda path: _file_digest(root / path), part), strict=True)
+            if time.monotonic() - reported > PROGRESS_SECONDS:
+                reported = time.monotonic()
+                done = start + len(part)
+                left = (reported - started) / done * (len(changed) - done)
                 say(f"read {done:,} of {len(changed):,} files below {root} for their digest (once), ETA {left:.0f} s")
 
-    # Keep the digests for the next time, where that can be done
+    # Write the cache, if the folder can be written
     with suppress(OSError):
         cache.parent.mkdir(exist_ok=True)
         temporary = cache.with_suffix(f".{os.getpid()}.tmp")
-        known = {path: [*mark, found[path]] for path, mark in marks.items() if not found[path].startswith(UNREAD)}
+        known = {path: [*mark, digests[path]] for path, mark in marks.items() if not digests[path].startswith(UNREAD)}
         text = json.dumps(known)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(cache)
-    return found
+    return digests
 
 
 def _file_digest(path: Path) -> str:
-    """Return 16 hexadecimal digits for the content of a file; one that cannot be read is reported when decoded."""
+    """Return 16 hexadecimal digits of a file's SHA-256; a file that cannot be read is reported when decoded."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

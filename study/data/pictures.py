@@ -1,11 +1,11 @@
-"""From image files to uint8 pixels, the same way for training and for `predict`.
+"""Decode image files to uint8 pixels, in the same way for training and `predict`.
 
 python -c "from study.data.pictures import read; print(read('photo.jpg', (32, 32), None).shape)"
 
-A picture is turned upright, laid on white where it is clear, made RGB, and, unless it keeps its size, resized and
-centre-cropped. Pictures of more than 8 bits are brought to 8 by one range for the whole data set: from 0 to the largest
-value of the smallest bit depth that holds all of them, or, for fractions and negative numbers, from the least to the
-largest value.
+A picture is turned upright, its transparent parts become white, and it is converted to RGB, resized and centre-cropped.
+Pictures of more than 8 bits are scaled to 8 bits by one range for the whole data set: from 0 to the largest value of
+the smallest bit depth that holds all of them or, for fractions and negative numbers, from the least to the largest
+value.
 """
 
 import os
@@ -32,24 +32,27 @@ Range = tuple[float, float]
 """The values that become 0 and 255."""
 
 Listing = dict[str, list[tuple[str, int]]]
-"""For each split the image files, relative to a root, with their labels."""
+"""For each split, the image files as (path relative to a root, label)."""
 
 UNREADABLE_SHARE = 0.01
-"""With more files than this that cannot be read, a data set is refused."""
+"""A data set is refused if more than this share of its files cannot be read."""
 
 NAMED = 3
-"""At most this many unreadable files are named; all are in a file."""
+"""At most this many unreadable files are named; a file lists all of them."""
 
 CHUNK = 1000
-"""Files that are handed to the threads at once."""
+"""Number of files that are handed to the threads at once."""
 
 PROGRESS_SECONDS = 5.0
-ORIENTATION, BITS_PER_SAMPLE, SAMPLE_FORMAT = 274, 258, 339
-"""Tags of EXIF and TIFF."""
+
+ORIENTATION = 274
+BITS_PER_SAMPLE = 258
+SAMPLE_FORMAT = 339
+"""Numbers of the tags in EXIF and TIFF."""
 
 
 class Unreadable(Exception):
-    """A file that cannot be read as an image: what it is instead, and the reason that the decoder gave."""
+    """A file that cannot be read as an image; `kind` is what it is instead, `reason` the decoder's error."""
 
     def __init__(self, kind: str, reason: str = ""):
         super().__init__(f"{kind} ({reason})" if reason else kind)
@@ -58,10 +61,10 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Decoded:
-    """The images of a folder: for each split (n, height, width, 3) uint8 and labels (n,) int64; how they were made.
+    """The images (n, height, width, 3), uint8, and labels (n,), int64, of each split of a folder.
 
-    `range` is that of pictures of more than 8 bits, None where there are none. `unreadable` holds the path, relative to
-    the root, and the reason of each file that was left out.
+    `range` is the range of pictures of more than 8 bits, None if there are none. `unreadable` holds (path relative to
+    the root, reason) of each file that was left out.
     """
 
     splits: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -70,15 +73,15 @@ class Decoded:
 
 
 def decode(root: Path, listing: Listing, image_size: int | None, say: Say, report: Path) -> Decoded:
-    """Decode image files to arrays of one shape, using little more memory than these take.
+    """Decode image files to arrays of one shape, in little more memory than the arrays take.
 
-    Small square pictures of one size keep it, and are enlarged to `image_size` batch by batch; others are brought to
-    `image_size`. `report` is where the names of unreadable files are written. UserError where the pictures differ in
-    size and no `image_size` is given, where too many cannot be read, or where none shows anything.
+    Square pictures of one size below `image_size` keep their size and are enlarged batch by batch; others are resized
+    to `image_size`. The names of unreadable files are written to `report`. Raises UserError if the pictures differ in
+    size and there is no `image_size`, if too many cannot be read, or if all are of one even colour.
     """
-    # Look at the head of every file: its size, and whether it has more than 8 bits
+    # Read the header of every file: its size, and whether it has more than 8 bits
     paths = [path for listed in listing.values() for path, _ in listed]
-    heads, unreadable = _each(partial(_head, root), paths, f"looked at {{}} images below {root}", say)
+    heads, unreadable = _each(partial(_head, root), paths, f"read the headers of {{}} images below {root}", say)
     _refuse_unreadable(root, unreadable, len(paths), report)
     size = _stored_size(root, Counter(size for size, _ in heads.values()), image_size)
 
@@ -90,11 +93,13 @@ def decode(root: Path, listing: Listing, image_size: int | None, say: Say, repor
     if deep and len(deep) < len(heads):
         say(f"{len(deep):,} of {len(heads):,} images below {root} have more than 8 bits; only those get a common range")
 
-    # Decode each split into an array that is there already
+    # Decode each split into one array
     splits = {}
     for split, listed in listing.items():
         splits[split], failed = _decode_split(root, split, listed, size, levels, say)
         unreadable |= failed
+
+    # Refuse data that nothing can be learned from, and list the unreadable files
     _refuse_unreadable(root, unreadable, len(paths), report)
     if empty := [split for split, (images, _) in splits.items() if not len(images)]:
         raise UserError(f"no {empty[0]} image: {_summary(root, unreadable, report)}")
@@ -108,7 +113,7 @@ def decode(root: Path, listing: Listing, image_size: int | None, say: Say, repor
 def _decode_split(
     root: Path, split: str, listed: list[tuple[str, int]], size: Size, levels: Range | None, say: Say
 ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, Unreadable]]:
-    """Return the images and labels of a split, and the files of it that cannot be read."""
+    """Return the images and labels of a split, and its files that cannot be read."""
     images = np.empty((len(listed), *size, 3), dtype=np.uint8)
     labels = np.array([label for _, label in listed])
     places = {path: place for place, (path, _) in enumerate(listed)}
@@ -116,9 +121,12 @@ def _decode_split(
     def put(path: str) -> None:
         images[places[path]] = read(root / path, size, levels)
 
+    # Decode the files, several at a time
     say(f"decoding {len(listed):,} {split} images below {root} (once)")
     done, failed = _each(put, list(places), f"decoded {{}} {split} images", say)
-    if failed:  # close the gaps, without a copy of the whole
+
+    # Close the gaps of unreadable files in place
+    if failed:
         kept = [places[path] for path in done]
         for place, old in enumerate(kept):
             images[place] = images[old]
@@ -127,19 +135,22 @@ def _decode_split(
 
 
 def read(path: str | os.PathLike, size: Size | None, levels: Range | None) -> np.ndarray:
-    """Read one image file as RGB (height, width, 3) uint8, upright; Unreadable where that cannot be done.
+    """Read one image file upright as RGB (height, width, 3), uint8; raise Unreadable if it cannot be read.
 
-    With a `size` it is resized and centre-cropped to it. `levels` is the range of a picture of more than 8 bits, by
-    default its own.
+    It is resized and centre-cropped to `size`, if given. `levels` is the range that scales a picture of more than 8
+    bits, by default its own.
     """
     path = Path(path)
     with _opened(path) as image:
+        # Scale to 8 bits, turn upright, put transparent parts on white
         if image is None or _is_deep(image):
             image = _eight_bits(_deep(image, path), levels)
-        if image.format != "TIFF":  # which Pillow turns upright itself
+        if image.format != "TIFF":  # Pillow turns these itself
             image = ImageOps.exif_transpose(image)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+
+        # Convert to RGB of the wanted size
         image = image.convert("RGB")
         if size:
             image = ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
@@ -147,12 +158,13 @@ def read(path: str | os.PathLike, size: Size | None, levels: Range | None) -> np
 
 
 def range_of(limits: Iterable[tuple[float, float, bool]]) -> Range | None:
-    """Return the range of pictures by the (least, largest, whether whole) of their values; None without pictures."""
-    found = list(limits)
-    if not found:
+    """Return the common range of pictures from their (least value, largest value, are integers); None if none."""
+    limits = list(limits)
+    if not limits:
         return None
-    low, high = min(least for least, _, _ in found), max(largest for _, largest, _ in found)
-    if low >= 0 and all(whole for _, _, whole in found):
+    low = min(least for least, _, _ in limits)
+    high = max(largest for _, largest, _ in limits)
+    if low >= 0 and all(are_integers for _, _, are_integers in limits):
         return 0.0, float(2 ** max(1, int(high).bit_length()) - 1)
     return float(low), float(high if high > low else low + 1)
 
@@ -160,7 +172,7 @@ def range_of(limits: Iterable[tuple[float, float, bool]]) -> Range | None:
 def _each(
     function: Callable[[str], Any], paths: Sequence[str], progress: str, say: Say
 ) -> tuple[dict[str, Any], dict[str, Unreadable]]:
-    """Return what a function makes of each path, several at a time, and of which it raised Unreadable."""
+    """Apply a function to each path in threads; return its results and the Unreadable errors, by path."""
 
     def caught(path: str) -> Any:
         try:
@@ -168,37 +180,43 @@ def _each(
         except Unreadable as error:
             return error
 
+    # Run the threads chunk by chunk, and report the progress
     results: dict[str, Any] = {}
-    started = said = time.monotonic()
+    started = reported = time.monotonic()
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
             results |= zip(part, pool.map(caught, part), strict=True)
-            if time.monotonic() - said > PROGRESS_SECONDS and len(results) < len(paths):
-                said = time.monotonic()
-                left = (said - started) / len(results) * (len(paths) - len(results))
+            if time.monotonic() - reported > PROGRESS_SECONDS and len(results) < len(paths):
+                reported = time.monotonic()
+                left = (reported - started) / len(results) * (len(paths) - len(results))
                 say(f"{progress.format(f'{len(results):,} of {len(paths):,}')}, ETA {left:.0f} s")
+
+    # Separate the failures
     failed = {path: result for path, result in results.items() if isinstance(result, Unreadable)}
     return {path: result for path, result in results.items() if path not in failed}, failed
 
 
 def _head(root: Path, path: str) -> tuple[Size, bool]:
-    """Return the (height, width) of a picture that stands upright, and whether it has more than 8 bits."""
+    """Return the (height, width) of the upright picture, and whether it has more than 8 bits."""
     with _opened(root / path) as image:
+        # A TIFF that only tifffile can read
         if image is None:
             deep = _deep(None, root / path)
             height, width = deep.pixels.shape[:2]
             return ((width, height) if deep.orientation > 4 else (height, width)), True
+
+        # Any other: read its orientation, without decoding it
         is_deep = _is_deep(image)
         width, height = image.size
-        turns_itself = image.format == "TIFF"  # Pillow gives the size of one that stands upright
-        is_described = image.format != "PNG" or "exif" in image.info  # else Pillow would decode it to look for more
-        is_turned = not turns_itself and is_described and image.getexif().get(ORIENTATION, 1) > 4
+        is_upright = image.format == "TIFF"  # Pillow gives the size of the upright picture
+        has_exif = image.format != "PNG" or "exif" in image.info  # for a PNG without, Pillow would decode it
+        is_turned = not is_upright and has_exif and image.getexif().get(ORIENTATION, 1) > 4
         return ((width, height) if is_turned else (height, width)), is_deep
 
 
 def _limits(root: Path, path: str) -> tuple[float, float, bool]:
-    """Return the least and the largest value of a picture of more than 8 bits, and whether all are whole numbers."""
+    """Return the least and the largest value of a picture of more than 8 bits, and whether they are integers."""
     with _opened(root / path) as image:
         return _limits_of(_deep(image, root / path).pixels)
 
@@ -211,23 +229,23 @@ def _limits_of(pixels: np.ndarray) -> tuple[float, float, bool]:
 
 
 def _stored_size(root: Path, sizes: Counter[Size], image_size: int | None) -> Size:
-    """Return the size in which pictures are stored; UserError where they differ and none is asked for."""
+    """Return the size in which pictures are stored; raise UserError if they differ and there is no `image_size`."""
     (first, _), *others = sizes.most_common()
     if image_size and not others and first[0] == first[1] < image_size:
         return first
     if image_size:
         return image_size, image_size
     if others:
-        told = " and ".join(f"{width}×{height}" for height, width in (first, others[0][0]))
-        raise UserError(f"the images of {root} differ in size ({told}); say --image-size N to bring all to N×N")
+        examples = " and ".join(f"{width}×{height}" for height, width in (first, others[0][0]))
+        raise UserError(f"the images of {root} differ in size ({examples}); give --image-size N to resize all to N×N")
     return first
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image | None]:
-    """Open a picture without decoding it; None is a TIFF of a kind that Pillow does not know.
+    """Open a picture without decoding it; yield None for a kind of TIFF that Pillow does not know.
 
-    Whatever decoders raise becomes Unreadable, which says what the file is instead of an image.
+    Raises Unreadable, with what the file is instead of an image, for any error of a decoder.
     """
     try:
         try:
@@ -246,7 +264,7 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
 
 @dataclass(frozen=True)
 class _Deep:
-    """A picture of more than 8 bits: values (height, width[, 3]), transparency (height, width), how it was held."""
+    """A picture of more than 8 bits: values (height, width[, 3]), transparency (height, width), EXIF orientation."""
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
@@ -254,7 +272,7 @@ class _Deep:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Tell whether a picture has more than 8 bits; where it is coloured, Pillow itself would drop the lower ones."""
+    """Return whether a picture has more than 8 bits; Pillow would drop the lower bits of a coloured one."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return True
     if image.format == "PNG":
@@ -266,7 +284,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _deep(image: Image.Image | None, path: Path) -> _Deep:
-    """Read a picture of more than 8 bits with all of them."""
+    """Read a picture of more than 8 bits without losing any."""
     if image is None or image.format == "TIFF":
         return _deep_tiff(image, path)
     if image.format == "PNG" and not image.mode.startswith("I"):
@@ -282,7 +300,8 @@ def _deep(image: Image.Image | None, path: Path) -> _Deep:
 def _png_of_16_bits(path: Path) -> np.ndarray:
     """Read a coloured PNG of 16 bits (height, width, 3 or 4).
 
-    Pillow keeps the high byte of each value only; told that the bytes stand the other way round, it keeps the low one.
+    Pillow keeps only the high byte of each value. With the byte order reversed it keeps the low byte instead, so the
+    file is read twice.
     """
     halves = []
     for order in "BL":
@@ -295,10 +314,11 @@ def _png_of_16_bits(path: Path) -> np.ndarray:
 
 
 def _deep_tiff(image: Image.Image | None, path: Path) -> _Deep:
-    """Read a TIFF of more than 8 bits, which may hold fractions and negative numbers; Pillow knows some of them."""
+    """Read a TIFF of more than 8 bits, which may hold fractions and negative numbers."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
+        # Decode the values; without imagecodecs, Pillow reads some kinds
         page = file.pages[0]
         try:
             pixels = page.asarray()
@@ -308,6 +328,8 @@ def _deep_tiff(image: Image.Image | None, path: Path) -> _Deep:
             if image is not None and image.mode != "RGB" and 1 in image.tag_v2.get(SAMPLE_FORMAT, (1,)):
                 return _Deep(np.asarray(image))
             raise Unreadable("compressed in a way that needs `pip install imagecodecs`") from None
+
+        # Separate colours and transparency
         pixels = np.moveaxis(pixels, 0, -1) if page.axes.startswith("S") else pixels
         has_alpha = bool(set(page.extrasamples) & {1, 2})
         channels = pixels.shape[-1] - has_alpha if pixels.ndim == 3 else 1
@@ -316,6 +338,8 @@ def _deep_tiff(image: Image.Image | None, path: Path) -> _Deep:
         alpha = pixels[..., -1] if has_alpha else None
         colours = pixels[..., :channels] if pixels.ndim == 3 else pixels
         colours = colours[..., 0] if colours.ndim == 3 and channels == 1 else colours
+
+        # Make large values bright
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             colours = -colours.astype(np.float64 if colours.dtype.kind == "f" else np.int64)
         tag = page.tags.get(ORIENTATION)
@@ -323,27 +347,33 @@ def _deep_tiff(image: Image.Image | None, path: Path) -> _Deep:
 
 
 def _eight_bits(deep: _Deep, levels: Range | None) -> Image.Image:
-    """Bring a picture to 8 bits, so that the ends of a range, by default its own, become 0 and 255."""
+    """Scale a picture to 8 bits; the ends of `levels`, by default of its own range, become 0 and 255."""
+    # Scale the colours
     low, high = levels or range_of([_limits_of(deep.pixels)])
     scaled = np.rint((deep.pixels.astype(np.float64) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
     image = Image.fromarray(scaled)
+
+    # Scale the transparency, which has the bits of its type or those of the colours
     if deep.alpha is not None:
-        whole = np.iinfo(deep.alpha.dtype).max if deep.alpha.dtype.kind in "iu" else 1.0
-        whole = high if deep.alpha.max() <= high < whole else whole  # transparency of as many bits as the colours
+        opaque = np.iinfo(deep.alpha.dtype).max if deep.alpha.dtype.kind in "iu" else 1.0
+        opaque = high if deep.alpha.max() <= high < opaque else opaque
         image = image.convert("RGB")
-        image.putalpha(Image.fromarray(np.rint(deep.alpha * (255 / whole)).clip(0, 255).astype(np.uint8)))
+        image.putalpha(Image.fromarray(np.rint(deep.alpha * (255 / opaque)).clip(0, 255).astype(np.uint8)))
     image.getexif()[ORIENTATION] = deep.orientation
     return image
 
 
 def _instead(path: Path, error: Exception) -> tuple[str, str]:
-    """Say what a file is that is not a readable image, and why it could not be read."""
+    """Return what an unreadable file is instead of an image, and why it cannot be read."""
+    # Look at the first bytes
     start = b""
     with suppress(OSError):
         with path.open("rb") as file:
             start = file.read(200).lstrip().lower()
         if not path.stat().st_size:
             return "empty", ""
+
+    # Recognize failed downloads, otherwise pass on the decoder's error
     if start.startswith((b"<!doctype html", b"<html")):
         return "an HTML page", "a download that failed?"
     if start.startswith(b"version https://git-lfs"):
@@ -354,12 +384,12 @@ def _instead(path: Path, error: Exception) -> tuple[str, str]:
 
 
 def _shows_something(images: np.ndarray) -> bool:
-    """Tell whether any image (n, height, width, 3) has two colours; looks no further than it must."""
+    """Return whether any of the images (n, height, width, 3) has two colours."""
     return any((image != image[:1, :1]).any() for image in images)
 
 
 def _refuse_unreadable(root: Path, unreadable: dict[str, Unreadable], files: int, report: Path) -> None:
-    """Raise UserError where more files than a few cannot be read."""
+    """Raise UserError if more than UNREADABLE_SHARE of the files cannot be read."""
     if len(unreadable) > UNREADABLE_SHARE * files:
         raise UserError(
             f"{_summary(root, unreadable, report)}; of {files:,} files that is more than {UNREADABLE_SHARE:.0%}: "
@@ -368,8 +398,9 @@ def _refuse_unreadable(root: Path, unreadable: dict[str, Unreadable], files: int
 
 
 def _summary(root: Path, unreadable: dict[str, Unreadable], report: Path) -> str:
-    """Count the files that cannot be read by what they are, name some, and say where all are listed."""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in unreadable.values()).items())
+    """Return a sentence with the number of unreadable files of each kind, some names, and where all are listed."""
+    counts = Counter(error.kind for error in unreadable.values())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     named = "; ".join(f"{printable(root / path)}: {error}" for path, error in list(unreadable.items())[:NAMED])
     is_listed = _list_in(report, root, unreadable) and len(unreadable) > NAMED
     listed = f"; all are listed in {printable(report)}" if is_listed else ""
@@ -377,7 +408,7 @@ def _summary(root: Path, unreadable: dict[str, Unreadable], report: Path) -> str
 
 
 def _list_in(report: Path, root: Path, unreadable: dict[str, Unreadable]) -> bool:
-    """Write all files that cannot be read, and why, into a file, and tell whether that could be done."""
+    """Write all unreadable files with their reasons into `report`; return whether it could be written."""
     temporary = report.with_suffix(f".{os.getpid()}.tmp")
     try:
         report.parent.mkdir(exist_ok=True)

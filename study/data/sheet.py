@@ -1,4 +1,4 @@
-"""Draws what augmentation does to an image.
+"""Draw examples of augmentation as a picture.
 
 python -m study.train --dataset digits --augment flip,rotate --show-augment sheet.png
 """
@@ -11,7 +11,11 @@ from study.system.errors import UserError
 
 
 def show_augment(config: Config, path: Path, say: Callable[[str], None]) -> None:
-    """Draw the first training image and 63 augmented copies of it, each its own draw, as the network gets them."""
+    """Draw the first training image and 63 augmented copies of it, as the network sees them, into a picture.
+
+    Raises UserError without augmentation or if the path is neither .png nor .jpg.
+    """
+    # Check the request before torch is imported
     if not config.augment:
         raise UserError("there is nothing to show without --augment, such as --augment=flip,crop")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -22,12 +26,16 @@ def show_augment(config: Config, path: Path, say: Callable[[str], None]) -> None
     from study.data import dataset as data_sets
     from study.data.augment import augment
 
+    # Augment copies of the first image
     data = data_sets.load(config, "cpu", say)
     image = data.resize(data.train.images[:1])
     generator = torch.Generator().manual_seed(config.seed % 2**63)
     copies = augment(image.expand(63, -1, -1, -1), config.augmentations, generator)
+
+    # Draw them in a grid, small images enlarged
     grid = make_grid(torch.cat([image.float(), copies.float()]) / 255, nrow=8, padding=2, pad_value=1.0)
-    enlarged = grid.repeat_interleave(scale := max(1, 96 // image.shape[-1]), 1).repeat_interleave(scale, 2)
+    scale = max(1, 96 // image.shape[-1])
+    enlarged = grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_image(enlarged, path)
-    say(f"{path}: the image itself, then 63 draws")
+    say(f"{path}: the original image, then 63 augmented copies")

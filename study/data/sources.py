@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn, torchvision's downloads, or image files; always uint8 tensors.
+"""Read a data set from scikit-learn, torchvision's downloads or image files into uint8 tensors.
 
 python -c "from study.config import Config; from study.data import sources; \\
     print(sources.read(Config(dataset='digits'), None, print).classes)"
@@ -26,10 +26,9 @@ from study.data.pictures import Listing, Range, Say
 
 @dataclass(frozen=True)
 class Source:
-    """Images (n, channels, height, width) uint8 and labels (n,) int64 of `train`, perhaps `val` and `test`.
+    """Images (n, channels, height, width), uint8, and labels (n,), int64, of `train`, perhaps `val` and `test`.
 
-    `range`, `unreadable`, `unused` and `skipped` say how image files became these: as in `pictures.Decoded` and
-    `folder.Folder`.
+    `range` and `unreadable` are described in `pictures.Decoded`, `unused` and `skipped` in `folder.Folder`.
     """
 
     splits: dict[str, tuple[Tensor, Tensor]]
@@ -41,9 +40,9 @@ class Source:
 
 
 def read(config: Config, files: Folder | None, say: Say) -> Source:
-    """Read the whole data set of a config; UserError where it is missing or cannot be read.
+    """Read all images of a config's data set; raise UserError if it is missing or cannot be read.
 
-    `files` is its folder, where it is one.
+    `files` is its listed folder, None for data sets known by name.
     """
     if config.dataset == "digits":
         return _digits()
@@ -51,9 +50,15 @@ def read(config: Config, files: Folder | None, say: Say) -> Source:
         return _pets(config, say)
     if files:
         return _cached(
-            config, files.root, files.digest, files.files, files.classes, say, unused=files.unused,
+            config,
+            files.root,
+            files.digest,
+            files.files,
+            files.classes,
+            say,
+            unused=files.unused,
             skipped=files.skipped,
-        )  # fmt: skip
+        )
     return _torchvision(config, say)
 
 
@@ -66,9 +71,10 @@ def _digits() -> Source:
 
 
 def _torchvision(config: Config, say: Say) -> Source:
-    """Read CIFAR or MNIST, downloading it where it is not there; torchvision compares its digests."""
+    """Read CIFAR or MNIST, or download it; torchvision checks its digests."""
     from torchvision import datasets
 
+    # Find or download the data set
     kind, folder_name = {
         "cifar10": (datasets.CIFAR10, "cifar-10-batches-py"),
         "cifar100": (datasets.CIFAR100, "cifar-100-python"),
@@ -81,6 +87,8 @@ def _torchvision(config: Config, say: Say) -> Source:
         say,
         lambda root, download: [kind(root, train=part, download=download) for part in (True, False)],
     )
+
+    # Bring the images of both splits into one layout
     splits = {}
     for name, part in (("train", train), ("test", test)):
         images = torch.as_tensor(part.data)
@@ -93,8 +101,11 @@ def _pets(config: Config, say: Say) -> Source:
     """Read Oxford-IIIT Pet (Parkhi et al. 2012) as cats and dogs."""
     from torchvision.datasets import OxfordIIITPet
 
+    # Download the photographs
     _download(config, "oxford-iiit-pet", say, lambda root, download: OxfordIIITPet(root, download=download))
     root = Path(config.data_dir) / "oxford-iiit-pet"
+
+    # List them with the species as labels
     listing: Listing = {}
     for split, file in (("train", "trainval.txt"), ("test", "test.txt")):
         lines = [
@@ -108,28 +119,32 @@ def _pets(config: Config, say: Say) -> Source:
 
 def _download(config: Config, folder_name: str, say: Say, fetch: Callable):
     """Let torchvision find or download a data set, one process at a time."""
+    # Use what is already there
     root = Path(config.data_dir)
-    there = (root / folder_name).is_dir()
+    is_there = (root / folder_name).is_dir()
     with suppress(RuntimeError, OSError):
         return fetch(str(root), False)
+
+    # Otherwise download it
     try:
         root.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(root / ".download.lock"):
-            if not there:
+            if not is_there:
                 say(f"downloading {config.dataset} into {root}")
             return fetch(str(root), True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
-        what = "cannot be read" if there else "is not there, and cannot be downloaded"
+        problem = "cannot be read" if is_there else "is not there, and cannot be downloaded"
         raise UserError(
-            f"{config.dataset}: {root / folder_name} {what} ({' '.join(str(error).split())}); "
+            f"{config.dataset}: {root / folder_name} {problem} ({' '.join(str(error).split())}); "
             "put it there by hand, or name the folder that holds it with --data-dir"
         ) from None
 
 
 def _cached(
-    config: Config, root: Path, digest: str, listing: Listing, classes: Sequence[str], say: Say, **told: Any
+    config: Config, root: Path, digest: str, listing: Listing, classes: Sequence[str], say: Say, **notes: Any
 ) -> Source:
-    """Decode image files, or take them from the cache of tensors that the first time has left."""
+    """Read the decoded images of a folder from the cache, or decode the files and write the cache."""
+    # Name the file in the cache
     folder_name = Path(config.data_dir) / ".cache"
     stem = cache_stem(config.dataset.removeprefix("folder:"))
     kind = f"{stem}-{config.image_size or 'own'}-v{RESULTS_VERSION}"
@@ -140,12 +155,15 @@ def _cached(
         splits = {name: tuple(torch.from_numpy(values) for values in arrays) for name, arrays in decoded.splits.items()}
         return {"splits": splits, "range": decoded.range, "unreadable": decoded.unreadable}
 
+    # Read it or decode the files, and delete the caches of other contents
     content = cache.through(path, decode, f"the decoded images of {root}", say)
     with suppress(OSError):
         for outdated in folder_name.glob(f"{kind}-{'?' * len(digest)}.pt"):
             if outdated != path:
                 outdated.unlink()
+
+    # Turn the content into tensors of torch's layout
     splits = {name: (images.permute(0, 3, 1, 2), labels) for name, (images, labels) in content["splits"].items()}
     unreadable = tuple(f"{name}: {reason}" for name, reason in content["unreadable"])
     levels = content["range"] and tuple(content["range"])
-    return Source(splits, tuple(classes), levels, unreadable, **told)
+    return Source(splits, tuple(classes), levels, unreadable, **notes)
