@@ -70,7 +70,7 @@ def test_predictions_with_a_wrong_bit_are_said_to_be_broken(run, call):
     page = (run.path.parent.parent / "report" / "report.md").read_text(encoding="utf-8")
     assert "evaluation.npz is broken" in page and "### Learning curves" in page, "the rest of the report stands"
     (run.path / "evaluation.npz").unlink()
-    assert "is trained anew" in call("study.train", *QUICK).stdout
+    assert "is trained again" in call("study.train", *QUICK).stdout
     assert run.state() == "finished" and len(run.evaluation()["test_predictions"]) == 359
 
 
@@ -78,7 +78,7 @@ def test_an_interrupted_run_whose_description_is_cut_off_is_trained_anew(run, ca
     (run.path / "summary.json").rename(run.path / "last.pt")
     (run.path / "run.json").write_text('{"config": {"mod', encoding="utf-8")
     assert run.state() == "corrupt"
-    assert "is trained anew" in call("study.train", *QUICK).stdout
+    assert "is trained again" in call("study.train", *QUICK).stdout
     assert run.state() == "finished" and (run.path / "damaged" / "run.json").exists()
 
 
@@ -114,7 +114,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(run, call):
         torch.save(broken, run.path / "last.pt")
         (run.path / "summary.json").unlink(missing_ok=True)
         out = call("study.train", *QUICK).stdout
-        assert "last.pt cannot be read: training begins anew" in out
+        assert "last.pt cannot be read: training starts again" in out
         assert run.state() == "finished" and len(run.history()) == 2
         run.write_info({name: value for name, value in run.info().items() if name != "state"})
 

@@ -187,7 +187,7 @@ def test_a_run_that_is_ended_after_its_last_epoch_has_only_its_result_to_find(tm
     display = Ending()
     with pytest.raises(Interrupted):
         train.train(config(runs_dir="cut"), display, train.Signals())
-    assert display.last == "ended after epoch 3; the same command goes on from here"
+    assert display.last == "ended after epoch 3; the same command resumes from here"
     assert only_run(tmp_path / "cut").state() == "interrupted"
     display.told = None
     cut = train.train(config(runs_dir="cut"), display, train.Signals())
@@ -228,7 +228,7 @@ def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
     with (run.path / "history.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 999, "train/l')
     assert all(row["epoch"] <= 100 for row in run.history())
-    assert "going on " in call("study.train", *options).stdout
+    assert "resuming " in call("study.train", *options).stdout
     assert run.state() in DONE
     assert [row["epoch"] for row in run.history()] == list(range(1, 101))
 
@@ -601,6 +601,6 @@ def test_compiling_without_a_compiler_is_refused_before_training(command, tmp_pa
     monkeypatch.delenv("CXX", raising=False)
     out = command("study.train", *QUICK, "--wandb=disabled", "--device=cpu", "--compile", code=2)
     (line,) = [line for line in out.stderr.splitlines() if line.startswith("error: ")]
-    assert "compiler" in line and line.endswith("leave --compile away")
+    assert "compiler" in line and line.endswith("omit --compile")
     assert "Traceback" not in out.stderr and "epoch 1" not in out.stdout
     assert not list((tmp_path / "runs").glob("mlp-*"))

@@ -77,7 +77,7 @@ def begun(weights: Path, **more) -> Trainer:
     """Make a trainer that begins with the weights of a file."""
     config = Config(**options(weights, epochs=2, batch_size=16, **more))
     given = pretrained.read(config, print)
-    return Trainer(config, load_data(config, given, CPU, print), CPU, given=given)
+    return Trainer(config, load_data(config, given, CPU, print), CPU, pretraining=given)
 
 
 def test_an_svm_predicts_what_a_plain_script_does(call, weights, animals):

@@ -1,4 +1,4 @@
-"""The one registry of networks.
+"""The registry of networks: names, and functions that build them.
 
 python -c "from study import models; print(models.names())"
 """
@@ -38,15 +38,15 @@ NETWORKS = {
 
 
 def names() -> tuple[str, ...]:
-    """List the names that `create` knows; `timm:` stands for all that begin so."""
+    """List the names that `create` accepts; `timm:` stands for all names with this prefix."""
     return tuple(NETWORKS)
 
 
 def create(config: Config, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Build the network of a config for images (channels, height, width); UserError where they are too small for it.
+    """Build the network of a config for images (channels, height, width); raise UserError if they are too small.
 
-    It returns logits (n, classes); in training, where it has auxiliary heads, a tuple of logits with the main ones
-    first.
+    The network returns logits (n, classes). With auxiliary heads, it returns a tuple of logits in training mode, the
+    main ones first.
     """
     name = "timm:" if config.model.startswith("timm:") else config.model
     if name not in NETWORKS:
@@ -56,13 +56,16 @@ def create(config: Config, image_shape: tuple[int, int, int], classes: int) -> n
     try:
         return _with_weights(NETWORKS[name](config, image_shape, classes), image_shape)
     except TooSmall as error:
-        smallest, side = SMALLEST_SIDES.get(config.model), "×".join(map(str, image_shape[1:]))
-        why = f"needs images of at least {smallest} px, not" if smallest else f"cannot be built ({error}) for images of"
-        raise UserError(f"{config.model} {why} {side}") from None
+        smallest = SMALLEST_SIDES.get(config.model)
+        size = "×".join(map(str, image_shape[1:]))
+        problem = (
+            f"needs images of at least {smallest} px, not" if smallest else f"cannot be built ({error}) for images of"
+        )
+        raise UserError(f"{config.model} {problem} {size}") from None
 
 
 def _with_weights(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Let lazy layers see an image, from which they learn how large their weights are."""
+    """Run lazy layers on an image once, so that they create their weights."""
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         with torch.no_grad():
             model.eval()(torch.zeros(1, *image_shape))

@@ -1,4 +1,4 @@
-"""The networks of the assignments, small and from scratch.
+"""Build the small networks of the assignments.
 
 python -c "from study import models; from study.config import Config; \\
     print(models.create(Config(model='cnn'), (3, 32, 32), 10))"
@@ -14,7 +14,7 @@ from study.models.layers import Network, activations, convolution, dense, flat_s
 
 Shape = tuple[int, int, int]
 Kind = dict[str, int | bool]
-"""What a convolution is like: keywords of `layers.convolution`."""
+"""Keyword arguments of `layers.convolution`."""
 
 BLOCK: Kind = {"kernel": 3, "padding": 1, "pool": 2}
 
@@ -25,7 +25,7 @@ def convnet(config: Config, image_shape: Shape, classes: int) -> Network:
 
 
 def all_conv(config: Config, image_shape: Shape, classes: int) -> Network:
-    """Build blocks, then a 1×1 convolution with a filter per class and the mean of each of its feature maps."""
+    """Build blocks, then a 1×1 convolution with a filter per class, and average each of its feature maps."""
     blocks = _convolutions(config, image_shape, activations(config), _blocks(config), name="block")
     flat_size(blocks, image_shape)
     head = OrderedDict(
@@ -38,13 +38,16 @@ def all_conv(config: Config, image_shape: Shape, classes: int) -> Network:
 
 
 def perceptron(config: Config, image_shape: Shape, classes: int) -> Network:
-    """Build fully connected layers on the flattened image; where dropout stands is the network's own.
+    """Build fully connected layers on the flattened image, with dropout after some of them.
 
-    `net1` has it after the 2nd and 5th hidden layer, `net2` after every second from the 1st, `net3` after the 3rd,
-    the others after the last.
+    `net1` has dropout after the 2nd and 5th hidden layer, `net2` after every second one from the 1st, `net3` after the
+    3rd, the others after the last.
     """
+    # Choose the layers with dropout
     hidden = len(widths(config.hidden))
     dropouts = {"net1": {2, 5}, "net2": range(1, hidden + 1, 2), "net3": {3}}.get(config.model, {hidden})
+
+    # Build the layers; the last one is the head
     channels, height, width = image_shape
     layers = dense(config, channels * height * width, classes, activations(config), dropouts)
     output = list(layers).index(layers.get_submodule(f"fc{hidden + 1}"))
@@ -78,9 +81,13 @@ def _blocks(config: Config) -> list[Kind]:
 
 
 def _convolutional(
-    config: Config, image_shape: Shape, classes: int, kinds: Sequence[Kind], name: str = "conv",
+    config: Config,
+    image_shape: Shape,
+    classes: int,
+    kinds: Sequence[Kind],
+    name: str = "conv",
     dropouts: Collection[int] | None = None,
-) -> Network:  # fmt: skip
+) -> Network:
     """Build convolutions, then fully connected layers with dropout after the last hidden one, or after `dropouts`."""
     activation = activations(config)
     features = _convolutions(config, image_shape, activation, kinds, name)
@@ -91,9 +98,9 @@ def _convolutional(
 def _convolutions(
     config: Config, image_shape: Shape, activation: Iterator[nn.Module], kinds: Sequence[Kind], name: str
 ) -> nn.Sequential:
-    """Build a convolution of its kind for each width in `filters`, called name1, name2…"""
+    """Build a convolution for each width in `filters`, named name1, name2…"""
     sizes = [image_shape[0], *widths(config.filters)]
     layers = OrderedDict()
-    for place, kind in enumerate(kinds, 1):
-        layers[f"{name}{place}"] = convolution(config, *sizes[place - 1 : place + 1], activation=activation, **kind)
+    for number, kind in enumerate(kinds, 1):
+        layers[f"{name}{number}"] = convolution(config, *sizes[number - 1 : number + 1], activation=activation, **kind)
     return nn.Sequential(layers)

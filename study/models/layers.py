@@ -1,4 +1,4 @@
-"""What the networks of this study are put together from.
+"""Building blocks of this study's own networks.
 
 features = nn.Sequential(OrderedDict(block1=convolution(config, 3, 32, 3, activations(config), padding=1, pool=2)))
 Network(features, dense(config, flat_size(features, image_shape), classes, activations(config), {1}))
@@ -30,17 +30,17 @@ class TooSmall(Exception):
 
 
 class Network(nn.Sequential):
-    """`features`, then a `head` that ends in logits."""
+    """Applies `features`, then a `head` that returns logits."""
 
     def __init__(self, features: nn.Module, head: nn.Module):
         super().__init__(OrderedDict(features=features, head=head))
 
 
 class Block(nn.Sequential):
-    """Layers of which the last two may be ReLU and max-pooling.
+    """A sequence of layers that is faster in training if it ends in ReLU and max-pooling.
 
-    Training pools first, which gives the same values and gradients for less work; otherwise the layers keep their
-    order, so that hooks see what the network is described to compute.
+    Training pools first, which gives the same values and gradients with less work. In eval mode the layers keep their
+    order, so that hooks see the layers as documented.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -58,15 +58,23 @@ def widths(text: str) -> list[int]:
 
 
 def activations(config: Config) -> Iterator[nn.Module]:
-    """Make the activation functions of a config, in turn, for one layer after the other."""
+    """Yield an activation module for each layer, cycling through those of the config."""
     return (ACTIVATIONS[name]() for name in cycle(config.activation.split(",")))
 
 
 def convolution(
-    config: Config, channels: int, filters: int, kernel: int, activation: Iterator[nn.Module], *,
-    stride: int = 1, padding: int = 0, pool: int = 0, pool_first: bool = False,
-) -> nn.Sequential:  # fmt: skip
-    """Build a convolution, batch norm where the config wants it, an activation, and max-pooling after or before it."""
+    config: Config,
+    channels: int,
+    filters: int,
+    kernel: int,
+    activation: Iterator[nn.Module],
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    pool: int = 0,
+    pool_first: bool = False,
+) -> nn.Sequential:
+    """Build a convolution, batch norm if `config.batch_norm`, an activation, and max-pooling after or before it."""
     layers = OrderedDict(conv=nn.Conv2d(channels, filters, kernel, stride, padding))
     if config.batch_norm:
         layers["norm"] = nn.BatchNorm2d(filters)
@@ -79,26 +87,35 @@ def convolution(
 
 
 def dense(
-    config: Config, inputs: int, classes: int, activation: Iterator[nn.Module], dropouts: Collection[int],
+    config: Config,
+    inputs: int,
+    classes: int,
+    activation: Iterator[nn.Module],
+    dropouts: Collection[int],
     batch_norm: bool | None = None,
-) -> nn.Sequential:  # fmt: skip
-    """Build the fully connected layers fc1, fc2… of a config, the last of them giving logits.
+) -> nn.Sequential:
+    """Build the fully connected layers fc1, fc2… of a config; the last one returns logits.
 
-    `dropouts` holds after which hidden layers dropout stands, 0 being before the first; `batch_norm` overrides the
-    config's.
+    `dropouts` holds the numbers of the hidden layers that dropout follows; 0 is before the first. `batch_norm`
+    overrides the config's.
     """
+    # Flatten the features
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     if 0 in dropouts:
         layers["dropout"] = nn.Dropout(config.dropout)
+
+    # Add the hidden layers
     units = widths(config.hidden)
-    for place, (given, made) in enumerate(zip([inputs, *units], units, strict=False), 1):
-        layer = OrderedDict(linear=nn.Linear(given, made))
+    for number, (in_features, out_features) in enumerate(zip([inputs, *units], units, strict=False), 1):
+        layer = OrderedDict(linear=nn.Linear(in_features, out_features))
         if config.batch_norm if batch_norm is None else batch_norm:
-            layer["norm"] = nn.BatchNorm1d(made)
+            layer["norm"] = nn.BatchNorm1d(out_features)
         layer["activation"] = next(activation)
-        if place in dropouts:
+        if number in dropouts:
             layer["dropout"] = nn.Dropout(config.dropout)
-        layers[f"fc{place}"] = nn.Sequential(layer)
+        layers[f"fc{number}"] = nn.Sequential(layer)
+
+    # Add the last layer
     layers[f"fc{len(units) + 1}"] = nn.Linear(units[-1], classes)
     if config.softmax_output:
         layers["softmax"] = nn.Softmax(1)
@@ -106,7 +123,7 @@ def dense(
 
 
 def flat_size(features: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Return how many numbers features (eval mode) make of one image; TooSmall where nothing is left of it."""
+    """Return the number of outputs of `features` for one image; raise TooSmall if the image is too small for it."""
     image = torch.zeros(1, *image_shape, device=next(features.parameters()).device)
     try:
         with torch.no_grad():
@@ -121,9 +138,9 @@ def flat_size(features: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 
 class AveragePool(nn.Module):
-    """Average feature maps over an even grid of side × side, whether or not that divides them.
+    """Adaptive average pooling to side × side, on any device.
 
-    As `nn.AdaptiveAvgPool2d`, which MPS has only where it divides them (pytorch 96056).
+    MPS has `nn.AdaptiveAvgPool2d` only if `side` divides the height and the width (pytorch 96056).
     """
 
     def __init__(self, side: int):
@@ -138,9 +155,10 @@ class AveragePool(nn.Module):
 
 
 def averaging(size: int, side: int) -> Tensor:
-    """Return the matrix (side, size) whose rows average windows of `size` numbers, overlapping where they must."""
+    """Return the matrix (side, size) that averages `size` numbers over `side` windows, which may overlap."""
     rows = torch.zeros(side, size)
     for row in range(side):
-        start, end = row * size // side, math.ceil((row + 1) * size / side)
+        start = row * size // side
+        end = math.ceil((row + 1) * size / side)
         rows[row, start:end] = 1 / (end - start)
     return rows

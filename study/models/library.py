@@ -1,9 +1,9 @@
-"""Networks that torchvision and timm have: ResNets, GoogLeNet, and by `timm:NAME` any other of a thousand.
+"""Build networks of torchvision and timm: ResNets, GoogLeNet, and any network of timm as `timm:NAME`.
 
     python -m study.train --model timm:convnext_atto --dataset digits --image-size 32
 
-A `cifar` stem keeps small images large: it takes them in without the strides and the pooling with which ImageNet's
-networks begin.
+A `cifar` stem lacks the stride and the pooling at the start of ImageNet's networks, so that feature maps of small
+images stay large enough.
 """
 
 from contextlib import suppress
@@ -17,10 +17,10 @@ from study.models.layers import AveragePool, TooSmall
 from study.system.errors import UserError, is_out_of_memory, nearest
 
 CIFAR_STEM_UP_TO = 64
-"""The largest images, in pixels, for which `stem: auto` takes a cifar stem."""
+"""Largest side in pixels of the images for which `stem: auto` is a cifar stem."""
 
 STEM_POOLS = ("maxpool", "features.pool0", "stem.pool")
-"""Where timm's networks have the pooling of their stem."""
+"""Paths of the stem's pooling in timm's networks."""
 
 Shape = tuple[int, int, int]
 
@@ -29,6 +29,7 @@ def resnet(config: Config, image_shape: Shape, classes: int) -> nn.Module:
     """Build torchvision's ResNet (He et al. 2015, https://arxiv.org/abs/1512.03385)."""
     import torchvision
 
+    # Replace the first convolution, for small or grey images
     model = getattr(torchvision.models, config.model)(num_classes=classes)
     if _wants_cifar_stem(config, image_shape):
         model.conv1 = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
@@ -42,18 +43,22 @@ def resnet(config: Config, image_shape: Shape, classes: int) -> nn.Module:
 def googlenet(config: Config, image_shape: Shape, classes: int) -> nn.Module:
     """Build torchvision's GoogLeNet (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842).
 
-    In training it returns its logits and those of two auxiliary heads, unless their weight is 0.
+    In training mode it returns its logits and those of two auxiliary heads, unless their weight is 0.
     """
     import torchvision
 
     model = torchvision.models.googlenet(
         num_classes=classes, aux_logits=config.aux_weight > 0, init_weights=True, dropout=config.dropout
     )
+
+    # Replace the first convolution, for small or grey images
     if _wants_cifar_stem(config, image_shape):
         model.conv1.conv = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
         model.maxpool1 = model.maxpool2 = nn.Identity()
     elif image_shape[0] != 3:
         model.conv1.conv = nn.Conv2d(image_shape[0], 64, 7, stride=2, padding=3, bias=False)
+
+    # Let the auxiliary heads work on MPS
     for name in ("aux1", "aux2"):
         if getattr(model, name) is not None:
             setattr(model, name, nn.Sequential(AveragePool(4), getattr(model, name)))
@@ -61,14 +66,17 @@ def googlenet(config: Config, image_shape: Shape, classes: int) -> nn.Module:
 
 
 def from_timm(config: Config, image_shape: Shape, classes: int) -> nn.Module:
-    """Build a network of timm's by name, for images of this size."""
+    """Build a network of timm by name for images (channels, height, width); raise TooSmall if it cannot be built."""
     import timm
 
+    # Give networks with a fixed input size the size of the images
     name = timm_name(config)
     options = {"num_classes": classes, "in_chans": image_shape[0]}
-    given = timm.models.get_pretrained_cfg(name)
-    if given is not None and given.fixed_input_size:
+    pretrained_cfg = timm.models.get_pretrained_cfg(name)
+    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
         options["img_size"] = image_shape[1:]
+
+    # Build it, and try it on an image
     try:
         model = timm.create_model(name, **options)
         if _wants_cifar_stem(config, image_shape):
@@ -83,7 +91,10 @@ def from_timm(config: Config, image_shape: Shape, classes: int) -> nn.Module:
 
 
 def timm_name(config: Config) -> str:
-    """Return timm's name of a network, and of the same weights for a ResNet of torchvision's; UserError if unknown."""
+    """Return timm's name of a config's network; raise UserError if timm does not have it.
+
+    For a ResNet of torchvision it is the name of the same weights in timm.
+    """
     import timm
 
     if not config.model.startswith("timm:"):
@@ -105,19 +116,24 @@ def _wants_cifar_stem(config: Config, image_shape: Shape) -> bool:
 
 
 def _with_cifar_stem(config: Config, model: nn.Module, options: dict[str, Any], image_shape: Shape) -> nn.Module:
-    """Take the stride and the pooling from the stem of a network of timm's; where it cuts patches, cut smaller ones."""
+    """Remove the stride and the pooling from the stem of a timm network; let a stem of patches use smaller patches."""
     import timm
 
+    # Find the first convolution
     first = model.pretrained_cfg.get("first_conv")
     convolution = model.get_submodule(first) if isinstance(first, str) else None
     if not isinstance(convolution, nn.Conv2d) or convolution.stride == (1, 1):
         return _unchanged(config, model)
+
+    # A stem that cuts patches is built anew with smaller ones
     if convolution.stride == convolution.kernel_size:
         patch = max(1, convolution.stride[0] * image_shape[1] // 224)
         try:
             return timm.create_model(config.model.removeprefix("timm:"), patch_size=patch, **options)
         except (KeyError, TypeError):
             return _unchanged(config, model)
+
+    # Any other loses its stride and its pooling
     convolution.stride = (1, 1)
     for path in STEM_POOLS:
         parent, _, name = path.rpartition(".")

@@ -1,9 +1,9 @@
-"""What is measured about a network: parameters, FLOPs, depth, and what its layers compute.
+"""Measure a network: its parameters, FLOPs, depth, and the outputs of its layers.
 
     python -c "from study import models; from study.config import Config; \\
         print(models.count(models.create(Config(model='cnn'), (3, 32, 32), 10), (3, 32, 32)))"
 
-`measure` is called before a training: what cannot be measured is then left out, and a line says so.
+`measure` is called before training; it prints a line about what cannot be measured.
 """
 
 import math
@@ -23,50 +23,51 @@ LAYERS = {
     "intermediate": "no block before its last layer returns a row for each image",
     "penultimate": "no convolution and no linear layer gets a row for each image",
 }
-"""The layers before the logits, and why a network may lack each."""
+"""The layers before the logits, with the reason why a network may lack them."""
 
 FEATURE_BLOCKS = ("features", "layer4", "inception5b")
-"""What the last block of features is called, in our own networks and in torchvision's; timm's have a method."""
+"""Names of the last block of features in our own and in torchvision's networks; timm's have a method instead."""
 
 WEIGHT_LAYERS = ("ConvolutionBackward0", "AddmmBackward0", "MmBackward0")
-"""What torch calls convolutions and fully connected layers, with or without biases, in the graph of a gradient."""
+"""Names of convolutions and fully connected layers, with or without biases, in torch's autograd graph."""
 
 KNOWN = ("torch.nn.modules.", "torchvision.models.", "study.models.layers")
-"""Where the modules are defined that compute matrix products in layers of torch only."""
+"""Packages of modules that compute matrix products only in convolutions and linear layers."""
 
 
 def measure(model: nn.Module, images: Tensor, classes: int, name: str, say: Callable[[str], None]) -> dict[str, int]:
-    """Return what `count` and `count_behind` do, as far as it can be measured; `say` gets a line about the rest.
+    """Return the results of `count` and `count_behind`, as far as possible; `say` gets a line about the rest.
 
-    `images` are a few prepared ones (n, channels, height, width). The network and torch's random generators are left as
-    they were. Raises UserError where the network does not return logits (n, classes).
+    `images` are a few prepared images (n, channels, height, width). The network and torch's random generators keep
+    their state. Raises UserError if the network does not return logits (n, classes).
     """
-    before, image_shape = devices.generators(images.device), tuple(images.shape[1:])
+    generator_states = devices.generators(images.device)
+    image_shape = tuple(images.shape[1:])
     lacking: list[str] = []
     try:
-        # the layers of real images, as evaluation.npz is to hold them
+        # Find the layers that evaluation.npz will hold
         with _as_it_predicts(model, gradients=False), torch.inference_mode():
-            found = activations(model, images)
-        if not isinstance(found["logits"], Tensor) or found["logits"].shape != (len(images), classes):
+            outputs = activations(model, images)
+        if not isinstance(outputs["logits"], Tensor) or outputs["logits"].shape != (len(images), classes):
             raise UserError(
-                f"{name} must return logits of shape (images, {classes}), not {_described(found['logits'])}"
+                f"{name} must return logits of shape (images, {classes}), not {_described(outputs['logits'])}"
             )
-        lacking += [f"its {layer} layer ({why})" for layer, why in LAYERS.items() if layer not in found]
+        lacking += [f"its {layer} layer ({why})" for layer, why in LAYERS.items() if layer not in outputs]
 
-        # sizes: the parameters always, and what else can be counted
+        # Count the parameters, and whatever else can be counted
         result = _count_parameters(model)
-        for what, counted in (
+        for quantity, count_it in (
             ("its FLOPs", lambda: _flops_in_all(model, image_shape)),
             ("the parameters behind each layer", lambda: count_behind(model, image_shape)),
         ):
             try:
-                result |= counted()
+                result |= count_it()
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                lacking.append(f"{what} ({one_line(error)})")
+                lacking.append(f"{quantity} ({one_line(error)})")
     finally:
-        devices.set_generators(images.device, before)
+        devices.set_generators(images.device, generator_states)
     if lacking:
         say(f"{name} cannot be measured in full; left out: {'; '.join(lacking)}")
     return result
@@ -77,7 +78,7 @@ def _described(output: Any) -> str:
 
 
 def count(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Count parameters, their bytes, and the FLOPs of one image: 2 × multiply-adds of convolutions and matrices."""
+    """Count parameters, their bytes, and the FLOPs of one image: 2 × multiply-adds of convolutions and matmuls."""
     return _count_parameters(model) | _flops_in_all(model, image_shape)
 
 
@@ -90,7 +91,7 @@ def _count_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def _flops_in_all(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Count the FLOPs of one image; ValueError where no operation is found that counts."""
+    """Count the FLOPs of one image; raise ValueError if there is no operation that counts."""
     total = sum(flops(model, image_shape).values())
     if not total:
         raise ValueError("no convolution and no matrix product is found")
@@ -99,7 +100,7 @@ def _flops_in_all(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[s
 
 @contextmanager
 def _as_it_predicts(model: nn.Module, gradients: bool) -> Iterator[None]:
-    """Put a network in eval mode, with gradients for all of its parameters or for none; leave it as it was."""
+    """Put a network in eval mode for a `with` block, with gradients for all parameters or for none."""
     modes = [(module, module.training) for module in model.modules()]
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval().requires_grad_(gradients)
@@ -113,15 +114,15 @@ def _as_it_predicts(model: nn.Module, gradients: bool) -> Iterator[None]:
 
 
 def flops(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Count the FLOPs of one image for each module, by its path, without those of the modules within it."""
+    """Count the FLOPs of one image for each module by its path, without those of its submodules."""
     image = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
-    counted = _flops_of_layers if _is_of_layers(model) else _flops_of_operations
+    count_flops = _flops_of_layers if _is_of_layers(model) else _flops_of_operations
     with _as_it_predicts(model, gradients=False), torch.no_grad():
-        return counted(model, image)
+        return count_flops(model, image)
 
 
 def _is_of_layers(model: nn.Module) -> bool:
-    """Tell whether all matrix products of a network are those of convolutions and fully connected layers."""
+    """Return whether all matrix products of a network are in convolutions and fully connected layers."""
     weights = [
         (module, weight) for module in model.modules() for weight in module.parameters(recurse=False) if weight.ndim > 1
     ]
@@ -134,12 +135,13 @@ def _flops_of_layers(model: nn.Module, image: Tensor) -> dict[str, int]:
     """Count the FLOPs of a network whose matrix products are all in convolutions and fully connected layers."""
     result: dict[str, int] = {}
 
-    def note(path: str, layer: nn.Module, made: Tensor) -> None:
-        each = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.in_features
-        result[path] = result.get(path, 0) + 2 * each * made.numel()
+    def add(path: str, layer: nn.Module, output: Tensor) -> None:
+        products = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.in_features
+        result[path] = result.get(path, 0) + 2 * products * output.numel()
 
+    # Count in a hook of every layer
     hooks = [
-        module.register_forward_hook(lambda layer, given, made, path=path: note(path, layer, made))
+        module.register_forward_hook(lambda layer, inputs, output, path=path: add(path, layer, output))
         for path, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
@@ -150,23 +152,27 @@ def _flops_of_layers(model: nn.Module, image: Tensor) -> dict[str, int]:
 
 
 def _flops_of_operations(model: nn.Module, image: Tensor) -> dict[str, int]:
-    """Count the FLOPs of any network, attention's too; torch needs a second to load what counts them.
+    """Count the FLOPs of any network, including attention; importing torch's counter takes a second.
 
-    No parameter may want a gradient: where one is handed to a module, torch's counter would look for its history.
+    No parameter may require a gradient: torch's counter would look for the history of parameters passed to a module.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    # fused attention, on a CPU and in torch's own layers, is not counted
-    plain, fast = sdpa_kernel(SDPBackend.MATH), torch.backends.mha.get_fastpath_enabled()
+    # Turn off fused attention, which the counter misses on a CPU and in torch's own layers
+    unfused = sdpa_kernel(SDPBackend.MATH)
+    was_fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    paths, result = {module: path for path, module in model.named_modules()}, {}
-    running: list[list[int]] = []  # of each module that runs: what was counted before it, and within modules of its own
 
-    def enter(module: nn.Module, given: Any) -> None:
+    # Count for each module the FLOPs between its start and its end, less those of its submodules
+    paths = {module: path for path, module in model.named_modules()}
+    result = {}
+    running: list[list[int]] = []  # for each running module: [FLOPs before it, FLOPs of its submodules]
+
+    def enter(module: nn.Module, inputs: Any) -> None:
         running.append([counter.get_total_flops(), 0])
 
-    def leave(module: nn.Module, given: Any, made: Any) -> None:
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
         before, within = running.pop()
         spent = counter.get_total_flops() - before
         result[paths[module]] = result.get(paths[module], 0) + spent - within
@@ -175,61 +181,74 @@ def _flops_of_operations(model: nn.Module, image: Tensor) -> dict[str, int]:
 
     hooks = [module.register_forward_pre_hook(enter) for module in paths]
     hooks += [module.register_forward_hook(leave) for module in paths]
+
+    # Run the network
     try:
-        with plain, FlopCounterMode(display=False) as counter:
+        with unfused, FlopCounterMode(display=False) as counter:
             model(image)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(was_fast)
         for hook in hooks:
             hook.remove()
     return result
 
 
 def activations(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return what a network in eval mode computes for images (n, channels, height, width), one row per image.
+    """Return layer outputs of a network in eval mode for images (n, channels, height, width), one row per image.
 
-    `logits` (n, classes); `penultimate`, what the last weight layer gets, feature maps averaged; `intermediate`,
-    the last block of features, averaged to at most 512 numbers. A layer without a row for each image is left out.
+    `logits` is (n, classes). `penultimate` is the input of the last weight layer, with averaged feature maps.
+    `intermediate` is the last block of features, averaged to at most 512 columns. A layer without a row for each image
+    is left out.
     """
+    # Run the network, and catch its layers
     caught: dict[str, Any] = {}
     with _watched(model, caught):
         logits = model(images)
     block = caught.get("block", caught.get("maps", caught.get("part")))
     if getattr(model, "output_fmt", "NCHW") == "NHWC" and isinstance(block, Tensor) and block.ndim == 4:
         block = block.movedim(-1, 1)
-    found = {"logits": logits}
+
+    # Average each to a row per image
+    result = {"logits": logits}
     if penultimate := _rows(caught.get("penultimate"), len(images)):
-        found["penultimate"] = _averaged(penultimate[0])
+        result["penultimate"] = _averaged(penultimate[0])
     if parts := _rows(block, len(images)):
-        found["intermediate"] = _at_most(512, torch.cat([_averaged(part) for part in parts], 1))
-    return found
+        result["intermediate"] = _at_most(512, torch.cat([_averaged(part) for part in parts], 1))
+    return result
 
 
 @contextmanager
 def _watched(model: nn.Module, caught: dict[str, Any]) -> Iterator[None]:
-    """Catch what a network computes while it runs: `penultimate`, and its last `block` of features.
+    """Catch layer outputs of a network while it runs: `penultimate`, and the last `block` of features.
 
-    For a network without a block that is known by its name, that is the last output of one of its parts before the last
-    weight layer: of its last feature `maps` or tokens, or, where there are none, of any `part`.
+    For a network without a block of a known name, `maps` is the last output of one of its parts before the last weight
+    layer that are feature maps or tokens, and `part` the last output of any kind.
     """
     latest: dict[str, Any] = {}
 
-    def catch_input(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        caught["penultimate"] = given[0] if given else named.get("input")
+    def catch_input(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        caught["penultimate"] = inputs[0] if inputs else keywords.get("input")
         caught.update(latest)
 
-    def catch_output(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        made = made[0] if isinstance(made, tuple) and made else made  # as attention and recurrent layers return
-        latest["part"] = made
-        if isinstance(made, Tensor) and made.ndim > 2 and made[0].numel() > made.shape[1 if made.ndim > 3 else -1]:
-            latest["maps"] = made
+    def catch_output(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) and output else output  # of attention and recurrent layers
+        latest["part"] = output
+        if (
+            isinstance(output, Tensor)
+            and output.ndim > 2
+            and output[0].numel() > output.shape[1 if output.ndim > 3 else -1]
+        ):
+            latest["maps"] = output
 
+    # Watch the inputs of weight layers and the outputs of the network's parts
     layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     hooks = [layer.register_forward_pre_hook(catch_input, with_kwargs=True) for layer in layers]
     hooks += [part.register_forward_hook(catch_output) for part in _parts(model)]
-    named = (getattr(model, name, None) for name in FEATURE_BLOCKS)
-    if block := next((one for one in named if isinstance(one, nn.Module)), None):
-        hooks.append(block.register_forward_hook(lambda _, given, made: caught.update(block=made)))
+
+    # Watch the last block of features, by its name or by timm's method
+    blocks = (getattr(model, name, None) for name in FEATURE_BLOCKS)
+    if block := next((block for block in blocks if isinstance(block, nn.Module)), None):
+        hooks.append(block.register_forward_hook(lambda _, inputs, output: caught.update(block=output)))
     forward_features = getattr(model, "forward_features", None)
     if forward_features is not None:
 
@@ -238,6 +257,8 @@ def _watched(model: nn.Module, caught: dict[str, Any]) -> Iterator[None]:
             return caught["block"]
 
         model.forward_features = watched
+
+    # Remove all of it afterwards
     try:
         yield
     finally:
@@ -249,7 +270,7 @@ def _watched(model: nn.Module, caught: dict[str, Any]) -> Iterator[None]:
 
 
 def _parts(model: nn.Module) -> list[nn.Module]:
-    """List the modules of which a network is made, at the first level that has several."""
+    """List the submodules of a network at the first level that has several."""
     parts = list(_children(model))
     while len(parts) == 1 and any(True for _ in parts[0].children()):
         parts = list(_children(parts[0]))
@@ -257,7 +278,7 @@ def _parts(model: nn.Module) -> list[nn.Module]:
 
 
 def _children(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the direct children of a module, of a list or a mapping of modules those within it."""
+    """Yield the direct children of a module, and for a list or dict of modules its items."""
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from _children(child)
@@ -266,51 +287,53 @@ def _children(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _rows(value: Any, images: int) -> list[Tensor]:
-    """List the tensors with a row for each image, of one that is alone or of all in a list, a tuple or a mapping."""
+    """List the tensors with a row for each image in a tensor or a nested list, tuple or dict of tensors."""
     if isinstance(value, Tensor):
         return [value] if value.ndim > 1 and len(value) == images and value.is_floating_point() else []
     values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [tensor for one in values for tensor in _rows(one, images)]
+    return [tensor for item in values for tensor in _rows(item, images)]
 
 
 def count_behind(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Count the parameters on which each layer of `activations` depends: those of a network that is cut after it.
+    """Count the parameters of the network up to each layer of `activations`.
 
-    A layer that gradients do not reach, neither from images nor from parameters, is left out.
+    A layer without a gradient, to neither the images nor the parameters, is left out.
     """
     images = torch.zeros(1, *image_shape, device=next(model.parameters()).device, requires_grad=True)
     with _as_it_predicts(model, gradients=True):
-        found = activations(model, images.clone())  # which the network may change in place
-        return {f"params_{name}": _count_graph(layer) for name, layer in found.items() if layer.requires_grad}
+        outputs = activations(model, images.clone())  # the network may change them in place
+        return {f"params_{name}": _count_graph(layer) for name, layer in outputs.items() if layer.requires_grad}
 
 
 def depth(logits: Tensor) -> int:
     """Count the convolutions and fully connected layers on the longest path from images to logits, with gradient."""
-    graph, depths = _graph(logits), {}
+    graph = _graph(logits)
+    depths = {}
     for node in TopologicalSorter(graph).static_order():
         depths[node] = max((depths[before] for before in graph[node]), default=0) + (node.name() in WEIGHT_LAYERS)
     return max(depths.values())
 
 
 def _count_graph(result: Tensor) -> int:
-    """Count the parameters in the graph of what was computed."""
+    """Count the parameters in the autograd graph of a tensor."""
     variables = [node.variable for node in _graph(result) if hasattr(node, "variable")]
     return sum(variable.numel() for variable in variables if isinstance(variable, nn.Parameter))
 
 
 def _graph(result: Tensor) -> dict[Node, list[Node]]:
-    """Return what was computed for a result: each operation with those before it."""
-    found, todo = {}, [result.grad_fn]
+    """Return the autograd graph of a tensor: each operation with those that it depends on."""
+    graph = {}
+    todo = [result.grad_fn]
     while todo:
         node = todo.pop()
-        if node is not None and node not in found:
-            found[node] = [before for before, _ in node.next_functions if before is not None]
-            todo += found[node]
-    return found
+        if node is not None and node not in graph:
+            graph[node] = [before for before, _ in node.next_functions if before is not None]
+            todo += graph[node]
+    return graph
 
 
 def _averaged(features: Tensor) -> Tensor:
-    """Average feature maps over the finest even grid that gives at most 512 numbers, and tokens over all of them."""
+    """Average feature maps over the finest even grid with at most 512 outputs; average tokens over all of them."""
     if features.ndim == 3:
         return features.mean(1)
     if features.ndim == 4:
@@ -322,7 +345,7 @@ def _averaged(features: Tensor) -> Tensor:
 
 
 def _at_most(count: int, features: Tensor) -> Tensor:
-    """Average neighbouring columns of (n, columns) until there are at most so many."""
+    """Average neighbouring columns of (n, columns) so that at most `count` are left."""
     group = -(-features.shape[1] // count)
-    whole = features[:, : features.shape[1] // group * group]
-    return whole.unflatten(1, (-1, group)).mean(2)
+    full_groups = features[:, : features.shape[1] // group * group]
+    return full_groups.unflatten(1, (-1, group)).mean(2)

@@ -1,9 +1,9 @@
-"""VGG, configurations A to E (Simonyan, Zisserman 2014, https://arxiv.org/abs/1409.1556, table 1).
+"""Build VGG, configurations A to E (Simonyan, Zisserman 2014, https://arxiv.org/abs/1409.1556, table 1).
 
     python -m analysis.anatomy vgg --table
 
-The first fully connected layer takes what the five poolings leave of an image: 7×7 of 224 px, as in the paper,
-1×1 of 32 px.
+After five poolings, the first fully connected layer gets feature maps of 7×7 for images of 224 px, as in the paper,
+and of 1×1 for images of 32 px.
 """
 
 from collections import OrderedDict
@@ -21,13 +21,16 @@ CONVOLUTIONS = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
-"""How many convolutions each block has: configurations A, A-LRN, B, C, D and E."""
+"""Number of convolutions in each block: configurations A, A-LRN, B, C, D and E."""
 
 
 def vgg(config: Config, image_shape: tuple[int, int, int], classes: int) -> Network:
     """Build five blocks of convolutions, each ending in a pooling, then fully connected layers with dropout."""
     activation = activations(config)
-    channels, blocks = image_shape[0], OrderedDict()
+
+    # Build the blocks
+    channels = image_shape[0]
+    blocks = OrderedDict()
     for block, (filters, count) in enumerate(
         zip(widths(config.filters), CONVOLUTIONS[config.model], strict=True), start=1
     ):
@@ -43,6 +46,8 @@ def vgg(config: Config, image_shape: tuple[int, int, int], classes: int) -> Netw
             channels = filters
         layers["pool"] = nn.MaxPool2d(2)
         blocks[f"Conv{block}"] = Block(layers)
+
+    # Add the fully connected layers
     features = nn.Sequential(blocks)
     hidden = len(widths(config.hidden))
     flat = flat_size(features, image_shape)
@@ -52,10 +57,7 @@ def vgg(config: Config, image_shape: tuple[int, int, int], classes: int) -> Netw
 
 
 def _initialise(network: nn.Module) -> None:
-    """Draw weights so that the signal keeps its size through many layers (He et al. 2015); else deep VGGs stand still.
-
-    The same draw as torchvision's.
-    """
+    """Initialize weights after He et al. 2015, as torchvision does; with torch's defaults, deep VGGs do not learn."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""One run from its config to its result: optimizers, the step, evaluation, the trainer, SVMs on features.
+"""Train one run: optimizers, the training step, evaluation, the trainer, SVMs on features.
 
-Which runs there are is decided in `study.sweeps`; what is written of them is in `study.record`.
+`study.sweeps` decides which runs there are; `study.record` writes their files.
 """

@@ -1,4 +1,4 @@
-"""What is known of a network once it is trained: summary.json's scores, and the arrays of evaluation.npz.
+"""Evaluate a network: the scores of summary.json and the arrays of evaluation.npz.
 
 loss, accuracy = Evaluator(model, data, device, torch.float32, 64, flip_test=False).score(data.val)
 arrays = evaluation.arrays(data, test_logits, chosen, activations)
@@ -17,7 +17,7 @@ from study.data.dataset import Data, Split
 from study.training.step import autocast
 
 LARGEST_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}
-"""Images of 32×32, fewer where they are larger; on a CPU what a network makes of more lies in newly asked memory."""
+"""Images of 32×32 px in a batch, fewer if they are larger; on a CPU, larger batches need newly allocated memory."""
 
 FEATURE_IMAGES = 2_000
 MISTAKE_IMAGES = 64
@@ -25,19 +25,23 @@ MEASURED_IMAGES = 3
 
 
 def batch_size(image_shape: tuple[int, int, int], trained: int, device: torch.device) -> int:
-    """Return how many images (channels, height, width) are evaluated at once: no fewer than are trained at once."""
+    """Return the batch size of the evaluation for images (channels, height, width); at least `trained`."""
     largest = LARGEST_BATCH[device.type]
     return max(trained, min(largest, largest * 32**2 // math.prod(image_shape[1:])))
 
 
 class Evaluator:
-    """A network as it predicts: without gradients, in batches that are fast on its device."""
+    """Evaluates a network in eval mode, without gradients, in batches that are fast on its device."""
 
     def __init__(
         self, model: nn.Module, data: Data, device: torch.device, precision: torch.dtype, trained: int, flip_test: bool
-    ):  # fmt: skip
-        """`trained` is how many images are trained at once."""
-        self.model, self.data, self.device, self.precision, self.flip_test = model, data, device, precision, flip_test
+    ):
+        """Evaluate `model` on images of `data`; `trained` is the batch size of the training."""
+        self.model = model
+        self.data = data
+        self.device = device
+        self.precision = precision
+        self.flip_test = flip_test
         self.batch_size = batch_size(data.image_shape, trained, device)
 
     @torch.inference_mode()
@@ -48,10 +52,10 @@ class Evaluator:
 
     @torch.inference_mode()
     def activations(self, split: Split) -> dict[str, Tensor]:
-        """Return what the network computes for every image of a split, as `models.activations` names it."""
+        """Return the layer outputs for every image of a split, as `models.activations` names them."""
         parts = [models.activations(self.model, images) for images in self._batches(split)]
-        everywhere = [name for name in parts[0] if all(name in part for part in parts)]
-        return {name: torch.cat([part[name] for part in parts]) for name in everywhere}
+        names = [name for name in parts[0] if all(name in part for part in parts)]
+        return {name: torch.cat([part[name] for part in parts]) for name in names}
 
     def _batches(self, split: Split) -> Iterator[Tensor]:
         self.model.eval()
@@ -63,13 +67,13 @@ class Evaluator:
 
 
 def measure(model: nn.Module, data: Data, name: str, say: Callable[[str], None]) -> dict[str, int]:
-    """Measure a network on a few images of a data set, before a training; see `models.measure`."""
+    """Measure a network on a few images of a data set before training; see `models.measure`."""
     images = data.prepared(data.val.take(slice(MEASURED_IMAGES)))
     return models.measure(model, images, len(data.classes), name, say)
 
 
 def logits(model: nn.Module, images: Tensor, flip_test: bool = False) -> Tensor:
-    """Return logits (n, classes), float32; with `flip_test` the mean of those for images and their mirror images."""
+    """Return logits (n, classes), float32; with `flip_test`, their mean over the images and their mirror images."""
     result = model(images).float()
     return (result + model(images.flip(-1)).float()) / 2 if flip_test else result
 
@@ -81,34 +85,39 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
-    """Choose `count` indices, each class in proportion, evenly spread over its images.
+    """Choose `count` indices in proportion to the classes, evenly spread over the images of each class.
 
-    The first images of a class can be alike: frames of one film, photographs of one person.
+    Neighbouring images can be alike, such as frames of one film. `labels` is (n,); the result is ascending.
     """
+    # Take all of few images
     labels = labels.cpu()
     if len(labels) <= count:
         return torch.arange(len(labels))
+
+    # Divide the count among the classes
     members = np.bincount(labels)
     fewest = np.minimum(members, 1) if count >= np.count_nonzero(members) else np.zeros_like(members)
+
+    # Spread each share over the images of its class
     chosen = []
     for label, share in enumerate(splits.shares(members, count, fewest, members)):
-        places = torch.where(labels == label)[0]
-        chosen.append(places[torch.arange(share) * len(places) // max(1, share)])
+        indices = torch.where(labels == label)[0]
+        chosen.append(indices[torch.arange(share) * len(indices) // max(1, share)])
     return torch.cat(chosen).sort().values
 
 
 def train_sample(data: Data) -> Tensor:
-    """Choose as many training images as there are validation images, to compare the accuracies of both."""
+    """Choose as many training images as there are validation images, to compare their accuracies."""
     return stratified(data.train.labels, len(data.val))
 
 
 def feature_sample(data: Data) -> Tensor:
-    """Choose the validation images of which evaluation.npz keeps activations."""
+    """Choose the validation images whose layer outputs evaluation.npz holds."""
     return stratified(data.val.labels, FEATURE_IMAGES)
 
 
 def summary_of(name: str, row: Mapping[str, float], train_score: tuple[float, float]) -> dict[str, float]:
-    """Return the summary of the weights that an epoch's row tells of; `name` is best or last."""
+    """Return the summary of the weights after the epoch of `row`; `name` is best or last."""
     return {
         f"{name}/epoch": row["epoch"],
         f"{name}/val_acc": row["val/acc"],
@@ -121,12 +130,15 @@ def summary_of(name: str, row: Mapping[str, float], train_score: tuple[float, fl
 def arrays(data: Data, logits: Tensor, chosen: Tensor, activations: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Return the arrays of evaluation.npz for the logits (n, classes) of the test images.
 
-    `activations` are those of the validation images that `chosen` names, in the form of `models.activations`.
+    `activations` are the layer outputs of the validation images with the indices `chosen`, from `models.activations`.
     """
+    # Find the most confident mistakes
     probabilities = logits.softmax(1)
     confidence, predicted = probabilities.max(1)
     surest = confidence.masked_fill(predicted == data.test.labels, -1).argsort(descending=True)
     mistakes = surest[: min(MISTAKE_IMAGES, int((predicted != data.test.labels).sum()))]
+
+    # Collect the arrays, in half precision where it suffices
     tensors = {
         "test_targets": data.test.labels,
         "test_predictions": predicted.short(),

@@ -1,10 +1,10 @@
-"""Optimizers and schedules of the learning rate by name.
+"""Create optimizers and learning rate schedules by name.
 
 optimizer = create(config, model)
 factor = schedule(config, batches_per_epoch)
 set_learning_rate(optimizer, factor(iteration))    # before every batch
 average = MovingAverage(model, decay=0.999)
-average.update(model)                              # after it
+average.update(model)                              # after every batch
 """
 
 import copy
@@ -20,63 +20,70 @@ from study.system import devices
 from study.system.errors import UserError, is_out_of_memory, nearest, reason
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-"""Torch's own; timm's factory makes the others."""
+"""Optimizers of torch; timm creates all others."""
 
 TRIED_STEPS = 2
-"""Steps that an optimizer of timm's takes before a training, to find out whether it can train here."""
+"""Number of steps for which a timm optimizer is tried before training."""
 
 OF_THE_DEVICE = ("fused", "capturable")
-"""Options of optimizers that depend on where they compute."""
+"""Options of optimizers that depend on the device."""
 
 
 def create(config: Config, model: nn.Module, heads: Sequence[str] = ()) -> torch.optim.Optimizer:
-    """Build the optimizer of a config for a model; UserError where timm has none of that name, or it cannot train here.
+    """Build the optimizer of a config for a model.
 
-    `heads` are the paths of a pretrained network's new layers; the others learn at `body_lr_factor` of their rate.
+    `heads` are the paths of a pretrained network's new layers; all other layers get `body_lr_factor` times the learning
+    rate. Raises UserError if timm has no optimizer of that name, or if it does not work on this machine.
     """
     groups = _parameter_groups(config, model, heads)
     if config.optimizer.startswith("timm:"):
         return _from_timm(config, groups)
     device = next(model.parameters()).device.type
-    # on a CPU torch's fused SGD copies channels-last weights at every step
-    given = {
+
+    # Set the options; on a CPU torch's fused SGD would copy channels-last weights at every step
+    options = {
         "lr": config.lr,
         "weight_decay": config.weight_decay,
         "fused": config.optimizer != "sgd" or device != "cpu",
     }
     if config.optimizer != "sgd" and device == "cuda":
-        given["capturable"] = True
+        options["capturable"] = True
     if config.momentum is not None:
-        given |= {"momentum": config.momentum, "nesterov": bool(config.nesterov)}
-    return OPTIMIZERS[config.optimizer](groups, **given)
+        options |= {"momentum": config.momentum, "nesterov": bool(config.nesterov)}
+    return OPTIMIZERS[config.optimizer](groups, **options)
 
 
 def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) -> list[dict]:
-    """Put apart what is not trained like the rest: a pretrained body, and norms and biases that are not to decay.
+    """Group the parameters by learning rate and weight decay, which differ for a pretrained body, norms and biases.
 
-    Norms and biases are the parameters of one dimension. What is frozen is in no group.
+    Norms and biases are the parameters of one dimension. Frozen parameters are in no group.
     """
-    inside = tuple(f"{head}." for head in heads)
+    in_heads = tuple(f"{head}." for head in heads)
     groups: dict[tuple[bool, bool], dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        in_body, spared = bool(heads) and not name.startswith(inside), not config.decay_norm_bias and parameter.ndim < 2
-        group = groups.setdefault((in_body, spared), {"params": []})
+        in_body = bool(heads) and not name.startswith(in_heads)
+        without_decay = not config.decay_norm_bias and parameter.ndim < 2
+        group = groups.setdefault((in_body, without_decay), {"params": []})
         group["params"].append(parameter)
         if in_body:
             group["lr"] = config.lr * config.body_lr_factor
-        if spared:
+        if without_decay:
             group["weight_decay"] = 0.0
     return list(groups.values())
 
 
 def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
+    """Build an optimizer of timm; raise UserError if timm does not have it, or if it does not work here."""
     from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
+    # Look up the name
     name = config.optimizer.removeprefix("timm:")
     if name not in list_optimizers():
         raise UserError(f"timm has no optimizer {name!r}; {nearest(name, list_optimizers())}")
+
+    # Build it, after a trial
     build = partial(create_optimizer_v2, opt=name, lr=config.lr, weight_decay=config.weight_decay)
     device = groups[0]["params"][0].device
     try:
@@ -85,22 +92,25 @@ def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        second = get_optimizer_info(name).second_order
-        why = "it needs second derivatives, which are not computed" if second else reason(error)
-        raise UserError(f"optimizer timm:{name} cannot train here ({why}); name another --optimizer") from None
+        is_second_order = get_optimizer_info(name).second_order
+        problem = "it needs second derivatives, which are not computed" if is_second_order else reason(error)
+        raise UserError(f"optimizer timm:{name} cannot train here ({problem}); name another --optimizer") from None
     return optimizer
 
 
 def _try(build: Callable[[list[torch.Tensor]], torch.optim.Optimizer], device: torch.device) -> None:
-    """Take steps with an optimizer on weights like those of a convolution and a linear layer, each with its bias.
+    """Take a few steps with an optimizer on the weights and biases of a convolution and a linear layer.
 
-    Some need more than the gradients of a step, such as those of the gradients, or what this machine lacks. Weights are
-    made without torch's random generators, and these are left as they were.
+    This fails for optimizers that need second derivatives, or libraries that this machine lacks. Torch's random
+    generators keep their state.
     """
-    before = devices.generators(device)
+    generator_states = devices.generators(device)
     try:
+        # Make weights without random numbers
         shapes = ((2, 1, 3, 3), (2,), (2, 8), (2,))
         weights = [torch.full(shape, 0.1, device=device, requires_grad=True) for shape in shapes]
+
+        # Take steps
         optimizer = build(weights)
         images = torch.linspace(-1, 1, 32, device=device).view(2, 1, 4, 4)
         for _ in range(TRIED_STEPS):
@@ -109,11 +119,11 @@ def _try(build: Callable[[list[torch.Tensor]], torch.optim.Optimizer], device: t
             nn.functional.linear(maps.flatten(1), *weights[2:]).square().mean().backward()
             optimizer.step()
     finally:
-        devices.set_generators(device, before)
+        devices.set_generators(device, generator_states)
 
 
 def load(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Go on from an optimizer's `state_dict`, which may have been saved on another kind of device."""
+    """Load an optimizer's `state_dict`, which may have been saved on another kind of device."""
     own = [{name: group[name] for name in OF_THE_DEVICE if name in group} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, values in zip(optimizer.param_groups, own, strict=True):
@@ -121,14 +131,17 @@ def load(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def schedule(config: Config, batches: int) -> Callable[[int], float]:
-    """Return the schedule of a config for epochs of so many batches: from the batches done to a factor of the lr.
+    """Return the schedule of a config: a function from the number of finished batches to a factor of the learning rate.
 
-    The same numbers as torch's LinearLR, StepLR, CosineAnnealingLR and OneCycleLR; as a function of the batch it has no
-    state of its own to keep.
+    `batches` is their number in an epoch. The factors are those of torch's LinearLR, StepLR, CosineAnnealingLR and
+    OneCycleLR, but a function of the batch has no state to save.
     """
+    # One cycle has its own warm-up
     total = config.epochs * batches
     if config.schedule == "onecycle":
         return lambda batch: _one_cycle(batch, total)
+
+    # The others follow a linear warm-up
     warmup = min(round(config.warmup_epochs * batches), total - 1)
     main: Callable[[int], float] = {
         "none": lambda batch: 1.0,
@@ -139,8 +152,10 @@ def schedule(config: Config, batches: int) -> Callable[[int], float]:
 
 
 def _one_cycle(batch: int, total: int) -> float:
-    """Rise to 1 in the first 30 % and fall to nearly nothing (Smith, Topin 2018, https://arxiv.org/abs/1708.07120)."""
-    start, end, top = 1 / 25, 1 / 25e4, 0.3 * (total + 1) - 1
+    """Rise to 1 in the first 30 %, then fall to almost 0 (Smith, Topin 2018, https://arxiv.org/abs/1708.07120)."""
+    start = 1 / 25
+    end = 1 / 25e4
+    top = 0.3 * (total + 1) - 1
     if batch <= top:
         return _cosine(start, 1.0, batch / top)
     return _cosine(1.0, end, (batch - top) / (total - top))
@@ -151,7 +166,7 @@ def _cosine(start: float, end: float, share: float) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Let each group have this factor of the learning rate that it began with."""
+    """Set the learning rate of each group to its initial learning rate times `factor`."""
     for group in optimizer.param_groups:
         lr = group.setdefault("initial_lr", float(group["lr"])) * factor
         if isinstance(group["lr"], torch.Tensor):
@@ -161,7 +176,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def keep_learning_rate_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Hold the learning rates in tensors on the device, where a CUDA graph reads them anew at each step."""
+    """Store the learning rates in tensors on the device, where a CUDA graph reads them at each step."""
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
@@ -170,8 +185,8 @@ def keep_learning_rate_on(optimizer: torch.optim.Optimizer, device: torch.device
 class MovingAverage:
     """The exponential moving average of a network's weights and buffers, as a network.
 
-    Its decay grows with the updates, (1 + n) / (10 + n), up to the one that is asked for: else the first weights, which
-    know nothing, would count for long.
+    The decay of update n is (1 + n) / (10 + n), at most `decay`. Otherwise the initial weights would count for too
+    long.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -181,7 +196,8 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the weights of another step in; nothing waits for the device."""
+        """Add the weights after a step, without waiting for the device."""
+        # Move floating-point values towards those of the model
         self.updates += 1
         share = 1 - ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
         pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
@@ -190,6 +206,8 @@ class MovingAverage:
         steps = torch._foreach_sub(theirs, ours)
         torch._foreach_mul_(steps, share)
         torch._foreach_add_(ours, steps)
+
+        # Copy counters
         for own, other in pairs:
             if not own.is_floating_point():
                 own.copy_(other)

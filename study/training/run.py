@@ -1,8 +1,8 @@
-"""One run from its config to its result: trained, resumed, or found to have been trained before.
+"""Train one run: start it, resume it, or return its earlier result.
 
     outcome = train(config, display, signals)
 
-A config that has been trained is not trained again; one that was cut off resumes from its last checkpoint.
+A config that has been trained is not trained again. An interrupted run resumes from its last checkpoint.
 """
 
 import time
@@ -24,7 +24,7 @@ from study.system.process import Signals, exit_code
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its state, its summary, and whether it had been trained before."""
+    """How a run ended: its state, its summary, and whether it had already been trained."""
 
     state: str
     summary: dict[str, Any] = field(default_factory=dict)
@@ -43,34 +43,42 @@ def train(
 ) -> Outcome:
     """Train one config, unless it has been trained, and return how it ended.
 
-    `device_shared_by` is how many runs may use the device at once; it is recorded, since times then mean less.
-    `gives_up` decides from the row of an epoch whether the run's sweep ends it there. `connect` makes the sink that
-    gets the rows and the result too, such as W&B. With `waits`, a run that another process trains is waited for.
-    Raises UserError, Busy, Interrupted (the run can go on later), or whatever made the run fail.
+    `device_shared_by` is the number of runs that may use the device at once; it is recorded because it affects times.
+    `gives_up` decides from the row of an epoch whether the run's sweep stops it. `connect` makes a sink for the rows
+    and the result, such as W&B. With `waits`, wait for a run that another process is training.
+    Raises UserError, Busy, Interrupted (the run can be resumed), or the error that made the run fail.
     """
+    # Return an earlier result, which needs neither the lock nor permission to write
     files = folder.of(config, display.say)
     splits.check(config, files)
     digest = folder.digest_of(config, files)
     directory = RunDirectory.of(config)
-    if not force and directory.state() in DONE:  # which needs no lock, nor leave to write
+    if not force and directory.state() in DONE:
         before = _read_before(directory, digest, force, display)
         if outcome := _had_before(directory, before, gives_up):
             return outcome
+
     with directory.locked(display.say if waits else None):
-        again, sweeps = directory.has_begun(), directory.sweeps()
+        # Look again, now that no other process can train the run
+        has_begun = directory.has_begun()
+        sweeps = directory.sweeps()
         before = _read_before(directory, digest, force, display)
         if outcome := _had_before(directory, before, gives_up):
             return outcome
-        fresh_id = f"{config.run_name}-{int(time.time()):x}" if again else config.run_name
+
+        # Keep what a resumed run goes on from, and set aside a result that is trained anew
+        fresh_id = f"{config.run_name}-{int(time.time()):x}" if has_begun else config.run_name
         if before.get("stopped_by") == HYPERBAND:
-            display.say(f"a sweep had given it up after epoch {len(directory.history())}: it is trained anew")
+            display.say(f"a sweep stopped it after epoch {len(directory.history())}: training it again from the start")
         resumes = bool(before) and (directory.path / "last.pt").exists()
         is_forced = force and directory.state() in DONE
-        if is_forced:  # the result is lost only when there is another
+        if is_forced:  # the old result stays until there is a new one
             directory.set_aside()
         if not resumes:
             directory.clear()
             before = {}
+
+        # Train; a resumed run keeps its id in W&B, its threads and its precision
         tracker = Tracker(
             directory,
             config,
@@ -91,13 +99,13 @@ def train(
                 directory.drop_aside()
             return outcome
         except BaseException as error:
-            went_wrong = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
-            tracker.fail(exit_code(error), went_wrong, with_place(error))
+            state = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            tracker.fail(exit_code(error), state, with_place(error))
             raise
 
 
 def _had_before(directory: RunDirectory, before: dict[str, Any], gives_up: Any) -> Outcome | None:
-    """Return the outcome of an earlier training that serves; None where the run is still to be trained."""
+    """Return the outcome of an earlier training, or None if the run must be trained."""
     if before.get("state") not in DONE or (before.get("stopped_by") == HYPERBAND and not gives_up):
         return None
     return Outcome(before["state"], directory.summary(), already=True)
@@ -112,27 +120,32 @@ def _train(
     gives_up: Callable[[dict[str, float]], bool] | None,
     device_shared_by: int,
 ) -> Outcome:
+    """Train a run whose tracker exists: load its data, build its network, train and evaluate it."""
     import numpy as np
     import torch
 
     from study.models import pretrained
     from study.training import svm as transfer
 
-    given = pretrained.read(config, display.say)
+    # Set up the device and torch
+    pretraining = pretrained.read(config, display.say)
     device = devices.pick(config.device)
     torch.set_num_threads(tracker.info["threads"])
     for kind in (np.float32, np.float64):
-        np.finfo(kind)  # numpy before 2.4 warns where it looks at them only without denormal numbers
+        np.finfo(kind)  # numpy before 2.4 warns if it first reads them without denormal numbers
     torch.set_flush_denormal(True)
-    data = transfer.load_data(config, given, device, display.say, device_shared_by)
+
+    # Load the data, and build the network
+    data = transfer.load_data(config, pretraining, device, display.say, device_shared_by)
     tracker.note(device=devices.describe(device), data=data.describe())
-    if given:
-        tracker.note(pretrained={"source": given.source, "digest": given.digest})
+    if pretraining:
+        tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
     if config.finetune == "svm":
-        return _fit_svm(config, display, tracker, given, data, device)
+        return _fit_svm(config, display, tracker, pretraining, data, device)
     with _too_small_explained(config):
-        trainer = _trainer(config, data, device, given, display, tracker, resumes)
-    occupancy, stopped_by = devices.Occupancy(device), EARLY
+        trainer = _trainer(config, data, device, pretraining, display, tracker, resumes)
+    occupancy = devices.Occupancy(device)
+    stopped_by = EARLY
 
     def log(row: dict[str, float]) -> bool:
         nonlocal stopped_by
@@ -145,20 +158,29 @@ def _train(
             return True
         return False
 
+    # Train
     display.start(config, str(data), trainer.progress.epoch)
     with _too_small_explained(config), occupancy, signals.hold():
         state = trainer.fit(
-            log, display.batch, lambda trainer: tracker.checkpoint(trainer.state_dict()),
+            log,
+            display.batch,
+            lambda trainer: tracker.checkpoint(trainer.state_dict()),
             lambda: bool(signals.received),
-        )  # fmt: skip
+        )
+
+    # Evaluate, unless a signal ends the run first
     try:
         if signals.received and state != "diverged":
             raise Interrupted(signals.received)
-        summary, arrays = ({"last/epoch": trainer.progress.epoch}, {}) if state == "diverged" else trainer.evaluate()
+        if state == "diverged":
+            summary = {"last/epoch": trainer.progress.epoch}
+            arrays = {}
+        else:
+            summary, arrays = trainer.evaluate()
     except Interrupted:
         if state != "interrupted":
             tracker.checkpoint(trainer.state_dict())
-        display.say(f"ended {trainer.place}; the same command goes on from here")
+        display.say(f"ended {trainer.place}; the same command resumes from here")
         raise
     notes = {"stopped_by": stopped_by} if state == "stopped" else {}
     return _finish(config, display, tracker, state, summary, trainer.best_weights, arrays, **notes)
@@ -166,7 +188,7 @@ def _train(
 
 @contextmanager
 def _too_small_explained(config: Config):
-    """Name the mistake where batches are too small for batch norm."""
+    """Raise UserError if batches are too small for batch norm, in place of torch's ValueError."""
     try:
         yield
     except ValueError as error:
@@ -176,10 +198,16 @@ def _too_small_explained(config: Config):
 
 
 def _finish(
-    config: Config, display: Display, tracker: Tracker, state: str, summary: dict[str, Any], weights: dict[str, Any],
-    arrays: dict[str, Any], **notes: Any,
-) -> Outcome:  # fmt: skip
-    """Record what came of a run: its weights and its evaluation, where it has them, and its summary."""
+    config: Config,
+    display: Display,
+    tracker: Tracker,
+    state: str,
+    summary: dict[str, Any],
+    weights: dict[str, Any],
+    arrays: dict[str, Any],
+    **notes: Any,
+) -> Outcome:
+    """Record the result of a run: its summary, and unless it diverged its weights and evaluation."""
     if arrays:
         tracker.save("best.pt", weights)
         tracker.directory.write_evaluation(arrays)
@@ -189,31 +217,34 @@ def _finish(
 
 
 def _trainer(
-    config: Config, data: Any, device: Any, given: Any, display: Display, tracker: Tracker, resumes: bool
+    config: Config, data: Any, device: Any, pretraining: Any, display: Display, tracker: Tracker, resumes: bool
 ) -> Any:
-    """Build the trainer of a run; one that resumes stands where its last checkpoint was written."""
+    """Build the trainer of a run; if the run resumes, load its last checkpoint."""
     from study.training.trainer import Trainer
 
-    build = partial(Trainer, config, data, device, tracker.info["precision"], display.say, given)
+    # Build it, and load the checkpoint if it can be read
+    build = partial(Trainer, config, data, device, tracker.info["precision"], display.say, pretraining)
     trainer = build()
     if resumes and trainer.load(tracker.directory.path / "last.pt"):
-        display.say(f"going on {trainer.place}")
+        display.say(f"resuming {trainer.place}")
     elif resumes:
-        display.say("last.pt cannot be read: training begins anew")
+        display.say("last.pt cannot be read: training starts again")
         trainer = build()
+
+    # Record its precision, and the rows that it continues
     tracker.note(precision=str(trainer.precision).removeprefix("torch."))
     if resumes:
         tracker.resume(trainer.progress.history)
     return trainer
 
 
-def _fit_svm(config: Config, display: Display, tracker: Tracker, given: Any, data: Any, device: Any) -> Outcome:
-    """Fit an SVM to features of a frozen network instead of training it."""
+def _fit_svm(config: Config, display: Display, tracker: Tracker, pretraining: Any, data: Any, device: Any) -> Outcome:
+    """Fit an SVM to the features of a frozen network, and record the result."""
     from study.training import svm as transfer
 
     display.start(config, str(data), 0)
     with devices.Occupancy(device) as occupancy:
-        svm = transfer.fit_svm(config, given, device, display.say, display.batch)
+        svm = transfer.fit_svm(config, pretraining, device, display.say, display.batch)
         shared_by = max(tracker.info["device_shared_by"], occupancy.runs())
     tracker.note(device_shared_by=shared_by, precision="float32", svm_penalty=svm.penalty)
     tracker.log(svm.row)
@@ -222,23 +253,30 @@ def _fit_svm(config: Config, display: Display, tracker: Tracker, given: Any, dat
 
 
 def _read_before(directory: RunDirectory, digest: str, force: bool, display: Display) -> dict[str, Any]:
-    """Read run.json of an earlier start that can be built on; empty where there is none, or it is to be forgotten."""
+    """Read run.json of an earlier start that has a result or can be resumed; return {} if there is none.
+
+    Raises UserError if that start trained on other files.
+    """
     if force:
         return {}
+
+    # Set damaged files aside, unless a checkpoint can repair them
     defect = directory.defect()
     try:
         before = directory.info()
     except CorruptRun:
         before = {}
     if defect and not (before and (directory.path / "last.pt").exists()):
-        display.say(f"{directory.path} is trained anew: {defect}; what is there goes to {directory.path / 'damaged'}")
+        display.say(f"{directory.path} is trained again: {defect}; its files are moved to {directory.path / 'damaged'}")
         directory.set_aside()
         return {}
+
+    # Ignore a start that left neither a result nor a checkpoint
     if not before or (before.get("state") not in DONE and not (directory.path / "last.pt").exists()):
-        return {}  # there is nothing to build on
+        return {}
     if before.get("data_digest") != digest:
         raise UserError(
             f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
-            "put them back, name another --runs-dir, or train anew with --force"
+            "put them back, name another --runs-dir, or train again with --force"
         )
     return before

@@ -1,9 +1,9 @@
-"""One training step, and the same step captured as a CUDA graph.
+"""Create a training step, and capture a function as a CUDA graph.
 
 step = create(model, optimizer)
-loss, correct = step(images, labels)    # tensors on the device: nothing waits for them
+loss, correct = step(images, labels)    # tensors on the device, without waiting for it
 
-batch = Captured(function, size=10)     # the function of a tensor of indices that does a whole batch
+batch = Captured(function, size=10)     # `function` trains a whole batch, given by a tensor of indices
 batch(indices)
 """
 
@@ -22,7 +22,7 @@ from study.training.optim import MovingAverage
 
 TRIAL_SECONDS = 0.5
 TRIAL_TURNS = 3
-"""The least time, and the least turns, for which precisions are tried."""
+"""Precisions are tried for at least this time and this number of turns."""
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -37,28 +37,34 @@ def create(
     precision: torch.dtype = torch.float32,
     compile_for: int | None = None,
 ) -> Step:
-    """Make the step that takes images (n, channels, height, width), float32, and labels (n,), int64.
+    """Return the step, a function of images (n, channels, height, width), float32, and labels (n,), int64.
 
-    A model that returns a tuple has auxiliary heads: their losses count `aux_weight` each. Convolutions and matrix
-    products compute in `precision`, all else in float32. The network is compiled for batches of `compile_for` images.
-    It updates the model and its moving average where there is one, and returns the mean cross-entropy of the main
-    logits, without smoothing, as validation measures it, and the number of correct predictions, before the update.
+    The step updates the model and its moving `average`, if any. It returns the mean cross-entropy of the main logits
+    without smoothing, as validation measures it, and the number of correct predictions, both before the update.
+
+    A model that returns a tuple has auxiliary heads, whose losses are weighted by `aux_weight`. Convolutions and matrix
+    products compute in `precision`, everything else in float32. The network is compiled for batches of `compile_for`
+    images. Raises UserError if it cannot be compiled.
     """
+    # Compile the network, if wanted
     if compile_for:
-        torch.compiler.reset()  # what a process compiles for earlier networks counts towards a limit
+        torch.compiler.reset()  # networks that the process compiled before count towards a limit
         _try_compiler(next(model.parameters()).device)
     compiled = _compiled(model) if compile_for else model
     loss_of = partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
 
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        # Compute the loss
         with autocast(images.device, precision):
             output = (compiled if len(images) == compile_for else model)(images)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
         logits = logits.float()
-        plain = nn.functional.cross_entropy(logits, labels)
-        loss = loss_of(logits, labels) if label_smoothing else plain
-        for other in auxiliary:
-            loss = loss + aux_weight * loss_of(other.float(), labels)
+        unsmoothed = nn.functional.cross_entropy(logits, labels)
+        loss = loss_of(logits, labels) if label_smoothing else unsmoothed
+        for aux_logits in auxiliary:
+            loss = loss + aux_weight * loss_of(aux_logits.float(), labels)
+
+        # Update the weights
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if clip_norm is not None:
@@ -66,22 +72,22 @@ def create(
         optimizer.step()
         if average is not None:
             average.update(model)
-        return plain.detach(), (logits.argmax(1) == labels).sum()
+        return unsmoothed.detach(), (logits.argmax(1) == labels).sum()
 
     return step
 
 
 def _try_compiler(device: torch.device) -> None:
-    """Compile a small function and its gradient; UserError where this machine lacks what that takes."""
+    """Compile a small function and its gradient; raise UserError if the compiler does not work on this machine."""
     numbers = torch.ones(8, device=device, requires_grad=True)
     try:
-        torch.compile(lambda given: (2 * given).sin().sum(), dynamic=False)(numbers).backward()
+        torch.compile(lambda values: (2 * values).sin().sum(), dynamic=False)(numbers).backward()
     except Exception as error:
         raise _uncompiled("torch's compiler does not work on this machine", error) from None
 
 
 def _compiled(model: nn.Module) -> Callable[[Tensor], Any]:
-    """Compile a network at its first call; UserError where it cannot be compiled."""
+    """Return a network that is compiled at its first call, which raises UserError if that fails."""
     from torch._dynamo.exc import TorchDynamoException
 
     compiled = torch.compile(model, dynamic=False)
@@ -95,32 +101,38 @@ def _compiled(model: nn.Module) -> Callable[[Tensor], Any]:
     return forward
 
 
-def _uncompiled(what: str, error: Exception) -> Exception:
-    """Return a UserError that says what failed and why; an error of memory stays what it is."""
-    return error if is_out_of_memory(error) else UserError(f"{what} ({reason(error)}); leave --compile away")
+def _uncompiled(problem: str, error: Exception) -> Exception:
+    """Return a UserError with the problem and its reason, or the error itself if memory ran out."""
+    return error if is_out_of_memory(error) else UserError(f"{problem} ({reason(error)}); omit --compile")
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
-    """Let convolutions and matrix products compute in a precision."""
+    """Return a context in which convolutions and matrix products compute in a precision."""
     return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
 
 
 def faster_precision(model: nn.Module, images: Tensor, labels: Tensor) -> torch.dtype:
-    """Return the precision in which a step takes less time here, tried on copies of the network and one batch.
+    """Return the precision, float32 or bfloat16, in which a training step is faster.
 
-    Both have turns, and the shortest of each counts, so that it matters little what else the machine does meanwhile.
-    On CUDA devices with units for bfloat16 that is bfloat16, untried; on MPS float32.
+    On CUDA it is bfloat16 if the GPU supports it, on MPS float32. On a CPU both are tried on copies of the network and
+    one batch. They take turns, and the shortest time of each counts, so that other processes matter little.
     """
+    # Decide without a trial on GPUs
     if images.is_cuda:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if images.device.type != "cpu":
         return torch.float32
     with torch.random.fork_rng(devices=[]):
+        # Make a step for each precision, and warm it up
         steps = {}
         for precision in (torch.float32, torch.bfloat16):
-            tried = copy.deepcopy(model).train()
-            steps[precision] = create(tried, torch.optim.SGD(tried.parameters(), lr=0.0), precision=precision)
+            trial_model = copy.deepcopy(model).train()
+            steps[precision] = create(
+                trial_model, torch.optim.SGD(trial_model.parameters(), lr=0.0), precision=precision
+            )
             steps[precision](images, labels)
+
+        # Time them in turns
         times: dict[torch.dtype, list[float]] = {precision: [] for precision in steps}
         end = time.perf_counter() + TRIAL_SECONDS
         while time.perf_counter() < end or len(times[torch.bfloat16]) < TRIAL_TURNS:
@@ -132,10 +144,10 @@ def faster_precision(model: nn.Module, images: Tensor, labels: Tensor) -> torch.
 
 
 class Captured:
-    """A function of one tensor of `size` indices as a CUDA graph: all its kernels are launched at once.
+    """Captures a function of a tensor of `size` indices as a CUDA graph, which launches all its kernels at once.
 
-    The first calls run it plainly, so that memory and libraries settle; one that cannot be captured goes on so, and
-    `say` gets a line. `generators` are those from which it draws, besides torch's own.
+    The first calls run the function itself, to warm up. If it cannot be captured, `say` gets a line and all calls run
+    the function itself. `generators` are those that it draws from, in addition to torch's.
     """
 
     PLAIN_CALLS = 3
@@ -148,16 +160,21 @@ class Captured:
         generators: Sequence[torch.Generator] = (),
         say: Callable[[str], None] = print,
     ):
-        self.function, self.generators, self.say = function, generators, say
+        self.function = function
+        self.generators = generators
+        self.say = say
         self.indices = torch.zeros(size, dtype=torch.int64, device=device)
         self.stream = torch.cuda.Stream(device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.plain_calls, self.can_be_captured = 0, True
+        self.plain_calls = 0
+        self.can_be_captured = True
 
     def __call__(self, indices: Tensor) -> None:
         if len(indices) != len(self.indices) or not self.can_be_captured:
             self.function(indices)
             return
+
+        # Warm up on the stream of the capture
         self.indices.copy_(indices)
         if self.plain_calls < self.PLAIN_CALLS:
             self.plain_calls += 1
@@ -166,26 +183,32 @@ class Captured:
                 self.function(self.indices)
             torch.cuda.current_stream().wait_stream(self.stream)
             return
+
+        # Replay the graph, captured at the first such call
         if self.graph is None and not self._capture():
             self.function(indices)
             return
         self.graph.replay()
 
     def _capture(self) -> bool:
+        """Capture the function, and return whether that succeeded."""
+        # Register the generators, whose states change even if the capture fails
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
-        drawing = [*self.generators, torch.cuda.default_generators[self.indices.device.index]]
-        before = [generator.clone_state() for generator in drawing]
+        generators = [*self.generators, torch.cuda.default_generators[self.indices.device.index]]
+        states = [generator.clone_state() for generator in generators]
+
+        # Capture
         try:
             with (
-                torch.cuda.stream(self.stream),  # which is also left where the capture ends in an error
+                torch.cuda.stream(self.stream),  # is left even if the capture fails
                 torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
             ):
                 self.function(self.indices)
         except RuntimeError as error:
             self.can_be_captured = False
-            for generator, state in zip(drawing, before, strict=True):  # else they wait for the capture's end
+            for generator, state in zip(generators, states, strict=True):  # otherwise they wait for the capture's end
                 generator.graphsafe_set_state(state)
             self.say(
                 f"without CUDA graphs: the training step cannot be captured ({one_line(error.__context__ or error)})"

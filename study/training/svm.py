@@ -1,10 +1,10 @@
-"""Transfer from a pretrained network: images as it wants them, and a linear SVM on the features of its frozen body.
+"""Load images for a pretrained network, and fit a linear SVM to the features of its frozen body.
 
     python -m study.train --model resnet50 --pretrained --finetune svm --dataset pets
 
-The SVM is fitted to features of unit length and has no intercept, so that it predicts the same for features of any
-length: it is a linear layer without a bias. It becomes the head of the network, which is then saved and used like any
-other. Its logits are multiplied by one factor for all, with which their softmax fits the validation images best.
+The SVM is fitted to features scaled to unit length and has no intercept, so its predictions do not depend on their
+length, and it can become the head of the network: a linear layer without bias. The network is then saved and used like
+any other. Its logits are multiplied by the factor with which their softmax fits the validation images best.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ from study.system.errors import UserError
 from study.training import evaluation
 
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
-"""The SVM's C is the best of these, the smallest of equals: on the validation images, or by cross-validation."""
+"""Values of C to choose from, by validation accuracy or cross-validation; of equally good ones, the smallest."""
 
 FEW_IMAGES = 1_000
-"""With fewer validation images than this, C is chosen by cross-validation on the training images."""
+"""With fewer validation images, C is chosen by cross-validation on the training images."""
 
 FOLDS = 5
 MAX_ITERATIONS = 5_000
-TELL_SECONDS = 30.0
+PROGRESS_SECONDS = 30.0
 SPLITS = ("train", "val", "test")
 
 Say = Callable[[str], None]
@@ -49,7 +49,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Svm:
-    """A network whose head is an SVM: the row of its only epoch, summary.json, evaluation.npz, its weights, its C."""
+    """Result of fitting: the row of the only epoch, contents of summary.json and evaluation.npz, weights, and C."""
 
     row: dict[str, float]
     summary: dict[str, float]
@@ -58,47 +58,57 @@ class Svm:
     penalty: float
 
 
-def load_data(config: Config, given: Pretrained | None, device: torch.device, say: Say, shared_by: int = 1) -> Data:
-    """Load the data of a config, in the size, mean and standard deviation of a network's pretraining if it had any.
+def load_data(
+    config: Config, pretraining: Pretrained | None, device: torch.device, say: Say, shared_by: int = 1
+) -> Data:
+    """Load the data of a config; for a pretrained network, with its image size, mean and standard deviation.
 
-    `shared_by` as of `data.load`.
+    `shared_by` is that of `dataset.load`.
     """
-    if given is None:
+    if pretraining is None:
         return data_sets.load(config, device, say, shared_by)
-    data = data_sets.load(config.model_copy(update={"image_size": given.image_size}), device, say, shared_by)
-    mean, std = given.mean, given.std
+    data = data_sets.load(config.model_copy(update={"image_size": pretraining.image_size}), device, say, shared_by)
+    mean = pretraining.mean
+    std = pretraining.std
     if data.image_shape[0] == 1:
-        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+        mean = (sum(mean) / len(mean),)
+        std = (sum(std) / len(std),)
     return replace(data, mean=mean, std=std)
 
 
 def fit_svm(
-    config: Config, given: Pretrained, device: torch.device, say: Say, on_batch: Callable[[int, int], None]
+    config: Config, pretraining: Pretrained, device: torch.device, say: Say, on_batch: Callable[[int, int], None]
 ) -> Svm:
-    """Fit a linear SVM to what the frozen network makes of the training images, and test it, once.
+    """Fit a linear SVM to the frozen network's features of the training images, and test it once.
 
-    Features are extracted for all images of a data set at once and kept in DATA_DIR/.cache; `on_batch` gets the batches
-    done and their number. Times are those of the fit and of the extraction, then or now, of the images that it used.
+    The features of all images of a data set are extracted and kept in DATA_DIR/.cache. `on_batch` gets the number of
+    finished batches and of all batches. Recorded times are those of the fit and of the extraction of the images used,
+    also if they were extracted before. Raises UserError if the network does not end in one linear layer.
     """
-    whole = load_data(config.model_copy(update={"train_images": None}), given, device, say)
-    model = models.create(config, whole.image_shape, len(whole.classes))
-    head = _head(config, model, pretrained.begin(model, given, config))
+    # Build the network, and check that an SVM can be its head
+    all_data = load_data(config.model_copy(update={"train_images": None}), pretraining, device, say)
+    model = models.create(config, all_data.image_shape, len(all_data.classes))
+    head = _head(config, model, pretrained.begin(model, pretraining, config))
     model.to(device, memory_format=memory_format(device)).eval()
-    sizes = evaluation.measure(model, whole, config.model, say)
-    _check_features(config, model, head, whole)
-    path = Path(config.data_dir) / ".cache" / f"features-{_key(config, given, whole)}.pt"
-    size = evaluation.batch_size(whole.image_shape, config.batch_size, device)
-    content = cache.through(path, lambda: _extract(model, whole, size, device, say, on_batch), "the features", say)
+    sizes = evaluation.measure(model, all_data, config.model, say)
+    _check_features(config, model, head, all_data)
 
-    data = replace(whole, train=data_sets.drawn(whole.train, config, whole.classes))
-    features = {name: Split(content[name].to(device), getattr(whole, name).labels) for name in SPLITS}
-    features["train"] = data_sets.drawn(features["train"], config, whole.classes)
+    # Extract the features, or read them from the cache
+    path = Path(config.data_dir) / ".cache" / f"features-{_key(config, pretraining, all_data)}.pt"
+    size = evaluation.batch_size(all_data.image_shape, config.batch_size, device)
+    content = cache.through(path, lambda: _extract(model, all_data, size, device, say, on_batch), "the features", say)
+
+    # Fit the SVM, and compute its logits for every split
+    data = replace(all_data, train=data_sets.drawn(all_data.train, config, all_data.classes))
+    features = {name: Split(content[name].to(device), getattr(all_data, name).labels) for name in SPLITS}
+    features["train"] = data_sets.drawn(features["train"], config, all_data.classes)
     started = time.perf_counter()
     penalty = _fit_head(head, features["train"], features["val"], config.seed, say, on_batch)
     fit_seconds = time.perf_counter() - started
     logits = {name: _scores(head, split.images) for name, split in features.items()}
     scores = {name: evaluation.score(logits[name], split.labels) for name, split in features.items()}
 
+    # Make the row of the only epoch
     per_image = content["seconds_per_image"]
     row = {
         "epoch": 1,
@@ -110,7 +120,10 @@ def fit_svm(
         "time/images_per_second": len(data.train) / (fit_seconds + per_image * len(data.train)),
         "memory/peak_mb": content["peak_mb"],
     }
-    sample, chosen = evaluation.train_sample(data).to(device), evaluation.feature_sample(data)
+
+    # Make the summary and the arrays of the evaluation
+    sample = evaluation.train_sample(data).to(device)
+    chosen = evaluation.feature_sample(data)
     sampled = evaluation.score(logits["train"][sample], data.train.labels[sample])
     summary = sizes | {"train_seconds": row["time/epoch"]}
     summary |= evaluation.summary_of("last", row, sampled) | evaluation.summary_of("best", row, sampled)
@@ -119,13 +132,13 @@ def fit_svm(
         "logits": logits["val"].cpu()[chosen],
         "penultimate": content["val"][chosen],
     }
-    if len(content.get("intermediate", ())) == len(whole.val):
+    if len(content.get("intermediate", ())) == len(all_data.val):
         activations["intermediate"] = content["intermediate"][chosen]
     return Svm(row, summary, evaluation.arrays(data, logits["test"], chosen, activations), model.state_dict(), penalty)
 
 
 def _head(config: Config, model: nn.Module, names: tuple[str, ...]) -> nn.Module:
-    """Return the layer that the SVM becomes."""
+    """Return the layer that will hold the SVM; raise UserError if it is not the only one, or not linear."""
     head = model.get_submodule(names[0])
     is_linear = isinstance(head, nn.Linear) or (isinstance(head, nn.Conv2d) and head.weight[0, 0].numel() == 1)
     if len(names) > 1 or not is_linear:
@@ -135,10 +148,11 @@ def _head(config: Config, model: nn.Module, names: tuple[str, ...]) -> nn.Module
 
 @torch.inference_mode()
 def _check_features(config: Config, model: nn.Module, head: nn.Module, data: Data) -> None:
-    """Raise UserError unless the logits of a few images are the head's of what it gets, as the SVM's will be."""
+    """Raise UserError unless the network's logits are those of its head applied to `penultimate`."""
     nn.init.normal_(head.weight, generator=torch.Generator(head.weight.device).manual_seed(0))
-    found = models.activations(model, data.prepared(data.val.take(slice(evaluation.MEASURED_IMAGES))))
-    features, logits = found.get("penultimate"), found["logits"]
+    outputs = models.activations(model, data.prepared(data.val.take(slice(evaluation.MEASURED_IMAGES))))
+    features = outputs.get("penultimate")
+    logits = outputs["logits"]
     fits = features is not None and features.shape[1] == head.weight.shape[1]
     if not fits or not torch.allclose(_scores(head, features), logits, atol=0.01 * float(logits.abs().max())):
         raise _no_linear_end(config)
@@ -146,16 +160,24 @@ def _check_features(config: Config, model: nn.Module, head: nn.Module, data: Dat
 
 
 def _no_linear_end(config: Config) -> UserError:
-    return UserError(f"{config.model} does not end in one linear layer, which the SVM would become; use finetune head")
+    return UserError(f"{config.model} does not end in one linear layer, which an SVM could replace; use finetune head")
 
 
-def _key(config: Config, given: Pretrained, data: Data) -> str:
-    """Name the features of a network, its weights, a data set and the size of its images."""
+def _key(config: Config, pretraining: Pretrained, data: Data) -> str:
+    """Return a digest of everything that the features depend on."""
     files = folder.of(config)
     parts = (
-        RESULTS_VERSION, config.model, given.digest, config.dataset, files and files.digest, data.classes,
-        data.image_shape, data.mean, data.std, config.split_seed,
-    )  # fmt: skip
+        RESULTS_VERSION,
+        config.model,
+        pretraining.digest,
+        config.dataset,
+        files and files.digest,
+        data.classes,
+        data.image_shape,
+        data.mean,
+        data.std,
+        config.split_seed,
+    )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -163,35 +185,42 @@ def _key(config: Config, given: Pretrained, data: Data) -> str:
 def _extract(
     model: nn.Module, data: Data, size: int, device: torch.device, say: Say, on_batch: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Return what the head gets of every image of each split, and the intermediate features of `val`; their cost."""
+    """Return the features (n, columns) of each split, the `intermediate` features of `val`, and their cost."""
+    # Count images and batches
     splits = {name: getattr(data, name) for name in SPLITS}
-    images, batches = (sum(math.ceil(len(split) / each) for split in splits.values()) for each in (1, size))
-    found: dict[str, list[Tensor]] = {name: [] for name in (*SPLITS, "intermediate")}
+    images = sum(len(split) for split in splits.values())
+    batches = sum(math.ceil(len(split) / size) for split in splits.values())
+    features: dict[str, list[Tensor]] = {name: [] for name in (*SPLITS, "intermediate")}
     say(f"extracting the features of {images:,} images (once)")
     devices.forget_peak(device)
-    started = told = time.monotonic()
+
+    # Run the network on all splits, and report the progress
+    started = reported = time.monotonic()
     done = 0
     for name, split in splits.items():
         for batch in split.batches(size):
             activations = models.activations(model, data.prepared(batch))
-            found[name].append(activations["penultimate"].cpu())
+            features[name].append(activations["penultimate"].cpu())
             if name == "val" and "intermediate" in activations:
-                found["intermediate"].append(activations["intermediate"].half().cpu())
+                features["intermediate"].append(activations["intermediate"].half().cpu())
             done += 1
             on_batch(done, batches)
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
-                say(f"extracted {done / batches:.0%}, {(told - started) * (batches - done) / done:.0f} s to go")
+            if time.monotonic() - reported > PROGRESS_SECONDS:
+                reported = time.monotonic()
+                left = (reported - started) * (batches - done) / done
+                say(f"extracted {done / batches:.0%}, {left:.0f} s to go")
+
+    # Add the time and memory that it took
     cost = {"seconds_per_image": (time.monotonic() - started) / images, "peak_mb": devices.peak_megabytes(device)}
-    return {name: torch.cat(parts) for name, parts in found.items() if parts} | cost
+    return {name: torch.cat(parts) for name, parts in features.items() if parts} | cost
 
 
 def _fit_head(
     head: nn.Module, train: Split, val: Split, seed: int, say: Say, on_batch: Callable[[int, int], None]
 ) -> float:
-    """Fit an SVM to features (n, columns), with the best C of PENALTIES, make it the head, and return its C.
+    """Fit an SVM to features (n, columns) with the best C of PENALTIES, copy it into the head, and return its C.
 
-    `on_batch` gets the number of SVMs that are fitted, and of all that will be.
+    `on_batch` gets the number of fitted SVMs and of all SVMs.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
@@ -201,35 +230,41 @@ def _fit_head(
         svm = LinearSVC(C=penalty, dual="auto", fit_intercept=False, max_iter=MAX_ITERATIONS, random_state=state)
         return svm.fit(x, y)
 
-    x, y = (torch.cat([getattr(split, name) for split in (train, val)]).cpu() for name in ("images", "labels"))
-    x, y = nn.functional.normalize(x.double()).numpy(), y.numpy()
+    # Join training and validation images, and divide them to choose C
+    x = torch.cat([train.images, val.images]).cpu()
+    x = nn.functional.normalize(x.double()).numpy()
+    y = torch.cat([train.labels, val.labels]).cpu().numpy()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         divisions = _divisions(y, len(train), seed)
-    fits, done, told = len(PENALTIES) * len(divisions) + 1, 0, time.monotonic()
+    fits = len(PENALTIES) * len(divisions) + 1
+    done = 0
+    reported = time.monotonic()
     accuracies = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
 
-        # Measure each C on images that the SVM was not fitted to
+        # Measure each C on held-out images
         for penalty in PENALTIES:
-            measured = []
-            for kept, held in divisions:
-                measured.append(fit(x[kept], y[kept], penalty).score(x[held], y[held]))
+            scores = []
+            for fit_index, test_index in divisions:
+                scores.append(fit(x[fit_index], y[fit_index], penalty).score(x[test_index], y[test_index]))
                 done += 1
                 on_batch(done, fits)
-            accuracies[penalty] = np.mean(measured)
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
+            accuracies[penalty] = np.mean(scores)
+            if time.monotonic() - reported > PROGRESS_SECONDS:
+                reported = time.monotonic()
                 say(f"fitted {done} of {fits} SVMs: {accuracies[penalty]:.1%} right with C = {penalty:g}")
 
-        # Fit to all training images with the best
+        # Fit to all training images with the best C
         svm = fit(x[: len(train)], y[: len(train)], max(PENALTIES, key=accuracies.__getitem__))
         on_batch(fits, fits)
     if svm.n_iter_ >= MAX_ITERATIONS:
         say(f"the SVM with C = {svm.C:g} has not converged in {MAX_ITERATIONS:,} iterations")
+
+    # Copy the weights into the head
     weight = svm.coef_
-    if len(weight) == 1:  # of two classes it scores the second
+    if len(weight) == 1:  # with two classes, the SVM scores only the second
         weight = np.concatenate([-weight, weight]) / 2
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight).view_as(head.weight))
@@ -240,18 +275,22 @@ def _fit_head(
 
 
 def _divisions(labels: np.ndarray, train_images: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Divide images to choose C: which of them to fit to, and which to measure on.
+    """Return pairs of indices (fitted images, measured images) by which C is chosen.
 
-    `labels` are those of the training images, then of the validation images. Where the latter are many, they are
-    measured on; else each part of the training images is, in turn, with each class in proportion.
+    `labels` are those of the training images, followed by those of the validation images. There is one pair if there
+    are many validation images, which are then measured; otherwise the folds of a stratified cross-validation on the
+    training images.
     """
     from sklearn.model_selection import StratifiedKFold
 
+    # Use the validation images if there are enough
     train = labels[:train_images]
     members = np.bincount(train)
-    often = np.flatnonzero(members[train] > 1)  # the only image of a class is always fitted to
+    often = np.flatnonzero(members[train] > 1)  # a class with one image is never measured
     if len(labels) - train_images >= FEW_IMAGES or not len(often):
         return [(np.arange(train_images), np.arange(train_images, len(labels)))]
+
+    # Otherwise use cross-validation
     folds = min(FOLDS, int(members.max()))
     folding = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
     everything = np.arange(train_images)
@@ -261,9 +300,9 @@ def _divisions(labels: np.ndarray, train_images: int, seed: int) -> list[tuple[n
 
 
 def _sharpness(scores: Tensor, labels: Tensor) -> float:
-    """Return the factor of scores (n, classes) with which their softmax fits the labels best: temperature scaling.
+    """Return the factor of scores (n, classes) with which their softmax fits the labels best (temperature scaling).
 
-    Guo et al. 2017, https://arxiv.org/abs/1706.04599; predictions stay as they are.
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599; it does not change predictions.
     """
     from scipy.optimize import minimize_scalar
 
