@@ -88,7 +88,7 @@ def test_distributions_mean_what_they_mean_in_wandb(given, quantiles):
     ("given", "message"),
     [
         ({"parameters": {"a": {"value": 1}}}, "parameter lr is nested"),
-        ({"min": "1e-4", "max": 0.1}, "min must be a number, not '1e-4'; YAML takes it for text: write 0.0001"),
+        ({"min": "1e-4", "max": 0.1}, "min must be a number, not '1e-4'; YAML reads it as text: write 0.0001"),
         ({"min": 0.1}, "distribution uniform needs 'max'"),
         ({"min": 0.5, "max": 0.1}, "min must be less than max, not 0.5 and 0.1"),
         ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "must be greater than 0, not 0"),
@@ -251,7 +251,7 @@ def test_a_search_ends_where_a_setting_overrides_what_is_drawn(sweep_file, tmp_p
 def test_a_search_that_cannot_find_its_own_runs_says_so(sweep_file, tmp_path):
     sweep = search.read(sweep_file({"runs_dir": {"value": str(tmp_path / "other")}, "lr": {"min": 0.1, "max": 0.2}},
                                    method="bayes", run_cap=3))  # fmt: skip
-    with pytest.raises(UserError, match="cannot have runs_dir for a parameter"):
+    with pytest.raises(UserError, match="cannot have the parameter runs_dir"):
         list(bayes.choose(sweep, {}, Runs(tmp_path / "runs"), set()))
 
 

@@ -174,7 +174,7 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
     [
         ("method: grid\nmethod: grid", "'method' stands twice in line 2"),
         ({"method": None}, "there is no `method`"),
-        ("a: [1, 2", "is no YAML"),
+        ("a: [1, 2", "is not YAML"),
         ("just words", "must hold a mapping"),
         ({"parameters": None}, "there are no `parameters`"),
         (

@@ -1,4 +1,4 @@
-"""What a sweep is: its file, its distributions, its points, and which of their runs exist.
+"""Describe a sweep: its file, its distributions, its points, and the state of their runs.
 
-Who trains them is in `study.local` and `study.remote`.
+`study.local` and `study.remote` train the runs.
 """

@@ -1,9 +1,9 @@
-"""A Bayesian search: Optuna chooses each point from the results of those before it, in W&B's vocabulary.
+"""Bayesian search: Optuna chooses each point from the results of the previous points.
 
-    for point in choose(sweep, base, Runs("runs")): …    # each is chosen when it is asked for
+    for point in choose(sweep, base, Runs("runs"), set()): …    # each point is chosen when it is needed
 
-It is asked and told through the directory of runs: a run that was chosen carries the sweep's name in its run.json,
-so a search that was cut off goes on with all that it had learnt, and two processes share one search.
+The state of a search is in the directory of runs: the run.json of a chosen run has the name of the sweep. So an
+interrupted search continues with all its results, and several processes can share a search.
 """
 
 import hashlib
@@ -21,33 +21,40 @@ from study.system.errors import Busy, UserError
 
 MOST_STARTUP = 10
 TRIES = 100
-"""Suggestions after which nothing new is expected of a search."""
+"""A search ends after this many suggestions without a new point."""
 
 
-def choose(sweep: Sweep, base: Mapping[str, Any], runs: Runs, given: set[str]) -> Iterator[Point]:
-    """Choose new points of a Bayesian search up to its cap, then yield those that other processes have chosen.
+def choose(sweep: Sweep, base: Mapping[str, Any], runs: Runs, handled: set[str]) -> Iterator[Point]:
+    """Yield new points of a Bayesian search up to its cap, then the points that other processes chose.
 
-    `given` holds the fingerprints of points that are seen to already.
+    `handled` holds the fingerprints of points that the caller has already; new ones are added. Raises UserError if a
+    chosen run is not found in the directory of runs.
     """
     runs.path.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(runs.path / f".{hashlib.sha256(sweep.name.encode()).hexdigest()[:10]}.lock")
     while True:
+        # Choose a point while no other process does
         with lock:
             known = runs.points(sweep, base)
             point = _ask(sweep, base, runs, known) if len(known) < sweep.run_cap else None
-        yield from [point] if point else [one for one in known if one.config.fingerprint not in given]
+
+        # At the cap, yield the points of other processes
         if not point:
+            yield from [other for other in known if other.config.fingerprint not in handled]
             return
-        if point.config.fingerprint in given:
+
+        # Yield a new point, and remember it
+        yield point
+        if point.config.fingerprint in handled:
             raise UserError(
-                f"{sweep.path}: {point.config.run_name}, which was chosen, is not found in {runs.path}; "
-                "a Bayesian search cannot have runs_dir for a parameter"
+                f"{sweep.path}: the chosen run {point.config.run_name} is not found in {runs.path}; "
+                "a Bayesian search cannot have the parameter runs_dir"
             )
-        given.add(point.config.fingerprint)
+        handled.add(point.config.fingerprint)
 
 
 def _ask(sweep: Sweep, base: Mapping[str, Any], runs: Runs, known: list[Point]) -> Point | None:
-    """Choose a point that is not known and claim its run; None where there seems to be no other."""
+    """Choose a new point and claim its run; return None if TRIES suggestions bring no new point."""
     study, space = _study(sweep, runs, known)
     taken = {point.config.fingerprint for point in known}
     for _ in range(TRIES):
@@ -58,22 +65,24 @@ def _ask(sweep: Sweep, base: Mapping[str, Any], runs: Runs, known: list[Point]) 
             if point.config.fingerprint not in taken:
                 RunDirectory.of(point.config).claim(point.config, sweep.name, folder.digest(point.config))
                 return point
-        except (UserError, Busy):  # values that exclude each other; a run that another sweep trains just now
+        except (UserError, Busy):  # values that exclude each other; a run that another sweep is training
             continue
     return None
 
 
 def _study(sweep: Sweep, runs: Runs, known: list[Point]) -> tuple[Any, dict[str, Any]]:
-    """Tell Optuna what became of the points so far, and return its study and the space to ask in.
+    """Return an Optuna study with the results of the points so far, and its search space.
 
-    Every parameter that draws numbers is a quantile of its distribution. A run that failed counts as the worst, as W&B
-    imputes it; of one that Hyperband stopped, Optuna gets the epochs that there are.
+    Parameters that draw numbers are searched by the quantile of their distribution. A failed run counts as the worst
+    result, as in W&B. For a run that Hyperband stopped, Optuna gets the epochs that it trained.
     """
     import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    # Describe the space, and make the study; its seed depends on the number of points
     space = {
         name: FloatDistribution(0, 1)
         if parameter.choices is None
@@ -86,6 +95,8 @@ def _study(sweep: Sweep, runs: Runs, known: list[Point]) -> tuple[Any, dict[str,
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
     )
+
+    # Add the points with their results; a failed run gets the worst
     results = {point.config.fingerprint: _result(sweep, runs, point) for point in known}
     worst = max((max(losses) for _, losses in results.values() if losses), default=None)
     for point in known:
@@ -106,7 +117,7 @@ def _study(sweep: Sweep, runs: Runs, known: list[Point]) -> tuple[Any, dict[str,
 
 
 def _result(sweep: Sweep, runs: Runs, point: Point) -> tuple[str, list[float]]:
-    """Return Optuna's name for the state of a run, and its losses, empty where it has failed."""
+    """Return Optuna's name for the state of a run, and its losses, which are empty if it failed."""
     directory = RunDirectory.of(point.config)
     info = directory.info()
     if info.get("state") == "failed":
@@ -118,12 +129,12 @@ def _result(sweep: Sweep, runs: Runs, point: Point) -> tuple[str, list[float]]:
 
 
 def _coordinate(parameter: Parameter, value: Any) -> float:
-    """Return where a value lies in Optuna's space: its quantile, or its place among the choices."""
+    """Return the coordinate of a value in Optuna's space: its quantile, or its index among the choices."""
     return parameter.quantile(value) if parameter.choices is None else parameter.choices.index(value)
 
 
 def _value(parameter: Parameter, coordinate: float | None) -> Any:
-    """Return the value of a parameter at a place in Optuna's space, or the only one that it has."""
+    """Return the value of a parameter at a coordinate of Optuna's space, or its only value."""
     if not parameter.varies:
         return parameter.choices[0]
     return parameter.value(coordinate) if parameter.choices is None else parameter.choices[coordinate]

@@ -1,4 +1,4 @@
-"""Where a sweep stands in a directory of runs: its points, their states, and what there is of them.
+"""Read the state of a sweep from a directory of runs.
 
 python -c "from study.sweeps import definition as search, standing; print(standing.Runs('runs').copies())"
 """
@@ -14,43 +14,44 @@ from study.sweeps.definition import Point, Sweep
 
 
 class Runs:
-    """A directory of runs; a file of it is read again only when it has changed."""
+    """Reads a directory of runs; a file is read again only if it has changed."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._cache: dict[Path, tuple[tuple[int, int, int], Any]] = {}
 
     def infos(self) -> dict[str, dict[str, Any]]:
-        """Return what run.json says of each run, by the name of its directory; what cannot be read is left out."""
-        found = {}
+        """Return the content of each run.json by the name of its directory; skip those that cannot be read."""
+        infos = {}
         for path in sorted(self.path.glob("[!.]*/run.json")):
             info = self._read(path, RunDirectory(path.parent).info, {})
             if is_described(info):
-                found[path.parent.name] = info
-        return found
+                infos[path.parent.name] = info
+        return infos
 
     def points(self, sweep: Sweep, base: Mapping[str, Any]) -> list[Point]:
-        """List the points of a sweep; a Bayesian search's are those that it has chosen so far."""
+        """List the points of a sweep; for a Bayesian search, those chosen so far."""
         return sweep.points(base, self.infos().values() if sweep.method == "bayes" else ())
 
     def losses(self, sweep: Sweep, point: Point) -> list[float]:
-        """Return a sweep's metric after each epoch of a run, its sign changed where more is better."""
+        """Return a sweep's metric after each epoch of a run, negated if it is maximized."""
         directory = RunDirectory.of(point.config)
         return sweep.losses(self._read(directory.path / "history.jsonl", directory.history, []))
 
     def is_given_up(self, sweep: Sweep, point: Point, every: list[Point]) -> bool:
-        """Tell whether a sweep's early termination ends the run of a point now."""
+        """Return whether a sweep's early termination stops the run of a point now."""
         others = [losses for other in every if (losses := self.losses(sweep, other))]
         return sweep.early_terminate.is_to_stop(self.losses(sweep, point), others)
 
     def copies(self) -> dict[str, list[str]]:
-        """Map the fingerprints that more than one directory holds to the names of the directories."""
-        found = defaultdict(list)
+        """Map fingerprints with more than one directory to the names of the directories."""
+        directories = defaultdict(list)
         for name, info in self.infos().items():
-            found[info["fingerprint"]].append(name)
-        return {fingerprint: names for fingerprint, names in found.items() if len(names) > 1}
+            directories[info["fingerprint"]].append(name)
+        return {fingerprint: names for fingerprint, names in directories.items() if len(names) > 1}
 
-    def _read(self, path: Path, read: Callable[[], Any], otherwise: Any) -> Any:
+    def _read(self, path: Path, read: Callable[[], Any], default: Any) -> Any:
+        """Return the content of a file, from the cache if it has not changed; `default` if it cannot be read."""
         try:
             stat = path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -58,19 +59,22 @@ class Runs:
                 self._cache[path] = stamp, read()
             return self._cache[path][1]
         except (FileNotFoundError, CorruptRun):
-            return otherwise
+            return default
 
 
 def explanation(directory: RunDirectory, state: str, epochs: int) -> str:
-    """Say in a few words what there is of a run in a state, or why there is nothing."""
+    """Return in a few words how far a run in a state got, its result, or why it has none."""
+    # A run without a result
     if state == "failed":
         return directory.info().get("error", "")
     if state == "corrupt":
-        return f"{directory.defect()}; `run` trains it anew"
+        return f"{directory.defect()}; `run` trains it again"
     if state in ("running", "interrupted"):
         return f"after epoch {len(directory.history())} of {epochs}"
     if state not in DONE:
         return ""
-    by = directory.info().get("stopped_by", EARLY)
-    how = f"by {by} after epoch {len(directory.history())} of {epochs}: " if state == "stopped" else ""
-    return how + result(directory.summary())
+
+    # A result, perhaps of a run that was stopped
+    stopped_by = directory.info().get("stopped_by", EARLY)
+    prefix = f"by {stopped_by} after epoch {len(directory.history())} of {epochs}: " if state == "stopped" else ""
+    return prefix + result(directory.summary())
