@@ -1,4 +1,4 @@
-"""Everything that talks to W&B: runs, sweeps, agents. `wandb` is imported nowhere else.
+"""Everything that talks to W&B: runs, sweeps, agents. No other package imports `wandb`.
 
-It is not called `wandb`, since that would hide the library from `python study/train.py`.
+The package is not called `wandb`, which would hide the library from `python study/train.py`.
 """

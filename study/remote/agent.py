@@ -1,4 +1,4 @@
-"""A slot of this machine for one run at a time, and the `wandb agent` that trains in it.
+"""Start a `wandb agent` in a slot of this machine, which trains one run at a time.
 
 for slot in slots(gpus=None, per_gpu=1, cpus=2):
     agent = Agent(slot, "ENTITY/PROJECT/ID", {"runs_dir": "runs", "data_dir": "data"}, label)
@@ -27,30 +27,43 @@ from study.system.errors import UserError
 from study.system.process import how_ended
 
 WANDB_AGENT = (sys.executable, "-m", "wandb", "agent")
-WITH_US = (sys.executable, "-Ic", "import ctypes, os, sys\n"
-           "ctypes.CDLL(None).prctl(1, 2)\n"  # PR_SET_PDEATHSIG, SIGINT
-           "os.execv(sys.argv[1], sys.argv[1:])")  # fmt: skip
-"""Has Linux send SIGINT, which gives a run back to W&B, to the command that follows when this process is gone."""
+
+WITH_US = (
+    sys.executable,
+    "-Ic",
+    "import ctypes, os, sys\n"
+    "ctypes.CDLL(None).prctl(1, 2)\n"  # PR_SET_PDEATHSIG, SIGINT
+    "os.execv(sys.argv[1], sys.argv[1:])",
+)
+"""Starts a command to which Linux sends SIGINT when this process ends; SIGINT gives its run back to W&B."""
+
 KILL_SECONDS = 5.0
-FIRST_PAUSE, LONGEST_PAUSE, PATIENCE = 5.0, 60.0, 600.0
-"""Seconds before an agent that has failed is started again, each time twice as many, and after which that is vain."""
+
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 60.0
+"""Seconds before a failed agent is started again; the pause doubles each time, from the first to the longest."""
+
+PATIENCE = 600.0
+"""Seconds of failures after which an agent is not started again."""
+
 CLIENT_STATE = ("WANDB_SERVICE", "WANDB_SILENT", "WANDB_ENTITY", "WANDB_PROJECT")
+
 FAILURES_IN_A_ROW = 5
-"""After so many an agent ends: its device is taken to be at fault, and the points go to the other agents."""
+"""An agent ends after this many failed runs in a row: probably its device is faulty. Other agents get its points."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one run at a time: its name, and the environment that ties processes to it."""
+    """A place for one run at a time: its name, and the environment that binds processes to its device."""
 
     name: str
     environment: dict[str, str]
 
 
 def slots(gpus: str | None, per_gpu: int, cpus: int | None) -> list[Slot]:
-    """List the slots of this machine: `per_gpu` on each GPU, or `cpus` on none; each gets its share of the cores.
+    """List the slots of this machine: `per_gpu` on each GPU, or `cpus` on the CPU; each gets its share of the cores.
 
-    `gpus` is a comma list of the indices that torch has for them; UserError where one is not there.
+    `gpus` is a comma list of torch's indices, by default all. Raises UserError if this machine lacks one of them.
     """
     places = [(f"cpu {index}", "") for index in range(cpus)] if cpus else _gpu_places(gpus, per_gpu)
     threads = str(max(1, devices.cores() // len(places)))
@@ -58,73 +71,98 @@ def slots(gpus: str | None, per_gpu: int, cpus: int | None) -> list[Slot]:
 
 
 def _gpu_places(gpus: str | None, per_gpu: int) -> list[tuple[str, str]]:
-    found = sum(name.startswith("cuda") for name in devices.names())
+    """List the name and the CUDA_VISIBLE_DEVICES of each slot on a GPU."""
+    # Map torch's indices to the identifiers of the GPUs
+    number = sum(name.startswith("cuda") for name in devices.names())
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    identifiers = visible.split(",")[:found] if visible else [str(index) for index in range(found)]
-    there = {str(index): identifier for index, identifier in enumerate(identifiers)}
-    if not there:
+    identifiers = visible.split(",")[:number] if visible else [str(index) for index in range(number)]
+    available = {str(index): identifier for index, identifier in enumerate(identifiers)}
+    if not available:
         raise UserError("this machine has no CUDA device; --cpus N starts N agents on its CPU")
-    chosen = list(dict.fromkeys(gpus.split(","))) if gpus else list(there)
+
+    # Choose GPUs, and fill the first slot of each before the second of any
+    chosen = list(dict.fromkeys(gpus.split(","))) if gpus else list(available)
     for index in chosen:
-        if index not in there:
-            raise UserError(f"GPU {index!r} is not there; this machine has {', '.join(there)}")
+        if index not in available:
+            raise UserError(f"GPU {index!r} is not there; this machine has {', '.join(available)}")
     places = [(place, index) for place in range(per_gpu) for index in chosen]
-    return [(f"gpu {index}" + (f" #{place}" if per_gpu > 1 else ""), there[index]) for place, index in places]
+    return [(f"gpu {index}" + (f" #{place}" if per_gpu > 1 else ""), available[index]) for place, index in places]
 
 
 class Agent:
-    """A `wandb agent` in a session of its own, to which its runs belong, and its log.
+    """Runs a `wandb agent` and its log, in a process session that also holds its runs.
 
-    `folders` are the runs_dir and the data_dir of runs whose sweep does not name them.
+    `folders` are the runs_dir and the data_dir, which apply unless the sweep sets them.
     """
 
     def __init__(self, slot: Slot, sweep: str, folders: Mapping[str, str], label: Callable[[Mapping[str, Any]], str]):
-        self.slot, self.sweep, self.folders = slot, sweep, folders
+        self.slot = slot
+        self.sweep = sweep
+        self.folders = folders
         self.log = AgentLog(_new_log(Path(folders["runs_dir"]), sweep.split("/")[-1], slot), label)
         self.is_over = self.is_asked = False
-        self.pause, self.failing_since = FIRST_PAUSE, time.monotonic()
+        self.pause = FIRST_PAUSE
+        self.failing_since = time.monotonic()
         self._start()
 
     def _start(self) -> None:
-        self.started, self.starts_again, self.runs_before = time.monotonic(), None, len(self.log.runs)
-        self.log.agent_said = ""
-        # `python`, with which W&B starts a run, is to be this one; the client's state in our environment is not its
+        """Start the process of the agent."""
+        self.started = time.monotonic()
+        self.starts_again = None
+        self.runs_before = len(self.log.runs)
+        self.log.last_words = ""
+
+        # Set its environment: this `python` for its runs, without the state of our own W&B client
         inherited = {name: value for name, value in os.environ.items() if name not in CLIENT_STATE}
         environment = {
-            "WANDB_AGENT_DISABLE_FLAPPING": "true", "WANDB_DIR": str(Path(self.folders["runs_dir"]).resolve()),
-            **inherited, "PYTHONUNBUFFERED": "1", **self.slot.environment,
+            "WANDB_AGENT_DISABLE_FLAPPING": "true",
+            "WANDB_DIR": str(Path(self.folders["runs_dir"]).resolve()),
+            **inherited,
+            "PYTHONUNBUFFERED": "1",
+            **self.slot.environment,
             **{VARIABLES[name]: folder for name, folder in self.folders.items()},
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        }  # fmt: skip
+        }
+
+        # Start it in a session of its own, with its output in the log
+        command = [
+            *(WITH_US if sys.platform == "linux" else ()),
+            *WANDB_AGENT,
+            "--forward-signals",
+            f"--max-consecutive-failed-runs={FAILURES_IN_A_ROW}",
+            self.sweep,
+        ]
         with self.log.path.open("ab") as output:
             self.process = subprocess.Popen(
-                [*(WITH_US if sys.platform == "linux" else ()), *WANDB_AGENT, "--forward-signals",
-                 f"--max-consecutive-failed-runs={FAILURES_IN_A_ROW}", self.sweep],
-                env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     def members(self) -> list[psutil.Process]:
-        """List what lives in the agent's session: itself and its runs, even if it has left them orphans."""
-        found = []
+        """List the living processes of the agent's session: the agent and its runs, even if the agent is gone."""
+        members = []
         for process in psutil.process_iter(["status"]) if not (self.is_over or self.starts_again) else ():
             with suppress(OSError):
                 if os.getsid(process.pid) == self.process.pid and process.info["status"] != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    members.append(process)
+        return members
 
     def look(self, say: Say) -> list[Run]:
-        """Look how things stand; return the runs that have ended since the last look.
+        """Read the log and update the agent's state; return the runs that ended since the last call.
 
-        An agent has ended when nothing is left of its session; its number may then become another process's. One that
-        has failed is started again.
+        An agent has ended when no process of its session is left; a failed agent is started again.
         """
         ended: list[Run] = []
         if self.starts_again and not self.is_asked:
             if time.monotonic() >= self.starts_again:
                 self._start()
         elif self.starts_again:
-            self.is_over, self.starts_again = True, None
+            self.is_over = True
+            self.starts_again = None
         elif not self.is_over:
             has_ended = self.process.poll() is not None and not self.members()
             ended = self.log.read(has_ended)
@@ -133,32 +171,40 @@ class Agent:
         return ended
 
     def _conclude(self, say: Say) -> None:
-        """Take note that the agent is over, or, where it failed for want of a server perhaps, when it starts again."""
-        now, runs = time.monotonic(), self.log.runs
+        """Note that the agent is over, or if it failed, perhaps because there is no server, when it starts again."""
+        # Start counting failures anew after a run, or after a long time
+        now = time.monotonic()
+        runs = self.log.runs
         if len(runs) > self.runs_before or now - self.started > PATIENCE:
-            self.pause, self.failing_since = FIRST_PAUSE, now
-        is_at_fault = [run.state for run in runs[-FAILURES_IN_A_ROW:]] == ["failed"] * FAILURES_IN_A_ROW
-        is_vain = now + self.pause > self.failing_since + PATIENCE
-        if self.process.returncode == 0 or self.is_asked or is_at_fault or is_vain:
+            self.pause = FIRST_PAUSE
+            self.failing_since = now
+
+        # Give up an agent that ended as it should, or that failed too often or for too long
+        is_faulty = [run.state for run in runs[-FAILURES_IN_A_ROW:]] == ["failed"] * FAILURES_IN_A_ROW
+        is_too_late = now + self.pause > self.failing_since + PATIENCE
+        if self.process.returncode == 0 or self.is_asked or is_faulty or is_too_late:
             self.is_over = True
             return
+
+        # Start any other again, after a longer pause each time
         say(f"{self.slot.name}: the agent {self.reason()}; it is started again in {duration(self.pause)}")
         self.starts_again = now + self.pause
         self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
     def reason(self) -> str:
-        """Say how and why the agent has ended."""
-        code, said = self.process.returncode, self.log.agent_said.removeprefix("ERROR ")
+        """Return in a few words how and why the agent ended."""
+        code = self.process.returncode
+        last_words = self.log.last_words.removeprefix("ERROR ")
         if code is None or code < 0:
             return how_ended(code)
         if self.is_asked:
             return "asked to"
         if code == 0:
-            return "no point was left" if said.startswith("Received exit command") else said
-        return f"{how_ended(code)}: {said}" if said else how_ended(code)
+            return "no point was left" if last_words.startswith("Received exit command") else last_words
+        return f"{how_ended(code)}: {last_words}" if last_words else how_ended(code)
 
     def send(self, signum: int) -> None:
-        """Ask the agent to end, which passes the signal on to its run; where it is gone, the run itself."""
+        """Send a signal to the agent, which passes it on to its run; if the agent is gone, to the run itself."""
         self.is_asked |= not self.is_over
         receivers = [self.process] if self.process.poll() is None else self.members()
         for process in receivers:
@@ -166,22 +212,22 @@ class Agent:
                 process.send_signal(signum)
 
     def kill(self) -> None:
-        """Kill the agent, its runs and their W&B services at once."""
+        """Kill the agent, its runs and their W&B services."""
         self.is_asked |= not self.is_over
-        doomed = self.members()
-        for process in list(doomed):
+        processes = self.members()
+        for process in list(processes):
             with suppress(psutil.Error):
-                doomed += process.children(recursive=True)
-        for process in doomed:
+                processes += process.children(recursive=True)
+        for process in processes:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(doomed, timeout=KILL_SECONDS)
-        with suppress(subprocess.TimeoutExpired):  # a driver can hold on to a process for good
+        psutil.wait_procs(processes, timeout=KILL_SECONDS)
+        with suppress(subprocess.TimeoutExpired):  # a driver can keep a process forever
             self.process.wait(KILL_SECONDS)
 
 
 def _new_log(runs_dir: Path, sweep_id: str, slot: Slot) -> Path:
-    """Make a file that nobody else writes to, not even an agent of the same slot in a process beside this one."""
+    """Create a new log file, which no other process uses, and return its path."""
     folder = runs_dir / "wandb" / "agents" / sweep_id
     make(folder)
     name = f"{socket.gethostname()}-{slot.name.replace(' ', '-').replace('#', '')}"

@@ -1,9 +1,9 @@
-"""Trains a W&B sweep on this machine: a `wandb agent` for each slot, on a GPU or a share of the cores of its own.
+"""Train a W&B sweep on this machine, with a `wandb agent` for each GPU or share of the CPU cores.
 
     python -m study.sweep agents ENTITY/PROJECT/ID --gpus 0,1,2,3 [--per-gpu 2]
 
-W&B's server hands out the points, so the same command on other machines shares the work. When it is asked to end,
-runs write a checkpoint and go back into the sweep's queue, and no process stays behind.
+W&B's server distributes the runs, so the same command on other machines shares the work. When the command is
+interrupted, its runs write a checkpoint and return to the sweep's queue, and no process stays behind.
 """
 
 import math
@@ -31,7 +31,7 @@ LINE_SECONDS = 300.0
 
 
 class _Signals:
-    """Takes note of the signals that ask a program to end; what comes at once, to a job and to its script, is one."""
+    """Records the signals that ask a program to end; signals at the same time, to a job and its script, count once."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -44,27 +44,31 @@ class _Signals:
         self.last = time.monotonic()
 
     def pause(self, seconds: float, patience: int = 0) -> None:
-        """Wait, but no longer than until more signals than `patience` have been received."""
+        """Wait until the time is over or more than `patience` signals have been received."""
         deadline = time.monotonic() + seconds
         while len(self.received) <= patience and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(0.1, left))
 
 
 def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, str], grace_seconds: float) -> int:
-    """Start an agent in each slot, stay until all have ended, and return 0 if none of their runs failed.
+    """Start an agent in each slot, wait until all have ended, and return 0 if none of their runs failed, else 1.
 
     `folders` are the runs_dir, which also holds the agents' logs, and the data_dir.
-    Raises Interrupted after SIGINT, SIGTERM or SIGHUP, when all has ended: by itself, or after `grace_seconds`, or at
-    a second signal, killed.
+    Raises Interrupted after SIGINT, SIGTERM or SIGHUP, once all processes have ended; they are killed after
+    `grace_seconds` or at a second signal.
     """
-    signals, agents = _Signals(), []
+    signals = _Signals()
+    agents = []
     with Display(sweep.left) as display:
         try:
+            # Start the agents one after the other
             for slot in places:
                 if not signals.received:
                     agents.append(Agent(slot, sweep.path, folders, sweep.label))
                     display.show(agents)
                     signals.pause(STAGGER_SECONDS if slot is not places[-1] else 0)
+
+            # Wait for their end, or for a signal
             while not signals.received and not all(agent.is_over for agent in agents):
                 display.show(agents)
                 signals.pause(POLL_SECONDS)
@@ -75,6 +79,8 @@ def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, 
             for agent in agents:
                 agent.kill()
             display.show(agents)
+
+    # Report how they ended
     display.exits(agents)
     display.advise(agents, sweep)
     if signals.received:
@@ -83,11 +89,12 @@ def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, 
 
 
 def _interrupt(agents: Sequence[Agent], display: "Display", signals: _Signals, grace_seconds: float) -> None:
-    """Ask all agents to end as Ctrl-C does, which puts their runs back into the queue, and wait for it.
+    """Send all agents SIGINT, which returns their runs to the queue, and wait for their end.
 
-    A run that has not said a word yet could not tell W&B that it is to be handed out again: it is asked when it has.
+    A run that has not printed anything yet cannot return itself to the queue, so it gets the signal later.
     """
-    unasked, deadline = list(agents), time.monotonic() + grace_seconds
+    unasked = list(agents)
+    deadline = time.monotonic() + grace_seconds
     while time.monotonic() < deadline and len(signals.received) < 2 and not all(agent.is_over for agent in agents):
         display.show(agents)
         for agent in [agent for agent in unasked if not agent.log.current or agent.log.current.text]:
@@ -97,12 +104,14 @@ def _interrupt(agents: Sequence[Agent], display: "Display", signals: _Signals, g
 
 
 class Display:
-    """A table of what each agent does on a terminal, and a line for every run that ends."""
+    """Shows a table of the agents on a terminal, and a line for every run that ends."""
 
     def __init__(self, left: int | None):
         self.console = console(soft_wrap=True)
-        self.left, self.ended, self.started = left, 0, time.monotonic()
-        self.told = self.started
+        self.left = left
+        self.ended = 0
+        self.started = time.monotonic()
+        self.reported = self.started
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Display":
@@ -114,19 +123,22 @@ class Display:
         self.live.stop()
 
     def say(self, text: str) -> None:
-        """Tell a line, above the table."""
+        """Print a line above the table."""
         self.console.print(text)
 
     def show(self, agents: Sequence[Agent]) -> None:
-        """Tell what is new."""
+        """Show the runs that ended since the last call, and what the agents do now."""
+        # Print a line for every run that ended
         for agent in agents:
             for run in agent.look(self.say):
                 self.ended += run.state != "ended"
                 self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.outcome}  {self._progress()}".rstrip())
+
+        # Update the table; without a terminal, print the running runs now and then
         if self.console.is_terminal:
             self.live.update(self.table(agents))
-        elif time.monotonic() - self.told > LINE_SECONDS:
-            self.told = time.monotonic()
+        elif time.monotonic() - self.reported > LINE_SECONDS:
+            self.reported = time.monotonic()
             for agent in agents:
                 if run := agent.log.current:
                     self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.outcome}")
@@ -139,20 +151,25 @@ class Display:
         return f"[{self.ended} of at most {self.left}, ETA {duration(eta)}]"
 
     def table(self, agents: Sequence[Agent]) -> Table:
-        """Draw what agents do; where the terminal is narrow the last column gives way."""
+        """Return a table of what the agents do; on a narrow terminal its last column is cut."""
+        # Make the columns
         table = Table(box=None, expand=True)
         label = {"max_width": max(16, self.console.width // 2 - 8)}
         for name, options in {"agent": {}, "ended": {}, "failed": {}, "trains": label, "": {"ratio": 1}}.items():
             table.add_column(name, no_wrap=True, **options)
+
+        # Add a row for each agent
         for agent in agents:
-            counts, run = _counts(agent), agent.log.current
+            counts = _counts(agent)
+            run = agent.log.current
             idle = "has ended" if agent.is_over else "starts again" if agent.starts_again else "waits"
-            now = (run.label, run.text) if run else (idle, "")
-            table.add_row(agent.slot.name, str(counts.total()), str(counts["failed"]), *now)
+            activity = (run.label, run.text) if run else (idle, "")
+            table.add_row(agent.slot.name, str(counts.total()), str(counts["failed"]), *activity)
         return table
 
     def exits(self, agents: Sequence[Agent]) -> None:
-        """Tell how each agent and its runs ended, and where its log is."""
+        """Print how each agent and its runs ended, and where its log is."""
+        # Print a table of the agents
         table = Table()
         for name in ("agent", "runs", "how it ended"):
             table.add_column(name, no_wrap=name == "agent")
@@ -162,19 +179,23 @@ class Display:
             runs = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
             table.add_row(agent.slot.name, runs, agent.reason())
         console(width=self.console.width if self.console.is_terminal else 200).print(table)
+
+        # Name the logs
         for agent in agents:
             self.say(f"log of {agent.slot.name}: {agent.log.path}")
 
     def advise(self, agents: Sequence[Agent], sweep: WandbSweep) -> None:
-        """Tell what can be done next, where something is left to do."""
+        """Print the commands for what is left to do."""
         runs = [run for agent in agents for run in agent.log.runs]
         unsent = dict.fromkeys(run.directory for run in runs if run.directory and not run.is_sent)
         if unsent:
             self.say(f"what W&B lacks: python -m study.sync {shlex.join(unsent)}")
         if any(agent.is_asked or agent.process.returncode for agent in agents):
-            self.say("the same command goes on from here")
+            self.say("the same command resumes from here")
         if sweep.sweep.method == "grid" and any(run.state in ("failed", "killed") for run in runs):
-            self.say(f"once all has ended, what has no result: python -m study.sweep create --missing {sweep.path}")
+            self.say(
+                f"to train again what failed, once all have ended: python -m study.sweep create --missing {sweep.path}"
+            )
 
 
 def _counts(agent: Agent) -> Counter:

@@ -1,4 +1,4 @@
-"""How W&B is asked: never by a prompt, and with bounded patience; and how its answers are read.
+"""Ask W&B's public API without prompts and with a limited number of attempts, and read its answers.
 
 python -c "from study.remote.api import connect; print(connect().default_entity)"
 """
@@ -19,65 +19,69 @@ from study.record.directory import DONE
 from study.system.errors import UserError
 
 TIMEOUT = 60
-"""Seconds for one answer; WANDB_HTTP_TIMEOUT says otherwise."""
+"""Seconds to wait for one answer, unless WANDB_HTTP_TIMEOUT is set."""
 
 PATIENCE = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_min_seconds": 1, "x_graphql_retry_wait_max_seconds": 20}
-"""How the client itself backs off from a 429 or silence; WANDB_X_GRAPHQL_RETRY_MAX and so on say otherwise."""
+"""Retries of the W&B client after a 429 or without an answer, unless WANDB_X_GRAPHQL_RETRY_MAX and so on are set."""
 
 QUIET = 10
-"""Seconds after which one is told that W&B is waited for."""
+"""Seconds after which a line reports that W&B has not answered yet."""
 
 ATTEMPTS = 3
-"""How often a question is asked that has had no answer."""
+"""Number of attempts before giving up."""
 
 STATES = {
-    "running": "running", "pending": "queued", "preempting": "queued", "preempted": "queued", "crashed": "crashed",
+    "running": "running",
+    "pending": "queued",
+    "preempting": "queued",
+    "preempted": "queued",
+    "crashed": "crashed",
     "killed": "killed",
-}  # fmt: skip
-"""What we call W&B's states of runs that have not told theirs; any other one is `interrupted`."""
+}
+"""Our names for W&B's states of runs that did not record their own state; any other is `interrupted`."""
 
 Answer = TypeVar("Answer")
 
 
 def path(word: str) -> tuple[str, ...] | None:
-    """Split ENTITY/PROJECT, ENTITY/PROJECT/ID, or the address of a page, into names; None where a word is none."""
+    """Split ENTITY/PROJECT, ENTITY/PROJECT/ID or the address of a page into names; return None for any other word."""
     name = r"([\w-][\w.-]*)"
-    named = re.fullmatch(rf"(?:https?://[^/]+/)?{name}/{name}(?:/(?:sweeps/)?{name})?/?(?:\?.*)?", word)
-    return tuple(part for part in named.groups() if part) if named else None
+    match = re.fullmatch(rf"(?:https?://[^/]+/)?{name}/{name}(?:/(?:sweeps/)?{name})?/?(?:\?.*)?", word)
+    return tuple(part for part in match.groups() if part) if match else None
 
 
 def sweep_path(word: str) -> tuple[str, ...] | None:
-    """Split what names a sweep on W&B into entity, project and id; None where a word is a file, or something else."""
-    named = path(word)
+    """Split the path or address of a W&B sweep into entity, project and id; return None for a file or another word."""
+    names = path(word)
     is_file = word.endswith((".yaml", ".yml")) or Path(word).exists()
-    return named if named and len(named) == 3 and not is_file else None
+    return names if names and len(names) == 3 and not is_file else None
 
 
 def handed_out() -> str | None:
-    """Return the id that a sweep's agent has given to the run of this process; None where there is no agent."""
+    """Return the id that a sweep's agent gave to the run of this process; None without an agent."""
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 def state_of(run: Any) -> str:
-    """Say how a run in W&B stands, in the words for runs here, and `queued`, `crashed`, `killed`."""
-    told = run.config.get("info")
-    state = told.get("state") if isinstance(told, dict) else None
+    """Return the state of a run in W&B: one of our states of runs, or `queued`, `crashed`, `killed`."""
+    info = run.config.get("info")
+    state = info.get("state") if isinstance(info, dict) else None
     if run.state in ("running", "pending"):
         return STATES[run.state]
     if state in DONE:
         return state
     if run.state in ("finished", "failed"):
-        return state or ("interrupted" if told else "failed")
+        return state or ("interrupted" if info else "failed")
     return STATES.get(run.state, "interrupted")
 
 
 def unless_set(settings: dict[str, Any]) -> dict[str, Any]:
-    """Keep the settings of the W&B client that no environment variable holds."""
+    """Return the settings of the W&B client that no environment variable sets."""
     return {name: value for name, value in settings.items() if f"WANDB_{name.upper()}" not in os.environ}
 
 
 def trouble(error: BaseException) -> str:
-    """Say in one line why W&B could not be asked."""
+    """Return in one line why W&B could not be reached."""
     if isinstance(error, OSError) and error.filename:
         return f"W&B cannot use {error.filename} ({error.strerror})"
     cause = error.__cause__ or error
@@ -88,19 +92,19 @@ def trouble(error: BaseException) -> str:
 
 
 def check_settings() -> str:
-    """Return the mode that W&B's settings choose; UserError where one of them has no meaning."""
+    """Return the mode of W&B's settings; raise UserError if one of them is invalid."""
     import wandb
 
     with redirect_stderr(io.StringIO()):
         try:
             return wandb.setup().settings.mode
         except ValueError as error:  # pydantic's
-            wrong = getattr(error, "errors", list)()
-            raise UserError("; ".join(map(_wrong, wrong)) or f"W&B's settings are wrong: {error}") from None
+            mistakes = getattr(error, "errors", list)()
+            raise UserError("; ".join(map(_sentence, mistakes)) or f"W&B's settings are wrong: {error}") from None
 
 
-def _wrong(mistake: dict[str, Any]) -> str:
-    """Say in a few words what is wrong with a setting, which an environment variable may hold."""
+def _sentence(mistake: dict[str, Any]) -> str:
+    """Return one of pydantic's errors as a sentence, with the environment variable that has the wrong value, if any."""
     value = mistake["input"]
     names = [name for name, held in os.environ.items() if name.startswith("WANDB_") and held == value]
     name = names[0] if names else f"W&B's setting {'.'.join(map(str, mistake['loc']))}"
@@ -108,7 +112,7 @@ def _wrong(mistake: dict[str, Any]) -> str:
 
 
 def has_key() -> bool:
-    """Tell whether there is a W&B key in the environment, netrc or settings; wandb.Error where it cannot be one."""
+    """Return whether the environment, netrc or settings have a W&B key; raise wandb.Error if its format is wrong."""
     import wandb
 
     check_settings()
@@ -118,13 +122,16 @@ def has_key() -> bool:
 
 @cache
 def connect() -> Any:
-    """Return W&B's public API; UserError where there is no key or no answer."""
+    """Return W&B's public API; raise UserError without a key or an answer."""
     import wandb
 
+    # Check that W&B is not turned off
     os.environ.setdefault("WANDB_SILENT", "true")
     mode = check_settings()
     if mode in ("offline", "dryrun", "disabled"):
         raise UserError(f"W&B's mode is {mode}, but its server is needed for this: unset WANDB_MODE, or `wandb online`")
+
+    # Log in, with fewer retries than the client's default
     try:
         if not has_key():
             raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY")
@@ -135,37 +142,40 @@ def connect() -> Any:
 
 
 def ask(question: Callable[[Any], Answer], failed: str, attempts: int = ATTEMPTS) -> Answer:
-    """Ask W&B's public API; UserError that begins with `failed` where there is no good answer."""
+    """Ask W&B's public API; raise a UserError that starts with `failed` if there is no answer."""
+    # Print a line if the answer takes long
     waiting = threading.Timer(QUIET, print, ["W&B has not answered yet"], {"file": sys.stderr, "flush": True})
     waiting.daemon = True
     waiting.start()
+
+    # Ask, and explain any error
     try:
         api = connect()
         api.flush()
         return patiently(lambda: question(api), attempts)
     except UserError:
         raise
-    except Exception as error:  # the client has no common class for what it raises
-        why = "W&B knows none of that name, or hides it from you" if is_missing(error) else trouble(error)
-        raise UserError(f"{failed}: {why}") from None
+    except Exception as error:  # the client's errors have no common class
+        cause = "W&B has none of that name, or you may not see it" if is_missing(error) else trouble(error)
+        raise UserError(f"{failed}: {cause}") from None
     finally:
         waiting.cancel()
 
 
-def content_of(named: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return what a sweep in W&B was made of, and W&B's state of it; UserError where it cannot be had."""
-    path = "/".join(named)
+def content_of(names: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return the content of a sweep's file in W&B, and the sweep's state; raise UserError if W&B does not have it."""
+    path = "/".join(names)
     sweep = ask(lambda api: api.sweep(path), f"the sweep {path} cannot be had")
     return sweep.config, sweep.state
 
 
 def is_missing(error: BaseException) -> bool:
-    """Tell whether W&B knows nothing of the name that it was asked for, or shows nothing of it to this key."""
+    """Return whether an error means that W&B has no such name, or does not show it to this key."""
     return "Could not find" in str(error)
 
 
 def patiently(question: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
-    """Ask a few times, waiting longer each time, unless waiting does not mend what is wrong."""
+    """Ask up to `attempts` times, waiting longer each time, unless waiting cannot help."""
     for attempt in range(1, attempts):
         try:
             return question()

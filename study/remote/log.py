@@ -1,4 +1,4 @@
-"""What the log of a `wandb agent` tells of its runs: the agent itself keeps no account of how they ended.
+"""Read the states of runs from the log of their `wandb agent`, which does not record how they ended.
 
 log = AgentLog(Path("runs/wandb/agents/ID/host-gpu-0-1.log"), sweep.label)
 for run in log.read(): print(run.label, run.state, run.text)
@@ -22,8 +22,10 @@ _STARTS = re.compile(r"About to run command: .*\bstudy\.train ?(.*)")
 
 @dataclass
 class Run:
-    """A run of an agent: `running`, a result, `failed`, `ended` by a signal, or `killed`, which is W&B's word for one
-    that was stopped there; its last words, its directory, and whether W&B has it whole.
+    """A run of an agent.
+
+    Its state is `running`, one of DONE, `failed`, `ended` (by a signal) or `killed` (stopped in W&B). `text` is its
+    result or the last line that it printed.
     """
 
     label: str
@@ -34,52 +36,58 @@ class Run:
 
     @property
     def is_sent(self) -> bool:
-        """Tell whether W&B has the run whole, as its run.json says."""
+        """Return whether W&B has the complete run, according to its run.json."""
         with suppress(CorruptRun):
             return not (self.directory and RunDirectory(self.directory).info().get("wandb_missing"))
         return True
 
     @property
     def outcome(self) -> str:
-        """Return the run's last words, and whether W&B lacks it."""
+        """Return the run's text, and whether W&B lacks the run."""
         return self.text if self.is_sent else f"{self.text}, not in W&B"
 
     def take(self, line: str) -> None:
-        """Take a line that the run has printed."""
+        """Update the state from a line that the run printed."""
         word, _, rest = line.partition(": ")
         if line.startswith(_PLACE):
             self.directory = line.removeprefix(_PLACE)
         elif self.state != "running":
             return
         elif word in DONE:
-            self.state, self.text = word, rest
+            self.state = word
+            self.text = rest
         elif word == "error":
-            self.state, self.text = "ended" if rest.startswith("ended by SIG") else "failed", rest
-            self._excuse()
+            self.state = "ended" if rest.startswith("ended by SIG") else "failed"
+            self.text = rest
+            self._mark_stopped()
         elif line:
             self.text = line
 
-    def _excuse(self) -> None:
+    def _mark_stopped(self) -> None:
+        """Replace a failure by `killed` if W&B stopped the run."""
         if self.is_stopped:
-            self.state, self.text = "killed", "stopped at W&B, by a person or by early_terminate"
+            self.state = "killed"
+            self.text = "stopped at W&B, by a person or by early_terminate"
 
     def conclude(self) -> None:
-        """Take note that the run is over: one that has not said how has died."""
+        """Set the state of a run that is over; one that printed no result has died."""
         if self.text == "KeyboardInterrupt":
             self.state = "ended"
         elif self.state == "running":
-            self.state, self.text = "failed", f"died; its last line: {self.text}" if self.text else "died in silence"
-            self._excuse()
+            self.state = "failed"
+            self.text = f"died; its last line: {self.text}" if self.text else "died in silence"
+            self._mark_stopped()
 
 
 class AgentLog:
-    """A log that grows; `label` names a run by its values."""
+    """Reads a growing log; `label` returns the label of a run from its values."""
 
     def __init__(self, path: Path, label: Callable[[Mapping[str, Any]], str]):
-        self.path, self.label = path, label
+        self.path = path
+        self.label = label
         self.offset = 0
         self.runs: list[Run] = []
-        self.agent_said = ""
+        self.last_words = ""
 
     @property
     def current(self) -> Run | None:
@@ -87,7 +95,8 @@ class AgentLog:
         return self.runs[-1] if self.runs and self.runs[-1].state == "running" else None
 
     def read(self, agent_has_ended: bool = False) -> list[Run]:
-        """Read what is new; return the runs that have ended with it."""
+        """Read the new lines, and return the runs that ended in them."""
+        # Read the rest of the file, up to its last complete line
         known = len(self.runs) - bool(self.current)
         with self.path.open("rb") as file:
             file.seek(self.offset)
@@ -95,6 +104,8 @@ class AgentLog:
         if not agent_has_ended:
             text = text[: text.rfind(b"\n") + 1]
         self.offset += len(text)
+
+        # Update the runs line by line
         for line in text.decode(errors="replace").splitlines():
             self._take(line.rstrip())
         if agent_has_ended and self.current:
@@ -102,18 +113,24 @@ class AgentLog:
         return [run for run in self.runs[known:] if run.state != "running"]
 
     def _take(self, line: str) -> None:
+        """Update the runs from a line of the agent or of its current run."""
+        # A line of the run
         by_agent = _AGENT.fullmatch(line)
         if not by_agent:
             if self.runs:
                 self.runs[-1].take(line)
             return
+
+        # A line of the agent: the current run ends
         if by_agent[1] and not by_agent[1].startswith(_NO_REASON):
-            self.agent_said = by_agent[1]
+            self.last_words = by_agent[1]
         starts = _STARTS.fullmatch(by_agent[1] or "")
-        if self.current and self.agent_said.startswith(("Stop: ", "Kill: ")):
+        if self.current and self.last_words.startswith(("Stop: ", "Kill: ")):
             self.current.is_stopped = True
-        if self.current and (starts or self.agent_said.startswith("Cleaning up finished run")):
+        if self.current and (starts or self.last_words.startswith("Cleaning up finished run")):
             self.current.conclude()
+
+        # Another run starts
         if starts:
             words = [word.strip('"').removeprefix("--").partition("=") for word in _WORDS.findall(starts[1])]
             self.runs.append(Run(self.label({key.replace("-", "_"): value for key, _, value in words})))
