@@ -165,7 +165,7 @@ def ask(question: Callable[[Any], Answer], failed: str, attempts: int = ATTEMPTS
 def content_of(names: Sequence[str]) -> tuple[dict[str, Any], str]:
     """Return the content of a sweep's file in W&B, and the sweep's state; raise UserError if W&B does not have it."""
     path = "/".join(names)
-    sweep = ask(lambda api: api.sweep(path), f"the sweep {path} cannot be had")
+    sweep = ask(lambda api: api.sweep(path), f"the sweep {path} cannot be read")
     return sweep.config, sweep.state
 
 

@@ -1,6 +1,6 @@
-"""A run in W&B: the same config, rows and summary as in its directory, and what its page shows at the end.
+"""Record a run in W&B: config, rows and summary as in its directory, and charts at the end.
 
-Online where there is a key, else offline, and never a prompt.
+A run is recorded online if there is a key, otherwise offline; there are no prompts.
 """
 
 import hashlib
@@ -23,41 +23,52 @@ from study.remote.api import ask, check_settings, handed_out, has_key, is_missin
 from study.system.errors import UserError, one_line
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
-"""Seconds; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise."""
+"""Timeouts in seconds, unless WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT are set."""
 
 SWEEP_PATIENCE = 120
-"""Seconds for the same of a run that W&B itself has handed out: it cannot go on offline."""
+"""`init_timeout` of a run that W&B's server distributed, which cannot continue offline."""
 
-LONGEST_TAG, LONGEST_NAME = 64, 128
-"""Characters that W&B allows in a tag, and in the name of a group or an artifact."""
+LONGEST_TAG = 64
+LONGEST_NAME = 128
+"""Most characters that W&B allows in a tag, and in the name of a group or an artifact."""
 
 MOST_CELLS = 10_000
-"""Rows of a table that W&B keeps: of a larger confusion matrix it gets the most frequent cells."""
+"""Most rows that W&B keeps of a table; of a larger confusion matrix, the most frequent cells are sent."""
 
 CONFUSION = "test/confusion"
-"""The chart of the confusion matrix; its table stands in the summary as `test/confusion_table`."""
+"""Name of the chart of the confusion matrix; its table is `test/confusion_table` in the summary."""
 
 QUIET = 5
-"""Seconds after which one is told that W&B is waited for."""
+"""Seconds after which a line reports that W&B has not answered yet."""
 
 
 class WandbRun:
-    """One run in W&B; if it goes on, rows that are there are not sent again.
+    """Records one run in W&B; if it `goes_on`, rows that W&B has are not sent again.
 
-    `place` says where it is or was to be: entity, project and sweep. A run that an agent has handed out is where the
-    agent says. `went_offline` says why the run is recorded offline though it was to be online.
+    `place` is the entity, project and sweep of the run; for a run of an agent, the agent sets them. `went_offline` is
+    the reason why the run is recorded offline instead of online, empty if there is none.
     """
 
     def __init__(
-        self, directory: RunDirectory, config: Config, run_id: str, say: Say, goes_on: bool,
+        self,
+        directory: RunDirectory,
+        config: Config,
+        run_id: str,
+        say: Say,
+        goes_on: bool,
         place: Mapping[str, Any] | None = None,
-    ):  # fmt: skip
-        self.directory, self.run_id, self.went_offline = directory, handed_out() or run_id, ""
+    ):
+        self.directory = directory
+        self.run_id = handed_out() or run_id
+        self.went_offline = ""
         self.place = place if place and not handed_out() else place_of(config)
-        # the log of an earlier start of this run holds nothing that is not sent again
+
+        # Delete offline logs of earlier starts: all of their content is sent again
         for name in (self.run_id, directory.path.name):
             for log in directory.offline_logs(name):
                 shutil.rmtree(log, ignore_errors=True)
+
+        # Start the run, offline if W&B cannot be reached
         chosen = mode(config)
         waiting = threading.Timer(QUIET, say, ["W&B has not answered yet; the run will continue without it"])
         waiting.daemon = True
@@ -69,11 +80,13 @@ class WandbRun:
                 raise
             self.went_offline = trouble(error)
             say(f"{self.went_offline}; the run is recorded offline")
-            chosen = os.environ["WANDB_MODE"] = "offline"  # this process's next runs need not wait for nothing
-            self.run_id += "-offline"  # the client holds on to the id that it failed to start
+            chosen = os.environ["WANDB_MODE"] = "offline"  # the next runs of this process need not wait
+            self.run_id += "-offline"  # the client keeps the id that it failed to start
             self.run = self._init(config, chosen)
         finally:
             waiting.cancel()
+
+        # Plot against epochs, and find the rows that W&B has
         self.run_id = self.run.id
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch")
@@ -83,10 +96,14 @@ class WandbRun:
             say(f"W&B: {self.run.url}")
 
     def _init(self, config: Config, chosen: str):
+        """Start the run in W&B, in the chosen mode."""
+        # Collect the settings that no environment variable sets
         patience = PATIENCE | ({"init_timeout": SWEEP_PATIENCE} if handed_out() else {})
         settings = unless_set({**patience, "sweep_id": self.place["sweep"]})
         folder = _files(self.directory.path.parent, chosen)
         os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
+
+        # Start the run
         return wandb.init(
             id=self.run_id,
             entity=self.place["entity"],
@@ -104,7 +121,7 @@ class WandbRun:
         )
 
     def _info(self) -> dict[str, Any]:
-        """Return what run.json says beside the config: with it a run in W&B is as complete as its directory."""
+        """Return run.json without the config, so that the run in W&B is as complete as its directory."""
         return {name: value for name, value in self.directory.info().items() if name != "config"}
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -113,22 +130,25 @@ class WandbRun:
             self.run.log(dict(row))
 
     def finish(self, code: int, summary: Mapping[str, Any]) -> list[str]:
-        """Send the summary and, where the run has an evaluation, its charts and that file; then end the run.
+        """Send the summary, and if there is an evaluation, its charts and evaluation.npz; then end the run.
 
-        Returns a few words for each of these that could not be sent: the summary goes first, and the run ends in any
-        case. A sweep's run that is ended by SIGINT goes back into W&B's queue. SIGTERM does not do that, since it is
-        how a run learns that it has been stopped in W&B.
+        Returns a few words for each of the latter that could not be sent. A sweep's run that ends by SIGINT returns to
+        W&B's queue. One that ends by SIGTERM does not, because W&B stops runs by SIGTERM.
         """
         lost = []
         try:
+            # Send the summary first
             self.run.config.update({"info": self._info()}, allow_val_change=True)
             self.run.summary.update(finite(summary))
+
+            # Send the evaluation
             if code == 0 and (self.directory.path / "evaluation.npz").exists():
-                for what, send in (("charts", self._send_charts), ("evaluation.npz", self._send_file)):
+                for content, send in (("charts", self._send_charts), ("evaluation.npz", self._send_file)):
                     try:
                         send(summary["last/epoch"])
                     except Exception as error:
-                        lost.append(f"{what} ({one_line(error)})")
+                        lost.append(f"{content} ({one_line(error)})")
+        # End the run in any case
         finally:
             if code == 128 + signal.SIGINT and "WANDB_SWEEP_ID" in os.environ:
                 self.run.mark_preempting()
@@ -136,29 +156,35 @@ class WandbRun:
         return lost
 
     def _send_charts(self, epoch: int) -> None:
-        """Send the confusion matrix of the test images and the accuracy of each class that has any."""
+        """Send the confusion matrix of the test images, and the accuracy of each class that has test images."""
+        # Count the pairs of actual and predicted classes
         arrays = self.directory.evaluation()
-        names, targets = arrays["class_names"].tolist(), arrays["test_targets"]
+        names = arrays["class_names"].tolist()
+        targets = arrays["test_targets"]
         counts = np.zeros((len(names), len(names)), dtype=int)
         np.add.at(counts, (targets, arrays["test_predictions"]), 1)
+
+        # List the most frequent pairs in the order of the classes
         cells = np.argsort(-counts, axis=None, kind="stable")[:MOST_CELLS]
         cells = [divmod(int(cell), len(names)) for cell in np.sort(cells)]
-        matrix = [[names[target], names[taken], int(counts[target, taken])] for target, taken in cells]
+        matrix = [[names[target], names[predicted], int(counts[target, predicted])] for target, predicted in cells]
+
+        # Compute the accuracy of each class
         images = counts.sum(axis=1)
         accuracies = [[name, float(counts[k, k] / images[k])] for k, name in enumerate(names) if images[k]]
+
+        # Send both charts
         columns = ["Actual", "Predicted", "nPredictions"]
-        self.run.log(
-            {
-                "epoch": epoch,
-                CONFUSION: wandb.plot_table(
-                    "wandb/confusion_matrix/v1", wandb.Table(columns, matrix), {name: name for name in columns},
-                    {"title": "Test images"},
-                ),
-                "test/per_class": wandb.plot.bar(
-                    wandb.Table(["class", "accuracy"], accuracies), "class", "accuracy", title="Test accuracy by class"
-                ),
-            }
-        )  # fmt: skip
+        confusion = wandb.plot_table(
+            "wandb/confusion_matrix/v1",
+            wandb.Table(columns, matrix),
+            {name: name for name in columns},
+            {"title": "Test images"},
+        )
+        per_class = wandb.plot.bar(
+            wandb.Table(["class", "accuracy"], accuracies), "class", "accuracy", title="Test accuracy by class"
+        )
+        self.run.log({"epoch": epoch, CONFUSION: confusion, "test/per_class": per_class})
 
     def _send_file(self, epoch: int) -> None:
         """Send evaluation.npz as an artifact."""
@@ -168,7 +194,7 @@ class WandbRun:
 
 
 def artifact_name(run_id: str) -> str:
-    """Name the artifact of a run in what W&B allows: ASCII, at most 128 characters, and one name for each run."""
+    """Return a unique name for the artifact of a run that W&B accepts: ASCII, at most 128 characters."""
     name = "evaluation-" + re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)
     digest = hashlib.sha256(run_id.encode("utf-8", "backslashreplace")).hexdigest()[:10]
     is_kept = name == f"evaluation-{run_id}" or run_id.isascii()
@@ -176,8 +202,12 @@ def artifact_name(run_id: str) -> str:
 
 
 def place_of(config: Config) -> dict[str, str | None]:
-    """Say where in W&B a run is to be: as its options say, else the environment, which is where an agent says it."""
-    entity, project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")
+    """Return the entity, project and sweep of a run in W&B: from its options, else from the environment.
+
+    For a run of an agent, the environment comes first: it is where the agent sets them.
+    """
+    entity = os.environ.get("WANDB_ENTITY")
+    project = os.environ.get("WANDB_PROJECT")
     if not handed_out():
         entity = config.entity or entity
         project = project if project and config.project == Config().project else config.project
@@ -185,12 +215,12 @@ def place_of(config: Config) -> dict[str, str | None]:
 
 
 def epochs_of(summary: Mapping[str, Any]) -> int:
-    """Tell how many epochs of a run W&B has, by its summary of the run."""
+    """Return the number of epochs of a run that W&B has, from W&B's summary of the run."""
     return max(summary.get("epoch") or 0, summary.get("last/epoch") or 0)
 
 
 def replay(directory: RunDirectory, config: Config, say: Say) -> None:
-    """Send a run that has a result to W&B from its directory, which is only read; UserError where W&B fails."""
+    """Send a run with a result to W&B from its directory, which is not changed; raise UserError if that fails."""
     info = directory.info()
     try:
         run = WandbRun(directory, config, info["wandb_id"], say, goes_on=True, place=info.get("wandb"))
@@ -206,10 +236,12 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
 
 
 def is_whole(directory: RunDirectory, config: Config) -> bool:
-    """Tell whether W&B has all of a run that has a result."""
+    """Return whether W&B has all epochs, the result and the evaluation of a run with a result."""
+    # Find the place of the run in W&B
     info = directory.info()
     place = info.get("wandb") or place_of(config)
 
+    # Compare the run there with its directory
     def look(api: Any) -> bool:
         try:
             run = api.run(f"{place['entity'] or api.default_entity}/{place['project']}/{info['wandb_id']}")
@@ -228,42 +260,44 @@ def is_whole(directory: RunDirectory, config: Config) -> bool:
 
 
 def _has_pictures(run: Any) -> bool:
-    """Tell whether W&B has the charts and the artifact of a run."""
-    return f"{CONFUSION}_table" in run.summary_metrics and any(
-        made.type == "evaluation" for made in run.logged_artifacts()
-    )
+    """Return whether W&B has the charts and the artifact of a run."""
+    has_charts = f"{CONFUSION}_table" in run.summary_metrics
+    return has_charts and any(artifact.type == "evaluation" for artifact in run.logged_artifacts())
 
 
 def _files(folder: Path, chosen: str) -> Path:
-    """Choose where W&B's own files go: WANDB_DIR, else beside the runs, else, where they are only passed on, anywhere.
+    """Return the folder for W&B's files: WANDB_DIR, else that of the runs, else a temporary one.
 
-    An agent sets WANDB_DIR to where it was started.
+    An agent sets WANDB_DIR to the current folder, which does not count. A temporary folder suffices for an online run.
     """
-    given = Path(os.environ.get("WANDB_DIR", ""))
-    if "WANDB_DIR" in os.environ and not (handed_out() and given.resolve() == Path.cwd()):
-        return given
+    wandb_dir = Path(os.environ.get("WANDB_DIR", ""))
+    if "WANDB_DIR" in os.environ and not (handed_out() and wandb_dir.resolve() == Path.cwd()):
+        return wandb_dir
     place = folder / "wandb" if (folder / "wandb").exists() else folder
     is_writable = place.is_dir() and os.access(place, os.W_OK)
     return folder if is_writable or chosen == "offline" else Path(tempfile.mkdtemp(prefix="wandb-"))
 
 
 def mode(config: Config) -> str:
-    """Choose between online and offline; UserError where online is asked for and there is no key."""
-    told = {check_settings(), os.environ.get("WANDB_MODE")}
-    if config.wandb == "offline" or (config.wandb == "auto" and told & {"offline", "dryrun"}):
+    """Return `online` or `offline`; raise UserError if the config wants online and there is no key."""
+    # Offline, if the config or W&B's settings want it
+    settings = {check_settings(), os.environ.get("WANDB_MODE")}
+    if config.wandb == "offline" or (config.wandb == "auto" and settings & {"offline", "dryrun"}):
         return "offline"
+
+    # Online, if there is a key
     try:
         if has_key():
             return "online"
     except wandb.Error as error:
-        raise UserError(f"W&B: {' '.join(str(error).split())}; mend it, or say --wandb offline") from None
+        raise UserError(f"W&B: {' '.join(str(error).split())}; fix it, or give --wandb offline") from None
     if config.wandb == "online":
-        raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY; or say --wandb offline")
+        raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY; or give --wandb offline")
     return "offline"
 
 
 def _group(config: Config) -> str:
-    """Name a run's setting by what differs from the defaults, the seed apart, in the 128 characters that W&B allows."""
+    """Return the name of a run's group: its options that differ from the defaults, except the seed."""
     words = {name: value for name, value in config.identity().items() if name not in ("seed", "model", "dataset")}
     name = " ".join([config.model, config.dataset, *(f"{name}={value}" for name, value in words.items())])
     return name if len(name) <= LONGEST_NAME else f"{name[:116]}… {config.group}"

@@ -1,8 +1,8 @@
-"""Joins a training to W&B: its rows and its result go there as long as that works; the run's directory has it all.
+"""Connect a training to W&B, which gets its rows and its result; errors of W&B do not stop the training.
 
     train(config, display, signals, connect=sink.connect)
 
-`wandb` is imported only where a run is recorded there.
+`wandb` is imported only if the run is recorded there.
 """
 
 import os
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 def connect(
     directory: RunDirectory, config: Config, run_id: str, resumes: bool, say: Say, note: Callable[..., None]
 ) -> "WandbSink | None":
-    """Begin a run in W&B, unless it is disabled; where that fails, say so and train without.
+    """Start a run in W&B unless it is disabled; if that fails, print why and return None.
 
-    `resumes` says that the rows which W&B may have are its own. `note` adds to run.json. UserError where W&B's settings
-    are wrong.
+    With `resumes`, rows that W&B has are not sent again. `note` adds values to run.json. Raises UserError if W&B's
+    settings are wrong.
     """
     if is_disabled(config):
         return None
     from study.remote.run import WandbRun, place_of
 
+    # Start the run
     run_id = handed_out() or run_id
     note(wandb_id=run_id, wandb=place_of(config))
     try:
@@ -37,10 +38,13 @@ def connect(
     except UserError:
         raise
     except Exception as error:
-        why = f"{trouble(error)}; the run continues without it; to send it when it has a result: {_again(directory)}"
-        say(why)
-        note(wandb_missing=why)
+        remedy = f"to send it when it has a result: {_command(directory)}"
+        message = f"{trouble(error)}; the run continues without it; {remedy}"
+        say(message)
+        note(wandb_missing=message)
         return None
+
+    # Record where it is
     note(wandb_id=run.run_id, wandb=run.place)
     if run.went_offline:
         note(wandb_missing=f"{run.went_offline}; it is in an offline log")
@@ -48,12 +52,12 @@ def connect(
 
 
 def is_disabled(config: Config) -> bool:
-    """Tell whether a run is not to be recorded in W&B."""
+    """Return whether a run is not recorded in W&B."""
     return config.wandb == "disabled" or os.environ.get("WANDB_MODE") == "disabled"
 
 
 def send_again(directory: RunDirectory, config: Config, say: Say) -> None:
-    """Send a run that was trained before to W&B, where one of its agents asks for it."""
+    """Send a run that was trained before to W&B, if one of W&B's agents started this process."""
     if handed_out() and config.wandb != "disabled":
         from study.remote.run import replay
 
@@ -61,11 +65,12 @@ def send_again(directory: RunDirectory, config: Config, say: Say) -> None:
 
 
 class WandbSink:
-    """A run in W&B that gives up, with a line, where W&B does not take something."""
+    """Sends a run to W&B; at the first error, prints a line and stops sending."""
 
     def __init__(self, run: "WandbRun", directory: RunDirectory, say: Say):
         self.run: WandbRun | None = run
-        self.directory, self.say = directory, say
+        self.directory = directory
+        self.say = say
 
     def log(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send the row of an epoch."""
@@ -77,23 +82,27 @@ class WandbSink:
         self.run = None
         return report
 
-    def _attempt(self, what: "Callable[[WandbRun], list[str] | None]") -> Mapping[str, Any]:
-        """Do something with the run; return what run.json is to say where W&B did not take it, or not all of it."""
+    def _attempt(self, send: "Callable[[WandbRun], list[str] | None]") -> Mapping[str, Any]:
+        """Send something; return values to add to run.json if W&B did not take all of it."""
+        # Send it, and stop sending after an error
         if self.run is None:
             return {}
         try:
-            lost = what(self.run)
+            lost = send(self.run)
         except Exception as error:
             self.run = None
-            why = f"W&B did not take the run ({one_line(error)}); to send it when it has a result: "
+            message = f"W&B did not take the run ({one_line(error)}); to send it when it has a result: "
         else:
             if not lost:
                 return {}
-            why = f"W&B has the run without its {' and '.join(lost)}; to send them: "
-        why += _again(self.directory)
-        self.say(why)
-        return {"wandb_missing": why}
+            message = f"W&B has the run without its {' and '.join(lost)}; to send them: "
+
+        # Report what is missing, and how to send it later
+        message += _command(self.directory)
+        self.say(message)
+        return {"wandb_missing": message}
 
 
-def _again(directory: RunDirectory) -> str:
+def _command(directory: RunDirectory) -> str:
+    """Return the command that sends a run to W&B."""
     return f"python -m study.sync {directory.path}"

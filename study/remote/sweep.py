@@ -1,9 +1,9 @@
-"""A sweep on a W&B server: made from a file, and how its points stand there.
+"""Create a sweep on a W&B server from a file, and read the state of its points.
 
     python -m study.sweep create sweeps/dropout.yaml [--missing]
     python -m study.sweep status ENTITY/PROJECT/ID
 
-A point is known by the fingerprint that its run has recorded; a run that died before that, by what W&B handed out.
+A run belongs to the point with the fingerprint that it recorded; if it died before, with the values that W&B gave it.
 """
 
 import json
@@ -32,18 +32,20 @@ from study.system.errors import UserError
 
 COMMAND = ["${env}", "${interpreter}", "-m", "study.train", "${args}"]
 RANKS = (*DONE, "running", "queued", "interrupted", "failed", "killed", "crashed")
-"""The states of a run; of several runs of a point the one with the first of these counts."""
+"""States of runs; of several runs of a point, the one whose state comes first counts."""
+
 IN_HAND = (*DONE, "running", "queued")
-"""States that need nobody's help."""
+"""States of runs that have a result or will have one without further action."""
+
 HANDS_OUT = ("RUNNING", "PENDING", "PAUSED")
-"""W&B's states of sweeps that will hand out the points without a run."""
+"""W&B's states of sweeps that will still start runs for the remaining points."""
 
 PAGE = 100
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run on W&B: its state, and in a few words what came of it or why nothing did."""
+    """A run on W&B: its state, and in a few words its result or why it has none."""
 
     id: str
     sweep: str | None
@@ -55,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True)
 class WandbSweep:
-    """A sweep on W&B: where it is, what its file said, its runs and those that `with_project` added, W&B's state."""
+    """A sweep on W&B: its place, the content of its file, its runs and those of `with_project`, and W&B's state."""
 
     entity: str
     project: str
@@ -72,27 +74,27 @@ class WandbSweep:
 
     @property
     def left(self) -> int | None:
-        """Count the points that W&B has yet to hand out, some of them again; None where there is no end of them."""
+        """Count the runs that W&B will still start, including those that are queued again; None if there is no end."""
         handed_out = sum(run.state != "queued" for run in self.own_runs)
         return None if self.sweep.size is None else max(0, self.sweep.size - handed_out)
 
     @property
     def own_runs(self) -> list[Run]:
-        """List the runs that W&B has handed out for this sweep."""
+        """List the runs that W&B started for this sweep."""
         return [run for run in self.runs if run.sweep == self.id]
 
     @property
     def hands_out(self) -> bool:
-        """Tell whether W&B will yet hand out the points that have no run."""
+        """Return whether W&B will still start runs for the points that have none."""
         return self.state.upper() in HANDS_OUT
 
     def label(self, values: Mapping[str, Any]) -> str:
-        """Name a run of the sweep by the values that it was handed."""
+        """Return the label of a run of the sweep from the values that W&B gave it."""
         known = dict.fromkeys(self.sweep.parameters, "") | dict(values)
         return f"{self.sweep.setting(known)}, seed {known.get('seed', Config().seed)}"
 
     def points(self) -> list[Point]:
-        """List the points: of a grid all, else those that W&B has drawn so far."""
+        """List the points: all of a grid, or those of a search that W&B has drawn so far."""
         if self.sweep.method == "grid":
             return self.sweep.points()
         drawn = {}
@@ -103,77 +105,89 @@ class WandbSweep:
         return list(drawn.values())
 
     def runs_of(self, point: Point) -> list[Run]:
-        """List the runs of a point, that which counts for it first."""
-        own = [run for run in self.runs if run.fingerprint == point.config.fingerprint]
-        return sorted(own, key=lambda run: RANKS.index(run.state) if run.state in RANKS else len(RANKS))
+        """List the runs of a point, the one that counts first."""
+        runs = [run for run in self.runs if run.fingerprint == point.config.fingerprint]
+        return sorted(runs, key=lambda run: RANKS.index(run.state) if run.state in RANKS else len(RANKS))
 
 
 def read(word: str, assignments: Mapping[str, str] | None = None) -> WandbSweep:
-    """Read a sweep, ENTITY/PROJECT/ID or the address of its page, from W&B; UserError where it cannot be had."""
-    named = sweep_path(word)
-    if not named:
+    """Read a sweep, ENTITY/PROJECT/ID or the address of its page, from W&B; raise UserError if that fails."""
+    names = sweep_path(word)
+    if not names:
         raise UserError(f"a sweep on W&B is written ENTITY/PROJECT/ID, not {word!r}")
-    entity, project, identifier = named
-    content, state = content_of(named)
-    sweep = search.parse("/".join(named), content).replaced(assignments or {})
+    entity, project, identifier = names
+    content, state = content_of(names)
+    sweep = search.parse("/".join(names), content).replaced(assignments or {})
     return WandbSweep(entity, project, identifier, content, sweep, _runs(entity, project, {"sweep": identifier}), state)
 
 
-def with_project(given: WandbSweep) -> WandbSweep:
-    """Add the runs of the whole project at the points of a grid, whatever sweep they belong to."""
-    if given.sweep.method != "grid":
-        return given
-    known = {run.id for run in given.runs}
-    others = [run for run in _runs_at(given.points(), given.entity, given.project) if run.id not in known]
-    return replace(given, runs=[*given.runs, *others])
+def with_project(sweep: WandbSweep) -> WandbSweep:
+    """Return the sweep with all runs of the project at the points of a grid, also those of other sweeps."""
+    if sweep.sweep.method != "grid":
+        return sweep
+    known = {run.id for run in sweep.runs}
+    others = [run for run in _runs_at(sweep.points(), sweep.entity, sweep.project) if run.id not in known]
+    return replace(sweep, runs=[*sweep.runs, *others])
 
 
-def print_status(given: WandbSweep) -> None:
-    """Print how each point of a sweep stands on W&B, and what is missing, more than once there, or foreign to it."""
-    points = given.points()
-    table = Table("run", "state", "result", "on W&B", title=f"{given.sweep.name} ({given.path})", title_justify="left")
+def print_status(sweep: WandbSweep) -> None:
+    """Print the state of each point of a sweep on W&B, and which runs are missing, duplicated or fit no point."""
+    # Make a table of the points
+    points = sweep.points()
+    table = Table("run", "state", "result", "on W&B", title=f"{sweep.sweep.name} ({sweep.path})", title_justify="left")
     states: Counter[str] = Counter()
-    without = "not handed out yet" if given.hands_out else "missing"
+    pending = "not handed out yet" if sweep.hands_out else "missing"
     for point in points:
-        runs = given.runs_of(point)
-        state, text = (runs[0].state, runs[0].text) if runs else (without, "")
+        runs = sweep.runs_of(point)
+        state, text = (runs[0].state, runs[0].text) if runs else (pending, "")
         states[state] += 1
         states["more than once"] += len(runs) > 1
         table.add_row(point.label, state, text, " ".join(run.id for run in runs))
+
+    # Print it with the number of points in each state
     console(width=None if sys.stdout.isatty() else 200).print(table)
-    if given.sweep.method != "grid" and given.left:
-        states[without] += given.left
+    if sweep.sweep.method != "grid" and sweep.left:
+        states[pending] += sweep.left
     print(", ".join(f"{count} {state}" for state, count in states.most_common() if count))
+
+    # Name runs that fit no point, and the commands that complete the sweep
     known = {point.config.fingerprint for point in points}
-    foreign = [run.id for run in given.own_runs if run.fingerprint not in known]
+    foreign = [run.id for run in sweep.own_runs if run.fingerprint not in known]
     if foreign:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
     if states["not handed out yet"]:
-        print(f"to train what is not handed out yet: python -m study.sweep agents {given.path}")
-    if given.sweep.method == "grid" and any(states[state] for state in ("missing", *RANKS) if state not in IN_HAND):
-        print(f"what has no result: python -m study.sweep create --missing {given.path}")
+        print(f"to train the points that are not handed out yet: python -m study.sweep agents {sweep.path}")
+    if sweep.sweep.method == "grid" and any(states[state] for state in ("missing", *RANKS) if state not in IN_HAND):
+        print(f"to train what has no result: python -m study.sweep create --missing {sweep.path}")
 
 
 def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str, project: str) -> str | None:
-    """Make a sweep on W&B of a file, or of another sweep there, and return ENTITY/PROJECT/ID.
+    """Create a sweep on W&B from a file or from another sweep on W&B, and return ENTITY/PROJECT/ID.
 
-    With `missing` it holds the points without a run that has a result in the project, is running or is queued, but
-    not those that W&B is yet to hand out; None if there are none. Raises UserError where a point is no valid config.
+    With `missing`, it holds only the points that neither have a result in the project nor are running, queued or still
+    to be started by W&B; return None if there are none. Raises UserError if a point is no valid config.
     """
+    # Read the file or the other sweep
     origin = read(word) if sweep_path(word) else None
     if origin:
-        content, sweep = origin.content, origin.sweep
-        entity, project = entity or origin.entity, project or origin.project
+        content = origin.content
+        sweep = origin.sweep
+        entity = entity or origin.entity
+        project = project or origin.project
     else:
         content = sweep_file.load(Path(word))
         sweep = search.parse(word, content)
     sweep = search.with_end(sweep).replaced(assignments)
     points = sweep.points()
+
+    # Choose the entity and the project
     entity = entity or content.get("entity") or os.environ.get("WANDB_ENTITY")
-    entity = entity or ask(lambda api: api.default_entity, "your entity cannot be had")
+    entity = entity or ask(lambda api: api.default_entity, "your entity cannot be read")
     if not entity:
-        raise UserError("you have no default entity at W&B; say --entity NAME")
+        raise UserError("you have no default entity at W&B; give --entity NAME")
     project = project or content.get("project") or os.environ.get("WANDB_PROJECT") or Config().project
+
+    # Write the parameters, with `missing` those of the remaining points
     parameters = _parameters(content, sweep, assignments)
     if missing:
         if sweep.method != "grid":
@@ -186,16 +200,18 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
             return None
         parameters = remaining(sweep, points, parameters)
         content = {key: value for key, value in content.items() if key != "run_cap"}
+
+    # Check the sweep and create it
     content = {"program": "study/train.py", "command": COMMAND, "name": sweep.name, **content, "parameters": parameters}
     search.parse(word, content).points()
     return f"{entity}/{project}/{_create(content, entity, project)}"
 
 
 def _in_hand(origin: WandbSweep) -> set[str]:
-    """List the fingerprints of points that a sweep will hand out, or has, also to runs that did not tell theirs yet."""
-    begun = {run.fingerprint for run in origin.own_runs}
-    coming = {point.config.fingerprint for point in origin.points()} - begun if origin.hands_out else set()
-    return coming | {run.fingerprint for run in origin.own_runs if run.state in IN_HAND}
+    """Return the fingerprints of points whose run W&B will still start, or whose run is done, running or queued."""
+    started = {run.fingerprint for run in origin.own_runs}
+    pending = {point.config.fingerprint for point in origin.points()} - started if origin.hands_out else set()
+    return pending | {run.fingerprint for run in origin.own_runs if run.state in IN_HAND}
 
 
 def _create(content: dict[str, Any], entity: str, project: str) -> str:
@@ -206,18 +222,18 @@ def _create(content: dict[str, Any], entity: str, project: str) -> str:
 
 
 def _parameters(content: Mapping[str, Any], sweep: Sweep, assignments: Mapping[str, str]) -> dict[str, Any]:
-    """Write the parameters of a sweep, with other values where they were assigned, as W&B wants them."""
-    written = {name.replace("-", "_"): given for name, given in content["parameters"].items()}
+    """Return the parameters of a sweep in W&B's format, with the assigned values."""
+    result = {name.replace("-", "_"): value for name, value in content["parameters"].items()}
     for name, parameter in sweep.parameters.items():
         if name in assignments:
-            written[name] = {"value": _typed(parameter.choices[0])}
+            result[name] = {"value": _typed(parameter.choices[0])}
         elif name == "setting":
-            written[name] = {"values": parameter.choices}
-    return written
+            result[name] = {"values": parameter.choices}
+    return result
 
 
 def _typed(text: str) -> Any:
-    """Read a number or a truth value, so that W&B can compare and plot it; the rest stays text."""
+    """Convert a number or a bool, so that W&B can compare and plot it; return any other text as it is."""
     with suppress(ValueError):
         value = json.loads(text.lower() if text in ("True", "False") else text)
         return value if isinstance(value, int | float) else text
@@ -225,42 +241,47 @@ def _typed(text: str) -> Any:
 
 
 def remaining(sweep: Sweep, points: Sequence[Point], written: Mapping[str, Any]) -> dict[str, Any]:
-    """Write parameters whose grid is just these points of a grid: a product if they are one, else with `setting`.
+    """Return parameters whose grid is exactly these points of a grid.
 
-    `written` holds those of the whole grid.
+    `written` holds the parameters of the full grid. If the points are a full grid of some values, only the values
+    change. Otherwise each point becomes a value of `setting`.
     """
     names = [name for name, parameter in sweep.parameters.items() if parameter.varies]
     values = {name: _unique(point.values[name] for point in points) for name in names}
     if math.prod(map(len, values.values())) == len(points):
-        return {**written, **{name: {"values": own} for name, own in values.items()}}
-    constant = {name: given for name, given in written.items() if name not in (*names, "setting")}
+        return {**written, **{name: {"values": choices} for name, choices in values.items()}}
+    constant = {name: parameter for name, parameter in written.items() if name not in (*names, "setting")}
     settings = [_as_setting(point, names) for point in points]
     return constant | {"setting": {"values": settings}}
 
 
 def _as_setting(point: Point, names: Sequence[str]) -> str:
+    """Return the values of a point as key=value pairs."""
     config = point.config.model_dump()
     words = {name: config[name] for name in names if name != "setting"} | pairs(point.values.get("setting") or "")
     return written(words)
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
+    unique: list[Any] = []
     for value in values:
-        if value not in found:
-            found.append(value)
-    return found
+        if value not in unique:
+            unique.append(value)
+    return unique
 
 
 def _runs_at(points: Sequence[Point], entity: str, project: str) -> list[Run]:
-    """List the runs of a project at these points, whatever sweep they belong to."""
-    fingerprints, found = [point.config.fingerprint for point in points], []
-    for begin in range(0, len(fingerprints), PAGE):
-        found += _runs(entity, project, {"config.fingerprint.value": {"$in": fingerprints[begin : begin + PAGE]}})
-    return found
+    """List the runs of a project at these points, of any sweep or none."""
+    fingerprints = [point.config.fingerprint for point in points]
+    runs = []
+    for start in range(0, len(fingerprints), PAGE):
+        runs += _runs(entity, project, {"config.fingerprint.value": {"$in": fingerprints[start : start + PAGE]}})
+    return runs
 
 
 def _runs(entity: str, project: str, filters: Mapping[str, Any]) -> list[Run]:
+    """List the runs of a project that match W&B's filters; none if there is no such project."""
+
     def load(api: Any) -> list[Any]:
         try:
             return list(api.runs(f"{entity}/{project}", dict(filters), per_page=PAGE, lazy=False))
@@ -269,12 +290,16 @@ def _runs(entity: str, project: str, filters: Mapping[str, Any]) -> list[Run]:
                 return []
             raise
 
-    return [_run(run) for run in ask(load, f"the runs of {entity}/{project} cannot be had")]
+    return [_run(run) for run in ask(load, f"the runs of {entity}/{project} cannot be read")]
 
 
 def _run(run: Any) -> Run:
+    """Convert a run of W&B's client."""
+    # Find its point
     values = {name: value for name, value in run.config.items() if name in Config.model_fields}
     fingerprint = run.config.get("fingerprint") or _fingerprint(values)
+
+    # Describe its result
     state = state_of(run)
     if state in DONE:
         text = result(run.summary_metrics)
