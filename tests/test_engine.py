@@ -115,7 +115,7 @@ def test_what_another_sweep_leaves_unfinished_is_taken_over(start, sweep_file, t
     wait_for(lambda: list((tmp_path / "runs").glob("*/history.jsonl")))
     second = start("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
     assert "1 to train" in second.stdout.readline()
-    assert "waiting for what other processes train: mlp-digits" in second.stdout.readline()
+    assert "waiting for runs that other processes train: mlp-digits" in second.stdout.readline()
     first.kill()
     assert first.wait() == -9
     out, _ = second.communicate(timeout=120)

@@ -1,1 +1,1 @@
-"""Sweeps on this machine: the plan, the engine, its workers, and the status of what there is."""
+"""Run sweeps on this machine: the plan, the engine, its workers, and the status of runs."""

@@ -1,10 +1,10 @@
-"""Trains the points of a sweep on this machine, several at a time, in warm workers.
+"""Train the points of a sweep on this machine, several at a time, in warm worker processes.
 
     outcomes = Engine(["cuda:0", "cuda:1"], per_device=2, display=display).run(jobs, count)
 
-A worker that dies takes only its run with it, which is tried once more in a fresh one. A device that fails
-again and again is dropped, and its runs go to the others. A run that another process trains is waited for.
-Workers end with the process that started them.
+If a worker dies, only its run is affected, and it is tried once more in a new worker. A device that fails several times
+in a row is dropped, and its runs go to the other devices. The engine waits for runs that other processes train. Workers
+end with the process that started them.
 """
 
 import multiprocessing
@@ -26,10 +26,10 @@ from study.system.errors import Busy, UserError, one_line
 from study.system.process import how_ended
 
 TRIES = 2
-"""Trainings of a run whose worker dies or whose device fails."""
+"""Number of attempts for a run whose worker dies or whose device fails."""
 
 STRIKES = 3
-"""Failures in a row that drop a device."""
+"""Number of failures in a row after which a device is dropped."""
 
 POLL_SECONDS = 0.5
 _spawn = multiprocessing.get_context("spawn")
@@ -37,7 +37,7 @@ _spawn = multiprocessing.get_context("spawn")
 
 @dataclass
 class Job:
-    """A run to be trained, even if it has been where `force` is set; `is_given_up` tells whether its sweep ends it."""
+    """A run to train, with `force` even if it has a result; `is_given_up` returns whether its sweep stops it."""
 
     config: Config
     label: str
@@ -53,13 +53,13 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether the run has the result that its sweep wants."""
+        """Return whether the run has the result that its sweep needs."""
         return self.directory.is_done(may_be_stopped=self.is_given_up is not None)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its state, and in a few words why."""
+    """How a run ended: its state, and its result or error as text."""
 
     config: Config
     state: str
@@ -68,7 +68,7 @@ class Outcome:
 
 @dataclass
 class _Worker:
-    """A worker process on one slot of a device, and the run that it trains."""
+    """A worker process on one slot of a device, and the job that it trains."""
 
     device: str
     process: Any
@@ -78,7 +78,7 @@ class _Worker:
 
 
 class Engine:
-    """A number of slots on each of some devices, each with a worker as soon as there is a run for it."""
+    """Trains jobs in worker processes, `per_device` of them on each device, started when they are needed."""
 
     def __init__(self, devices: Iterable[str], per_device: int, display: SweepDisplay):
         self.slots = [device for _ in range(per_device) for device in devices]
@@ -88,18 +88,22 @@ class Engine:
         self.elsewhere: list[Job] = []
         self.outcomes: list[Outcome] = []
         self.strikes: Counter[str] = Counter()
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     def run(self, jobs: Iterable[Job], count: int) -> list[Outcome]:
-        """Train jobs, about `count` of them, in the order given, and return how each ended.
+        """Train jobs in their order, about `count` of them, and return how each ended.
 
-        A job is taken when a worker is free for it, no sooner. Those that no device is left for are not among the ends.
+        A job is taken from the iterable only when a worker is free for it. Jobs for which no device is left have no
+        outcome.
         """
+        # Choose the slots; those beyond `count` replace devices that fail
         self.jobs = iter(jobs)
         used = self.slots[:count]
-        self.free = used + [device for device in dict.fromkeys(self.slots) if device not in used]  # where others fail
+        self.free = used + [device for device in dict.fromkeys(self.slots) if device not in used]
         self.shared_by = Counter(used)
         self.threads = max(1, cores() // max(1, len(used)))
+
+        # Hand out jobs and take messages until all have ended
         try:
             while True:
                 self._hand_out()
@@ -109,7 +113,7 @@ class Engine:
                 if not busy and not self.elsewhere:
                     return self.outcomes
                 if not busy:
-                    self._tell_elsewhere()
+                    self._report_elsewhere()
                 for connection in wait(busy, POLL_SECONDS if self.elsewhere else None):
                     self._receive(busy[connection])
                 self._look_elsewhere()
@@ -117,7 +121,7 @@ class Engine:
             self._end_workers()
 
     def _hand_out(self) -> None:
-        """Give a run to every worker that has none, and to new workers on free slots, as long as there are runs."""
+        """Assign a job to every idle worker, then to new workers on free slots, while there are jobs."""
         for worker in [worker for worker in self.workers if not worker.job]:
             if self._is_dropped(worker.device):
                 self._discard(worker)
@@ -129,7 +133,7 @@ class Engine:
                 self._assign(self._start(device), job)
 
     def _next_job(self, device: str) -> Job | None:
-        """Return the next run for a device that nobody trains; what another process has, or has done, is set apart."""
+        """Return the next job for a device, skipping those that are done or that another process trains."""
         while job := self._next_again(device) or next(self.jobs, None):
             if not job.force and job.is_done:
                 self._end(job, job.directory.state(), result(job.directory.summary()))
@@ -140,22 +144,23 @@ class Engine:
         return None
 
     def _next_again(self, device: str) -> Job | None:
-        """Return a run to be tried again, on another device than the one that failed with it, if there is another."""
-        alone = len({other for other in self.slots if not self._is_dropped(other)}) == 1
+        """Return a job to try again, on another device than the one it failed on unless that is the only one left."""
+        is_only_device = len({other for other in self.slots if not self._is_dropped(other)}) == 1
         for job in self.again:
-            if job.failed_on != device or alone:
+            if job.failed_on != device or is_only_device:
                 self.again.remove(job)
                 return job
         return None
 
-    def _tell_elsewhere(self) -> None:
-        names = [name for job in self.elsewhere if (name := job.config.run_name) not in self.told]
+    def _report_elsewhere(self) -> None:
+        """Print once which runs of other processes the engine waits for."""
+        names = [name for job in self.elsewhere if (name := job.config.run_name) not in self.reported]
         if names:
-            self.told.update(names)
-            self.display.say(f"waiting for what other processes train: {', '.join(names)}")
+            self.reported.update(names)
+            self.display.say(f"waiting for runs that other processes train: {', '.join(names)}")
 
     def _look_elsewhere(self) -> None:
-        """Take over the results of other processes, and the runs that they left without one."""
+        """Take the results of runs that other processes trained, and try again those without a result."""
         for job in [job for job in self.elsewhere if not job.directory.is_locked()]:
             self.elsewhere.remove(job)
             state = job.directory.state()
@@ -167,33 +172,38 @@ class Engine:
                 self.again.append(job)
 
     def _start(self, device: str) -> _Worker:
-        ours, theirs = _spawn.Pipe()
+        """Start a worker process on a device."""
+        engine_end, worker_end = _spawn.Pipe()
         process = _spawn.Process(
-            target=work, args=(theirs, device, self.threads, max(1, self.shared_by[device])), daemon=False
+            target=work, args=(worker_end, device, self.threads, max(1, self.shared_by[device])), daemon=False
         )
         process.start()
-        theirs.close()
-        self.workers.append(_Worker(device, process, ours))
+        worker_end.close()
+        self.workers.append(_Worker(device, process, engine_end))
         return self.workers[-1]
 
     def _assign(self, worker: _Worker, job: Job) -> None:
+        """Send a job to a worker; if the worker has died, keep the job for another."""
         worker.job = job
-        forced_anew = job.force and (job.tries == 0 or job.is_done)  # a second try goes on from a checkpoint
+        force = job.force and (job.tries == 0 or job.is_done)  # a second try resumes from a checkpoint
         try:
-            worker.connection.send(Order(job.config, forced_anew, asks=job.is_given_up is not None))
-        except OSError:  # it has died since its last run, or at once
+            worker.connection.send(Order(job.config, force, asks=job.is_given_up is not None))
+        except OSError:
             self.strikes[worker.device] += not worker.is_ready
             self._discard(worker)
             self.again.appendleft(job)
 
     def _receive(self, worker: _Worker) -> None:
         """Take one message of a worker."""
+        # Read it; a closed connection means that the worker has died
         job = worker.job
         try:
             kind, value = worker.connection.recv()
         except (EOFError, ConnectionError):
             worker.process.join()
             kind, value = "dead", f"its worker {how_ended(worker.process.exitcode)}"
+
+        # Update the worker, the display and the outcomes
         match kind:
             case "ready":
                 worker.is_ready = True
@@ -204,7 +214,7 @@ class Engine:
             case "epoch":
                 self.display.epoch(job.config.run_name, value)
                 if job.is_given_up and value["epoch"] < job.config.epochs:
-                    with suppress(OSError):  # its death is read next
+                    with suppress(OSError):  # the worker has died, as the next message reports
                         worker.connection.send(job.is_given_up())
             case "end" if value[0] == "busy":
                 worker.job = None
@@ -219,8 +229,9 @@ class Engine:
             case "unfit" | "dead":
                 self._fail(worker, value, is_unfit=kind == "unfit" or not worker.is_ready)
 
-    def _fail(self, worker: _Worker, why: str, is_unfit: bool) -> None:
-        """See to a run whose worker died or whose device failed, by no fault of the run if it had not begun."""
+    def _fail(self, worker: _Worker, reason: str, is_unfit: bool) -> None:
+        """Handle a worker that died or whose device failed; its job counts as tried only if the device had worked."""
+        # Count the failure of the device
         job = worker.job
         self._discard(worker)
         job.tries += worker.is_ready
@@ -228,20 +239,22 @@ class Engine:
             job.failed_on = worker.device
             self.strikes[worker.device] += 1
             if self.strikes[worker.device] == STRIKES:
-                self.display.say(f"{worker.device} is dropped after {STRIKES} failures in a row: {why}")
+                self.display.say(f"{worker.device} is dropped after {STRIKES} failures in a row: {reason}")
+
+        # Try the job again, or record that it failed
         if job.tries < TRIES:
             if worker.is_ready:
-                self.display.say(f"          {job.label}: {why}; it is tried once more")
+                self.display.say(f"          {job.label}: {reason}; it is tried once more")
             self.again.appendleft(job)
             return
         try:
-            job.directory.record_failure(job.config, folder.digest(job.config), why)
+            job.directory.record_failure(job.config, folder.digest(job.config), reason)
         except Busy:
             self.elsewhere.append(job)
             return
         except (OSError, UserError) as error:
-            why += f" (which could not be noted: {one_line(error)})"
-        self._end(job, "failed", why)
+            reason += f" (which could not be recorded: {one_line(error)})"
+        self._end(job, "failed", reason)
 
     def _end(self, job: Job, state: str, text: str) -> None:
         self.outcomes.append(Outcome(job.config, state, text))
@@ -251,14 +264,14 @@ class Engine:
         return self.strikes[device] >= STRIKES
 
     def _discard(self, worker: _Worker) -> None:
-        """Let a worker go; when it has ended, its slot is free for another."""
+        """End a worker, and free its slot for another."""
         worker.connection.close()
         self.workers.remove(worker)
         _join(worker, GRACE_SECONDS)
         self.free.append(worker.device)
 
     def _end_workers(self) -> None:
-        """End all workers: idle ones at once, others when they have written a checkpoint."""
+        """End all workers: idle ones at once, the others after they have written a checkpoint."""
         for worker in self.workers:
             if worker.job and worker.process.is_alive():
                 worker.process.terminate()
@@ -270,7 +283,7 @@ class Engine:
 
 
 def _join(worker: _Worker, seconds: float) -> None:
-    """Wait for the end of a worker's process, and then make an end of it."""
+    """Wait some seconds for the end of a worker's process, then kill it."""
     worker.process.join(max(0.0, seconds))
     if worker.process.is_alive():
         worker.process.kill()

@@ -1,4 +1,4 @@
-"""What of some sweeps is to be trained, and in which order.
+"""Decide which runs of some sweeps are trained, and in which order.
 
 plan = Plan(sweeps, base, standing.Runs("runs"))
 outcomes = engine.run(plan.jobs(), len(plan.todo()) + plan.coming)
@@ -14,10 +14,14 @@ from study.sweeps.standing import Runs
 
 
 class Plan:
-    """The points of some sweeps as jobs; one that several sweeps have is one job, which ends early if all say so."""
+    """The points of some sweeps as jobs; a point of several sweeps is one job, stopped early only if all agree."""
 
     def __init__(self, sweeps: Sequence[Sweep], base: Mapping[str, Any], runs: Runs, force: bool = False):
-        self.sweeps, self.base, self.runs = sweeps, base, runs
+        self.sweeps = sweeps
+        self.base = base
+        self.runs = runs
+
+        # Make a job of every known point, and count those that Bayesian searches will choose
         self.known: dict[str, Job] = {}
         self.coming = 0
         for sweep in sweeps:
@@ -26,7 +30,7 @@ class Plan:
                 job = self._job(sweep, point, points, force)
                 other = self.known.setdefault(point.config.fingerprint, job)
                 if other is not job:
-                    other.is_given_up = _both(other.is_given_up, job.is_given_up)
+                    other.is_given_up = _all_agree(other.is_given_up, job.is_given_up)
             if sweep.method == "bayes":
                 self.coming += max(0, sweep.run_cap - len(points))
 
@@ -35,7 +39,7 @@ class Plan:
         return [job for job in self.known.values() if job.force or not job.is_done]
 
     def jobs(self) -> Iterator[Job]:
-        """Yield what is to be trained: what is known, then what each Bayesian search chooses when it is asked for."""
+        """Yield the jobs to train: those of known points, then those that each Bayesian search chooses when needed."""
         yield from self.todo()
         for sweep in self.sweeps:
             if sweep.method == "bayes":
@@ -43,13 +47,16 @@ class Plan:
                     yield self._job(sweep, point)
 
     def _job(self, sweep: Sweep, point: Point, points: list[Point] | None = None, force: bool = False) -> Job:
+        """Return the job of a point."""
+
         def is_given_up() -> bool:
-            """Ask the sweep's rule, with the runs that there are by now."""
+            """Return whether the sweep's early termination stops the run, given all runs so far."""
             every = self.runs.points(sweep, self.base) if sweep.method == "bayes" else points
             return self.runs.is_given_up(sweep, point, every)
 
         return Job(point.config, point.label, is_given_up if sweep.early_terminate else None, force)
 
 
-def _both(one: Callable[[], bool] | None, other: Callable[[], bool] | None) -> Callable[[], bool] | None:
-    return (lambda: one() and other()) if one and other else None
+def _all_agree(first: Callable[[], bool] | None, second: Callable[[], bool] | None) -> Callable[[], bool] | None:
+    """Return a rule that stops a run only if both rules do; None if a sweep has no rule."""
+    return (lambda: first() and second()) if first and second else None

@@ -1,4 +1,4 @@
-"""Says what there is of a sweep here and what is missing or went wrong, and removes what went wrong.
+"""Print the state of a sweep's runs on this machine, and remove runs that failed.
 
 python -m study.sweep status sweeps/dropout.yaml
 python -m study.sweep clean sweeps/dropout.yaml
@@ -23,22 +23,27 @@ REMOVED = ("failed", "interrupted")
 
 
 def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
-    """Print a table of a sweep's points with the states of their runs, and which of these are there twice."""
+    """Print a table of a sweep's points with the states of their runs, and which runs are duplicated."""
+    # Make the table
     table = Table("run", "state", "result", "directory", title=f"{sweep.name} ({sweep.path})", title_justify="left")
-    states, points = Counter(), runs.points(sweep, base)
+    states = Counter()
+    points = runs.points(sweep, base)
     for point in points:
         directory = RunDirectory.of(point.config)
         state = directory.state()
         states[state] += 1
-        words = point.label, state, explanation(directory, state, point.config.epochs), point.config.run_name
-        table.add_row(*words)
+        table.add_row(point.label, state, explanation(directory, state, point.config.epochs), point.config.run_name)
     if sweep.method == "bayes" and len(points) < sweep.run_cap:
         states["missing"] += sweep.run_cap - len(points)
+
+    # Print it with the number of runs in each state
     console(width=None if sys.stdout.isatty() else 200).print(table)
     print(", ".join(f"{count} {state}" for state, count in states.most_common()))
+
+    # Report runs of another version, and duplicates
     outdated = sum(info.get("results_version") != RESULTS_VERSION for info in runs.infos().values())
     if outdated:
-        print(f"{outdated} runs in {runs.path} are of another version of the code, whose results do not compare")
+        print(f"{outdated} runs in {runs.path} are of another version of the code, whose results cannot be compared")
     copies = runs.copies()
     for point in points:
         own = point.config.run_name
@@ -48,21 +53,29 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
 
 
 def clean(sweeps: Sequence[Sweep], runs: Runs, base: Mapping[str, Any], is_agreed: bool) -> None:
-    """Remove the directories of a sweep's failed and interrupted runs, when it is agreed or when the answer is yes."""
-    found = {}
+    """Remove the directories of failed and interrupted runs of some sweeps; ask first unless `is_agreed`.
+
+    Raises UserError if there is no terminal to ask on.
+    """
+    # List what would be removed
+    directories = {}
     for sweep in sweeps:
         for point in runs.points(sweep, base):
             directory = RunDirectory.of(point.config)
-            if (state := directory.state()) in REMOVED and directory.path not in found:
-                found[directory.path] = directory
+            if (state := directory.state()) in REMOVED and directory.path not in directories:
+                directories[directory.path] = directory
                 print(f"{state}: {directory.path}  {explanation(directory, state, point.config.epochs)}")
-    if not found:
+    if not directories:
         print("no run has failed or was interrupted: nothing to remove")
         return
+
+    # Ask
     if not is_agreed and not sys.stdin.isatty():
         raise UserError("there is no terminal to ask on; --yes removes without asking")
-    if not is_agreed and input(f"remove {len(found)} directories? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not is_agreed and input(f"remove {len(directories)} directories? [y/N] ").strip().lower() not in ("y", "yes"):
         print("nothing is removed")
         return
-    removed = sum(directory.remove() for directory in found.values())
-    print(f"{removed} removed" + (f", {len(found) - removed} in use again" if removed < len(found) else ""))
+
+    # Remove it, except runs that have started again
+    removed = sum(directory.remove() for directory in directories.values())
+    print(f"{removed} removed" + (f", {len(directories) - removed} in use again" if removed < len(directories) else ""))

@@ -1,10 +1,10 @@
-"""A process that trains one run after the other for the engine: torch and the data are loaded once.
+"""Train one run after another for the engine, in a process that loads torch and the data once.
 
-    from study.worker import Order, work    # the engine starts `work` in a process and sends it orders
+    from study.local.worker import Order, work    # the engine starts `work` in a process and sends it orders
 
-It tells (kind, value): `ready` when its device works, then of each run `begin`, `say`, `epoch` and at last `end` with
-the state and a few words. Its own last words are `unfit`, when its device does not work, or `spoilt`, when a run failed
-in a way that the next one might suffer from.
+The worker sends messages (kind, value): `ready` when its device works, then for each run `begin`, `say`, `epoch` and
+`end` with the state and a short text. Its last message is `unfit` if its device does not work, or `spoilt` if a run
+failed in a way that may affect the next one.
 """
 
 import multiprocessing
@@ -26,12 +26,12 @@ from study.system.process import Signals, leave_garbage
 from study.training.run import train
 
 GRACE_SECONDS = 30.0
-"""How long a worker that is to end has for its checkpoint."""
+"""Seconds that a worker has to write a checkpoint before it is killed."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """A run to be trained. `asks` says that the engine is asked after each epoch whether the run is to end there."""
+    """A run to train; with `asks`, the worker asks the engine after each epoch whether to stop it."""
 
     config: Config
     force: bool = False
@@ -39,7 +39,7 @@ class Order:
 
 
 class _Messages(Display):
-    """Sends what a training tells to the engine."""
+    """Sends the progress of a training to the engine."""
 
     def __init__(self, connection: Connection):
         self.connection = connection
@@ -54,16 +54,19 @@ class _Messages(Display):
         self._send("epoch", row)
 
     def _send(self, kind: str, value: Any) -> None:
-        with suppress(OSError):  # that nobody listens any more is told by SIGTERM, which leaves a checkpoint
+        with suppress(OSError):  # if the engine is gone, SIGTERM follows, and the run writes a checkpoint
             self.connection.send((kind, value))
 
 
 def work(connection: Connection, device: str, threads: int, device_shared_by: int) -> None:
-    """Train what is ordered, until the connection closes or something goes wrong that may have spoilt the device."""
+    """Train the ordered runs until the connection closes, or an error may have left the device unusable."""
+    # Leave SIGINT and SIGHUP to the engine, which ends its workers; end if the engine dies
     signals = Signals()
-    for signum in (signal.SIGINT, signal.SIGHUP):  # the engine, which gets them too, ends its workers
+    for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    # Try the device, then train run after run
     try:
         unfit = devices.trouble(device)
         connection.send(("unfit", unfit) if unfit else ("ready", None))
@@ -83,9 +86,10 @@ def work(connection: Connection, device: str, threads: int, device_shared_by: in
 def _train(
     order: Order, connection: Connection, signals: Signals, device: str, threads: int, device_shared_by: int
 ) -> tuple[str, Any]:
-    """Train a run, and return the message of its end."""
+    """Train a run, and return the message about its end."""
 
     def is_given_up(row: dict[str, float]) -> bool:
+        """Wait for the engine's answer whether to stop the run."""
         with suppress(EOFError, ConnectionError):
             while not signals.received:
                 if connection.poll(0.1):
@@ -113,7 +117,7 @@ def _train(
 
 
 def _end_with_parent() -> None:
-    """End this process some time after the one that started it, however that one ended."""
+    """End this process after its parent has ended in any way: by SIGTERM, then by SIGKILL."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
