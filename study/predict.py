@@ -1,4 +1,4 @@
-"""Says what a trained network sees in pictures.
+"""Predict the classes of pictures with a trained network.
 
 python -m study.predict runs/two-block-cifar10-s0-4968e83bec photo.jpg other.png
 """
@@ -25,35 +25,50 @@ SHOWN = 3
 
 
 def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
-    """Load the best weights of a run, and how it prepared its images (the splits of the data are empty)."""
+    """Load the network of a run with its best weights, its data without images, and its config.
+
+    Raises UserError if there is no run or no weights.
+    """
+    # Find the run and its weights
     directory = RunDirectory(path)
-    info, weights = directory.info(), directory.path / "best.pt"
+    info = directory.info()
+    weights = directory.path / "best.pt"
     if not info:
         raise UserError(f"{path} is no run: it has no run.json")
     if not weights.exists():
         raise UserError(f"{path} has no best.pt: it is {directory.state()}, or was trained with --keep-weights False")
     config = Config.recorded(info["config"])
-    told = info["data"]
-    channels, *side = told["image_shape"]
-    # runs of version 2 of the results did not record it: their pictures are brought to the network's size at once
-    prepared = told.get("preparation") or {"stored_size": side, "range": None, "resized_to": None}
-    nothing = Split(
-        torch.empty(0, channels, *prepared["stored_size"], dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+
+    # Restore how it prepared images; runs of version 2 did not record it and resized directly to the network's input
+    description = info["data"]
+    channels, *side = description["image_shape"]
+    preparation = description.get("preparation") or {"stored_size": side, "range": None, "resized_to": None}
+    empty = Split(
+        torch.empty(0, channels, *preparation["stored_size"], dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
     )
     data = Data(
-        config.dataset, tuple(told["classes"]), nothing, nothing, nothing, tuple(told["mean"]), tuple(told["std"]),
-        image_size=prepared["resized_to"], range=prepared["range"] and tuple(prepared["range"]),
-    )  # fmt: skip
+        config.dataset,
+        tuple(description["classes"]),
+        train=empty,
+        val=empty,
+        test=empty,
+        mean=tuple(description["mean"]),
+        std=tuple(description["std"]),
+        image_size=preparation["resized_to"],
+        range=preparation["range"] and tuple(preparation["range"]),
+    )
+
+    # Build the network with the weights
     model = models.create(config, data.image_shape, len(data.classes))
     state = cache.read(weights)
     if state is None:
-        raise UserError(f"{weights} is broken: train the run anew, with --force")
+        raise UserError(f"{weights} is broken: train the run again with --force")
     model.load_state_dict(state)
     return model.eval(), data, config
 
 
 def prepare(path: str, data: Data) -> torch.Tensor:
-    """Read a picture as the run's images were read and prepared; (1, channels, height, width) float32."""
+    """Read a picture and prepare it like the run's images; return (1, channels, height, width), float32."""
     channels, height, width = data.train.images.shape[1:]
     try:
         pixels = pictures.read(path, (height, width), data.range)
@@ -66,7 +81,8 @@ def prepare(path: str, data: Data) -> torch.Tensor:
 
 
 def main(argv: list[str]) -> int:
-    """Print the likeliest classes of each image."""
+    """Print the most probable classes of each image."""
+    # Read the command line, and load the network
     parser = Parser("python -m study.predict", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=user_path, help="directory of a finished run")
     parser.add_argument("images", nargs="+", metavar="image", help="image files")
@@ -76,8 +92,10 @@ def main(argv: list[str]) -> int:
     model, data, config = load(args.run)
     model.to(device)
     channels, height, width = data.train.images.shape[1:]
-    grey = ", and made grey" if channels == 1 else ""
+    grey = " and made grey" if channels == 1 else ""
     print(f"pictures are cropped and resized to {height}×{width} px{grey}, as in training", file=sys.stderr)
+
+    # Predict image by image; name those that cannot be read at the end
     unreadable = []
     for path in args.images:
         try:
@@ -88,8 +106,8 @@ def main(argv: list[str]) -> int:
         with torch.inference_mode():
             probabilities = evaluation.logits(model, image.to(device), config.flip_test).softmax(1)[0].cpu()
         values, labels = probabilities.topk(min(SHOWN, len(data.classes)))
-        likeliest = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
-        print(f"{printable(path)}: {', '.join(likeliest)}")
+        predictions = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
+        print(f"{printable(path)}: {', '.join(predictions)}")
     if unreadable:
         raise UserError("; ".join(unreadable))
     return 0

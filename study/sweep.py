@@ -1,12 +1,12 @@
-"""Runs sweeps: files in W&B's own format, on this machine, with or without W&B.
+"""Run sweeps, files in W&B's format, on this machine, with or without W&B.
 
     python -m study.sweep check sweeps/*.yaml
     python -m study.sweep run sweeps/dropout.yaml [--devices cuda:0,cuda:1] [--per-device 2] [--set epochs=2]
     python -m study.sweep status sweeps/dropout.yaml | ENTITY/PROJECT/ID
     python -m study.sweep clean sweeps/dropout.yaml
 
-`run` trains what is missing: running it again completes a sweep, and does nothing when it is complete. With W&B's
-server to hand out the points, to any number of machines:
+`run` trains the runs that are missing. Running it again completes a sweep, or does nothing if it is complete. To let
+W&B's server distribute the runs to any number of machines:
 
     python -m study.sweep create sweeps/dropout.yaml [--missing]
     python -m study.sweep agents ENTITY/PROJECT/ID [--gpus 0,1 --per-gpu 2 | --cpus 4]
@@ -40,9 +40,10 @@ from study.system.process import Parser, handle_ends, run_command
 
 
 def check(args: argparse.Namespace) -> int:
-    """Check sweep files and say how many runs each will be."""
+    """Check sweep files and print the number of runs of each."""
     wrong = 0
     for path in args.files:
+        # Report a mistake and go on with the next file
         try:
             sweep = _read(path, args)
             points = sweep.points(_base(args))
@@ -50,8 +51,10 @@ def check(args: argparse.Namespace) -> int:
             print(f"error: {error}", file=sys.stderr)
             wrong += 1
             continue
+
+        # Print the number of runs
         if sweep.method == "bayes":
-            note = " (each is chosen from the results of those before it)"
+            note = " (each is chosen from the results of the previous ones)"
         else:
             same = sweep.size - len(points)
             note = f" ({same} more {'point computes' if same == 1 else 'points compute'} the same)" if same else ""
@@ -62,90 +65,103 @@ def check(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Train the points of sweeps that have no result yet."""
+    # Plan the runs, and check their data
     sweeps = [_read(path, args) for path in args.files]
     plan = Plan(sweeps, _base(args), standing.Runs(args.runs_dir), args.force)
     examples = [sweep.example(_base(args)) for sweep in sweeps if sweep.method == "bayes"]
     _refuse_other_data([*(job.config for job in plan.known.values()), *examples], args.force)
     todo = plan.todo()
-    total, count = len(plan.known) + plan.coming, len(todo) + plan.coming
+    total = len(plan.known) + plan.coming
+    count = len(todo) + plan.coming
     runs = "1 run" if total == 1 else f"{total} runs"
+
+    # With --dry-run, print them
     if args.dry_run:
         shown = {name for sweep in sweeps for name in sweep.named}
         for job in todo:
             print(_command(job.config, shown))
-        later = f", {plan.coming} of them yet to be chosen" if plan.coming else ""
+        later = f", {plan.coming} of them still to be chosen" if plan.coming else ""
         print(f"{count} of {runs} would be trained{later}", file=sys.stderr)
         return 0
     if not count:
-        print(f"{runs}, trained before: nothing to do")
+        print(f"{runs}, all trained already: nothing to do")
         return 0
+
+    # Choose the devices
     for sweep in sweeps:
         if sweep.ignored:
-            print(f"{sweep.path}: only W&B heeds {', '.join(sweep.ignored)}")
+            print(f"{sweep.path}: {', '.join(sweep.ignored)} is used only by W&B")
     make(Path(args.runs_dir))
     used = args.devices.split(",") if args.devices else _fastest()
     for name in set(used) - {"cpu"}:
         devices.find(name)
     per_device = args.per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
+
+    # Train the runs, and report the outcomes
     print(f"{runs}, {count} to train, {per_device} at a time on each of {', '.join(used)}")
     handle_ends(_raise_interrupted)
     try:
         with SweepDisplay(count) as display:
             outcomes = Engine(used, per_device, display).run(plan.jobs(), count)
     except Interrupted:
-        print("ended; the same command goes on from here", file=sys.stderr)
+        print("ended; the same command resumes from here", file=sys.stderr)
         raise
     return _conclude(outcomes, count, args)
 
 
 def status(args: argparse.Namespace) -> int:
-    """Say which points of sweeps have a result, which failed and why, and which are missing."""
+    """Print which runs of sweeps have a result, which failed and why, and which are missing."""
     for path in args.files:
         if wandb_api.sweep_path(path):
-            given = wandb_sweep.read(path, search.assignments(args.set))
-            wandb_sweep.print_status(wandb_sweep.with_project(given))
+            sweep = wandb_sweep.read(path, search.assignments(args.set))
+            wandb_sweep.print_status(wandb_sweep.with_project(sweep))
         else:
             local_status.show(_read(path, args), standing.Runs(args.runs_dir), _base(args))
     return 0
 
 
 def create(args: argparse.Namespace) -> int:
-    """Make a sweep on W&B from a file, or from what another one there lacks, and print ENTITY/PROJECT/ID."""
+    """Create a sweep on W&B from a file, or from the missing runs of another sweep, and print ENTITY/PROJECT/ID."""
     if len(args.files) > 1:
-        raise UserError(f"one sweep is made at a time, not of {', '.join(args.files)}")
+        raise UserError(f"create takes one file or sweep at a time, not {', '.join(args.files)}")
     assignments = search.assignments(args.set)
     for name in assignments.keys() & {"entity", "project"}:
-        raise UserError(f"{name} is where the sweep is made, not a value of its runs: say --{name} {assignments[name]}")
+        raise UserError(
+            f"{name} is where the sweep is created, not a value of its runs: give --{name} {assignments[name]}"
+        )
     path = wandb_sweep.create(args.files[0], assignments, args.missing, args.entity, args.project)
     if path:
         print(path)
     else:
-        print("nothing is missing: each point has a result, is running or queued, or comes yet", file=sys.stderr)
+        print("nothing is missing: each point has a result, is running or queued, or is still to come", file=sys.stderr)
     return 0
 
 
 def agents(args: argparse.Namespace) -> int:
-    """Train a sweep of W&B with a `wandb agent` on each GPU, or several on each, or on the CPU."""
+    """Train a sweep of W&B with one or more `wandb agent` processes on each GPU, or on the CPU."""
     slots = agent_slot.slots(args.gpus, args.per_gpu, args.cpus)
     folders = {"runs_dir": args.runs_dir, "data_dir": args.data_dir}
     return wandb_agents.run_agents(wandb_sweep.read(args.sweep), slots, folders, args.grace)
 
 
 def clean(args: argparse.Namespace) -> int:
-    """Remove the directories of runs of sweeps that failed or were interrupted, asking first."""
+    """Remove the directories of failed and interrupted runs of sweeps, after asking."""
     sweeps = [_read(path, args) for path in args.files]
     local_status.clean(sweeps, standing.Runs(args.runs_dir), _base(args), args.yes)
     return 0
 
 
 def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace) -> int:
-    """Say what came of a sweep; 0 if every run has a result."""
+    """Print the outcomes of a sweep; return 0 if every run has a result, else 1."""
+    # Count the states, and name the runs without a result
     counts = Counter(outcome.state for outcome in outcomes)
     counts["missing"] = max(0, count - len(outcomes))
     print(", ".join(f"{number} {state}" for state, number in counts.most_common() if number))
     for outcome in outcomes:
         if outcome.state not in DONE:
             print(f"{outcome.state}: {outcome.config.run_name}: {outcome.text}", file=sys.stderr)
+
+    # Print what can be done next
     if any(Path(args.runs_dir).glob("wandb/offline-run-*")):
         print(f"W&B: offline; to upload the runs: wandb sync {args.runs_dir}/wandb/offline-run-*")
     if any(number for state, number in counts.items() if state not in DONE):
@@ -164,30 +180,37 @@ def _base(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
-    """Tell a folder's mistakes before a worker is started, and runs that were trained on other files than are there,
-    unless they are to be trained again.
+    """Raise UserError, before a worker starts, if a folder of images is wrong or a run was trained on other files.
+
+    Other files do not matter if the runs are trained again (`is_forced`).
     """
     folders: dict[tuple[str, str], folder.Folder | None] = {}
     checked = set()
     for config in configs:
-        data, directory = (config.dataset, config.data_dir), RunDirectory.of(config)
+        # List each folder once
+        data = (config.dataset, config.data_dir)
         if data not in folders:
             folders[data] = folder.of(config, print)
         files = folders[data]
+
+        # Check each split once
         split = (*data, config.classes, config.train_images)
         if split not in checked:
             splits.check(config, files)
             checked.add(split)
+
+        # Compare the files with those of an earlier training
+        directory = RunDirectory.of(config)
         digest = folder.digest_of(config, files)
         if not is_forced and directory.state() in DONE and directory.info().get("data_digest") != digest:
             raise UserError(
                 f"{directory.path} was trained on other files than are in {config.data_dir} now: "
-                "put them back, name another --runs-dir, or train anew with --force"
+                "put them back, name another --runs-dir, or train again with --force"
             )
 
 
 def _command(config: Config, shown: set[str]) -> str:
-    """Write the command that trains a config by itself: the options `shown`, and those that differ from a default."""
+    """Return the command that trains a config alone, with the options `shown` and those that are not defaults."""
     defaults = Config()
     options = {
         name: value
@@ -202,9 +225,9 @@ def _command(config: Config, shown: set[str]) -> str:
 
 
 def _fastest() -> list[str]:
-    """List all devices of the fastest kind that this machine has."""
-    found = devices.names()
-    return [name for name in found if name.partition(":")[0] == found[0].partition(":")[0]]
+    """List all devices of the fastest kind on this machine."""
+    names = devices.names()
+    return [name for name in names if name.partition(":")[0] == names[0].partition(":")[0]]
 
 
 def _raise_interrupted(signum: int, frame: object) -> None:
@@ -212,20 +235,28 @@ def _raise_interrupted(signum: int, frame: object) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Read the command line and do what it says."""
+    """Read the command line and run its command."""
+    # Options that several commands have
     parser = Parser("python -m study.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sweeps = Parser(add_help=False)
     sweeps.add_argument(
         "files", nargs="*", metavar="SWEEP", help="a sweep file; for status and create also ENTITY/PROJECT/ID"
     )
     sweeps.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="values in place of the sweep's own"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="values that replace those of the sweep",
     )
     place = Parser(add_help=False)
     place.add_argument("--runs-dir", type=user_path, default="runs", metavar="DIR", help="default: runs")
     place.add_argument("--data-dir", type=user_path, default="data", metavar="DIR", help="default: data")
     common = Parser(add_help=False, parents=[sweeps, place])
     common.add_argument("--wandb", default="auto", metavar="MODE", help="auto, online, offline or disabled")
+
+    # The commands
     commands = parser.add_subparsers(required=True, metavar="check | run | status | clean | create | agents")
     parents = {check: common, run: common, status: common, clean: common, create: sweeps, agents: place}
     for function, parent in parents.items():
@@ -233,33 +264,39 @@ def main(argv: list[str]) -> int:
             function.__name__, parents=[parent], description=function.__doc__, help=function.__doc__
         )
         command.set_defaults(function=function)
+
+    # Options of single commands
     command = commands.choices["run"]
     command.add_argument("--devices", metavar="LIST", help="cpu, or a comma list such as cuda:0,cuda:1 (default: all)")
     command.add_argument(
-        "--per-device", type=positive, metavar="N", help="runs at a time on each (default: 1; cpu: one per core)"
+        "--per-device", type=positive, metavar="N", help="runs at a time on each device (default: 1; cpu: one per core)"
     )
-    command.add_argument("--dry-run", action="store_true", help="print what would be trained, as commands")
-    command.add_argument("--force", action="store_true", help="train again what has been trained")
+    command.add_argument("--dry-run", action="store_true", help="print the commands of the runs that would be trained")
+    command.add_argument("--force", action="store_true", help="train again runs that have a result")
     commands.choices["clean"].add_argument("--yes", action="store_true", help="remove without asking")
     command = commands.choices["create"]
-    command.add_argument("--missing", action="store_true", help="only the points that lack a result in the project")
-    command.add_argument("--entity", default="", metavar="NAME", help="default: the file's, WANDB_ENTITY or your own")
-    command.add_argument("--project", default="", metavar="NAME", help="default: the file's, else WANDB_PROJECT")
+    command.add_argument("--missing", action="store_true", help="only the points that have no result in the project")
+    command.add_argument(
+        "--entity", default="", metavar="NAME", help="default: that of the file, WANDB_ENTITY or your default entity"
+    )
+    command.add_argument("--project", default="", metavar="NAME", help="default: that of the file, else WANDB_PROJECT")
     command = commands.choices["agents"]
     command.add_argument(
-        "sweep", metavar="ENTITY/PROJECT/ID", help="a sweep on W&B: what `create` prints, or the address of its page"
+        "sweep", metavar="ENTITY/PROJECT/ID", help="a sweep on W&B, as `create` prints it, or the address of its page"
     )
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--gpus", metavar="LIST", help="indices, such as 0,1 (default: all)")
     kind.add_argument("--cpus", type=positive, metavar="N", help="N agents on the CPU instead; needed without a GPU")
-    command.add_argument("--per-gpu", type=positive, default=1, metavar="N", help="agents on each (default: 1)")
+    command.add_argument("--per-gpu", type=positive, default=1, metavar="N", help="agents on each GPU (default: 1)")
     command.add_argument(
-        "--grace", type=positive, default=60, metavar="SECONDS", help="time that runs get for ending (default: 60)"
+        "--grace", type=positive, default=60, metavar="SECONDS", help="time that runs have to end (default: 60)"
     )
+
+    # Read it; file names after --set are files
     args = parser.parse_args(argv)
     if args.function is agents:
         return agents(args)
-    files = [word for word in args.set if "=" not in word and (Path(word).suffix or "/" in word)]  # after --set
+    files = [word for word in args.set if "=" not in word and (Path(word).suffix or "/" in word)]
     args.files += files
     args.set = [word for word in args.set if word not in files]
     if "runs_dir" in vars(args):

@@ -1,4 +1,4 @@
-"""Sends runs to W&B from their directories: those that are not there, or not whole.
+"""Send runs to W&B from their directories, unless W&B has them completely.
 
 python -m study.sync runs/NAME …
 """
@@ -16,6 +16,7 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     for path in argv:
+        # Check that the run has a result
         directory = RunDirectory(path)
         state = directory.state()
         if state not in DONE:
@@ -24,8 +25,10 @@ def main(argv: list[str]) -> int:
         if config.wandb == "disabled":
             config = config.model_copy(update={"wandb": "auto"})
         config = config.model_copy(update={"runs_dir": str(directory.path.parent)})
+
+        # Send it unless W&B has it, or record it in an offline log
         if mode(config) == "online" and is_whole(directory, config):
-            print(f"{path} is there already")
+            print(f"{path} is in W&B already")
             continue
         replay(directory, config, print)
         logs = directory.offline_logs()

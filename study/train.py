@@ -1,9 +1,9 @@
-"""Trains one run and registers it.
+"""Train one run and record it.
 
     python -m study.train --model two-block --dataset cifar10 --dropout 0.5 --epochs 30 --seed 0
 
-A config that has been trained is not trained again unless --force is given; one that was cut off resumes from its last
-checkpoint. Everything lands in RUNS_DIR/<model>-<dataset>-s<seed>-<fingerprint>/ and in W&B.
+A config that has been trained is not trained again unless --force is given. An interrupted run resumes from its last
+checkpoint. All results are written to RUNS_DIR/<model>-<dataset>-s<seed>-<fingerprint>/ and sent to W&B.
 """
 
 from pathlib import Path
@@ -22,27 +22,32 @@ from study.training.run import train
 
 
 def main(argv: list[str]) -> int:
-    """Train the config that the command line describes."""
+    """Train the config of the command line."""
+    # Read the command line
     options = parser("python -m study.train", __doc__)
     commands = options.add_argument_group("command")
     commands.add_argument(
-        "--config", type=user_path, metavar="FILE", help="begin with the config of a run.json; options override it"
+        "--config", type=user_path, metavar="FILE", help="start from the config of a run.json; options override it"
     )
     commands.add_argument(
-        "--show-augment", type=user_path, metavar="FILE", help="draw an image under 64 draws of --augment, and end"
+        "--show-augment",
+        type=user_path,
+        metavar="FILE",
+        help="draw an image and augmented copies of it (--augment), and exit",
     )
     commands.add_argument(
-        "--force", nargs="?", const="True", metavar="TRUE|FALSE", help="train again what has been trained"
+        "--force", nargs="?", const="True", metavar="TRUE|FALSE", help="train again a run that has a result"
     )
-    given = read_argv(options, argv)
-    file, sheet, force = (
-        given.pop("config", None),
-        given.pop("show_augment", None),
-        is_true(given.pop("force", False)),
-    )
-    config = Config.parse((read_config(file) if file else {}) | given)
-    display, directory = RunDisplay(), RunDirectory.of(config)
+    values = read_argv(options, argv)
+    file = values.pop("config", None)
+    sheet = values.pop("show_augment", None)
+    force = is_true(values.pop("force", False))
+    config = Config.parse((read_config(file) if file else {}) | values)
+    display = RunDisplay()
+    directory = RunDirectory.of(config)
     is_new = not directory.path.exists()
+
+    # Train, or draw examples of augmentation
     if sheet:
         show_augment(config, Path(sheet), display.say)
         return 0
@@ -50,10 +55,12 @@ def main(argv: list[str]) -> int:
         outcome = train(config, display, Signals(), force, connect=sink.connect, waits=bool(handed_out()))
     except UserError:
         if is_new and directory.path.exists() and not directory.history():
-            directory.remove()  # a mistake is no run
+            directory.remove()  # a mistake leaves no run behind
         raise
     finally:
         display.close()
+
+    # Report the result
     if outcome.already:
         sink.send_again(directory, config, display.say)
         display.say(f"{directory.path} was trained before; --force trains it again")

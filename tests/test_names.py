@@ -272,7 +272,7 @@ def test_w_and_b_keeps_the_summary_of_a_run_whose_charts_it_does_not_get(command
         assert "charts" in missing and [line for line in said.splitlines() if "no charts today" in line] == [missing]
         assert "is sent" in command("study.sync", path).stdout
         assert "test/confusion_table" in sent.summary
-        assert "is there already" in command("study.sync", path).stdout
+        assert "is in W&B already" in command("study.sync", path).stdout
 
 
 def test_a_confusion_matrix_of_many_classes_fits_a_table(tmp_path, command):

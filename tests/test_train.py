@@ -397,7 +397,7 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         assert (sent.sweep, sent.fields["project"], sent.summary["epoch"]) == ("sweep", "proj", 2)
         assert list(server.runs) == ["handed"]
         requests = dict(server.requests)
-        assert "is there already" in command("study.sync", run.path).stdout
+        assert "is in W&B already" in command("study.sync", run.path).stdout
         assert len(sent.history) == 3 and server.requests["UpsertBucket"] == requests["UpsertBucket"]
         sent.artifacts.clear()
         assert "is sent" in command("study.sync", run.path).stdout
