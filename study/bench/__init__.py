@@ -1,1 +1,1 @@
-"""How fast a training step is, beside other loops: `python -m study.bench`."""
+"""Benchmark the training step against other training loops: `python -m study.bench`."""

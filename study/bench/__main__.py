@@ -1,4 +1,4 @@
-"""The command: `python -m study.bench`."""
+"""Run the benchmark: `python -m study.bench`."""
 
 from study.bench.compare import main
 from study.system.process import run_command

@@ -1,8 +1,8 @@
-"""The training loops that the benchmark compares: those of others, written plainly, and this project's.
+"""The training loops that the benchmark compares: common ones and this project's.
 
     for _ in reference(config, device, workers=0): ...    # each turn trains on one batch
 
-On a device, the work of a batch may still be under way when its turn ends.
+A loop may yield before the device has finished the work of the batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Loop = Iterator[None]
 
 
 class Pictures(torch.utils.data.Dataset):
-    """Images as PIL pictures with their labels, as torchvision's data sets give them."""
+    """A data set of PIL pictures and labels, like those of torchvision."""
 
     def __init__(self, data: Data, transform: Callable | None = None):
         from PIL import Image
@@ -41,7 +41,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def check(config: Config, data: Data) -> None:
-    """Refuse what these loops cannot all train, with a UserError."""
+    """Raise UserError for a config that not all of these loops can train."""
     _transform(config, data)
     if config.batch_size >= len(data.train):
         raise UserError(
@@ -50,9 +50,10 @@ def check(config: Config, data: Data) -> None:
 
 
 def _transform(config: Config, data: Data) -> Callable:
-    """Compose torchvision's transforms for the augmentations of a config."""
+    """Return torchvision's transforms for the augmentations of a config; raise UserError if it lacks one."""
     from torchvision import transforms
 
+    # Map the augmentations to transforms
     strengths = config.augmentations
     color = strengths.get("color")
     known = {
@@ -64,18 +65,20 @@ def _transform(config: Config, data: Data) -> Callable:
     }
     if unknown := set(strengths) - set(known):
         raise UserError(f"torchvision's transforms have no {', '.join(sorted(unknown))} to compare with")
+
+    # Compose those of the config, followed by normalisation
     return transforms.Compose(
         [known[name]() for name in strengths] + [transforms.ToTensor(), transforms.Normalize(*_scaled(data))]
     )
 
 
 def _scaled(data: Data) -> list[tuple[float, ...]]:
-    """Return mean and standard deviation on the scale from 0 to 1 that these loaders have."""
+    """Return the mean and standard deviation for values from 0 to 1."""
     return [tuple(value / 255 for value in values) for values in (data.mean, data.std)]
 
 
 def _plain_step(config: Config, data: Data, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """Build a network and a step of training it as it is commonly written; the step returns the loss."""
+    """Return a training step for a new network as it is commonly written; the step returns the loss."""
     torch.manual_seed(0)
     model = models.create(config, data.image_shape, len(data.classes)).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
@@ -93,12 +96,17 @@ def _plain_step(config: Config, data: Data, device: torch.device) -> Callable[[T
 
 
 def reference(config: Config, device: torch.device, workers: int) -> Loop:
-    """Train as a tutorial does."""
+    """Train like a tutorial: PIL images, transforms and a DataLoader."""
     data = data_sets.load(config, "cpu")
     loader = torch.utils.data.DataLoader(
-        Pictures(data, _transform(config, data)), config.batch_size, shuffle=True, num_workers=workers,
-        persistent_workers=workers > 0, drop_last=True, pin_memory=device.type == "cuda",
-    )  # fmt: skip
+        Pictures(data, _transform(config, data)),
+        config.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        drop_last=True,
+        pin_memory=device.type == "cuda",
+    )
     step = _plain_step(config, data, device)
     while True:
         for images, labels in loader:
@@ -107,16 +115,27 @@ def reference(config: Config, device: torch.device, workers: int) -> Loop:
 
 
 def timm_loader(config: Config, device: torch.device, workers: int) -> Loop:
-    """Train from timm's loader; it has the flip, and its own crop and colour jitter in place of the others."""
+    """Train with timm's loader, which has the flip, but its own crop and colour jitter instead of the others."""
     from timm.data import create_loader
 
+    # Make the loader
     data = data_sets.load(config, "cpu")
     mean, std = _scaled(data)
     loader = create_loader(
-        Pictures(data), data.image_shape, config.batch_size, is_training=True, no_aug=not config.augment,
-        color_jitter=config.color_strength or 0.0, mean=mean, std=std, num_workers=workers, device=device,
+        Pictures(data),
+        data.image_shape,
+        config.batch_size,
+        is_training=True,
+        no_aug=not config.augment,
+        color_jitter=config.color_strength or 0.0,
+        mean=mean,
+        std=std,
+        num_workers=workers,
+        device=device,
         persistent_workers=workers > 0,
-    )  # fmt: skip
+    )
+
+    # Train
     step = _plain_step(config, data, device)
     while True:
         for images, labels in loader:
