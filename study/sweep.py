@@ -122,6 +122,7 @@ def status(args: argparse.Namespace) -> int:
 
 def create(args: argparse.Namespace) -> int:
     """Create a sweep on W&B from a file, or from the missing runs of another sweep, and print ENTITY/PROJECT/ID."""
+    # Check the options
     if len(args.files) > 1:
         raise UserError(f"create takes one file or sweep at a time, not {', '.join(args.files)}")
     assignments = search.assignments(args.set)
@@ -129,6 +130,8 @@ def create(args: argparse.Namespace) -> int:
         raise UserError(
             f"{name} is where the sweep is created, not a value of its runs: give --{name} {assignments[name]}"
         )
+
+    # Create the sweep
     path = wandb_sweep.create(args.files[0], assignments, args.missing, args.entity, args.project)
     if path:
         print(path)

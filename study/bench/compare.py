@@ -269,6 +269,7 @@ def overheads(device: torch.device) -> dict[str, float]:
         subprocess.run([sys.executable, "-m", "study.train", *words], capture_output=True, check=False)
         return time.perf_counter() - started
 
+    # Train one run of an epoch
     with tempfile.TemporaryDirectory() as folder:
         run = ("--dataset=digits", "--model=cnn", "--epochs=1", "--wandb=disabled", f"--runs-dir={folder}")
         total = run_seconds(*run, f"--device={device}")
@@ -284,6 +285,7 @@ def _show(title: str, result: dict[str, Any]) -> None:
     """Print the results of a config as a table."""
     head = ("loop", "ms/step", "range", "images/s", "× reference", "range", "TFLOP/s", "MB")
     table = Table(*head, title=title, title_justify="left")
+    # Add a row for each loop
     for name, row in result.items():
         table.add_row(
             name,

@@ -98,6 +98,7 @@ def _plain_step(config: Config, data: Data, device: torch.device) -> Callable[[T
 def reference(config: Config, device: torch.device, workers: int) -> Loop:
     """Train like a tutorial: PIL images, transforms and a DataLoader."""
     data = data_sets.load(config, "cpu")
+    # Make the loader
     loader = torch.utils.data.DataLoader(
         Pictures(data, _transform(config, data)),
         config.batch_size,
@@ -107,6 +108,7 @@ def reference(config: Config, device: torch.device, workers: int) -> Loop:
         drop_last=True,
         pin_memory=device.type == "cuda",
     )
+    # Train, waiting for the loss at every step
     step = _plain_step(config, data, device)
     while True:
         for images, labels in loader:

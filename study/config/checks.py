@@ -86,6 +86,7 @@ def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = Fals
 
 
 def _widths(value: Any) -> str | None:
+    """Convert a comma list or a list of layer widths into a comma list; raise ValueError if it is neither."""
     if value is None:
         return None
     words = value if isinstance(value, list | tuple) else str(value).removesuffix(".0").split(",")

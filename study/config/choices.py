@@ -104,9 +104,15 @@ EARLY_STOPPING: Table = {
 }
 
 HISTORY_METRICS = (
-    "train/loss", "train/acc", "val/loss", "val/acc", "lr",
-    "time/epoch", "time/images_per_second", "memory/peak_mb",
-)  # fmt: skip
+    "train/loss",
+    "train/acc",
+    "val/loss",
+    "val/acc",
+    "lr",
+    "time/epoch",
+    "time/images_per_second",
+    "memory/peak_mb",
+)
 """Metrics logged once per epoch, in addition to `epoch`."""
 
 SUMMARY_METRICS = (

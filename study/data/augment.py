@@ -57,7 +57,8 @@ def _crop(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
     # Pad the images by the largest shift
     top, left = _shifts(images, share, generator)
-    pad_y, pad_x = _largest_shift(height, share), _largest_shift(width, share)
+    pad_y = _largest_shift(height, share)
+    pad_x = _largest_shift(width, share)
     padded = torch.nn.functional.pad(images, (pad_x, pad_x, pad_y, pad_y))
 
     # Take a window of the original size from each

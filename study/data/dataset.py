@@ -206,6 +206,7 @@ _loaded: dict[tuple, Data] = {}
 
 
 def _load(config: Config, files: Folder | None, device: torch.device, say: Say, shared_by: int) -> Data:
+    """Load all images of a config's data set onto a device, with all training images."""
     # Read the images, and report the files that are left out
     source = sources.read(config, files, say)
     for line in _left_out(source, config.dataset):

@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 IMAGE_SUFFIXES = {
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif",
     ".tiff", ".webp",
-}  # fmt: skip
+}
 
 SPLIT_NAME = re.compile(
     r"(?:seg[ _-]?)?(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))"

@@ -130,7 +130,8 @@ def _decode_split(
         kept = [places[path] for path in done]
         for place, old in enumerate(kept):
             images[place] = images[old]
-        images, labels = images[: len(kept)], labels[kept]
+        images = images[: len(kept)]
+        labels = labels[kept]
     return (images, labels), failed
 
 
@@ -222,7 +223,8 @@ def _limits(root: Path, path: str) -> tuple[float, float, bool]:
 
 
 def _limits_of(pixels: np.ndarray) -> tuple[float, float, bool]:
-    low, high = float(pixels.min()), float(pixels.max())
+    low = float(pixels.min())
+    high = float(pixels.max())
     if not np.isfinite([low, high]).all():
         raise Unreadable("damaged", "it holds values that are not finite numbers")
     return low, high, np.issubdtype(pixels.dtype, np.integer)
@@ -248,12 +250,15 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
     Raises Unreadable, with what the file is instead of an image, for any error of a decoder.
     """
     try:
+        # Open the file; a TIFF that Pillow does not know may be read by tifffile
         try:
             image = Image.open(path)
         except UnidentifiedImageError:
             if path.suffix.lower() not in (".tif", ".tiff") or not path.stat().st_size:
                 raise
             image = None
+
+        # Close it after use, and explain errors of the decoder
         with image or nullcontext():
             yield image
     except (MemoryError, Unreadable):

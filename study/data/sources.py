@@ -44,10 +44,13 @@ def read(config: Config, files: Folder | None, say: Say) -> Source:
 
     `files` is its listed folder, None for data sets known by name.
     """
+    # Read data sets known by name
     if config.dataset == "digits":
         return _digits()
     if config.dataset == "pets":
         return _pets(config, say)
+
+    # Read a folder of image files
     if files:
         return _cached(
             config,

@@ -201,7 +201,8 @@ class Engine:
             kind, value = worker.connection.recv()
         except (EOFError, ConnectionError):
             worker.process.join()
-            kind, value = "dead", f"its worker {how_ended(worker.process.exitcode)}"
+            kind = "dead"
+            value = f"its worker {how_ended(worker.process.exitcode)}"
 
         # Update the worker, the display and the outcomes
         match kind:

@@ -96,6 +96,7 @@ def _train(
                     return connection.recv()
         return False
 
+    # Train on this worker's device and threads
     config = order.config.model_copy(update={"device": device, "threads": order.config.threads or threads})
     try:
         outcome = train(
@@ -107,6 +108,7 @@ def _train(
             is_given_up if order.asks else None,
             sink.connect,
         )
+    # Report how it ended; an unexpected error ends the worker
     except Busy as error:
         return "end", ("busy", one_line(error))
     except UserError as error:

@@ -48,11 +48,14 @@ def create(config: Config, image_shape: tuple[int, int, int], classes: int) -> n
     The network returns logits (n, classes). With auxiliary heads, it returns a tuple of logits in training mode, the
     main ones first.
     """
+    # Look up the network
     name = "timm:" if config.model.startswith("timm:") else config.model
     if name not in NETWORKS:
         raise UserError(
             f"model {name!r} is in study/config/choices.py, but NETWORKS in study/models/__init__.py lacks it"
         )
+
+    # Build it
     try:
         return _with_weights(NETWORKS[name](config, image_shape, classes), image_shape)
     except TooSmall as error:

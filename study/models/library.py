@@ -125,7 +125,7 @@ def _with_cifar_stem(config: Config, model: nn.Module, options: dict[str, Any], 
     if not isinstance(convolution, nn.Conv2d) or convolution.stride == (1, 1):
         return _unchanged(config, model)
 
-    # A stem that cuts patches is built anew with smaller ones
+    # A stem that cuts patches is built again with smaller ones
     if convolution.stride == convolution.kernel_size:
         patch = max(1, convolution.stride[0] * image_shape[1] // 224)
         try:

@@ -294,6 +294,7 @@ class RunDirectory:
         self.write(name, lambda path: path.write_bytes(text.encode("utf-8", "backslashreplace")))
 
     def _read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON object; return {} if there is no file, and raise CorruptRun if it is broken."""
         try:
             values = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -48,12 +48,15 @@ class RunDisplay(Display):
         self.console.print(text)
 
     def start(self, config: Config, data: str, epoch: int) -> None:
+        # Remember when and where the training started
         self.epochs = config.epochs
         self.first = epoch
         self.started = time.monotonic()
         self.drawn = 0.0
         self.done = float(epoch)
         self.say(data)
+
+        # Show a bar on a terminal
         if self.console.is_terminal:
             self.bar = Progress(
                 text_column("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -109,6 +112,8 @@ class SweepDisplay:
         self.started = time.monotonic()
         self.tasks: dict[str, Any] = {}
         self.labels: dict[str, str] = {}
+
+        # Make the bars, which are shown only on a terminal
         self.bar = Progress(
             text_column("{task.description}"),
             BarColumn(bar_width=10),

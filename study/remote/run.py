@@ -243,6 +243,7 @@ def is_whole(directory: RunDirectory, config: Config) -> bool:
 
     # Compare the run there with its directory
     def look(api: Any) -> bool:
+        """Return whether the run is there and complete."""
         try:
             run = api.run(f"{place['entity'] or api.default_entity}/{place['project']}/{info['wandb_id']}")
         except (wandb.Error, ValueError) as error:

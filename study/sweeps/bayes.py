@@ -55,6 +55,7 @@ def choose(sweep: Sweep, base: Mapping[str, Any], runs: Runs, handled: set[str])
 
 def _ask(sweep: Sweep, base: Mapping[str, Any], runs: Runs, known: list[Point]) -> Point | None:
     """Choose a new point and claim its run; return None if TRIES suggestions bring no new point."""
+    # Ask until a suggestion is new and valid
     study, space = _study(sweep, runs, known)
     taken = {point.config.fingerprint for point in known}
     for _ in range(TRIES):
@@ -62,6 +63,7 @@ def _ask(sweep: Sweep, base: Mapping[str, Any], runs: Runs, known: list[Point]) 
         values = {name: _value(parameter, trial.params.get(name)) for name, parameter in sweep.parameters.items()}
         try:
             point = sweep.point(values, base)
+            # Claim its run
             if point.config.fingerprint not in taken:
                 RunDirectory.of(point.config).claim(point.config, sweep.name, folder.digest(point.config))
                 return point

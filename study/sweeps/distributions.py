@@ -150,10 +150,13 @@ class Parameter:
 
     def _share_below(self, value: float) -> float:
         """Return the cumulative distribution function at a value, without rounding."""
+        # Log distributions are distributions of the logarithm
         if "log" in self.distribution:
             if value <= 0:
                 return 0.0
             value = math.log(value)
+
+        # Uniform, normal or beta
         if "min" in self.keys:
             low, high = self._scale
             return (value - low) / (high - low)

@@ -38,6 +38,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """Loads YAML, but refuses repeated keys, of which PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Construct a dict; raise ConstructorError if two keys are equal, with - and _ alike."""
         nodes = [key for key, _ in node.value if not key.tag.endswith(":merge")]
         keys = [self.construct_object(key, deep=True) for key in nodes]
         keys = [key.replace("-", "_") if isinstance(key, str) else key for key in keys]

@@ -183,6 +183,7 @@ class Occupancy:
 
     @staticmethod
     def _is_held(path: Path) -> bool:
+        """Return whether a process holds a lock file; delete it if not."""
         try:
             with filelock.FileLock(path, timeout=0):
                 path.unlink(missing_ok=True)

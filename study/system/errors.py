@@ -96,8 +96,10 @@ def reason(error: BaseException) -> str:
 
 def with_place(error: BaseException) -> str:
     """Return an error as one line, with the file and line where this project raised it unless it is a UserError."""
-    ours = Path(__file__).parents[1]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ours)]
+    package = Path(__file__).parents[1]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(package)
+    ]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return one_line(error) + ("" if isinstance(error, UserError) else place)
 

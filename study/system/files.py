@@ -29,7 +29,7 @@ def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Call
                 torch.save(content, temporary)
                 temporary.replace(path)
             except (OSError, RuntimeError):  # no permission; torch raises the latter if the disk is full
-                say(f"{path.parent} cannot be written: {what} are made anew at every start")
+                say(f"{path.parent} cannot be written: {what} are computed again at every start")
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
     return content

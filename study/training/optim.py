@@ -58,6 +58,7 @@ def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) ->
 
     Norms and biases are the parameters of one dimension. Frozen parameters are in no group.
     """
+    # Sort the parameters into groups
     in_heads = tuple(f"{head}." for head in heads)
     groups: dict[tuple[bool, bool], dict] = {}
     for name, parameter in model.named_parameters():
@@ -67,6 +68,8 @@ def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) ->
         without_decay = not config.decay_norm_bias and parameter.ndim < 2
         group = groups.setdefault((in_body, without_decay), {"params": []})
         group["params"].append(parameter)
+
+        # Set what differs from the optimizer's defaults
         if in_body:
             group["lr"] = config.lr * config.body_lr_factor
         if without_decay:
@@ -202,10 +205,10 @@ class MovingAverage:
         share = 1 - ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
         pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
         blended = [pair for pair in pairs if pair[0].is_floating_point()]
-        ours, theirs = map(list, zip(*blended, strict=True))
-        steps = torch._foreach_sub(theirs, ours)
+        averages, values = map(list, zip(*blended, strict=True))
+        steps = torch._foreach_sub(values, averages)
         torch._foreach_mul_(steps, share)
-        torch._foreach_add_(ours, steps)
+        torch._foreach_add_(averages, steps)
 
         # Copy counters
         for own, other in pairs:

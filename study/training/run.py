@@ -66,7 +66,7 @@ def train(
         if outcome := _had_before(directory, before, gives_up):
             return outcome
 
-        # Keep what a resumed run goes on from, and set aside a result that is trained anew
+        # Keep the files of a run that resumes, and set aside a result that is trained again
         fresh_id = f"{config.run_name}-{int(time.time()):x}" if has_begun else config.run_name
         if before.get("stopped_by") == HYPERBAND:
             display.say(f"a sweep stopped it after epoch {len(directory.history())}: training it again from the start")

@@ -170,6 +170,7 @@ class Captured:
         self.can_be_captured = True
 
     def __call__(self, indices: Tensor) -> None:
+        """Call the function, through the graph if there is one."""
         if len(indices) != len(self.indices) or not self.can_be_captured:
             self.function(indices)
             return
