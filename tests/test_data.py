@@ -295,7 +295,7 @@ def test_what_cannot_be_kept_is_made_anew(tmp_path):
     path.with_suffix(".tmp").mkdir(parents=True)
     for _ in range(2):
         assert torch.equal(cache.through(path, make, "the ones", told.append)["ones"], torch.ones(2))
-    assert len(made) == len(told) == 2 and "the ones are made anew at every start" in told[0]
+    assert len(made) == len(told) == 2 and "the ones are computed again at every start" in told[0]
     path.with_suffix(".tmp").rmdir()
     for _ in range(2):
         cache.through(path, make, "the ones", told.append)
