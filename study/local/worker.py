@@ -96,7 +96,7 @@ def _train(
                     return connection.recv()
         return False
 
-    # Train on this worker's device and threads
+    # Train on this worker's device and threads, and report how it ended; an unexpected error ends the worker
     config = order.config.model_copy(update={"device": device, "threads": order.config.threads or threads})
     try:
         outcome = train(
@@ -108,7 +108,6 @@ def _train(
             is_given_up if order.asks else None,
             sink.connect,
         )
-    # Report how it ended; an unexpected error ends the worker
     except Busy as error:
         return "end", ("busy", one_line(error))
     except UserError as error:

@@ -156,7 +156,7 @@ class Agent:
 
         An agent has ended when no process of its session is left; a failed agent is started again.
         """
-        # Start a failed agent again when its pause is over, unless it was asked to end
+        # Start a failed agent again when its pause is over, unless it was asked to end; read the log of a running one
         ended: list[Run] = []
         if self.starts_again and not self.is_asked:
             if time.monotonic() >= self.starts_again:
@@ -164,7 +164,6 @@ class Agent:
         elif self.starts_again:
             self.is_over = True
             self.starts_again = None
-        # Read the log of a running one
         elif not self.is_over:
             has_ended = self.process.poll() is not None and not self.members()
             ended = self.log.read(has_ended)

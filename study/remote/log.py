@@ -48,14 +48,12 @@ class Run:
 
     def take(self, line: str) -> None:
         """Update the state from a line that the run printed."""
-        # Read the directory of the run
+        # Read the directory, the result or the error; of any other line, keep the last
         word, _, rest = line.partition(": ")
         if line.startswith(_PLACE):
             self.directory = line.removeprefix(_PLACE)
         elif self.state != "running":
             return
-
-        # Read its result or its error; keep any other line
         elif word in DONE:
             self.state = word
             self.text = rest

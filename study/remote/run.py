@@ -148,8 +148,8 @@ class WandbRun:
                         send(summary["last/epoch"])
                     except Exception as error:
                         lost.append(f"{content} ({one_line(error)})")
-        # End the run in any case
         finally:
+            # End the run in any case
             if code == 128 + signal.SIGINT and "WANDB_SWEEP_ID" in os.environ:
                 self.run.mark_preempting()
             self.run.finish(exit_code=code)
