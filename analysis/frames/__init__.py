@@ -1,4 +1,4 @@
-"""From runs to tidy frames: read from directories or pulled from W&B, put into sections, and the statistics on them.
+"""Runs as tidy frames: read from directories or pulled from W&B, and grouped into sections; statistics on them.
 
-Nothing here is written for a reader.
+This package writes no text, table or figure.
 """

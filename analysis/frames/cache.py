@@ -1,4 +1,4 @@
-"""The folder of what can be pulled or computed again.
+"""The cache folder, for what can be pulled or computed again.
 
 python -c "from analysis.frames import cache; print(cache.folder())"
 """
@@ -13,24 +13,27 @@ import numpy as np
 
 
 def folder() -> Path:
-    """Return the folder; XDG_CACHE_HOME moves it."""
+    """Return the cache folder, which XDG_CACHE_HOME can move."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "image-classifier-study"
 
 
 def arrays(kind: str, key: str, compute: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return arrays from the cache, or compute and keep them; where nothing can be written they are only computed."""
+    """Load arrays from the cache, or compute and save them; if the cache is not writable they are only computed."""
+    # a missing or damaged file is computed again
     path = folder() / kind / f"{key}.npz"
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return dict(found)
+        with np.load(path, allow_pickle=False) as saved:
+            return dict(saved)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         pass
-    made = dict(compute())
+    computed = dict(compute())
+
+    # written under a temporary name, so that another process never reads half a file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.savez_compressed(file, allow_pickle=False, **made)
+            np.savez_compressed(file, allow_pickle=False, **computed)
         Path(file.name).replace(path)
     except OSError:
         pass
-    return made
+    return computed

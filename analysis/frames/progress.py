@@ -1,4 +1,4 @@
-"""What a person sees while the analysis waits: a bar on a terminal, else a line now and then.
+"""Progress of the analysis: a bar in a terminal, otherwise a line every few seconds.
 
 for task in progress.as_completed(tasks, "pulled from W&B"): …
 """
@@ -16,19 +16,28 @@ LINE_SECONDS = 10.0
 
 
 def as_completed(tasks: Collection[Future], text: str) -> Iterator[Future]:
-    """Yield tasks as they end and tell on stderr how many have, and when the rest will."""
-    shown = console(stderr=True, soft_wrap=True)
-    columns = (text_column(text), BarColumn(), MofNCompleteColumn(), text_column("ETA"),
-               TimeRemainingColumn(compact=True))  # fmt: skip
-    pending, started, told = set(tasks), time.monotonic(), time.monotonic()
-    with Progress(*columns, console=shown, disable=not shown.is_terminal, transient=True) as bar:
+    """Yield tasks as they complete, and print on stderr how many have and the time left."""
+    screen = console(stderr=True, soft_wrap=True)
+    columns = (
+        text_column(text),
+        BarColumn(),
+        MofNCompleteColumn(),
+        text_column("ETA"),
+        TimeRemainingColumn(compact=True),
+    )
+    pending = set(tasks)
+    started = time.monotonic()
+    printed = started
+    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as bar:
         task = bar.add_task("", total=len(tasks))
         while pending:
             ended, pending = wait(pending, return_when=FIRST_COMPLETED)
-            done, now = len(tasks) - len(pending), time.monotonic()
+            done = len(tasks) - len(pending)
+            now = time.monotonic()
             bar.update(task, completed=done)
-            if not shown.is_terminal and now - told > LINE_SECONDS:
+            # without a terminal, a line at most every LINE_SECONDS
+            if not screen.is_terminal and now - printed > LINE_SECONDS:
                 left = (now - started) / done * len(pending)
                 print(f"{text}: {done} of {len(tasks)}, ETA {left:.0f} s", file=sys.stderr, flush=True)
-                told = now
+                printed = now
             yield from ended

@@ -1,9 +1,9 @@
-"""Runs in W&B, pulled into a cache of run directories: what `runs.load('ENTITY/PROJECT')` reads.
+"""Runs pulled from W&B into a cache of run directories, which `runs.load('ENTITY/PROJECT')` reads.
 
     python -m analysis.summarize ENTITY/PROJECT [--refresh]
 
-The cache is `~/.cache/image-classifier-study/wandb/` (XDG_CACHE_HOME moves it). A run that W&B says is in the same
-state and at the same step as when it was pulled is not asked for again.
+The cache is `~/.cache/image-classifier-study/wandb/` (XDG_CACHE_HOME moves it). A run whose state
+and last step in W&B have not changed since it was pulled is not pulled again.
 """
 
 import json
@@ -31,41 +31,46 @@ PARALLEL = 8
 PAGE = 100
 
 KEY = "pulled.json"
-"""What W&B said of a run when it was pulled."""
+"""File with the state and last step that W&B reported when a run was pulled."""
 
 
 def read_sweep(path: str) -> Sweep:
-    """Read what a sweep ENTITY/PROJECT/SWEEP_ID in W&B was made of; UserError where it cannot be had."""
-    named = wandb_api.path(path)
-    sweep = search.parse("/".join(named), wandb_api.content_of(named)[0])
+    """Read the definition of a sweep ENTITY/PROJECT/SWEEP_ID in W&B; raise UserError if W&B does not give it."""
+    names = wandb_api.path(path)
+    sweep = search.parse("/".join(names), wandb_api.content_of(names)[0])
     return replace(sweep, drawn_elsewhere=sweep.method != "grid")
 
 
 def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str]]:
-    """Bring the cache up to date with a project, or a sweep of it, in W&B.
+    """Update the cache from a project, or a sweep of it, in W&B.
 
-    Returns the directories of its runs, in the order in which they were made, and a sentence for each run that could
-    not be had. Raises UserError where W&B cannot be asked or knows no such project.
+    Returns the directories of its runs, in the order of their creation, and a sentence for each run that could not be
+    pulled. Raises UserError if W&B cannot be reached or has no such project.
     """
+    # list the runs of the project or sweep
     entity, project, *sweep = wandb_api.path(path)
     filters = {"sweep": sweep[0]} if sweep else {}
     listed = wandb_api.ask(
         lambda api: list(api.runs(f"{entity}/{project}", filters, per_page=PAGE, lazy=False)),
         f"the runs of {entity}/{project} cannot be had",
     )
+
+    # pull those that have changed; the lock keeps out another process that pulls the same project
     server = re.sub(r"\W+", "-", wandb_api.connect().settings["base_url"])
     folder = cache.folder() / "wandb" / server / entity / project
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
         changed = [run for run in listed if refresh or _read_key(folder / run.id) != _key(run)]
         failed = _fetch_all(changed, folder)
+
+    # runs that failed are reported, not read
     directories = [RunDirectory(folder / run.id) for run in listed if run.id not in failed]
     problems = [f"{entity}/{project}/{name} is left out: {reason}" for name, reason in failed.items()]
     return directories, problems
 
 
 def _fetch_all(runs: list[Any], folder: Path) -> dict[str, str]:
-    """Fetch runs, several at a time; return why those failed that did, by their id."""
+    """Fetch runs, several at a time; return the reason of each failure, by run id."""
     failed: dict[str, str] = {}
     pool = ThreadPoolExecutor(PARALLEL)
     try:
@@ -79,9 +84,10 @@ def _fetch_all(runs: list[Any], folder: Path) -> dict[str, str]:
 
 
 def _fetch(run: Any, folder: Path) -> None:
-    """Put a run into the cache, whole or not at all."""
+    """Put a run into the cache, completely or not at all."""
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".pull-"))
     try:
+        # write all files into a temporary directory
         directory = RunDirectory(temporary)
         directory.write_info(_info(run))
         directory.write_history(_history(run))
@@ -89,6 +95,8 @@ def _fetch(run: Any, folder: Path) -> None:
             directory.write_summary(summary)
         _download_evaluation(run, temporary)
         (temporary / KEY).write_text(json.dumps(_key(run)), encoding="utf-8")
+
+        # replace the old directory
         shutil.rmtree(folder / run.id, ignore_errors=True)
         temporary.replace(folder / run.id)
     finally:
@@ -96,10 +104,12 @@ def _fetch(run: Any, folder: Path) -> None:
 
 
 def _key(run: Any) -> list[Any]:
+    """Return the state and last step of a run, which change whenever there is something to pull."""
     return [run.state, wandb_api.state_of(run), (run.history_keys or {}).get("lastStep", -1)]
 
 
 def _read_key(path: Path) -> list[Any] | None:
+    """Read the key with which a run was pulled; None if it was not."""
     try:
         return json.loads((path / KEY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -107,16 +117,16 @@ def _read_key(path: Path) -> list[Any] | None:
 
 
 def _info(run: Any) -> dict[str, Any]:
-    """Return run.json of a run: its config, and what it told W&B of itself."""
-    told = run.config.get("info")
-    if not isinstance(told, dict):
+    """Return the content of run.json: the config of a run and the `info` that it stored in W&B."""
+    info = run.config.get("info")
+    if not isinstance(info, dict):
         raise UserError("no run of this study: its config in W&B has no `info`")
     config = Config.parse({name: value for name, value in run.config.items() if name in Config.model_fields})
-    return {"config": config.model_dump(), **told, "state": wandb_api.state_of(run)}
+    return {"config": config.model_dump(), **info, "state": wandb_api.state_of(run)}
 
 
 def _history(run: Any) -> list[dict[str, Any]]:
-    """Return the row of every epoch; the last one where an epoch was logged again."""
+    """Return one row per epoch; if an epoch was logged more than once, the last row."""
     rows = {}
     for row in run.scan_history(use_cache=False):
         if not row.keys().isdisjoint(HISTORY_METRICS) and "epoch" in row:
@@ -126,7 +136,7 @@ def _history(run: Any) -> list[dict[str, Any]]:
 
 
 def _summary(run: Any) -> dict[str, Any]:
-    """Return what a run wrote once, at its end, without what W&B adds."""
+    """Return the summary that a run wrote at its end, without the entries that W&B adds."""
     logged = {"epoch", "state", *HISTORY_METRICS}
     return {
         name: _plain(value)
@@ -136,14 +146,14 @@ def _summary(run: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return None for what is no number, which W&B gives back as text."""
+    """Return None for NaN and infinity, which W&B returns as text."""
     if value in ("NaN", "Infinity", "-Infinity") or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value
 
 
 def _download_evaluation(run: Any, folder: Path) -> None:
-    """Fetch evaluation.npz from the newest artifact of that type, if there is one."""
+    """Download evaluation.npz from the newest artifact of that type, if there is one."""
     artifacts = [artifact for artifact in run.logged_artifacts() if artifact.type == "evaluation"]
     if artifacts:
         newest = max(artifacts, key=lambda artifact: int(artifact.version.removeprefix("v")))

@@ -1,4 +1,4 @@
-"""Where runs come from: a runs directory or W&B, as three tidy frames, equal from both.
+"""Runs as tidy frames, read from a directory of runs or from W&B with the same result.
 
 python -c "from analysis.frames import runs; print(runs.load('runs').runs)"    # or runs.load('ENTITY/PROJECT')
 """
@@ -43,9 +43,9 @@ INFO = [
 class Frames:
     """Runs as tidy frames.
 
-    `runs`: indexed by run, with the config's values, what `run.json` says of the state and the machine, and the
-    summary. `history`: a row per run and epoch. `problems`: a sentence for each run that could not be read. `given`:
-    accuracies of classes in percent from elsewhere, to compare with.
+    `runs`: one row per run, with the values of its config, state and machine from `run.json`, and the summary.
+    `history`: one row per run and epoch. `problems`: a sentence for each run that could not be read. `given`:
+    accuracies of classes in percent from another source, to compare with.
     """
 
     runs: pd.DataFrame
@@ -57,15 +57,15 @@ class Frames:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """Return a row per finished run and test image: target, predicted (class indices), probability."""
+        """Return one row per run with a result and test image: target, predicted (class indices), probability."""
         return predictions(self, list(with_result(self.runs).index))
 
     def data(self, run: str) -> dict[str, Any]:
-        """Return what run.json says of a run's data: classes, image_shape, images in each split."""
+        """Return the data of a run from run.json: classes, image_shape, images in each split."""
         return self.directories[run].info()["data"]
 
     def damage(self, run: str) -> str:
-        """Say what is wrong with the evaluation.npz of a run; nothing where it can be read."""
+        """Describe what is wrong with the evaluation.npz of a run; empty if it can be read."""
         if run not in self._damages:
             self._damages[run] = _damage(self.directories[run])
         return self._damages[run]
@@ -75,59 +75,72 @@ class Frames:
         return {}
 
     def features(self, run: str) -> dict[str, np.ndarray]:
-        """Return the features of validation images of a run: `targets`, `logits`, and, where the run could measure
-        them, `penultimate` and `intermediate`.
+        """Return the features of validation images of a run.
+
+        Keys: `targets`, `logits`, and `penultimate` and `intermediate` if the run recorded them.
         """
         arrays = self.directories[run].evaluation()
-        found = {name: arrays[name] for name in ("logits", "penultimate", "intermediate") if name in arrays}
-        return found | {"targets": arrays["feature_targets"]}
+        layers = {name: arrays[name] for name in ("logits", "penultimate", "intermediate") if name in arrays}
+        return layers | {"targets": arrays["feature_targets"]}
 
 
 def load(source: str | Path, refresh: bool = False) -> Frames:
-    """Read all runs below a directory, or of a project ENTITY/PROJECT or a sweep ENTITY/PROJECT/SWEEP_ID in W&B.
+    """Read all runs in a directory, or of a project ENTITY/PROJECT or a sweep ENTITY/PROJECT/SWEEP_ID in W&B.
 
-    Runs that cannot be read, or that another one repeats, are left out and named in `problems`. What has been pulled
-    from W&B is not fetched again unless it has changed, or `refresh` says so.
+    Runs that cannot be read, and duplicates, are left out and named in `problems`. Runs pulled from W&B before are
+    pulled again only if they have changed, or with `refresh`. Raises UserError if there is no such source.
     """
+    # a directory of runs
     if Path(source).is_dir():
         paths = [path for path in sorted(Path(source).iterdir()) if path.is_dir()]
-        found = [RunDirectory(path) for path in paths if path.name != "wandb" and not path.name.startswith(".")]
-        return _frames(found, [])
+        paths = [path for path in paths if path.name != "wandb" and not path.name.startswith(".")]
+        return _frames([RunDirectory(path) for path in paths], [])
+
+    # a project or sweep in W&B
     if not wandb_api.path(str(source)):
         raise UserError(f"there is no directory {source}; name the one that --runs-dir named when training")
     try:
-        found, problems = pull.pull(str(source), refresh)
+        directories, problems = pull.pull(str(source), refresh)
     except UserError as error:
         raise UserError(f"there is no directory {source}, and as a project of W&B: {error}") from None
-    return _frames(found, problems, is_pulled=True)
+    return _frames(directories, problems, is_pulled=True)
 
 
-def _frames(found: Sequence[RunDirectory], problems: Sequence[str], is_pulled: bool = False) -> Frames:
-    remedy = "the same command or sweep trains it anew"
+def _frames(listed: Sequence[RunDirectory], problems: Sequence[str], is_pulled: bool = False) -> Frames:
+    """Read run directories into frames; `problems` are those that were found before."""
+    remedy = "run the same command or sweep again to retrain it"
     if is_pulled:
-        remedy = "where its directory is, `python -m study.sync` sends what is missing"
+        remedy = "run `python -m study.sync` on the machine with its directory to send what is missing"
 
     def place(directory: RunDirectory) -> str:
         return "/".join(directory.path.parts[-3:]) if is_pulled else str(directory.path)
 
-    read: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], list[dict[str, Any]]]]] = {}
+    # read every directory; one that cannot be read is a problem, not an error
+    copies: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], list[dict[str, Any]]]]] = {}
     problems = list(problems)
-    for directory in found:
+    for directory in listed:
         try:
             config, row, history = _read(directory)
         except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
             problems.append(f"{place(directory)} is left out: {_reason(error)}; {remedy}")
             continue
         name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
-        read.setdefault(name, []).append((directory, config, row, history))
-    rows, lines, configs, directories = [], [], {}, {}
-    for name, same in sorted(read.items()):
-        counted = max(same, key=lambda one: (*_rank(one[2]), one[0].path.name == name))
-        directories[name], configs[name] = counted[:2]
-        rows.append(counted[2])
-        lines += [{"run": name, **line} for line in counted[3]]
-        others = [place(one[0]) for one in same if one is not counted]
-        problems += [f"{other} is left out: it is the same run as {place(counted[0])}" for other in others]
+        copies.setdefault(name, []).append((directory, config, row, history))
+
+    # of several copies of a run, keep the best one
+    rows: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
+    configs: dict[str, Config] = {}
+    directories: dict[str, RunDirectory] = {}
+    for name, same in sorted(copies.items()):
+        kept = max(same, key=lambda copy: (*_rank(copy[2]), copy[0].path.name == name))
+        directories[name], configs[name], row, history = kept
+        rows.append(row)
+        lines += [{"run": name, **line} for line in history]
+        others = [place(copy[0]) for copy in same if copy is not kept]
+        problems += [f"{other} is left out: it is the same run as {place(kept[0])}" for other in others]
+
+    # numbers are floats, NaN where a run lacks one
     runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY_METRICS], dtype=object)
     runs[list(SUMMARY_METRICS)] = runs[list(SUMMARY_METRICS)].astype(float)
     history = pd.DataFrame(lines, columns=["run", "epoch", *HISTORY_METRICS])
@@ -136,60 +149,71 @@ def _frames(found: Sequence[RunDirectory], problems: Sequence[str], is_pulled: b
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, str]:
-    """Order runs of one fingerprint: one with a result counts before one without, a later before an earlier one."""
+    """Return the sort key of copies of a run: those with a result rank highest, then the latest."""
     return has_result(row["state"], row["stopped_by"]), row["started"] or ""
 
 
 def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], list[dict[str, Any]]]:
+    """Return the config, the row and the history of a run; raise CorruptRun if its files do not agree."""
     state = directory.state()
     if state == "corrupt":
         raise CorruptRun(directory.defect())
     if state == "missing":
         raise CorruptRun("it has no run.json")
-    info, summary, history = directory.info(), directory.summary(), directory.history()
+    info = directory.info()
+    summary = directory.summary()
+    lines = directory.history()
+
+    # the config must be the one that the run was trained with
     config = Config.recorded(info["config"])
     if info["results_version"] == RESULTS_VERSION and info["fingerprint"] != config.fingerprint:
-        raise CorruptRun(
-            f"its config is not that of its fingerprint {info['fingerprint']}, but of {config.fingerprint}"
-        )
+        raise CorruptRun(f"its fingerprint is {info['fingerprint']}, but that of its config is {config.fingerprint}")
+
+    # one row: config, run.json, summary
     row = {name: getattr(config, name) for name in IDENTITY}
     images = (info.get("data") or {}).get("images") or {}
-    told = {**info, "state": state, "val_images": images.get("val"), "test_images": images.get("test")}
-    row |= {name: told.get(name) for name in INFO}
-    history = [{"epoch": line["epoch"], **{name: _number(line, name) for name in HISTORY_METRICS}} for line in history]
-    return config, row | {name: _number(summary, name) for name in SUMMARY_METRICS}, history
+    info = {**info, "state": state, "val_images": images.get("val"), "test_images": images.get("test")}
+    row |= {name: info.get(name) for name in INFO}
+    row |= {name: _number(summary, name) for name in SUMMARY_METRICS}
+
+    # one line per epoch
+    history = [{"epoch": line["epoch"], **{name: _number(line, name) for name in HISTORY_METRICS}} for line in lines]
+    return config, row, history
 
 
 def _number(values: Mapping[str, Any], name: str) -> float:
-    """Return a number; NaN where there is none, CorruptRun where it is something else."""
+    """Return a number, or NaN if it is missing; raise CorruptRun if it is anything else."""
     value = values.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise CorruptRun(f"its {name} is no number, but {value!r}")
+        raise CorruptRun(f"its {name} must be a number, not {value!r}")
     return math.nan if value is None else float(value)
 
 
 def has_result(state: str, stopped_by: str | None) -> bool:
-    """Tell whether a run came to the end that its config asks for: the last epoch, or its own early stopping."""
+    """Return whether a run ended as its config asks: at the last epoch, or by its own early stopping."""
     return state == "finished" or (state == "stopped" and stopped_by == EARLY)
 
 
 def with_result(runs: pd.DataFrame) -> pd.DataFrame:
-    """Choose the runs that have a result."""
+    """Return the runs that have a result."""
     results = [has_result(state, by) for state, by in zip(runs.state, runs.stopped_by, strict=True)]
     return runs[np.array(results, dtype=bool)]
 
 
 def chosen(frames: Frames, fingerprints: Collection[str]) -> Frames:
-    """Return the frames of runs with these fingerprints, and of those of other versions, whose fingerprints differ."""
+    """Return the frames of the runs with these fingerprints, and of all runs of other versions of the code."""
     kept = frames.runs[frames.runs.fingerprint.isin(fingerprints) | (frames.runs.results_version != RESULTS_VERSION)]
     return replace(frames, runs=kept, history=frames.history[frames.history.run.isin(kept.index)])
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"its run.json is not as it must be ({error!r})"
+    """Describe why a run could not be read."""
+    return str(error) if isinstance(error, UserError) else f"its run.json is invalid ({error!r})"
 
 
 def _damage(directory: RunDirectory) -> str:
+    """Describe what is wrong with evaluation.npz: it cannot be read, or its predictions are of other classes."""
+    # it must be readable and complete
     try:
         arrays = directory.evaluation()
         classes = len(arrays["class_names"])
@@ -198,6 +222,8 @@ def _damage(directory: RunDirectory) -> str:
         return str(error)
     except KeyError as error:
         return f"{directory.path / 'evaluation.npz'} has no {error.args[0]}"
+
+    # targets and predictions must be indices of its classes
     is_sound = len(targets) == len(predicted) and all(
         len(labels) and labels.min() >= 0 and labels.max() < classes for labels in (targets, predicted)
     )
@@ -221,6 +247,8 @@ def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
                 }
             )
         )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(
-        columns=["run", "image", "target", "predicted", "probability"]
-    )  # fmt: skip
+    return (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else pd.DataFrame(columns=["run", "image", "target", "predicted", "probability"])
+    )

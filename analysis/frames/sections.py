@@ -1,4 +1,4 @@
-"""What a report is about: the runs that answer one question, those of a sweep or of a data set.
+"""Sections of a report: the runs of a sweep or of a data set, which answer one question.
 
 python -c "from analysis.frames import runs, sections; print(sections.by_dataset(runs.load('runs'))[0].runs)"
 """
@@ -17,28 +17,28 @@ from study.sweeps.definition import Point, Sweep
 from study.sweeps.definition import label as option_label
 
 TASK = ["dataset", "classes", "split_seed", "data_digest"]
-"""What runs have in common whose accuracies are measured on the same images."""
+"""Options that runs must share for their accuracies to be measured on the same images."""
 
 LEAST = 5
-"""Where runs differ in so many options, a setting is named by those in which it differs from most runs."""
+"""If runs differ in at least this many options, a setting is named by those in which it differs from most runs."""
 
 FEWEST_DIGITS, MOST_DIGITS = 3, 17
-"""Significant digits of a number that was drawn, in the name of a setting."""
+"""Significant digits of a number drawn at random, in the name of a setting."""
 
 LOOKED_AT = 4
-"""So many settings of a section, the best, are looked at closely."""
+"""Number of settings of a section, the best ones, that are examined in detail."""
 
 
 @dataclass(frozen=True)
 class Section:
     """The runs that answer one question.
 
-    `runs` has, beside the columns of Frames.runs, `setting`: the label of what is compared. Only runs of the present
-    results version with a result are in it. `points` has a row for each run that was asked for: setting, the values of
-    what is varied, seed, fingerprint, and of its run the state, `last/epoch` and `best/val_acc`; the key=value pairs
-    that a sweep varies together are the option `pairs`. `states` counts runs by state. `usual` are the values of
-    options that the settings' names leave out, `is_search` tells whether the points were drawn, `drawn` names the
-    options whose values come from a distribution.
+    `runs`: the columns of Frames.runs and `setting`, the name of the setting; only runs of the current results version
+    that have a result. `points`: one row per run of the design, with its setting, the values of the varied options,
+    seed, fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; key=value pairs that a sweep varies
+    together are the option `pairs`. `states`: number of runs by state. `usual`: values of the options that the names
+    of settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
+    from a distribution.
     """
 
     name: str
@@ -59,35 +59,35 @@ class Section:
 
     @property
     def missing(self) -> list[str]:
-        """Name the points without a result, and why, where their runs have begun."""
+        """Name the points without a result, and the reason if their runs have started."""
         return [shown(f"{row['setting']}, seed {row['seed']}") + _why(row) for row in self.absent.to_dict("records")]
 
     @property
     def ranked(self) -> list[str]:
-        """List the settings by their mean best validation accuracy, the best first."""
+        """Return the settings in the order of their mean best validation accuracy, the best first."""
         means = self.runs.groupby("setting", sort=False)["best/val_acc"].mean()
         return list(means.sort_values(ascending=False, kind="stable").index)
 
     @property
     def dataset(self) -> str:
-        """Name the data that its runs were trained on."""
+        """Return the name of the data that the runs were trained on."""
         return ", ".join(name.removeprefix("folder:") for name in self.runs.dataset.unique())
 
     @property
     def title(self) -> str:
-        """Name the section and its data."""
+        """Return the name of the section with that of its data."""
         return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
 
 
 def _why(point: Mapping[str, Any]) -> str:
-    """Say in brackets why a point has no result."""
+    """Describe in brackets why a point has no result."""
     if point["state"] != "stopped":
         return f" ({label('is ' + point['state'])})" if point["state"] else ""
     return f" ({sentence('stopped_after', epoch=point['last/epoch'], val=100 * point['best/val_acc'])})"
 
 
 def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.DataFrame:
-    """Return the best run of each setting, the setting that is best by its mean first; some runs may be left out."""
+    """Return the best run of each setting, ordered by the mean of the setting; runs in `without` are ignored."""
     best = (
         section.runs.drop(index=list(without))
         .sort_values(["best/val_acc", "best/val_loss"], ascending=[False, True], kind="stable")
@@ -97,36 +97,42 @@ def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.Data
 
 
 def best_readable(frames: Frames, section: Section, limit: int | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """Return the best run of each setting among those whose evaluation.npz can be read, and why others are left out.
+    """Return the best run of each setting with a readable evaluation.npz, and a sentence for each run left out.
 
-    Only that of the first `limit` settings is looked at.
+    Only the files of the first `limit` settings are checked.
     """
     damaged: dict[str, str] = {}
     while True:
         best = best_of_settings(section, damaged)
-        found = {run: why for run in best.index[:limit] if (why := frames.damage(run))}
-        if not found:
+        unreadable = {run: why for run in best.index[:limit] if (why := frames.damage(run))}
+        if not unreadable:
             return best, [sentence("run_left_out", why=why) for why in damaged.values()]
-        damaged |= found
+        damaged |= unreadable
 
 
 def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
-    """Choose the runs that a sweep's points describe, by their fingerprints: a section for each task of them.
+    """Make a section for each task of a sweep, with the runs that have the fingerprints of its points.
 
-    A point without a run belongs to the files that most runs of its data were trained on.
+    A point without a run is assigned to the data files that most runs of its data were trained on.
     """
     points = sweep.points(recorded=(directory.info() for directory in frames.directories.values()))
+
+    # count the data files of the runs, for each data set of the points
     present = frames.runs[_present(frames.runs)]
     digests = dict(zip(present.fingerprint, present.data_digest, strict=True))
     known: dict[tuple[Any, ...], Counter] = {}
     for point in points:
         if point.config.fingerprint in digests:
             known.setdefault(_data_of(point), Counter())[digests[point.config.fingerprint]] += 1
+
+    # group the points by data set and data files
     tasks: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
-        found = known.get(_data_of(point))
-        usual = found.most_common(1)[0][0] if found else None
+        counts = known.get(_data_of(point))
+        usual = counts.most_common(1)[0][0] if counts else None
         tasks.setdefault((*_data_of(point), digests.get(point.config.fingerprint, usual)), []).append(point)
+
+    # with several tasks, the names of the sections include the task
     if len(tasks) < 2:
         return [_of_task(frames, sweep, points, sweep.name)]
     return [
@@ -136,15 +142,20 @@ def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
 
 
 def _data_of(point: Point) -> tuple[Any, ...]:
+    """Return the data set, classes and split of a point."""
     return tuple(getattr(point.config, name) for name in TASK[:-1])
 
 
 def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name: str) -> Section:
+    """Make the section of those points of a sweep that have one task."""
+    # name the settings by the varied options
     names = [name for name in sweep.varied if name not in TASK]
     varied = ["pairs" if name == "setting" else name for name in names]
     is_search = sweep.method != "grid"
     drawn = [name for name in names if is_search and sweep.parameters[name].choices is None]
     settings = _labels([point.values for point in chosen_points], names, drawn)
+
+    # one row per point
     rows = [
         {name: getattr(point.config, "setting" if name == "pairs" else name) for name in varied}
         | {"setting": setting or sweep.name, "seed": point.config.seed, "fingerprint": point.config.fingerprint}
@@ -152,14 +163,16 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     ]
     shown = ["setting", *varied]
     points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"], dtype=object)
-    found = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
-    chosen = points[[*shown, "fingerprint"]].merge(found, on="fingerprint").set_index("run")
-    made = _section(frames, name, sweep.description, varied, chosen, points)
-    return replace(made, is_search=is_search, drawn=drawn)
+
+    # the runs with these fingerprints
+    present = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
+    chosen = points[[*shown, "fingerprint"]].merge(present, on="fingerprint").set_index("run")
+    section = _section(frames, name, sweep.description, varied, chosen, points)
+    return replace(section, is_search=is_search, drawn=drawn)
 
 
 def _labels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], drawn: Sequence[str]) -> list[str]:
-    """Name settings by their options, numbers that were drawn with as few digits as tell the settings apart."""
+    """Name settings by their options; drawn numbers have the fewest digits with which all names are different."""
     full = [option_label(row, names) for row in rows]
     for digits in range(FEWEST_DIGITS, MOST_DIGITS):
         short = [option_label(row | {name: _rounded(row[name], digits) for name in drawn}, names) for row in rows]
@@ -169,30 +182,39 @@ def _labels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], drawn: Sequ
 
 
 def _rounded(value: Any, digits: int) -> Any:
-    """Write a number with so many significant digits; whole ones stay."""
+    """Round a float to this many significant digits; other values are returned unchanged."""
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def by_dataset(frames: Frames) -> list[Section]:
-    """Make one section for each data set and choice of its classes and split, its settings named by their options."""
+    """Make a section for each data set, choice of classes and split; the settings are named by their options."""
     sections = []
     for task, chosen in frames.runs[_present(frames.runs)].groupby(TASK, dropna=False):
         if with_result(chosen).empty:
             continue
+
+        # the options in which the runs differ name the settings
         identities = [frames.configs[run].identity() for run in chosen.index]
-        varied = [name for name in IDENTITY if name != "seed" and len({repr(one.get(name)) for one in identities}) > 1]
+        varied = [
+            name
+            for name in IDENTITY
+            if name != "seed" and len({repr(identity.get(name)) for identity in identities}) > 1
+        ]
         usual = _usual(chosen, varied) if len(varied) >= LEAST else {}
         names = _settings(chosen.to_dict("records"), varied, usual)
         chosen = chosen.assign(setting=names).sort_values(["setting", "seed"])
         points = chosen[["setting", *varied, "seed", "fingerprint"]]
+
+        # a second section of the same data set is named by its files too
         name = _name(task)
-        name = _name(task, with_files=True) if name in {section.name for section in sections} else name
+        if name in {section.name for section in sections}:
+            name = _name(task, with_files=True)
         sections.append(replace(_section(frames, name, "", varied, chosen, points), usual=usual))
     return sections
 
 
 def _name(task: Sequence[Any], varied: Sequence[str] = (), with_files: bool = False) -> str:
-    """Name a task by its data, and by their files where these differ."""
+    """Name a task by its data set, and by the digest of its files if `with_files`."""
     dataset, classes, split_seed, digest = task
     words = [dataset]
     if classes or "classes" in varied:
@@ -203,33 +225,40 @@ def _name(task: Sequence[Any], varied: Sequence[str] = (), with_files: bool = Fa
 
 
 def _usual(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, Any]:
-    """Return the most frequent value of each option, the network apart."""
-    return {name: runs[name][runs[name].map(repr) == runs[name].map(repr).mode()[0]].iloc[0]
-            for name in varied if name != "model"}  # fmt: skip
+    """Return the most frequent value of each varied option except the network."""
+    return {
+        name: runs[name][runs[name].map(repr) == runs[name].map(repr).mode()[0]].iloc[0]
+        for name in varied
+        if name != "model"
+    }
 
 
 def _settings(rows: Sequence[Mapping[str, Any]], varied: Sequence[str], usual: Mapping[str, Any]) -> list[str]:
-    """Name the setting of each run by the options that differ from the usual, by its network where none does.
+    """Name the setting of each run by the options with unusual values, or by its network if there are none.
 
-    Options that a run does not have are left out where the names tell the settings apart without.
+    Options that a run does not have are left out if all names are different without them.
     """
-    telling = [[name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])] for row in rows]
-    had = [[name for name in names if row[name] is not None or name in WHOLE]
-           for row, names in zip(rows, telling, strict=True)]  # fmt: skip
+    unusual = [[name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])] for row in rows]
+    owned = [
+        [name for name in names if row[name] is not None or name in WHOLE]
+        for row, names in zip(rows, unusual, strict=True)
+    ]
     full, short = (
         [option_label(row, names) or row["model"] for row, names in zip(rows, chosen, strict=True)]
-        for chosen in (telling, had)
+        for chosen in (unusual, owned)
     )
     return short if len(set(short)) == len(set(full)) else full
 
 
 def _present(runs: pd.DataFrame) -> pd.Series:
+    """Return for each run whether it is of the current results version."""
     return runs.results_version == RESULTS_VERSION
 
 
 def _section(
     frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, points: pd.DataFrame
 ) -> Section:
+    """Make a section of the chosen runs: those with a result, their history, and the state of every point."""
     finished = with_result(chosen)
     points = points.join(chosen.set_index("fingerprint")[["state", "last/epoch", "best/val_acc"]], on="fingerprint")
     points["state"] = points.state.astype(object).where(points.state.notna(), "")

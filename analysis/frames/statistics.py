@@ -1,4 +1,4 @@
-"""What repeats with different seeds tell: means, intervals, differences.
+"""Statistics over repeats with different seeds: means, intervals, differences.
 
 python -c "from analysis.frames.statistics import estimate; print(estimate([0.70, 0.71, 0.69]))"
 """
@@ -18,7 +18,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, half the width of its 95 % interval (NaN for a single value), and the number of values."""
+    """Mean, half the width of its 95 % interval (NaN for a single value), and number of values."""
 
     mean: float
     half_width: float
@@ -26,7 +26,7 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Return the two-sided p of Student's t test against 0; NaN for a single value."""
+        """Return the two-sided p value of Student's t test against 0; NaN for a single value."""
         if math.isnan(self.half_width):
             return math.nan
         if self.mean == 0 or self.half_width == 0:
@@ -35,9 +35,9 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
-    """Estimate a mean from repeats, by Student's t; NaN values count as absent.
+    """Estimate a mean and its 95 % interval (Student t) from repeats; NaN values are ignored.
 
-    `rounding` is the standard deviation that rounding alone gives the values; no spread counts as smaller.
+    `rounding` is the standard deviation caused by rounding alone; the estimated deviation is never smaller.
     """
     present = np.asarray(values, dtype=float)
     present = present[~np.isnan(present)]
@@ -52,13 +52,15 @@ def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
 def estimates(
     frame: pd.DataFrame, by: str | list[str], columns: Sequence[str], rounding: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
-    """Estimate the mean of each column in each group, as `estimate` does, with the `rounding` of those that it names.
+    """Estimate the mean of each column in each group, as `estimate` does; `rounding` maps columns to their rounding.
 
-    Returns, indexed by group in the order of its first row, each column's mean and, as `<column>_ci95`, half the width
-    of its interval.
+    Returns a frame indexed by group, in the order of the first rows: for each column the mean, and half the width of
+    its interval as `<column>_ci95`.
     """
     grouped = frame.groupby(by, sort=False)[list(columns)]
-    means, deviations, counts = grouped.mean(), grouped.std(ddof=1), grouped.count()
+    means = grouped.mean()
+    deviations = grouped.std(ddof=1)
+    counts = grouped.count()
     for name in deviations.columns.intersection(list(rounding or ())):
         deviations[name] = deviations[name].clip(lower=rounding[name])
     half_widths = _t(counts.where(counts > 1) - 1) * deviations / np.sqrt(counts)
@@ -66,22 +68,27 @@ def estimates(
 
 
 def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: float = 0.0) -> pd.DataFrame:
-    """Compare the means of all pairs of settings that have two repeats or more.
+    """Compare the means of all pairs of settings that have at least two repeats.
 
     `values` is indexed by (setting, seed). Two settings with the same seeds and the same value in `shared` are paired
-    by seed; others are compared for unequal variances (Welch 1947). No spread counts as smaller than that of rounding
-    to `resolution`: equal differences of a few hundred images are no proof. Returns, indexed by (a, b) both ways, the
-    `difference` a - b, `half_width` of its 95 % interval, its `p` (two-sided), `holm`, the same corrected for as many
-    comparisons as there are pairs (Holm 1979), the `deviation` of what is repeated, `paired`, and
-    how many degrees of freedom each repeat but the first adds to a test of as many repeats of both, its `share`.
+    by seed; others are compared with Welch's test for unequal variances (Welch 1947). The deviation is never smaller
+    than that of rounding to `resolution`, because equal differences of a few hundred images prove nothing.
+
+    Returns a frame indexed by (a, b), both ways round: `difference` a - b, `half_width` of its 95 % interval, `p`
+    (two-sided), `holm` (p corrected for the number of pairs, Holm 1979), `deviation` of one repeat, `paired`, and
+    `share`, the degrees of freedom that each repeat after the first adds if both settings have equally many.
     """
+    # one row per setting, one column per seed
     table = values.unstack()
     table = table[table.count(axis=1) > 1]
-    names, count = list(table.index), table.count(axis=1).to_numpy(dtype=float)
+    names = list(table.index)
+    count = table.count(axis=1).to_numpy(dtype=float)
     rounding = resolution**2 / 12
     variance = np.maximum(table.var(axis=1, ddof=1).to_numpy(dtype=float), rounding)
     mean = table.mean(axis=1).to_numpy(dtype=float)
     difference = mean[:, None] - mean[None, :]
+
+    # Welch's test for all pairs: standard error, degrees of freedom, deviation
     parts = variance / count
     squared_error = parts[:, None] + parts[None, :]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -91,6 +98,8 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
     deviation = np.sqrt(both)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.nan_to_num(both**2 / (variance[:, None] ** 2 + variance[None, :] ** 2), nan=1.0)
+
+    # paired test instead, for settings with the same seeds and the same shared value
     paired = np.zeros(difference.shape, dtype=bool)
     kinds = pd.Series([(shared[name], *table.columns[table.loc[name].notna()]) for name in names], dtype=object)
     for _, places in kinds.groupby(kinds):
@@ -98,8 +107,13 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
         rows = table.iloc[at].dropna(axis=1).to_numpy(dtype=float)
         spread = np.maximum((rows[:, None] - rows[None, :]).var(axis=2, ddof=1), 2 * rounding)
         block = np.ix_(at, at)
-        squared_error[block], degrees[block] = spread / rows.shape[1], rows.shape[1] - 1
-        deviation[block], share[block], paired[block] = np.sqrt(spread), 1.0, True
+        squared_error[block] = spread / rows.shape[1]
+        degrees[block] = rows.shape[1] - 1
+        deviation[block] = np.sqrt(spread)
+        share[block] = 1.0
+        paired[block] = True
+
+    # p of each pair, corrected over each pair once
     error = np.sqrt(squared_error)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = np.where(difference == 0, 1.0, 2 * stats.t.sf(np.abs(difference) / error, degrees))
@@ -108,16 +122,23 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
     corrected[upper] = holm(p[upper])
     corrected.T[upper] = corrected[upper]
     columns = {
-        "difference": difference, "half_width": _t(degrees) * error, "p": p, "holm": corrected,
-        "deviation": deviation, "share": share, "paired": paired,
-    }  # fmt: skip
+        "difference": difference,
+        "half_width": _t(degrees) * error,
+        "p": p,
+        "holm": corrected,
+        "deviation": deviation,
+        "share": share,
+        "paired": paired,
+    }
+
+    # one row per ordered pair of two different settings
     index = pd.MultiIndex.from_product([names, names], names=["a", "b"])
     frame = pd.DataFrame({name: column.ravel() for name, column in columns.items()}, index=index)
     return frame[frame.index.get_level_values("a") != frame.index.get_level_values("b")]
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Correct p values for their number, so that a false claim among all of them is as rare as alpha (Holm 1979)."""
+    """Correct p values for multiple comparisons: the probability of any false claim is at most alpha (Holm 1979)."""
     p = np.asarray(p, dtype=float)
     order = np.argsort(p)
     corrected = np.empty_like(p)
@@ -128,11 +149,12 @@ def holm(p: Sequence[float]) -> np.ndarray:
 def seeds_to_show(
     difference: float, deviation: float, share: float, comparisons: int = 1, more_than: int = 1
 ) -> int | None:
-    """Return how many seeds would show such a difference in 4 of 5 studies, if it is real; None beyond 100.
+    """Return how many seeds would show a real difference of this size with a power of 80 %; None beyond 100.
 
-    `deviation` is that of one difference between two repeats, `share` how many degrees of freedom each repeat but the
-    first adds: 1 where they are paired, else up to 2. The level is Bonferroni's for so many comparisons; the power is
-    that of the noncentral t. It did not show with `more_than` seeds.
+    `deviation` is the standard deviation of the difference between two repeats. `share` is the number of degrees of
+    freedom that each repeat after the first adds: 1 for paired repeats, otherwise up to 2. The level is corrected for
+    the number of comparisons (Bonferroni), the power is that of the noncentral t distribution, and the result is
+    larger than `more_than`, the number of seeds that did not show the difference.
     """
     n = np.arange(more_than + 1, 101)
     degrees = share * (n - 1)
@@ -143,21 +165,24 @@ def seeds_to_show(
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
-    """Compare what two classifiers got right on the same images (McNemar 1947, exact).
+    """Compare the correct predictions of two classifiers on the same images (exact test, McNemar 1947).
 
-    Returns how many images only the first and only the second got right, and the two-sided p.
+    Returns how many images only the first and only the second classifies correctly, and the two-sided p value.
     """
-    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
-    first, second = int((a & ~b).sum()), int((b & ~a).sum())
+    a = np.asarray(a, dtype=bool)
+    b = np.asarray(b, dtype=bool)
+    first = int((a & ~b).sum())
+    second = int((b & ~a).sum())
     p = stats.binomtest(first, first + second).pvalue if first + second else 1.0
     return first, second, float(p)
 
 
 def sampling_interval(share: float, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of an accuracy that was measured on n images (Wilson 1927)."""
+    """Return the 95 % interval of an accuracy measured on n images (Wilson 1927)."""
     interval = stats.binomtest(round(share * n), n).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def _t(degrees):
+    """Return the quantile of Student's t for a two-sided interval of CONFIDENCE."""
     return stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
