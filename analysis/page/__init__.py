@@ -1,4 +1,4 @@
-"""How a report is written: blocks, tables, figures, the page.
+"""Building blocks of a report: blocks, tables, figures and the page.
 
-What it says is in `analysis.themes`.
+Its contents are in `analysis.themes`.
 """

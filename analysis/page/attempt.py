@@ -1,4 +1,4 @@
-"""Parts of a report that are made one by one: what fails in one is named in its place, and the others stand.
+"""Parts of a report that may fail one by one: a message replaces the part that failed, and the others are written.
 
 python -c "from analysis.page.attempt import attempted; print(attempted('costs', lambda: 1 / 0))"
 """
@@ -12,22 +12,22 @@ from analysis.page.letters import shortened
 from analysis.wording.texts import restored, sentence
 from study.system.errors import is_out_of_memory, one_line
 
-Made = TypeVar("Made")
+Part = TypeVar("Part")
 
 LONGEST = 300
-"""Characters of an error's own words in a report."""
+"""At most this many characters of an error message are shown in a report."""
 
 
-def attempted(what: str, make: Callable[[], Made]) -> Made | Paragraph:
-    """Return what `make` returns; where it fails, a paragraph that says so, which goes to stderr too.
+def attempted(what: str, make: Callable[[], Part]) -> Part | Paragraph:
+    """Return the result of `make`; if it fails, return a paragraph with the error and print the same on stderr.
 
-    `what` names the part for a reader. Ctrl-C and a lack of memory end the report, as they end everything.
+    `what` is the name of the part for a reader. Ctrl-C and a lack of memory are not caught.
     """
     try:
         return make()
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        said = sentence("part_failed", what=what, why=shortened(one_line(error), LONGEST))
-        print(f"warning: {restored(said)}", file=sys.stderr, flush=True)
-        return Paragraph(said)
+        message = sentence("part_failed", what=what, why=shortened(one_line(error), LONGEST))
+        print(f"warning: {restored(message)}", file=sys.stderr, flush=True)
+        return Paragraph(message)

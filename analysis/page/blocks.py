@@ -1,9 +1,9 @@
-"""What a section of the report is made of: blocks, from which the page, `report.md` and all files are written.
+"""Blocks: the elements of a section, from which the page, `report.md` and all files are written.
 
     python -c "from analysis.page import blocks; help(blocks)"
 
-A theme of the report is one function `blocks(frames, section, looks) -> list[Block]`, named in `report.THEMES`; it
-returns what it has to say of a section's runs, and nothing where it has nothing to say:
+A theme of the report is a function `blocks(frames, section, looks) -> list[Block]`, listed in `report.THEMES`. It
+returns the blocks about the runs of a section, or an empty list if it does not apply:
 
     def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         counts = …                                                       # a tidy frame
@@ -15,9 +15,9 @@ returns what it has to say of a section's runs, and nothing where it has nothing
             Picture("pairs", title, figures.pairs(counts, title), sentence("pairs_caption")),
         ]
 
-Nothing else is needed: `report` names the files, writes every table as .md .tex .csv and every figure as .png .svg
-.pdf, and makes the contents list. All texts come from `wording`; `looks` gives each setting its colour. A table's frame
-holds numbers; how they are written is said by its columns (`tables.Column`).
+Nothing else is needed: the page names the files, writes every table as .md .tex .csv and every figure as .png .svg
+.pdf, and lists the contents. All texts come from `wording`; `looks` maps each setting to its colour. The frame of a
+table holds numbers; its columns (`tables.Column`) define how they are written.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ from analysis.page.tables import Table
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading within a section; it appears in the contents list."""
+    """A heading within a section; it appears in the list of contents."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Sentences; `**words**` are bold, words in backticks code. `soft` ones are small print: captions, notes."""
+    """Sentences; `**words**` are bold, words in backticks code. `soft` is small print, for captions and notes."""
 
     text: str
     soft: bool = False
@@ -54,7 +54,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, with the name of its files; `photo` says that it shows photographs, whose colours stay in the dark."""
+    """A figure with the name of its files; the colours of a `photo` are not inverted on a dark page."""
 
     name: str
     title: str
@@ -65,7 +65,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Figures of one kind, side by side."""
+    """Several figures of one kind, side by side."""
 
     pictures: Sequence[Picture]
     caption: str = ""
@@ -73,7 +73,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Data:
-    """Numbers that the page does not show, but links to: a CSV file, with its name and the text before the link."""
+    """Numbers that the page only links to, as a CSV file: its name, the text before the link, and the numbers."""
 
     name: str
     text: str

@@ -1,4 +1,4 @@
-"""Figures: a frame in, a matplotlib figure out; nothing is read or written here.
+"""Figures: functions from a frame to a matplotlib figure, which read and write no files.
 
     python -c "from analysis.frames import runs, sections; from analysis.page import figures; \\
         history = sections.by_dataset(runs.load('runs'))[0].history; \\
@@ -20,28 +20,32 @@ from analysis.page.letters import Plot, in_lines, shortened, titled
 from analysis.wording.texts import label, number, sentence, shown, spoken
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
-"""Okabe and Ito's colours, told apart by most colour-blind people, and three more."""
+"""Okabe and Ito's colours, which most colour-blind people can distinguish, and three more."""
 
 DASHES = ("-", "--", ":", "-.")
-"""Tell settings apart that share a colour."""
+"""Line styles that distinguish settings with the same colour."""
 
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 
 DRAWN = 12
-"""So many settings, the best, are drawn in colours of their own."""
+"""At most this many settings, the best ones, are drawn in their own colours."""
 
 BANDS = 6
-"""With more settings than this, intervals would hide the lines."""
+"""With more settings than this, intervals are not drawn because they would hide the lines."""
 
-NAME_WIDTH, NAME_LINES = 45, 6
-"""Letters in a line of a setting's name, and at most so many lines."""
+NAME_WIDTH = 45
+"""Characters in a line of the name of a setting."""
 
-GREY, PALE_GREY = "#999999", "#E6E6E6"
+NAME_LINES = 6
+"""At most this many lines of the name of a setting."""
+
+GREY = "#999999"
+PALE_GREY = "#E6E6E6"
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a setting is drawn, wherever it is."""
+    """Colour and line style of a setting in all figures."""
 
     color: str
     linestyle: str
@@ -51,53 +55,64 @@ Looks = Mapping[str, Look]
 
 
 def look(place: int) -> Look:
-    """Return the look of the n-th setting: colours first, then the same colours with other dashes."""
+    """Return the look of the n-th setting: first all colours, then the same colours with other line styles."""
     return Look(PALETTE[place % len(PALETTE)], DASHES[place // len(PALETTE) % len(DASHES)])
 
 
 def looks_of(settings: Sequence[str]) -> Looks:
-    """Give each of these settings a look of its own."""
+    """Return a different look for each of these settings."""
     return {setting: look(place) for place, setting in enumerate(settings)}
 
 
 def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
     """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
 
-    A line per setting: the mean over seeds as long as all are trained, with the 95 % interval of that mean where there
-    are several, and no more than BANDS settings. Of more than DRAWN the best are drawn in their colours, the others in
-    grey. The loss is shown up to twice that of the best quarter of them: one that blew up does not flatten the others;
-    where the validation loss falls to a tenth, the axis is logarithmic.
+    One line per setting: the mean over seeds, up to the last epoch that all seeds have, with its 95 % interval if there
+    are several seeds and at most BANDS settings. Beyond DRAWN settings, the others are grey. The loss axis ends at
+    twice the highest loss of the best quarter of the settings, so that a diverging one does not flatten the others; it
+    is logarithmic if the validation loss falls below a tenth of its highest value.
     `history` has columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
     """
+    # means over seeds, of the epochs that all seeds of a setting have
     looks = looks or looks_of(list(history.setting.unique()))
-    found = estimates(history, ["setting", "epoch"], CURVES)
+    means = estimates(history, ["setting", "epoch"], CURVES)
     repeats = history.groupby("setting").run.nunique()
     counts = history.groupby(["setting", "epoch"], sort=False)["val/acc"].count()
-    found = found[counts == repeats.reindex(found.index.get_level_values("setting")).to_numpy()]
-    ranked = list(found["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
+    means = means[counts == repeats.reindex(means.index.get_level_values("setting")).to_numpy()]
+
+    # the best settings get colours
+    ranked = list(means["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
     coloured = [setting for setting in history.setting.unique() if setting in ranked[:DRAWN]]
+
+    # the figure is as high as its legend needs
     columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, max(map(cell_len, coloured))))))
     lines = max(wrapped(setting).count("\n") + 1 for setting in coloured)
     figure = Plot(figsize=(10, 6.8 + 0.22 * lines * -(-len(coloured) // columns)), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
+
+    # one panel per split and metric
     for row, split in zip(panels, ("val", "train"), strict=True):
         for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
             name = f"{split}/{metric}"
             for setting in ranked[DRAWN:]:
-                axes.plot(scale * found.loc[setting, name], color=PALE_GREY, linewidth=1, zorder=1)
+                axes.plot(scale * means.loc[setting, name], color=PALE_GREY, linewidth=1, zorder=1)
             for setting in coloured:
-                values = scale * found.loc[setting, [name, f"{name}_ci95"]]
+                values = scale * means.loc[setting, [name, f"{name}_ci95"]]
                 _band(axes, values, wrapped(setting), looks[setting], banded=len(coloured) <= BANDS)
             finish(axes, label(name), label("epoch"), label(metric))
             axes.tick_params(labelbottom=True)
+
+    # limits of the epochs and accuracies
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     if history.epoch.max() == 1:
         panels[0, 0].set_xlim(0, 2)
     low, high = panels[0, 1].get_ylim()
     panels[0, 1].set_ylim(max(0, low), min(100, high))
-    losses = found[["val/loss", "train/loss"]].max(axis=1).groupby("setting").max()[ranked]
+
+    # limits and scale of the losses
+    losses = means[["val/loss", "train/loss"]].max(axis=1).groupby("setting").max()[ranked]
     highest = min(panels[0, 0].get_ylim()[1], 2 * losses[: -(-len(losses) // 4)].max())
-    falls = found.loc[coloured, "val/loss"]
+    falls = means.loc[coloured, "val/loss"]
     if falls.min() > 0 and falls.max() > 10 * falls.min():
         for axes in panels[:, 0]:
             axes.set_yscale("log")
@@ -106,24 +121,34 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
         panels[0, 0].set_ylim(top=highest)
     else:
         panels[0, 0].set_ylim(0, highest)
+
+    # one legend above all panels
     handles, labels = panels[0, 0].get_legend_handles_labels()
     if ranked[DRAWN:]:
         handles.append(panels[0, 0].plot([], [], color=PALE_GREY)[0])
         labels.append(sentence("more", count=len(ranked) - DRAWN))
     legend = figure.legend(
-        handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9,
-        title=titled(title, figure.get_figwidth()), title_fontproperties={"weight": "bold", "size": 12},
-    )  # fmt: skip
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        title=titled(title, figure.get_figwidth()),
+        title_fontproperties={"weight": "bold", "size": 12},
+    )
     legend.get_title().set_multialignment("center")
     return figure
 
 
 def _band(axes: Axes, values: pd.DataFrame, name: str, drawn: Look, banded: bool) -> None:
-    """Draw a mean over the epochs, and its interval where there is one; `values` has a column of each."""
+    """Draw a mean over the epochs with its interval, if there is one; `values` has the two columns."""
     marker = "o" if len(values) == 1 else None
-    mean, half_width = values.iloc[:, 0], values.iloc[:, 1]
-    axes.plot(mean, linewidth=1.7, marker=marker, markersize=4, label=name, color=drawn.color,
-              linestyle=drawn.linestyle)  # fmt: skip
+    mean = values.iloc[:, 0]
+    half_width = values.iloc[:, 1]
+    axes.plot(
+        mean, linewidth=1.7, marker=marker, markersize=4, label=name, color=drawn.color, linestyle=drawn.linestyle
+    )
     if banded and half_width.notna().any():
         axes.fill_between(
             values.index, mean - half_width, mean + half_width, color=drawn.color, alpha=0.15, linewidth=0
@@ -131,10 +156,11 @@ def _band(axes: Axes, values: pd.DataFrame, name: str, drawn: Look, banded: bool
 
 
 def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Draw a bar for each weight layer of networks, fully connected layers in another colour.
+    """Draw a bar for each weight layer of several networks, fully connected layers in another colour.
 
-    `frames` holds for each network columns block, layer, params, is_dense and is_weight_layer.
+    `frames` maps each network to a frame with columns block, layer, params, is_dense and is_weight_layer.
     """
+    # one panel per network, as high as it has layers
     chosen = {model: frame[frame.is_weight_layer] for model, frame in frames.items()}
     rows = [len(frame) for frame in chosen.values()]
     figure = Plot(figsize=(9, 1.4 + 0.3 * sum(rows) + 0.7 * len(rows)), layout="constrained")
@@ -143,34 +169,49 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
         names = [
             row.block if row.layer in (row.block, "") else f"{row.block}.{row.layer}" for row in frame.itertuples()
         ]
+        # a bar per layer, coloured by its kind, with its number
         for is_dense, colour in ((False, PALETTE[0]), (True, PALETTE[1])):
             kind = frame.is_dense.to_numpy() == is_dense
-            axes.barh(np.arange(len(frame))[kind], frame.params[kind], color=colour,
-                      label=label("dense layers" if is_dense else "convolutions"))  # fmt: skip
+            axes.barh(
+                np.arange(len(frame))[kind],
+                frame.params[kind],
+                color=colour,
+                label=label("dense layers" if is_dense else "convolutions"),
+            )
         for place, params in enumerate(frame.params):
             axes.annotate(
                 number(params, ","), (params, place), (4, 0), textcoords="offset points", va="center", fontsize=8
             )
+
+        # names of the layers
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.margins(x=0.12)
         finish(axes, model, label("params"), label("weight layer"))
         axes.set_yticks(range(len(names)), names)
         axes.xaxis.set_major_locator(MaxNLocator(6))
+
+    # one legend above all panels
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9,
-        title=titled(title, figure.get_figwidth()), title_fontproperties={"weight": "bold", "size": 12},
-    )  # fmt: skip
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        title=titled(title, figure.get_figwidth()),
+        title_fontproperties={"weight": "bold", "size": 12},
+    )
     return figure
 
 
 def wrapped(setting: str) -> str:
-    """Write the name of a setting in lines that leave room for a figure, a very long one without its middle."""
+    """Break the name of a setting into short lines; a very long name loses its middle."""
     return in_lines(shortened(shown(setting), NAME_LINES * NAME_WIDTH), NAME_WIDTH)
 
 
 def finish(axes: Axes, title: str, x_label: str, y_label: str, numbers: str = "xy") -> None:
-    """Give a plot its title, both labels, a grid, and on the axes with numbers these as the language writes them."""
+    """Set the title, both labels and the grid of a plot, and format the numbers of the axes named in `numbers`."""
     axes.set_title(title)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -183,6 +224,6 @@ def finish(axes: Axes, title: str, x_label: str, y_label: str, numbers: str = "x
 
 
 def tick_format() -> FuncFormatter:
-    """Write the numbers on an axis with thousands separators, as the language does."""
+    """Return a formatter of the numbers on an axis, with the separators of the current language."""
     language = spoken()
     return FuncFormatter(lambda value, place: number(round(value, 10), ",.10g", language))

@@ -1,4 +1,4 @@
-"""Writes parts made of blocks: one self-contained HTML page, the same as Markdown, and each table and figure as files.
+"""Writes the parts of a report as a self-contained HTML page, as Markdown, and as files of all tables and figures.
 
 python -c "from analysis.page import html; help(html.write)"
 """
@@ -27,14 +27,14 @@ from study.system.errors import UserError
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PIXELS = 115
-"""Of an inch of a figure on the page."""
+"""Pixels of an inch of a figure on the page."""
 
 PICTURES = ("png", "svg", "pdf")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the page; `name` begins the names of its files."""
+    """A section of the page; the names of its files start with `name`."""
 
     name: str
     title: str
@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure that has been written: the stem of its files, its width in pixels, and its SVG as a data URL."""
+    """A figure after writing: the stem of its files, its width in pixels, and its SVG as a data URL."""
 
     stem: str
     width: int
@@ -56,17 +56,24 @@ class Drawn:
 
 def write(parts: Iterable[Part], title: str, source: str, made_with: str, out: Path) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
+    # create the folders before anything is drawn
     try:
         for folder in (out / "tables", out / "figures"):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
-    anchors, files, undrawn = _Names(), _Names(), set()
+
+    # write the files of each part; keep only what the page shows of it
+    anchors = _Names()
+    files = _Names()
+    undrawn: set[str] = set()
     shown = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
         blocks = [_attempted(block, anchor, anchors, files, out, undrawn) for block in part.blocks]
         shown.append({"anchor": anchor, "title": part.title, "description": part.description, "blocks": blocks})
+
+    # write the page and the same as Markdown
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(label=label, language=spoken())
     environment.filters["strong"] = _strong
@@ -78,39 +85,40 @@ def write(parts: Iterable[Part], title: str, source: str, made_with: str, out: P
 
 
 class _Names:
-    """Names of files and anchors, each given once."""
+    """Names of files or anchors, each used only once."""
 
     def __init__(self):
         self.used: set[str] = set()
 
     def unused(self, text: str, longest: int = 150) -> str:
-        """Make a name of a text, of ASCII and of at most so many characters; number it if it has been used before."""
+        """Make an ASCII name of at most `longest` characters from a text; add a number if it has been used before."""
         name = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "section"
-        name = next(word for n in range(1, len(self.used) + 2)
-                    if (word := name if n == 1 else f"{name}-{n}") not in self.used)  # fmt: skip
+        name = next(
+            word for n in range(1, len(self.used) + 2) if (word := name if n == 1 else f"{name}-{n}") not in self.used
+        )
         self.used.add(name)
         return name
 
 
 def _undrawn(letters: Collection[str]) -> list[str]:
-    """Say which letters no installed font has, and what would have them; on stderr too."""
+    """Report the characters that no installed font has and the fonts to install, on the page and on stderr."""
     if not letters:
         return []
     shown, fonts = advice(letters)
-    said = sentence("undrawn", letters=shown, fonts=fonts)
-    print(f"warning: {restored(said)}", file=sys.stderr)
-    return [said]
+    message = sentence("undrawn", letters=shown, fonts=fonts)
+    print(f"warning: {restored(message)}", file=sys.stderr)
+    return [message]
 
 
 def _attempted(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
-    """Write a block; where it cannot be drawn, say so in its place. `undrawn` gets the letters that no font has."""
+    """Write a block, or an error message if it fails; add to `undrawn` the characters that no font has."""
     what = getattr(block, "title", "") or getattr(block, "name", "") or label("figures")
-    made = attempted(restored(what), lambda: _written(block, anchor, anchors, files, out, undrawn))
-    return made if isinstance(made, dict) else _written(made, anchor, anchors, files, out, undrawn)
+    result = attempted(restored(what), lambda: _written(block, anchor, anchors, files, out, undrawn))
+    return result if isinstance(result, dict) else _written(result, anchor, anchors, files, out, undrawn)
 
 
 def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
-    """Write a block's files and return what the page and the Markdown show of it."""
+    """Write the files of a block and return the values that the page and the Markdown show."""
     match block:
         case Heading(text):
             return {"kind": "heading", "text": text, "anchor": anchors.unused(f"{anchor}-{text}")}
@@ -131,15 +139,16 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
         case Picture():
             return {"kind": "picture", "picture": _draw(block, anchor, files, out, undrawn)}
         case Gallery(pictures, caption):
-            written = [attempted(one.title, partial(_draw, one, anchor, files, out, undrawn)) for one in pictures]
-            lost = [one.text for one in written if isinstance(one, Paragraph)]
-            kept = [one for one in written if isinstance(one, Drawn)]
-            return {"kind": "gallery", "pictures": kept, "caption": " ".join([caption, *lost]).strip()}
+            written = [attempted(item.title, partial(_draw, item, anchor, files, out, undrawn)) for item in pictures]
+            messages = [item.text for item in written if isinstance(item, Paragraph)]
+            kept = [item for item in written if isinstance(item, Drawn)]
+            return {"kind": "gallery", "pictures": kept, "caption": " ".join([caption, *messages]).strip()}
 
 
 def _draw(picture: Picture, anchor: str, files: _Names, out: Path, undrawn: set[str]) -> Drawn:
     """Write a figure in every format."""
-    stem, figure = files.unused(f"{anchor}-{picture.name}"), picture.figure
+    stem = files.unused(f"{anchor}-{picture.name}")
+    figure = picture.figure
     contents = {suffix: drawn(figure, suffix, stem) for suffix in PICTURES}
     for suffix, content in contents.items():
         save(out / "figures" / f"{stem}.{suffix}", content)
@@ -150,27 +159,27 @@ def _draw(picture: Picture, anchor: str, files: _Names, out: Path, undrawn: set[
 
 
 def drawn(figure: Figure, suffix: str, stem: str) -> bytes:
-    """Draw a figure in the format of a suffix, equal figures under equal names in equal bytes."""
+    """Draw a figure in the format of a suffix; the bytes depend only on the figure and the stem."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": stem}):
         figure.savefig(buffer, format=suffix, dpi=160, metadata=_undated(suffix))
-    figure.set_layout_engine("none")  # the first drawing has laid it out; the others keep that
+    figure.set_layout_engine("none")  # the other formats keep the layout of the first
     return buffer.getvalue()
 
 
 def _undated(suffix: str) -> dict[str, None] | None:
-    """Leave out the time of writing: equal figures are equal files."""
+    """Return metadata without the time of writing, so that equal figures give equal files."""
     return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
 
 
 def _strong(text: str) -> Markup:
-    """Escape a text for HTML, `**words**` bold, words in backticks as code; names are filled in `protected`."""
+    """Escape a text for HTML; `**words**` become bold and words in backticks code, except in `protected` names."""
     bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
 
 
 def _markdown(content: dict) -> str:
-    """Write the page as Markdown, its tables within and its figures beside it."""
+    """Write the page as Markdown, with its tables, and links to its figures."""
     lines = [f"# {content['title']}", _plain(content["source"]), *map(_plain, content["notes"])]
     for part in content["parts"]:
         lines += [f"## {_plain(part['title'])}", _plain(part["description"])]
@@ -180,6 +189,7 @@ def _markdown(content: dict) -> str:
 
 
 def _markdown_of(block: dict) -> list[str]:
+    """Write a block as paragraphs of Markdown."""
     match block["kind"]:
         case "heading":
             return [f"### {_plain(block['text'])}"]
@@ -199,19 +209,19 @@ def _markdown_of(block: dict) -> list[str]:
             return [*pictures, _plain(block["caption"])]
 
 
-def _markdown_picture(one: Drawn) -> list[str]:
-    return [f"![{_plain(one.title)}](figures/{one.stem}.png)", _plain(one.caption)]
+def _markdown_picture(picture: Drawn) -> list[str]:
+    return [f"![{_plain(picture.title)}](figures/{picture.stem}.png)", _plain(picture.caption)]
 
 
 def _plain(text: str) -> str:
-    """Keep what Markdown would take for markup, but for what is bold or code."""
-    marked = {mark: f"\\{letter}" for letter, mark in MARKUP.items()}
+    """Escape the markup of Markdown in a text, except bold and code."""
+    marked = {mark: f"\\{character}" for character, mark in MARKUP.items()}
     text = re.sub(r"([\\_<\[\]$~]|&(?=#?\w+;))(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", tables.in_one_line(text))
-    return "".join(marked.get(letter, letter) for letter in text)
+    return "".join(marked.get(character, character) for character in text)
 
 
 def save(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, then put it in place."""
+    """Write a file under a temporary name, then rename it."""
     temporary = path.with_name(f".{path.name}.tmp")
     if isinstance(content, str):
         content = restored(content).encode("utf-8", "backslashreplace")

@@ -1,10 +1,10 @@
-"""Text in figures: it is never markup, is drawn in fonts that have its letters, and fits.
+"""Text in figures: plain, in fonts that have its characters, and short enough to fit.
 
     python -c "from analysis.page.letters import shortened; print(shortened('a name that is too long', 12))"
 
-Every figure is a `Plot`. matplotlib would take what stands between two `$` for a formula, and draws empty boxes for
-letters that its own font lacks, such as Chinese or Indic ones; a `Plot` draws plain text, and looks for an installed
-font that has these letters.
+Every figure is a `Plot`. matplotlib reads the text between two `$` as a formula, and draws empty boxes for characters
+that its own font lacks, such as Chinese or Indic ones. A `Plot` draws plain text, and uses an installed font that has
+these characters.
 """
 
 import logging
@@ -30,13 +30,13 @@ from analysis.wording.texts import restored
 from study.system.errors import printable
 
 NARROW = 0.62
-"""Width of a column on average, as a share of the size of letters; bold ones are a little wider."""
+"""Average width of a column as a share of the font size; bold characters are a little wider."""
 
 SHORTEST_LINE = 20
-"""Columns of a title's lines, where the axes stand at the edge of a figure."""
+"""Fewest columns of a line of a title, for axes at the edge of a figure."""
 
 BREAKS = re.compile(r".*[,;/_-]", re.DOTALL)
-"""The part of a long word that may end a line."""
+"""The part of a long word after which a line may break."""
 
 JOINERS = "\u200c\u200d"
 VIRAMA = 9
@@ -44,14 +44,15 @@ VIRAMA = 9
 
 
 class Plot(Figure):
-    """A figure whose texts are plain text, in fonts that have their letters as far as such are installed."""
+    """A figure whose texts are plain text, in installed fonts that have their characters."""
 
     undrawn: frozenset[str] = frozenset()
-    """Letters of its texts that no installed font has, once it has been drawn."""
+    """Characters of its texts that no installed font has; known after drawing."""
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw the figure; letters that no font has become boxes, without a warning for each."""
+        """Draw the figure; characters that no font has become boxes, without a warning for each."""
         with plain(), _quiet():
+            # add the fonts that the texts need
             texts = self._texts()
             fonts, self.undrawn = fonts_for("".join(text.get_text() for text in texts))
             for text in texts:
@@ -62,23 +63,27 @@ class Plot(Figure):
             super().draw(renderer)
 
     def _break_titles(self, renderer: RendererBase) -> None:
-        """Break the titles of axes that would be cut off at the edge of the figure into lines."""
+        """Break titles of axes into lines if they would be cut off at the edge of the figure."""
+        # find titles that are wider than half the figure
         width = self.get_figwidth()
         titles = [(axes, axes.title) for axes in self.axes]
         wide = [(axes, title) for axes, title in titles if inches([title.get_text()], title.get_fontsize()) > width / 2]
         if wide and self.get_layout_engine():
-            self.get_layout_engine().execute(self)  # which says where the axes are
+            self.get_layout_engine().execute(self)  # computes the positions of the axes
+
+        # shorten the lines until each title fits between the edges
         for axes, title in wide:
             place = axes.get_position()
             middle = (place.x0 + place.x1) / 2
             room = 2 * min(middle, 1 - middle) * self.bbox.width
-            whole, limit = title.get_text(), columns([title.get_text()])
+            whole = title.get_text()
+            limit = columns([whole])
             while title.get_window_extent(renderer).width > room and limit > SHORTEST_LINE:
                 limit -= 2
                 title.set_text("\n".join(in_lines(line, limit) for line in whole.split("\n")))
 
     def _texts(self) -> list[Text]:
-        """Return all texts, those of the axes' numbers too, which are otherwise made only while drawing."""
+        """Return all texts, including the tick labels, which matplotlib otherwise creates only when drawing."""
         for axes in self.axes:
             axes.get_xticklabels()
             axes.get_yticklabels()
@@ -87,14 +92,14 @@ class Plot(Figure):
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Let every text that is made inside be plain text."""
+    """Create every text inside the `with` block as plain text."""
     with matplotlib.rc_context({"text.parse_math": False}):
         yield
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what matplotlib says of each letter that no font has, and of fonts that have no bold letters."""
+    """Suppress the warnings of matplotlib about missing characters and missing bold fonts."""
     log = logging.getLogger("matplotlib.font_manager")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -111,42 +116,46 @@ class _Font:
     family: str
     style: str
     path: str
-    letters: frozenset[int]
+    characters: frozenset[int]
 
 
 def fonts_for(text: str) -> tuple[list[str], frozenset[str]]:
-    """Return the families to use beside the usual one for the letters of a text, and the letters that none has."""
-    missing = {letter for letter in text if category(letter)[0] not in "CZ"} - _usual()
+    """Return the font families that a text needs beside the default one, and the characters that no font has."""
+    missing = {character for character in text if category(character)[0] not in "CZ"} - _usual()
     families = []
     while missing:
-        # the family that has the most of what is missing, of equal ones the first
-        best = max(_installed(), key=lambda font: sum(ord(letter) in font.letters for letter in missing), default=None)
-        found = {letter for letter in missing if best and ord(letter) in best.letters}
-        if not found:
+        # choose the font with most of the missing characters; of equal ones the first
+        best = max(
+            _installed(), key=lambda font: sum(ord(character) in font.characters for character in missing), default=None
+        )
+        covered = {character for character in missing if best and ord(character) in best.characters}
+        if not covered:
             break
-        if best.family not in font_manager.get_font_names():  # installed after matplotlib made its list
+
+        # register all weights of a family that was installed after matplotlib made its list
+        if best.family not in font_manager.get_font_names():
             for font in _installed():
-                if font.family == best.family:  # in all weights
+                if font.family == best.family:
                     font_manager.fontManager.addfont(font.path)
         families.append(best.family)
-        missing -= found
+        missing -= covered
     return families, frozenset(missing)
 
 
 @cache
 def _usual() -> frozenset[str]:
-    """Return the letters of the font that matplotlib uses unless told otherwise."""
+    """Return the characters of the default font of matplotlib."""
     return frozenset(map(chr, FT2Font(font_manager.findfont(font_manager.FontProperties())).get_charmap()))
 
 
 @cache
 def _installed() -> tuple[_Font, ...]:
-    """Read which letters the installed fonts have: those that are usual in running text first, then by name."""
+    """List the installed fonts with their characters: those usual for running text first, then by name."""
     fonts = []
     for path in font_manager.findSystemFonts():
         try:
             font = FT2Font(os.fspath(path))
-            if font.scalable:  # which pictures of emoji are not
+            if font.scalable:  # bitmap fonts, such as coloured emoji, are not
                 fonts.append(_Font(font.family_name, font.style_name, path, frozenset(font.get_charmap())))
         except (OSError, RuntimeError, ValueError):  # a damaged file
             continue
@@ -154,20 +163,25 @@ def _installed() -> tuple[_Font, ...]:
 
 
 def _order(font: _Font) -> tuple[bool, bool, bool, str, str]:
+    """Return the sort key of fonts: Noto Sans first, then fonts without Mono, then regular weights."""
     is_plain = font.style in ("Regular", "Book", "Roman", "Normal")
     return not font.family.startswith("Noto Sans"), "Mono" in font.family, not is_plain, font.family, font.path
 
 
 def shortened(name: object, limit: int) -> str:
-    """Return a name in at most so many columns: one that is longer as its beginning, `…` and its end.
+    """Shorten a name to at most `limit` columns: its beginning, `…` and its end.
 
-    A Chinese letter takes two columns; no letter is parted from its accents and vowel signs.
+    A Chinese character takes two columns. Characters are not separated from their accents and vowel signs.
     """
     text = printable(name)
     if cell_len(text) <= limit:
         return text
+
+    # add characters to the beginning and the end in turn, until the next one does not fit
     parts = _letters(text)
-    head, tail, room = "", "", limit - 1
+    head = ""
+    tail = ""
+    room = limit - 1
     while len(parts) > 1:
         at_end = cell_len(tail) < cell_len(head)
         part = parts[-1] if at_end else parts[0]
@@ -175,12 +189,15 @@ def shortened(name: object, limit: int) -> str:
             break
         room -= cell_len(part)
         parts = parts[:-1] if at_end else parts[1:]
-        head, tail = (head, part + tail) if at_end else (head + part, tail)
+        if at_end:
+            tail = part + tail
+        else:
+            head += part
     return f"{head.rstrip()}…{tail.lstrip()}"
 
 
 def short_names(names: Sequence[object], limit: int) -> list[str]:
-    """Shorten names; those that would then be the same are numbered by their places."""
+    """Shorten names; names that become equal get the number of their position."""
     short = [shortened(name, limit) for name in names]
     times = Counter(short)
     return [
@@ -190,68 +207,72 @@ def short_names(names: Sequence[object], limit: int) -> list[str]:
 
 
 def columns(texts: Iterable[str]) -> int:
-    """Return how many columns the longest line of texts takes."""
+    """Return the number of columns of the longest line of some texts."""
     return max((cell_len(line) for text in texts for line in text.split("\n")), default=0)
 
 
 def inches(texts: Iterable[str], size: float) -> float:
-    """Return about how wide the longest of texts is, in letters of that size in points."""
+    """Return the approximate width in inches of the longest line of some texts, in a font size in points."""
     lines = (line for text in texts for line in text.split("\n"))
     return max((sum(map(_advance, line)) for line in lines), default=0.0) * size / 72
 
 
 @cache
-def _advance(letter: str) -> float:
-    """Return the width of a letter as a share of its size, estimated where matplotlib's own font lacks it."""
-    if letter not in _usual():
-        return NARROW * cell_len(letter)
+def _advance(character: str) -> float:
+    """Return the width of a character as a share of the font size; estimated if the default font lacks it."""
+    if character not in _usual():
+        return NARROW * cell_len(character)
     font = FT2Font(font_manager.findfont(font_manager.FontProperties()))
     font.set_size(100, 72)
-    return font.load_char(ord(letter)).linearHoriAdvance / 65536 / 100
+    return font.load_char(ord(character)).linearHoriAdvance / 65536 / 100
 
 
 def in_lines(text: str, limit: int) -> str:
-    """Break a text into lines of at most so many columns, within a word only where that alone is longer."""
+    """Break a text into lines of at most `limit` columns, within a word only if the word is longer than a line."""
     lines = [""]
     for word in printable(text).split(" "):
+        # add the word to the last line if it fits
         if cell_len(lines[-1]) + 1 + cell_len(word) <= limit or not lines[-1]:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
         else:
             lines.append(word)
+
+        # break a word that is longer than a line, after a separator if it has one
         while cell_len(lines[-1]) > limit:
-            parts, head = _letters(lines[-1]), ""
+            parts = _letters(lines[-1])
+            head = ""
             while parts and (not head or cell_len(head + parts[0]) <= limit):
                 head += parts.pop(0)
             if not parts:
                 break
-            if found := BREAKS.match(head):
-                head = found[0]
+            if match := BREAKS.match(head):
+                head = match[0]
             lines[-1:] = [head, lines[-1][len(head) :]]
     return "\n".join(lines)
 
 
 def titled(text: str, width: float, size: float = 12) -> str:
-    """Break a title in bold letters of that size in points into lines of so many inches."""
+    """Break a bold title of a font size in points into lines of at most `width` inches."""
     return in_lines(text, max(20, int(width * 72 / (1.1 * NARROW * size))))
 
 
 def _letters(text: str) -> list[str]:
-    """Part a text into what a reader takes for a letter: with its accents, vowel signs and joined consonants."""
+    """Split a text into characters as a reader sees them, with their accents, vowel signs and joined consonants."""
     parts: list[str] = []
-    for letter in text:
-        joins = category(letter)[0] == "M" or letter in JOINERS
+    for character in text:
+        joins = category(character)[0] == "M" or character in JOINERS
         if parts and (joins or parts[-1][-1] in JOINERS or combining(parts[-1][-1]) == VIRAMA):
-            parts[-1] += letter
+            parts[-1] += character
         else:
-            parts.append(letter)
+            parts.append(character)
     return parts
 
 
 def advice(letters: Iterable[str], limit: int = 10) -> tuple[str, str]:
-    """Return some of the letters that no font has, and the names of their scripts' fonts among the Noto fonts."""
-    found = sorted(letters)
-    shown = " ".join(found[:limit]) + (" …" if len(found) > limit else "")
-    return shown, ", ".join(dict.fromkeys(map(_noto, found)))
+    """Return up to `limit` of the characters that no font has, and the names of the Noto fonts that have them."""
+    missing = sorted(letters)
+    shown = " ".join(missing[:limit]) + (" …" if len(missing) > limit else "")
+    return shown, ", ".join(dict.fromkeys(map(_noto, missing)))
 
 
 NOTO = (
@@ -263,9 +284,10 @@ NOTO = (
     (0xFB00, ""), (0xFF00, "CJK"), (0xFFF0, ""), (0x1F000, "Emoji (the one without colours)"), (0x1FB00, ""),
     (0x20000, "CJK"), (0x323B0, ""),
 )  # fmt: skip
-"""Where in Unicode the letters of a Noto font begin; one without a name ends the one before it."""
+"""First code point of the script of each Noto font; an entry without a name ends the previous one."""
 
 
-def _noto(letter: str) -> str:
-    name = [name for start, name in ((0, ""), *NOTO) if start <= ord(letter)][-1]
+def _noto(character: str) -> str:
+    """Return the name of the Noto font that has a character."""
+    name = [name for start, name in ((0, ""), *NOTO) if start <= ord(character)][-1]
     return f"Noto {name}" if name.startswith("Emoji") else f"Noto Sans {name}".rstrip()

@@ -1,4 +1,4 @@
-"""Prints the page as a PDF, through a headless Chromium where one is installed.
+"""Prints the page as a PDF with a headless Chromium or Chrome.
 
 python -m analysis.summarize runs --pdf
 """
@@ -18,37 +18,48 @@ BROWSERS = (
 )  # fmt: skip
 
 SECONDS = 180
-"""Longer than this no page takes to be printed."""
+"""Time limit for printing a page."""
 
 
 def browser() -> str:
-    """Return the path of a browser that can print; UserError where there is none."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
+    """Return the path of a browser that can print; raise UserError if there is none."""
+    path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if path is None:
         raise UserError(
             "--pdf needs Chromium or Chrome, and neither is installed; "
             "install one, or print report/index.html from any browser"
         )
-    return found
+    return path
 
 
 def print_page(page: Path, program: str) -> Path:
-    """Print an HTML page beside itself and return the path of the PDF; UserError where the browser fails."""
+    """Print an HTML page as report.pdf in the same folder and return its path; raise UserError if that fails."""
     pdf = page.resolve().with_name("report.pdf")
     temporary = pdf.with_name(".report.pdf")
     temporary.unlink(missing_ok=True)
+
+    # run the browser with a profile of its own
     with tempfile.TemporaryDirectory(prefix="print-") as profile:
         command = [
-            program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
-            f"--user-data-dir={profile}", "--no-pdf-header-footer", f"--print-to-pdf={temporary}",
+            program,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-extensions",
+            f"--user-data-dir={profile}",
+            "--no-pdf-header-footer",
+            f"--print-to-pdf={temporary}",
             page.resolve().as_uri(),
-        ]  # fmt: skip
+        ]
         try:
             done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=SECONDS)
         except subprocess.TimeoutExpired:
             raise UserError(f"{program} did not print {page} within {SECONDS} s") from None
         except OSError as error:
             raise UserError(f"{program} cannot be started: {error.strerror}") from None
+
+    # browsers report success without a file too
     if not temporary.exists():
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"{program} did not print {page}: {lines[-1]}")

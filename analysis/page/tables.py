@@ -1,4 +1,4 @@
-"""Tables: a frame of numbers, and the same written as Markdown, LaTeX and CSV, or shown in a terminal.
+"""Tables: frames of numbers, written as Markdown, LaTeX and CSV or shown in a terminal.
 
     python -c "from analysis.frames import runs, sections; from analysis.page import tables; \\
         from analysis.themes import comparison; \\
@@ -18,21 +18,21 @@ from analysis.wording.texts import label, number, sentence, shown
 from study.system.console import console
 
 WIDTH = 200
-"""Letters in a line where there is no terminal, unless a table needs more."""
+"""Characters in a line if the output is not a terminal; a wider table gets more."""
 
 SIGNIFICANT = -1
-"""As `digits` of a column: so many that the smallest of its values shows two digits that count."""
+"""Value of `digits` with which the smallest value of a column has two significant digits."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: where its values stand in the frame and how they are written.
+    """A column of a table: the column of the frame that it shows, and the format of its cells.
 
-    `key` names the frame's column and, unless `header` is given, the label. A column with `digits` holds numbers: with
-    `<key>_ci95` beside it in the frame they are written `mean ± half-width`, with `<key>_low` and `<key>_high`
-    `value [low, high]`, and without digits where all are whole and no spread is given. Others hold text. NaN and None
-    are empty cells. `bold` names a column of booleans. `text` writes a row's cell itself; it may leave that to the rule
-    by returning None. What `wraps` goes on in the next line where a terminal is too narrow.
+    `key` is the column of the frame and, unless there is a `header`, the key of the label. A column with `digits` holds
+    numbers, others hold text; NaN and None are empty cells. With a column `<key>_ci95` in the frame, numbers are
+    written as `mean ± half-width`, with `<key>_low` and `<key>_high` as `value [low, high]`; whole numbers without
+    `<key>_ci95` have no decimals. `bold` is a column of booleans. `text` returns the text of the cell of a row, or None
+    for the default format. A column that `wraps` may take several lines in a narrow terminal.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, what it is sorted by, whether it is bold."""
+    """A cell: its text, the value to sort by, and whether it is bold."""
 
     text: str
     value: float | str
@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: the name of its files, its title, the numbers, which of them are shown and how, and what must be said.
+    """A table: the name of its files, title, frame of numbers, the columns to show, and notes below it.
 
     The CSV file holds the whole frame.
     """
@@ -67,12 +67,12 @@ class Table:
 
     @property
     def header(self) -> list[str]:
-        """Return what stands above each column."""
+        """Return the headers of the columns."""
         return [column.header or label(column.key) for column in self.columns]
 
     @property
     def rows(self) -> list[list[Cell]]:
-        """Return the cells of each row."""
+        """Return the cells of all rows."""
         digits = [self._digits(column) for column in self.columns]
         return [
             [_cell(column, places, row) for column, places in zip(self.columns, digits, strict=True)]
@@ -80,7 +80,7 @@ class Table:
         ]
 
     def _digits(self, column: Column) -> int:
-        """Return how many digits follow the decimal point."""
+        """Return the number of decimals of a column."""
         if column.digits is None:
             return 0
         values = self.frame[column.key].dropna().abs()
@@ -92,13 +92,20 @@ class Table:
 
 
 def _cell(column: Column, digits: int, row: dict) -> Cell:
-    value, bold, text = row[column.key], bool(column.bold and row[column.bold]), column.text(row)
+    """Write the cell of a row."""
+    value = row[column.key]
+    bold = bool(column.bold and row[column.bold])
+
+    # the column's own text, empty cells, text
+    text = column.text(row)
     if text is not None:
         return Cell(text, "" if value is None or value != value else value, bold)
     if value is None or value != value:
         return Cell("", "")
     if column.digits is None:
         return Cell(shown(str(value)), str(value), bold)
+
+    # numbers with their interval
     spec = f",.{digits}f"
     text = number(value, spec)
     half_width = row.get(f"{column.key}_ci95", math.nan)
@@ -111,17 +118,19 @@ def _cell(column: Column, digits: int, row: dict) -> Cell:
 
 
 def p_value(p: float) -> str:
-    """Write a p value, three digits of it; empty where there is none."""
-    return "" if p != p else f"< {number(0.001, '.3f')}" if p < 0.001 else number(p, ".3f")
+    """Write a p value with three decimals; NaN is empty."""
+    if p != p:
+        return ""
+    return f"< {number(0.001, '.3f')}" if p < 0.001 else number(p, ".3f")
 
 
 def p_column(key: str, header: str = "p_holm") -> Column:
-    """Make the column of a p value; `header` is the key of its label."""
+    """Return a column of p values; `header` is the key of its label."""
     return Column(key, 3, header=label(header), text=lambda row: p_value(row[key]))
 
 
 def p_words(p: float) -> str:
-    """Write a p value as in a sentence: `p = 0.012`, `p < 0.001`."""
+    """Write a p value for a sentence: `p = 0.012`, `p < 0.001`."""
     text = p_value(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
@@ -134,12 +143,12 @@ def markdown(table: Table) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """Put a text into one line; spaces that hold a number together stay."""
+    """Put a text into one line; no-break spaces within numbers stay."""
     return re.sub(r"[\r\n\t\v\f\x85\u2028\u2029]+", " ", text)
 
 
 def escape_markdown(text: str) -> str:
-    """Write a text such that Markdown shows it as it is in the cell of a table; `_` within a word is none of markup."""
+    """Escape a text for the cell of a Markdown table; `_` within a word needs no escape."""
     return MARKDOWN.sub(r"\\\g<0>", in_one_line(text))
 
 
@@ -157,11 +166,13 @@ def latex(table: Table) -> str:
 
 
 def csv(table: Table) -> str:
-    """Write the numbers of a table as CSV, in full, empty where there is none."""
+    """Write the whole frame of a table as CSV, with empty cells for missing values."""
     return table.frame.to_csv(index=False, float_format="%.6g")
 
 
 def _texts(table: Table, bold: str, escape: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+    """Return the escaped texts of the header and of all rows."""
+
     def text(cell: Cell) -> str:
         return bold.format(escape(cell.text)) if cell.bold and cell.text else escape(cell.text)
 
@@ -169,7 +180,7 @@ def _texts(table: Table, bold: str, escape: Callable[[str], str]) -> tuple[list[
 
 
 MARKDOWN = re.compile(r"[\\|*`$~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|\](?=[(\[])")
-"""What Markdown would take for markup in the cell of a table."""
+"""Characters that are markup in the cell of a Markdown table."""
 
 LATEX = {
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
@@ -181,17 +192,21 @@ LATEX = {
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in in_one_line(text))
+    return "".join(LATEX.get(character, character) for character in in_one_line(text))
 
 
 def show(table: Table, spared: Sequence[str]) -> None:
-    """Print a table; of the columns that can be spared, without the first ones where the terminal is too narrow."""
-    shown_on, left_out = console(), []
-    room = shown_on.width if shown_on.is_terminal else max(WIDTH, _width(table))
+    """Print a table; if the terminal is too narrow, leave out columns in the order of `spared`."""
+    # leave out columns until the table fits
+    terminal = console()
+    left_out: list[str] = []
+    room = terminal.width if terminal.is_terminal else max(WIDTH, _width(table))
     for key in spared:
         if _width(table) > room:
             left_out += [column.header or label(column.key) for column in table.columns if column.key == key]
             table = replace(table, columns=[column for column in table.columns if column.key != key])
+
+    # fill a grid of rich with the texts
     notes = [*table.notes, *([sentence("left_out_columns", columns=", ".join(left_out))] if left_out else [])]
     grid = Grid(title=table.title, title_justify="left", caption="\n".join(notes), caption_justify="left")
     for column, header in zip(table.columns, table.header, strict=True):
@@ -199,14 +214,17 @@ def show(table: Table, spared: Sequence[str]) -> None:
         grid.add_column(header.replace(" ", "\n"), justify=justify, no_wrap=not column.wraps)
     for row in table.rows:
         grid.add_row(*(cell.text for cell in row), style="bold" if row[0].bold else None)
-    shown_on.width = max(
-        room, _width(table, wrapped=True)
-    )  # rather lines that the terminal breaks than numbers cut off
-    shown_on.print(grid)
+
+    # never cut off numbers: the terminal breaks lines that are too long
+    terminal.width = max(room, _width(table, wrapped=True))
+    terminal.print(grid)
 
 
 def _width(table: Table, wrapped: bool = False) -> int:
-    """Return how many letters wide a table is in a terminal, its headers and, if asked for, what wraps a word wide."""
+    """Return the width of a table in characters, with headers as narrow as their longest word.
+
+    If `wrapped`, columns that wrap are as narrow as their longest word too.
+    """
     width = 1
     for column, header, *cells in zip(table.columns, table.header, *table.rows, strict=True):
         texts = [cell.text for cell in cells]
