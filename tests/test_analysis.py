@@ -239,7 +239,9 @@ def test_what_its_sweep_stopped_is_named_below_the_answer_with_what_it_reached(t
         f"{names[1]}, seed 0 (stopped by its sweep after epoch 3, best val acc 60.00 %)", f"{names[2]}, seed 0"
     ]  # fmt: skip
     said = [block for block in report.section_blocks(frames, found, {}) if isinstance(block, Heading | Items)]
-    assert said[0].texts == ["2 of the 3 runs have no result and are in no mean (stopped: 1, not begun: 1)."]
+    assert said[0].texts == [
+        "2 of the 3 runs have no result and are not included in any mean (stopped: 1, not started: 1)."
+    ]
     assert said[1] == Heading("The answer") and said[-1].texts == found.missing
 
 

@@ -132,7 +132,7 @@ def test_options_of_the_network_count(call):
         (["cn"], "unknown model 'cn'; did you mean 'cnn'?"),
         (["vgg16", "--image-size=8"], "vgg16 needs images of at least 32 px, not 8×8"),
         (["cnn", "--stem=cifar"], "model cnn has no stem"),
-        (["cnn", "mlp"], "of several networks say --table or --compare"),
+        (["cnn", "mlp"], "several networks need --table or --compare"),
         (["cnn", "--batchnorm"], "unknown option 'batchnorm'; did you mean 'batch_norm'?"),
         (["cnn", "--batch-norm=maybe"], "batch_norm must be True or False, not 'maybe'"),
         (["cnn", "--filters"], "filters needs a value, such as --filters=…"),

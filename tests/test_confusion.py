@@ -61,18 +61,19 @@ def answer(*rows):
 
 def test_classes_that_are_level_are_named_together_and_chance_is_said():
     said = answer([19, 1, 0], [0, 20, 0], [0, 1, 19])
-    assert "recognises **a; c** worst (95.0 % each), taken most often for b (2)." in said
+    assert "recognises worst are **a; c** (95.0 % each), most often confused with b (2)." in said
     assert "such an accuracy reaches 99.1 %, and 96.7 % of all test images are recognised" in said
     said = answer([1900, 100, 0], [0, 2000, 0], [0, 100, 1900])
-    assert "**a; c** worst" in said and "chance" not in said, "many images are mistaken"
-    assert "recognises **a** worst (85.0 %), taken most often for b (3)" in answer([17, 3], [0, 20])
+    assert "worst are **a; c**" in said and "chance" not in said, "many images are mistaken"
+    assert "recognises worst is **a** (85.0 %), most often confused with b (3)" in answer([17, 3], [0, 20])
 
 
 def test_confusions_that_do_not_occur_are_named_or_counted():
-    assert "4 cells beside the diagonal are empty: of the 3 pairs of classes, 1 is never confused" in answer(
-        [19, 1, 0], [0, 20, 0], [0, 1, 19]
+    assert (
+        "4 kinds of mistake never occur (empty cells of the matrix). Of the 3 pairs of classes, 1 is never"
+        in answer([19, 1, 0], [0, 20, 0], [0, 1, 19])
     )
-    assert answer([9, 1, 1], [1, 9, 0], [1, 1, 9]).endswith("Every confusion occurs but these: b taken for c.")
+    assert answer([9, 1, 1], [1, 9, 0], [1, 1, 9]).endswith("Every kind of mistake occurs except b predicted as c.")
     assert answer([9, 1], [1, 9]).endswith("no cell of the matrix is empty.")
 
 
@@ -159,7 +160,7 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
         assert row.accuracy == pytest.approx(100 * (mine.predicted == row.Index).mean(), abs=0.01)
         assert row.difference == pytest.approx(row.accuracy - 90 - row.Index, abs=0.01)
     page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert "taken for" in page and "theirs" in page
+    assert "predicted as" in page and "theirs" in page
     drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
     other = frames.runs.model.drop(best).iloc[0]
     for name in ("confusion-counts", "confusion-shares", "class-accuracy", "mistakes", f"confusion-{other}"):

@@ -243,7 +243,7 @@ def test_the_spanish_page(study, call, tmp_path, monkeypatch):
         unseen = r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)"
         text = re.sub(r"\s+", " ", html.unescape(re.sub(unseen, " ", text, flags=re.S)).replace(r"\%", "%")).casefold()
         assert not [one for one in english if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text)], path
-        assert not re.findall(r"\d\.\d", text.split("hecho por")[0]), path  # versions of libraries follow
+        assert not re.findall(r"\d\.\d", text.split("entrenado en")[0]), path  # versions of libraries follow
     assert '<html lang="es">' in (tmp_path / "informe" / "index.html").read_text(encoding="utf-8")
 
 
@@ -359,7 +359,7 @@ def test_numbers_and_settings_are_written_as_the_language_does():
     assert wording.number(-1234.5, ",.2f") == "−1,234.50"
     with wording.language("es"):
         assert wording.shown(texts) == (
-            "dropout 0,5 · aumento ninguno · tamaño de lote 64 · timm:vgg · flip,crop · tasa de aprendizaje 1e-05"
+            "dropout 0,5 · sin aumento de datos · tamaño de lote 64 · timm:vgg · flip,crop · tasa de aprendizaje 1e-05"
         )
         assert wording.number(-1234.5, ",.2f") == "−1\u202f234,50"
         assert wording.label("epoch") == "Época"

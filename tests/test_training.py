@@ -135,7 +135,7 @@ def test_a_difference_is_divided_into_what_is_not_learned_and_what_is_overfitted
     below = comparison.compare(made).set_index("setting").below["b"]
     parts = frame.train_acc_best["a"] - frame.train_acc_best["b"], frame.gap_best["b"] - frame.gap_best["a"]
     assert sum(parts) == pytest.approx(below), "they add up to the difference"
-    assert f"{parts[0]:.2f} are training accuracy" in cause and cause.endswith(f"above all it {why}.")
+    assert f"{parts[0]:.2f} points are a lower training accuracy" in cause and cause.endswith(f"mainly it {why}.")
 
 
 def test_speed_counts_the_first_epoch_that_is_good_enough():
@@ -197,17 +197,17 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
     made = section({name: [(line(top, 0), line(*FLAT)) for top in found] for name, found in tops.items()})
     said = answers.sentences(None, made)
     assert said[0].startswith("**best** has the highest validation accuracy, 80.15 ± 0.21 % over 4 seeds")
-    assert "1 is shown to be worse; 1 cannot be told apart from it" in said[0]
-    assert any(text.startswith("Shown to be worse than best: far by 29.75 points [") for text in said)
-    assert any("not told apart" in text and "near by 0.03 points [" in text and "far" not in text for text in said)
-    assert any("seeds of each would show it" in text or "more than 100 seeds" in text for text in said)
+    assert "1 is clearly worse (p < 0.05); 1 cannot be distinguished from it" in said[0]
+    assert any(text.startswith("Clearly worse than best (p < 0.05): far by 29.75 points [") for text in said)
+    assert any("not distinguishable" in text and "near by 0.03 points [" in text and "far" not in text for text in said)
+    assert any("seeds each (power 80 %)" in text or "more than 100 seeds" in text for text in said)
     two = section({name: [(line(top, 0), line(*FLAT)) for top in tops[name]] for name in ("best", "far")})
-    assert "is best by more than noise: above far by 29.75 points" in answers.sentences(None, two)[0]
+    assert "is better by more than noise: above far by 29.75 points" in answers.sentences(None, two)[0]
     mixed = section({name: [(line(top, 0), line(*FLAT)) for top in found[: 1 if name == "near" else 4]]
                      for name, found in tops.items()})  # fmt: skip
     said = answers.sentences(None, mixed)
     assert "**best** has the highest validation accuracy of the settings with several seeds" in said[0]
-    assert "Not compared, for want of a second seed: near." in said
+    assert "Not compared, because they have only one seed: near." in said
     alone = section({"best": [(line(top, 0), line(*FLAT)) for top in tops["best"]]})
     assert "no other setting to compare it with" in answers.sentences(None, alone)[0]
 
@@ -220,8 +220,8 @@ def test_what_lies_lower_by_its_own_interval_only_may_be_worse():
     found = answers.comparison.compare(made).set_index("setting").loc["b"]
     assert not found.tied and found.p_holm > 0.05
     said = answers.sentences(None, made)
-    assert "5 are shown to be worse; 2 may be worse." in said[0]
-    assert any(text.startswith("Perhaps worse than a") and "b by 3.10 points [" in text for text in said)
+    assert "5 are clearly worse (p < 0.05); 2 may be worse." in said[0]
+    assert any(text.startswith("Possibly worse than a") and "b by 3.10 points [" in text for text in said)
 
 
 def test_of_settings_alike_the_answer_names_the_one_that_overfits_less():
@@ -236,10 +236,11 @@ def test_of_settings_alike_the_answer_names_the_one_that_overfits_less():
     made.runs.loc[plain, "best/val_acc"] += 1e-4 * made.runs.seed
     said = " ".join(answers.sentences(None, made))
     assert (
-        "Overfit less than plain, by the gap between training and validation accuracy at the end: dropout by 14" in said
+        "Overfit less than plain, judged by the gap between training and validation accuracy at the end: dropout by 14"
+        in said
     )
     assert "Lower validation loss at the end than plain: dropout by 0.400 ± " in said
-    assert "There dropout is higher by 2.00 points [" in said
+    assert "There, dropout is higher by 2.00 points [" in said
 
 
 def test_a_training_that_collapses_is_not_called_overfitted():
@@ -253,7 +254,7 @@ def test_a_training_that_collapses_is_not_called_overfitted():
     made.history["train/loss"] = np.where(dead, np.where(made.history.epoch < 8, 2.0 / made.history.epoch, 2.39), 0.1)
     made.runs.loc[made.runs.setting == "dead", "last/train_loss"] = 2.39
     said = " ".join(text for block in training.blocks(None, made, {}) for text in getattr(block, "texts", []))
-    assert "dead from" not in said and "Training collapsed, or never began, in these runs of dead (100 %)" in said
+    assert "dead from" not in said and "Training collapsed, or never started, in all runs of dead:" in said
     verdicts = training.more_epochs(made, training.measure(made)).frame.set_index("setting").verdict
     assert verdicts.to_dict() == {"alive": "rises", "dead": "collapsed"}
 
@@ -265,7 +266,7 @@ def test_settings_that_are_level_are_both_named_and_those_without_a_result_too(t
         (tmp_path / run).mkdir()
         np.savez(tmp_path / run / "evaluation.npz", **guessed)
     frames = Frames(made.runs, made.history, {}, {run: RunDirectory(tmp_path / run) for run in made.runs.index})
-    assert "**a; b** are level at a validation accuracy of 80.00 %" in answers.sentences(frames, made)[0]
+    assert "**a; b** share the highest validation accuracy, 80.00 %" in answers.sentences(frames, made)[0]
     lost = pd.DataFrame({"setting": ["d"], "seed": [0], "fingerprint": ["d-0"], "state": ["diverged"]})
     made = replace(made, points=pd.concat([made.points, lost]))
     assert "1 more setting has no result: d." in answers.sentences(frames, made)[0]
@@ -331,10 +332,10 @@ def test_single_changes_are_compared_with_what_they_change():
     assert list(frame.val_acc_change.round()) == [10, -20, -10, 20, -10, 0]
     assert list(frame.p_holm < 0.05) == [True] * 5 + [False]
     (said,) = (block.text for block in changes.blocks(None, replace(made, varied=["pairs"], points=points), {})
-               if hasattr(block, "text") and "shown" in block.text)  # fmt: skip
+               if hasattr(block, "text") and "help" in block.text)  # fmt: skip
     assert (
-        "2 changes are shown to help: dropout 0.5 for mlp (+" in said
-        and "No effect on the accuracy is shown for 1 of the 6 changes" in said
+        "2 changes help (p < 0.05): dropout 0.5 for mlp (+" in said
+        and "1 of the 6 changes has no proven effect on the accuracy" in said
     )
     assert changes.one_at_a_time(made).empty, "a product of options has no such changes"
 
@@ -373,7 +374,7 @@ def test_all_single_changes_of_a_product_are_listed():
     }, "from low to high, as in the table of effects"  # fmt: skip
     assert (frame.p_holm[frame.option == "lr"] < 0.05).all() and (frame.p_holm[frame.option == "hidden"] > 0.05).all()
     (said,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
-    assert "6 changes are shown to help" in said and "12 of the 18 changes" in said and "on average" in said
+    assert "6 changes help (p < 0.05)" in said and "12 of the 18 changes" in said and "averaged over the others" in said
     larger = {(*values, batch): top for values, top in tops.items() for batch in ("32", "64")}
     assert changes.one_at_a_time(product(larger, ["hidden", "lr", "model", "batch_size"])).empty, "48 of them"
 
@@ -381,17 +382,17 @@ def test_all_single_changes_of_a_product_are_listed():
 @pytest.mark.parametrize(
     ("better", "said"),
     [
-        (0.1, "One change is shown to help: lr 0.1 (instead of 0.01) for 0.01, mlp"),
-        (0.0, "For the one change, no effect on the accuracy is shown"),
+        (0.1, "One change helps (p < 0.05): lr 0.1 (instead of 0.01) for 0.01, mlp"),
+        (0.0, "The one change has no proven effect on the accuracy"),
     ],
 )
 def test_a_single_change_is_one(better, said):
     made = product({("0.01", "mlp"): 0.7, ("0.1", "mlp"): 0.7 + better, ("0.1", "cnn"): 0.8}, ["lr", "model"])
     (text,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
-    assert text.startswith(said) and "on average" not in text
+    assert text.startswith(said) and "averaged over the others" not in text
     with language("es"):
         (text,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
-        assert text.startswith("Se demuestra que un cambio ayuda: tasa" if better else "Para el único cambio no se")
+        assert text.startswith("Un cambio ayuda (p < 0,05): tasa" if better else "El único cambio no tiene")
 
 
 def test_key_value_pairs_are_written_as_words():
@@ -432,7 +433,7 @@ def test_times_of_other_machines_are_left_out_and_said_to_be():
     frame = costs.measure(made).set_index("setting")
     assert np.isnan(frame.epoch_seconds["a"]) and frame.epoch_seconds["b"] == frame.epoch_seconds["c"] == 2
     (table,) = (block for block in costs.blocks(None, made, {}) if hasattr(block, "notes"))
-    assert any("runs on NVIDIA H100; those of runs on x (cpu)" in note for note in table.notes)
+    assert any("runs on NVIDIA H100; those from runs on x (cpu)" in note for note in table.notes)
 
 
 def test_what_diverged_is_said_beside_what_is_best():

@@ -1,4 +1,4 @@
-"""What a report says: a file for each theme, frames in, blocks out.
+"""Themes of a report: one file per theme, with a function from frames to blocks.
 
-How blocks are written is in `analysis.page`.
+`analysis.page` writes the blocks.
 """

@@ -1,4 +1,4 @@
-"""What one change does: settings that differ in one option, of a sweep of key=value pairs or of a small product.
+"""The effect of single changes: settings that differ in one option, in a sweep of key=value pairs or a small grid.
 
 python -c "from analysis.themes import changes; from analysis.frames import runs, sections; \\
     print(changes.one_at_a_time(sections.by_dataset(runs.load('runs'))[0]))"
@@ -22,7 +22,7 @@ from analysis.wording.texts import label, named, option_value, sentence, shown, 
 from study.config.checks import pairs
 
 MOST = 24
-"""The single changes of a product are left out if they, or its settings, are more."""
+"""Single changes of a grid are shown only up to this many changes and settings."""
 
 MEASURES = {
     "val_acc": comparison.PER_RUN["val_acc"],
@@ -31,15 +31,17 @@ MEASURES = {
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show what each single change does, where a sweep's settings are such changes or a small product of options."""
+    """Show the effect of each single change, for a sweep of key=value pairs or a small grid."""
     frame = one_at_a_time(section)
     if frame.empty:
         return []
     columns = [
-        Column("setting"), Column("option", header=label("change"), text=_change), Column("val_acc_change", 2),
+        Column("setting"),
+        Column("option", header=label("change"), text=_change),
+        Column("val_acc_change", 2),
         p_column("p_holm", "changes_p"),
         Column("gap_last_change", 2),
-    ]  # fmt: skip
+    ]
     tested = frame.p_holm.notna().any()
     columns = [column for column in columns if tested or column.key != "p_holm"]
     notes = [sentence("changes_note"), *([sentence("changes_tests")] if tested else [])]
@@ -49,21 +51,26 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def one_at_a_time(section: Section) -> pd.DataFrame:
-    """Compare settings that differ in one option, the network apart.
+    """Compare settings that differ in one option other than the network.
 
-    Of the values of an option in a product, each is compared with all that come before it. A setting of key=value pairs
-    changes the one whose pairs it has but for one; where there is none, the first one before it that has another value
-    of one option (the network apart) and itself changes none. Returns `setting` (what is changed), `changed` (what it
-    becomes), `option`, `before`, `after` (empty where not said), the differences `val_acc_change` and `gap_last_change`
-    in points, with half their 95 % intervals as `…_ci95` where both settings have several seeds, and `p_holm`, of the
-    accuracies, corrected for the number of rows.
+    In a grid, each value of an option is compared with all values before it. In a sweep of key=value pairs, a setting
+    is compared with the one that has the same pairs except one; if there is none, with the first setting before it that
+    has another value of a single option and is not itself such a change.
+
+    Returns one row per change: `setting` (the setting that is changed), `changed` (the result), `option`, `before` and
+    `after` (empty if not given), the differences `val_acc_change` and `gap_last_change` in points, with half their 95 %
+    intervals as `…_ci95` if both settings have several seeds, and `p_holm` of the accuracies, corrected for the number
+    of rows.
     """
-    is_product = "pairs" not in section.varied
-    if is_product and (section.is_search or len(section.varied) < 2 or section.points.setting.nunique() > MOST):
+    # a large grid has too many single changes
+    is_grid = "pairs" not in section.varied
+    if is_grid and (section.is_search or len(section.varied) < 2 or section.points.setting.nunique() > MOST):
         return pd.DataFrame()
     changes = _changes(section)
-    if is_product and len(changes) > MOST:
+    if is_grid and len(changes) > MOST:
         return pd.DataFrame()
+
+    # differences of both measures
     tests = {name: comparison.pairwise(section, of) for name, of in MEASURES.items()}
     means = {name: of(section.runs).groupby(section.runs.setting).mean() for name, of in MEASURES.items()}
     rows = []
@@ -76,6 +83,8 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
             row["p" if what == "val_acc" else "gap_p"] = math.nan if pair is None else pair.p
         rows.append(row)
     frame = pd.DataFrame(rows)
+
+    # correct p for the number of tests
     if rows:
         tested = frame.p.notna()
         frame["p_holm"] = frame.p.where(tested)
@@ -85,70 +94,89 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
 
 
 def _changes(section: Section) -> list[tuple[str, str, str, str, str]]:
-    """List what is changed, what it becomes, the option in which they differ, and its value before and after.
-
-    Both settings have a result.
-    """
+    """List the changes between settings with a result: both settings, the option, its value before and after."""
+    # the steps of each option that count as a change
     asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
     steps = {
         name: {(old, new): (name, str(old), str(new)) for old, new in itertools.combinations(ordered(values), 2)}
-        for name, values in asked.items() if name != "model"
-    }  # fmt: skip
+        for name, values in asked.items()
+        if name != "model"
+    }
     if "pairs" in asked:
         steps["pairs"] = _changes_of_pairs(asked["pairs"].unique())
+
+    # pairs of settings with a result that differ by one such step
     done = asked[asked.index.isin(section.runs.setting)].to_dict("index")
-    found = []
+    changes = []
     for before, after in itertools.permutations(done, 2):
         differing = [name for name in section.varied if done[before][name] != done[after][name]]
         values = tuple(done[setting][differing[0]] for setting in (before, after)) if len(differing) == 1 else ()
         if step := values and steps.get(differing[0], {}).get(values):
-            found.append((before, after, *step))
-    return found
+            changes.append((before, after, *step))
+    return changes
 
 
 def _changes_of_pairs(texts: Sequence[str]) -> dict[tuple[str, str], tuple[str, str, str]]:
-    """Map key=value pairs that are changed, and what they become, to the option, its value before and that after."""
-    said = {text: pairs(text) for text in texts}
-    found = {}
-    for after, options in said.items():
-        for before, fewer in said.items():
+    """Map two texts of key=value pairs, before and after a change, to the option and its two values."""
+    # a change adds one pair
+    parsed = {text: pairs(text) for text in texts}
+    steps = {}
+    for after, options in parsed.items():
+        for before, fewer in parsed.items():
             if len(fewer) == len(options) - 1 and fewer.items() <= options.items():
                 (name,) = options.keys() - fewer.keys()
-                found[before, after] = name, "", options[name]
-    based = {after for _, after in found}
-    for place, (after, options) in enumerate(said.items()):
-        for before in [] if after in based else list(said)[:place]:
-            differing = [name for name in options if said[before].get(name) != options[name]]
-            if said[before].keys() == options.keys() and len(differing) == 1 and differing[0] != "model":
+                steps[before, after] = name, "", options[name]
+
+    # otherwise it gives one pair another value
+    based = {after for _, after in steps}
+    for place, (after, options) in enumerate(parsed.items()):
+        for before in [] if after in based else list(parsed)[:place]:
+            differing = [name for name in options if parsed[before].get(name) != options[name]]
+            if parsed[before].keys() == options.keys() and len(differing) == 1 and differing[0] != "model":
                 if before not in based:
-                    found[before, after] = differing[0], said[before][differing[0]], options[differing[0]]
+                    steps[before, after] = differing[0], parsed[before][differing[0]], options[differing[0]]
                 break
-    return found
+    return steps
 
 
 def _change(row: Mapping[str, str]) -> str:
+    """Write a change: the new value, and the old one in brackets if it is given."""
     name = row["option"]
     after = option_value(name, row["after"])
     return f"{after} ({sentence('instead', value=shown_value(row['before'], name))})" if row["before"] else after
 
 
 def _answer(frame: pd.DataFrame, averaged: bool) -> str:
-    """Say which changes help, which harm, how many can be noise, and that averages are said elsewhere."""
+    """Report which changes help, which harm, how many may be noise, and where averaged effects are given."""
     if frame.p_holm.isna().all():
         return sentence("changes_single")
-    said, tested = [], frame[frame.p_holm.notna()]
-    shown_ones = tested[tested.p_holm < ALPHA]
-    for key, rows in (("helps", shown_ones[shown_ones.val_acc_change > 0]),
-                      ("harms", shown_ones[shown_ones.val_acc_change < 0])):  # fmt: skip
+
+    # changes with a proven effect
+    sentences = []
+    tested = frame[frame.p_holm.notna()]
+    proven = tested[tested.p_holm < ALPHA]
+    for key, rows in (
+        ("helps", proven[proven.val_acc_change > 0]),
+        ("harms", proven[proven.val_acc_change < 0]),
+    ):
         if not rows.empty:
             texts = [
-                sentence("changes_one", setting=shown(row["setting"]), change=_change(row),
-                         points=row["val_acc_change"], spread=row["val_acc_change_ci95"])
+                sentence(
+                    "changes_one",
+                    setting=shown(row["setting"]),
+                    change=_change(row),
+                    points=row["val_acc_change"],
+                    spread=row["val_acc_change_ci95"],
+                )
                 for row in rows.to_dict("records")
-            ]  # fmt: skip
-            said.append(sentence(f"changes_{key}", count=len(texts), changes=named(texts)))
-    rest = len(tested) - len(shown_ones)
+            ]
+            sentences.append(sentence(f"changes_{key}", count=len(texts), changes=named(texts)))
+
+    # the other changes
+    rest = len(tested) - len(proven)
     if rest:
-        said.append(sentence("changes_noise" if rest < len(tested) else "changes_none", n=rest, all=len(tested)))
-        said += [sentence("changes_averaged")] if averaged else []
-    return " ".join(said)
+        key = "changes_noise" if rest < len(tested) else "changes_none"
+        sentences.append(sentence(key, n=rest, all=len(tested)))
+        if averaged:
+            sentences.append(sentence("changes_averaged"))
+    return " ".join(sentences)

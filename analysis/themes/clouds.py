@@ -1,4 +1,4 @@
-"""Draws t-SNE embeddings as clouds of points: of the layers of runs, of one layer of several, of several data sets.
+"""Draws t-SNE embeddings: of all layers of runs, of one layer of several runs, of several data sets.
 
     python -c "from analysis.frames import runs; from analysis.themes import clouds, embedding; \\
         frames = runs.load('runs'); run = frames.runs.index[0]; seen = embedding.see(frames, [run]); \\
@@ -21,54 +21,57 @@ from analysis.themes.embedding import Layer, Seen
 from analysis.wording.texts import label, sentence
 
 LEGEND_CLASSES = 30
-LONGEST, WIDEST = 40, 20
-"""Columns of a class's name in a legend, and within a cloud."""
+LONGEST = 40
+"""At most this many columns of the name of a class in a legend."""
+
+WIDEST = 20
+"""At most this many columns of the name of a class within a cloud of points."""
 
 MARKERS = "o^sDvP*X<>"
 
 
 def tsne_figure(rows: Mapping[str, Seen], classes: Sequence[str], title: str) -> Figure:
-    """Draw the embeddings of all layers, a row of panels per run, on one scale and with the same look for a class."""
-    reach = _reach([layer for one in rows.values() for layer in one.layers.values()])
+    """Draw the embeddings of all layers, a row of panels per run; scale and colours of classes are the same."""
+    reach = _reach([layer for run in rows.values() for layer in run.layers.values()])
     figure = _figure(10.5, 4.0 * len(rows), classes, title)
-    columns = [layer for layer in embedding.LAYERS if any(layer in one.layers for one in rows.values())]
+    columns = [layer for layer in embedding.LAYERS if any(layer in run.layers for run in rows.values())]
     parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
-    for part, (name, one) in zip(parts, rows.items(), strict=True):
+    for part, (name, run) in zip(parts, rows.items(), strict=True):
         part.suptitle(in_lines(name, 90), fontsize=11)
         for axes, layer in zip(part.subplots(1, len(columns)), columns, strict=True):
-            if layer in one.layers:
-                _panel(axes, one.layers[layer], one.targets, classes, reach, label(f"layer {layer}").capitalize())
+            if layer in run.layers:
+                _panel(axes, run.layers[layer], run.targets, classes, reach, label(f"layer {layer}").capitalize())
             else:
                 axes.remove()
     return figure
 
 
 def side_by_side(runs: Mapping[str, Seen], layer: str, classes: Sequence[str], title: str) -> Figure:
-    """Draw the embeddings of one layer, a panel per run, on one scale and with the same look for a class."""
-    reach = _reach([one.layers[layer] for one in runs.values()])
+    """Draw the embeddings of one layer, a panel per run; scale and colours of classes are the same."""
+    reach = _reach([run.layers[layer] for run in runs.values()])
     columns = min(len(runs), 4 if len(runs) > 3 else 3)
     lines = -(-len(runs) // columns)
     figure = _figure(14.0 if columns > 3 else 10.5, 4.1 * lines, classes, title)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, (name, one) in zip(panels, runs.items(), strict=False):
-        _panel(axes, one.layers[layer], one.targets, classes, reach, in_lines(name, 45))
+    for axes, (name, run) in zip(panels, runs.items(), strict=False):
+        _panel(axes, run.layers[layer], run.targets, classes, reach, in_lines(name, 45))
     for axes in panels[len(runs) :]:
         axes.remove()
     return figure
 
 
 def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) -> Figure:
-    """Draw a column of panels per run, which each have classes, and so a scale and a legend, of their own."""
+    """Draw a column of panels per run; every run has its own classes, scale and legend."""
     columns = embedding.LAYERS[:-1]
     figure = Plot(figsize=(5.2 * len(runs), 10.2), layout="constrained")
     figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
     parts = figure.subfigures(1, len(runs), squeeze=False)[0]
-    for part, (name, (one, classes)) in zip(parts, runs.items(), strict=True):
+    for part, (name, (run, classes)) in zip(parts, runs.items(), strict=True):
         part.suptitle(in_lines(name, 50), fontsize=11)
-        reach = _reach([one.layers[layer] for layer in columns if layer in one.layers])
+        reach = _reach([run.layers[layer] for layer in columns if layer in run.layers])
         for axes, layer in zip(part.subplots(len(columns), 1), columns, strict=True):
-            if layer in one.layers:
-                _panel(axes, one.layers[layer], one.targets, classes, reach, label(f"layer {layer}").capitalize())
+            if layer in run.layers:
+                _panel(axes, run.layers[layer], run.targets, classes, reach, label(f"layer {layer}").capitalize())
             else:
                 axes.remove()
         _legend(part, classes, letters=44)
@@ -76,12 +79,12 @@ def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) ->
 
 
 def _reach(layers: Sequence[Layer]) -> float:
-    """Return how far the axes of all panels reach."""
+    """Return the limit of the axes of all panels."""
     return 1.05 * max(np.abs(layer.points).max() for layer in layers) or 1.0
 
 
 def _figure(width: float, height: float, classes: Sequence[str], title: str) -> Figure:
-    """Begin a figure with a title and a legend of the classes."""
+    """Create a figure with a title and a legend of the classes."""
     figure = Plot(layout="constrained")
     figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
     figure.set_size_inches(width, height + 0.5 + 0.25 * _legend(figure, classes, letters=110))
@@ -89,7 +92,7 @@ def _figure(width: float, height: float, classes: Sequence[str], title: str) -> 
 
 
 def _legend(figure: FigureBase, classes: Sequence[str], letters: int) -> int:
-    """Name the classes below a figure in lines of so many letters, and return how many lines these are."""
+    """Add a legend of the classes below a figure, in lines of `letters` characters; return the number of lines."""
     in_legend = list(enumerate(classes)) if len(classes) <= LEGEND_CLASSES else []
     names = short_names(list(classes), min(LONGEST, letters - 10))
     letter = NARROW * 9 / 72
@@ -99,10 +102,10 @@ def _legend(figure: FigureBase, classes: Sequence[str], letters: int) -> int:
     return -(-len(in_legend) // columns)
 
 
-def _panel(axes: Axes, found: Layer, targets: np.ndarray, classes: Sequence[str], reach: float, heading: str) -> None:
-    """Draw an embedding, with the numbers of its separability in its title."""
-    _scatter(axes, found.points, targets, classes, reach)
-    numbers = sentence("panel", knn=100 * found.knn, probe=100 * found.probe.mean(), silhouette=found.silhouette)
+def _panel(axes: Axes, layer: Layer, targets: np.ndarray, classes: Sequence[str], reach: float, heading: str) -> None:
+    """Draw an embedding; its title has the measures of separability."""
+    _scatter(axes, layer.points, targets, classes, reach)
+    numbers = sentence("panel", knn=100 * layer.knn, probe=100 * layer.probe.mean(), silhouette=layer.silhouette)
     axes.set_title(f"{heading}\n{numbers}", fontsize=9)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
     axes.set_xlabel(label("tsne_1"), fontsize=9)
@@ -115,13 +118,17 @@ def _look_of(place: int) -> dict[str, str]:
 
 
 def _scatter(axes: Axes, points: np.ndarray, targets: np.ndarray, classes: Sequence[str], reach: float) -> None:
-    """Draw the images of each class, and names in their middle where they do not touch."""
+    """Draw the images of each class as points, and the names of classes at their medians if they do not touch."""
+    # points, in the colour and marker of their class
     size = 12 if len(points) < 500 else 5
-    middles, names = {}, short_names(list(classes), WIDEST)
+    middles = {}
+    names = short_names(list(classes), WIDEST)
     for place in np.unique(targets):
-        mine = points[targets == place]
-        middles[names[place]] = np.median(mine, axis=0)
-        axes.scatter(*mine.T, s=size, linewidths=0, alpha=0.75, rasterized=True, **_look_of(place))
+        members = points[targets == place]
+        middles[names[place]] = np.median(members, axis=0)
+        axes.scatter(*members.T, s=size, linewidths=0, alpha=0.75, rasterized=True, **_look_of(place))
+
+    # names: all of them if there is a legend too, otherwise as many as fit
     few = len(classes) <= LEGEND_CLASSES
     fontsize = 8 if few else 5
     fitting = _apart(middles, fontsize / 72 * reach / 1.5)
@@ -129,14 +136,20 @@ def _scatter(axes: Axes, points: np.ndarray, targets: np.ndarray, classes: Seque
         return  # the legend names them
     for name in fitting:
         axes.annotate(
-            name, middles[name], ha="center", va="center", fontsize=fontsize, fontweight="bold" if few else None,
-            path_effects=[withStroke(linewidth=2 if few else 1, foreground="white")], in_layout=False,
+            name,
+            middles[name],
+            ha="center",
+            va="center",
+            fontsize=fontsize,
+            fontweight="bold" if few else None,
+            path_effects=[withStroke(linewidth=2 if few else 1, foreground="white")],
+            in_layout=False,
             rasterized=not few,
-        )  # fmt: skip
+        )
 
 
 def _apart(middles: Mapping[str, np.ndarray], size: float) -> list[str]:
-    """Choose names that can be written at their places, in letters of this size, without touching each other."""
+    """Choose names that do not touch each other when written at their positions in a font of this size."""
     chosen: list[str] = []
     for name, middle in middles.items():
         gaps = {other: np.abs(middle - middles[other]) for other in chosen}

@@ -1,4 +1,4 @@
-"""Which setting is best: the comparison of a section's settings.
+"""The comparison of the settings of a section: which one is best.
 
 python -c "from analysis.themes import comparison; from analysis.frames import runs, sections; \\
     print(comparison.compare(sections.by_dataset(runs.load('runs'))[0]))"
@@ -28,26 +28,26 @@ MAY_DIFFER = {
     "noise_deviation", "cutout_share", "early_stopping", "early_stopping_metric", "flip_test", "body_lr_factor",
     "batch_statistics",
 }  # fmt: skip
-"""Runs of one seed that differ only in these begin with the same weights and see the images in the same order."""
+"""Runs with one seed that differ only in these options start from the same weights and see the same image order."""
 
 PER_RUN = {
     "val_acc": lambda runs: 100 * runs["best/val_acc"],
     "best_epoch": lambda runs: runs["best/epoch"],
     "test_acc": lambda runs: 100 * runs["test/acc"],
 }
-"""What is compared, of each run."""
+"""Measures of each run that are compared."""
 
 SHOWN = 40
-"""So many settings, the best, are drawn in one figure, and so many without a result stand in the table."""
+"""At most this many settings, the best ones, are drawn; at most this many without a result are in the table."""
 
 
 def gap_last(runs: pd.DataFrame) -> pd.Series:
-    """Return by how many points each run is more accurate on training than on validation images at its last epoch."""
+    """Return the gap of each run: training minus validation accuracy at the last epoch, in points."""
     return 100 * (runs["last/train_acc"] - runs["last/val_acc"])
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the table of a section's settings and their accuracies side by side."""
+    """Show the table of settings, and their accuracies in a figure."""
     frame = compare(section)
     found: list[Block] = [Heading(label("comparison")), table(section, frame, with_best(frames, section, frame))]
     if (frame.n > 0).sum() > 1:
@@ -58,28 +58,35 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def compare(section: Section) -> pd.DataFrame:
-    """Return a row per setting, the best validation accuracy first, those without a result last.
+    """Return one row per setting, the best validation accuracy first, settings without a result last.
 
-    Columns: `setting`, the values of what is varied, `n` (seeds) of `asked`, for each of PER_RUN its mean and, as
-    `…_ci95`, half the width of its interval over seeds (NaN where n = 1); `test_acc_low` and `test_acc_high`, where
-    n = 1, the sampling interval of the test set; accuracies in percent. Of the difference from the best setting (see
-    `reference`): `below`, how many points lower the validation accuracy is; where both have several seeds also
-    `below_ci95`, `paired`, `p`, and `p_holm`, corrected for all pairs of the section; `tied`: does that difference's
-    interval contain 0?
+    Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; for each of PER_RUN the
+    mean, and half the width of its interval over seeds as `…_ci95` (NaN if n = 1); if n = 1, the sampling interval of
+    the test set as `test_acc_low` and `test_acc_high`. Accuracies are in percent.
+    Columns of the difference from the best setting (see `reference`): `below`, in points of validation accuracy; if
+    both have several seeds also `below_ci95`, `paired`, `p`, `p_holm` (corrected for all pairs of the section), and
+    `tied`, whether the interval of the difference contains 0.
     """
+    # mean and interval over seeds
     measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
-    found = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).drop(columns="best_epoch_ci95")
-    found["n"] = section.runs.groupby("setting").size()
+    means = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).drop(columns="best_epoch_ci95")
+    means["n"] = section.runs.groupby("setting").size()
+
+    # for a single seed, the sampling interval of the test set
     bounds = {
         run.setting: sampling_interval(run["test/acc"], int(run["test_images"]))
         for _, run in section.runs[~section.runs.setting.duplicated(keep=False)].iterrows()
     }
     for place, name in enumerate(("test_acc_low", "test_acc_high")):
-        found[name] = pd.Series({setting: 100 * pair[place] for setting, pair in bounds.items()}, dtype=float)
+        means[name] = pd.Series({setting: 100 * pair[place] for setting, pair in bounds.items()}, dtype=float)
+
+    # one row per setting of the design, with or without a result
     asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
-    frame = asked.join(found).sort_values("val_acc", ascending=False, kind="stable").rename_axis("setting")
+    frame = asked.join(means).sort_values("val_acc", ascending=False, kind="stable").rename_axis("setting")
     frame["n"] = frame.n.fillna(0).astype(int)
     frame["asked"] = section.points.groupby("setting").fingerprint.nunique()
+
+    # differences from the best setting
     best = reference(frame)
     pairs = pairwise(section).rename(columns={"half_width": "below_ci95", "holm": "p_holm"})
     with_reference = (
@@ -92,7 +99,7 @@ def compare(section: Section) -> pd.DataFrame:
 
 
 def reference(frame: pd.DataFrame) -> str:
-    """Return the setting that others are compared with: the best one with several seeds, else the best one.
+    """Return the setting that others are compared with: the best one with several seeds, otherwise the best one.
 
     `frame` is indexed by setting, the best first.
     """
@@ -101,16 +108,17 @@ def reference(frame: pd.DataFrame) -> str:
 
 
 def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
-    """Order settings as in the comparison: the best validation accuracy first."""
+    """Sort settings by validation accuracy, the best first."""
     return frame.reindex(section.ranked).rename_axis("setting")
 
 
 def pairwise(
     section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"], split: str | None = "val"
 ) -> pd.DataFrame:
-    """Compare all pairs of settings in a number of each run as `statistics.differences` does.
+    """Compare a measure of all pairs of settings, as `statistics.differences` does.
 
-    In percent or points of the images of a split, whose number bounds what can differ; None for other numbers.
+    `of` returns the measure of each run. For percentages of the images of a `split`, the resolution is one image; for
+    other measures `split` is None.
     """
     runs = section.runs
     kinds = dict(zip(runs.setting, beginnings(runs), strict=True))
@@ -119,32 +127,34 @@ def pairwise(
 
 
 def beginnings(runs: pd.DataFrame) -> pd.Series:
-    """Return for each run what decides, beside its seed, its first weights and in which order it sees the images.
+    """Return the options of each run that determine, with its seed, its initial weights and the order of the images.
 
-    Differences between runs that have it in common are paired by seed.
+    Runs for which they are equal are paired by seed.
     """
     shared = [name for name in IDENTITY if name not in MAY_DIFFER]
     return runs[shared].map(repr).agg(tuple, axis=1)
 
 
 def resolution(runs: pd.DataFrame, split: str = "val") -> float:
-    """Return by how many points one image of a split changes an accuracy; 0 where their number is not known."""
+    """Return the change of accuracy, in points, by one image of a split; 0 if the number of images is unknown."""
     images = runs[f"{split}_images"].astype(float).min()
     return 100 / images if images > 0 else 0.0
 
 
 def rounding(runs: pd.DataFrame) -> dict[str, float]:
-    """Return the standard deviation, in points, that rounding to whole images alone gives each accuracy."""
+    """Return the standard deviation, in points, that rounding to whole images causes in each accuracy."""
     splits = {"val_acc": "val", "val_acc_last": "val", "test_acc": "test"}
     return {name: resolution(runs, split) / math.sqrt(12) for name, split in splits.items()}
 
 
 def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:
-    """Compare single networks with the best one on the test images, where settings have one seed each.
+    """Compare the networks of settings with a single seed with the best one, on the test images.
 
-    Returns, indexed by setting, how many images `only_best` and `only_this` got right, of how many `images`, and `p`
-    (McNemar's exact test, corrected by Holm) for up to SHOWN settings.
+    Returns a frame indexed by setting, for up to SHOWN settings: the number of images that only the best (`only_best`)
+    and only this network (`only_this`) classifies correctly, the number of `images`, and `p` (McNemar's exact test,
+    corrected by Holm).
     """
+    # the best settings with a single seed
     single = section.runs[~section.runs.setting.duplicated(keep=False)].reset_index().set_index("setting")
     names = [setting for setting in frame.setting[frame.n > 0][:SHOWN] if setting in single.index]
     rows = {}
@@ -152,23 +162,32 @@ def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataF
         runs = single.loc[[setting for setting in names if not frames.damage(single.run[setting])]]
         predictions = sources.predictions(frames, list(runs.run))
         right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
-        # nothing can be compared with a best run that cannot be read
+        # without readable predictions of the best run there is nothing to compare
         for setting, run in runs.run.iloc[1:].items() if names[0] in runs.index else ():
             first, second, p = mcnemar(right[runs.run.iloc[0]], right[run])
             rows[setting] = {"only_best": first, "only_this": second, "images": len(right[run]), "p": p}
-    found = pd.DataFrame.from_dict(rows, orient="index", columns=["only_best", "only_this", "images", "p"])
-    return found.assign(p=holm(found.p))
+    tests = pd.DataFrame.from_dict(rows, orient="index", columns=["only_best", "only_this", "images", "p"])
+    return tests.assign(p=holm(tests.p))
 
 
 def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.DataFrame | None = None) -> Table:
-    """Write what `compare` and `with_best` found."""
+    """Make the table of the results of `compare` and `with_best`."""
     frame = compare(section) if frame is None else frame
-    columns = [Column("setting"), Column("n", 0, text=_seeds), Column("val_acc", 2, bold="tied"),
-               Column("best_epoch", 1)]  # fmt: skip
-    notes, without = [], int((frame.n == 0).sum())
+    columns = [
+        Column("setting"),
+        Column("n", 0, text=_seeds),
+        Column("val_acc", 2, bold="tied"),
+        Column("best_epoch", 1),
+    ]
+
+    # many settings without a result are only counted
+    notes = []
+    without = int((frame.n == 0).sum())
     if without > SHOWN or (without and section.is_search):
         frame = frame[frame.n > 0]
         notes.append(sentence("table_without", count=without))
+
+    # differences from the best and their tests
     if len(frame) > 1:
         best = reference(frame.set_index("setting"))
         if best != frame.setting.iloc[0]:
@@ -183,6 +202,8 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
         frame = frame.merge(networks.p.rename("p_mcnemar"), left_on="setting", right_index=True, how="left")
         columns.append(p_column("p_mcnemar", "p_mcnemar"))
         notes.append(sentence("table_mcnemar"))
+
+    # test accuracy, and notes on the intervals
     columns.append(Column("test_acc", 2))
     if (frame.n > 1).any():
         notes.insert(0, sentence("table_interval"))
@@ -192,19 +213,23 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
 
 
 def _seeds(row: dict) -> str | None:
+    """Write the number of seeds with a result, if some are missing."""
     return sentence("seeds_of", n=row["n"], asked=row["asked"]) if 0 < row["n"] < row["asked"] else None
 
 
 def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
-    """Draw the best validation accuracy of each setting: mean, 95 % interval, each seed; and the test accuracy.
+    """Draw the best validation accuracy of each setting (mean, 95 % interval, single seeds) and its test accuracy.
 
-    `frame` is what `compare` returns, `runs` a section's.
+    `frame` is the result of `compare`, `runs` are those of the section.
     """
+    # the figure is as high as the names of the settings need
     frame = frame[frame.n > 0][:SHOWN]
     looks = looks or looks_of(list(frame.setting))
     lines = max(wrapped(setting).count("\n") + 1 for setting in frame.setting)
     figure = Plot(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
     axes = figure.subplots()
+
+    # one row of points per setting
     for place, row in enumerate(frame.to_dict("records")):
         color = looks[row["setting"]].color
         accuracies = 100 * runs["best/val_acc"][runs.setting == row["setting"]].to_numpy(dtype=float)
@@ -212,6 +237,8 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
             axes.plot(accuracies, np.full(len(accuracies), place), "o", color=color, alpha=0.35, markersize=5)
         axes.errorbar(row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2)
         axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
+
+    # legend, names and limits
     axes.plot([], [], "o", color=GREY, markersize=8, label=label("val/acc"))
     axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=label("test/acc"))
     axes.set_yticks(range(len(frame)), [wrapped(setting) for setting in frame.setting])

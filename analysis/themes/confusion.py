@@ -1,4 +1,4 @@
-"""What networks confuse: matrices, the most frequent confusions by name, the most confident mistakes.
+"""Confusions of networks: confusion matrices, the most frequent confusions, the most confident mistakes.
 
     python -c "from analysis.frames import runs; from analysis.themes import confusion; \\
         frames = runs.load('runs'); classes = frames.data(frames.runs.index[0])['classes']; \\
@@ -24,24 +24,31 @@ from analysis.page.tables import Column, Table
 from analysis.wording.texts import label, named, number, sentence, shown
 
 TEXT_CLASSES = 20
-"""Up to so many classes, the cells of a matrix hold numbers."""
+"""With at most this many classes, the cells of a matrix show numbers."""
 
-LONGEST, WIDEST, DATASET = 30, 15, 40
-"""Columns of a class's name beside a matrix and below a picture, and of a data set's name in a title."""
+LONGEST = 30
+"""At most this many columns of the name of a class beside a matrix."""
+
+WIDEST = 15
+"""At most this many columns of the name of a class below a picture."""
+
+DATASET = 40
+"""At most this many columns of the name of a data set in a title."""
 
 MISTAKES = 32
 TILE = (1.1, 1.68)
-"""Width and height of a mistake with its text, in images."""
+"""Width and height of a mistake with its text, as multiples of an image."""
 
 NAMED = 5
-"""So many confusions are named in a sentence each."""
+"""Number of confusions with a sentence each."""
 
 ABSENT = 3
-"""So many confusions that do not occur are named; more are counted."""
+"""At most this many confusions that do not occur are named; more are counted."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the matrices, the frequent confusions of the best setting by name, and its confident mistakes."""
+    """Show the matrices, the most frequent confusions and the most confident mistakes of the best setting."""
+    # the runs that can be read
     best, left_out = best_readable(frames, section)
     if best.empty:
         return [Heading(label("confusion")), Items(left_out)]
@@ -51,22 +58,36 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
     if left_out:
         found.append(Items(left_out, soft=True))
+
+    # matrices of the best run: counts and shares
     titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
     pictures = [
         Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
         for kind, title in zip(("counts", "shares"), titles, strict=True)
     ]
     found.append(Gallery(pictures, sentence("matrix_caption")))
+
+    # its most frequent confusions
     if len(pairs):
-        columns = [Column("target"), Column("predicted"), Column("images", 0), Column("share", 1), Column("back", 0),
-                   Column("back_share", 1)]  # fmt: skip
+        columns = [
+            Column("target"),
+            Column("predicted"),
+            Column("images", 0),
+            Column("share", 1),
+            Column("back", 0),
+            Column("back_share", 1),
+        ]
         found += [
             Items([_named(pair) for pair in pairs.head(NAMED).to_dict("records")]),
             Table("confusions", sentence("confusions_title", **words), pairs, columns, [sentence("confusions_note")]),
         ]
+
+    # its most confident mistakes
     title = sentence("mistakes_title", **words)
     if sheet := mistakes_figure(frames.directories[run].evaluation(), title):
         found.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
+
+    # matrices of the other settings
     if others:
         pictures = []
         for other, of_other in others:
@@ -78,70 +99,94 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the confusion matrix of each of these runs, whose classes are the same."""
+    """Return the confusion matrix of each of these runs, which must have the same classes."""
     predictions = runs.predictions(frames, list(best.index))
     classes = frames.data(best.index[0])["classes"]
-    found = {run: matrix(of_run, classes) for run, of_run in predictions.groupby("run", sort=False)}
-    return {run: found[run] for run in best.index}
+    by_run = {run: matrix(of_run, classes) for run, of_run in predictions.groupby("run", sort=False)}
+    return {run: by_run[run] for run in best.index}
 
 
 def matrix(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Count how often each class (row) is taken for each (column), in the order of `classes`.
+    """Count how often each class (row) is predicted as each class (column), in the order of `classes`.
 
     `predictions` has columns target and predicted, indices into `classes`.
     """
-    found = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(found, (predictions.target.to_numpy(), predictions.predicted.to_numpy()), 1)
-    return pd.DataFrame(found, index=list(classes), columns=list(classes))
+    counts = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(counts, (predictions.target.to_numpy(), predictions.predicted.to_numpy()), 1)
+    return pd.DataFrame(counts, index=list(classes), columns=list(classes))
 
 
 def shares(counts: pd.DataFrame) -> pd.DataFrame:
-    """Divide each row of a matrix by its sum, in percent; NaN for a class without images."""
+    """Divide each row of a matrix by its sum, in percent; rows of classes without images are NaN."""
     return 100 * counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
 
 
 def rates(counts: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per class in the matrix's order: images, accuracy (recall) and precision in percent.
+    """Return one row per class in the order of the matrix: images, accuracy (recall) and precision in percent.
 
-    `accuracy_low` and `accuracy_high` bound the 95 % sampling interval (Wilson). NaN: a class without images, or
-    never predicted.
+    `accuracy_low` and `accuracy_high` are the 95 % sampling interval (Wilson). Classes without images have no accuracy
+    (NaN), classes that are never predicted have no precision.
     """
-    right, images, predicted = np.diag(counts), counts.sum(axis=1).to_numpy(), counts.sum(axis=0).to_numpy()
-    accuracy, precision = (np.divide(100 * right, of, where=of > 0, out=np.full(len(of), np.nan))
-                           for of in (images, predicted))  # fmt: skip
+    # shares of correct predictions, among the images of a class and among its predictions
+    right = np.diag(counts)
+    images = counts.sum(axis=1).to_numpy()
+    predicted = counts.sum(axis=0).to_numpy()
+    accuracy, precision = (
+        np.divide(100 * right, of, where=of > 0, out=np.full(len(of), np.nan)) for of in (images, predicted)
+    )
+
+    # interval of the accuracy
     bounds = [sampling_interval(hits / n, n) if n else (np.nan, np.nan) for hits, n in zip(right, images, strict=True)]
     low, high = 100 * np.array(bounds).T
-    columns = {"class": counts.index, "images": images, "accuracy": accuracy, "accuracy_low": low,
-               "accuracy_high": high, "precision": precision}  # fmt: skip
+    columns = {
+        "class": counts.index,
+        "images": images,
+        "accuracy": accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "precision": precision,
+    }
     return pd.DataFrame(columns)
 
 
 def frequent(counts: pd.DataFrame, limit: int = 10) -> pd.DataFrame:
-    """Return the pairs of classes that are confused most often, both ways together, the more frequent way first.
+    """Return the pairs of classes that are confused most often, counting both directions.
 
-    Columns: `target`, `predicted`, `images` of the one taken for the other, their `share` of the target's images in
-    percent; `back` and `back_share`, the same the other way round.
+    Columns: `target`, `predicted`, the number of `images` of the target that are predicted as the other class, and
+    their `share` of the images of the target in percent; `back` and `back_share`, the same in the reverse direction,
+    which is the less frequent one.
     """
-    found, share, names = counts.to_numpy(), shares(counts).to_numpy(), counts.index
-    one, other = np.triu_indices(len(found), k=1)
-    both = found[one, other] + found[other, one]
+    # count both directions of every pair
+    number_of = counts.to_numpy()
+    share = shares(counts).to_numpy()
+    names = counts.index
+    first, second = np.triu_indices(len(number_of), k=1)
+    both = number_of[first, second] + number_of[second, first]
     order = np.argsort(-both, kind="stable")[: min(limit, np.count_nonzero(both))]
-    swapped = found[one, other] < found[other, one]
-    target, predicted = np.where(swapped, other, one)[order], np.where(swapped, one, other)[order]
-    columns = {"target": names[target], "predicted": names[predicted],
-               "images": found[target, predicted], "share": share[target, predicted],
-               "back": found[predicted, target], "back_share": share[predicted, target]}  # fmt: skip
+
+    # the more frequent direction comes first
+    swapped = number_of[first, second] < number_of[second, first]
+    target = np.where(swapped, second, first)[order]
+    predicted = np.where(swapped, first, second)[order]
+    columns = {
+        "target": names[target],
+        "predicted": names[predicted],
+        "images": number_of[target, predicted],
+        "share": share[target, predicted],
+        "back": number_of[predicted, target],
+        "back_share": share[predicted, target],
+    }
     return pd.DataFrame(columns)
 
 
 def looked_at(best: pd.DataFrame) -> list[str]:
-    """Say how many settings there are where not all are looked at."""
+    """Report the number of settings if not all of them are shown."""
     left_out = len(best) > LOOKED_AT
     return [sentence("looked_at", shown=LOOKED_AT, count=len(best))] if left_out else []
 
 
 def words_of(run: pd.Series) -> dict[str, object]:
-    """Return what a title says of a run."""
+    """Return the values that a title needs of a run."""
     return {
         "setting": shown(run.setting),
         "seed": run.seed,
@@ -150,41 +195,57 @@ def words_of(run: pd.Series) -> dict[str, object]:
 
 
 def _answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
-    """Say which classes are recognised worst, what they are taken for, which are predicted wrongly most often.
+    """Report the classes with the lowest accuracy and precision, and the confusions that do not occur.
 
-    And whether chance may have made these the worst, and which confusions do not occur.
+    Also report if the lowest accuracy may be due to chance.
     """
-    found, images = rates(counts).set_index("class"), int(counts.to_numpy().sum())
+    # mistakes in all
+    by_class = rates(counts).set_index("class")
+    images = int(counts.to_numpy().sum())
     mistakes = counts - np.diag(np.diag(counts))
     wrong = int(mistakes.to_numpy().sum())
     if not wrong:
         return sentence("confusion_none", images=images, **words)
-    worst, imprecise = (found[found[name] == found[name].min()] for name in ("accuracy", "precision"))
+
+    # the worst classes, and the classes that they are confused with most often
+    worst, imprecise = (by_class[by_class[name] == by_class[name].min()] for name in ("accuracy", "precision"))
     taken = mistakes.loc[worst.index].sum().sort_values(ascending=False, kind="stable")
     taken = taken[taken > 0].head(2)
-    said = [
+    parts = [
         sentence(
-            "confusion_answer", wrong=wrong, images=images, worst=named(list(worst.index)), many=len(worst),
-            accuracy=worst.accuracy.iloc[0], imprecise=named(list(imprecise.index)), precision=found.precision.min(),
-            taken=label("or").join(f"{name} ({number(count, ',')})" for name, count in taken.items()), **words,
+            "confusion_answer",
+            wrong=wrong,
+            images=images,
+            worst=named(list(worst.index)),
+            many=len(worst),
+            accuracy=worst.accuracy.iloc[0],
+            imprecise=named(list(imprecise.index)),
+            precision=by_class.precision.min(),
+            taken=label("or").join(f"{name} ({number(count, ',')})" for name, count in taken.items()),
+            **words,
         )
-    ]  # fmt: skip
-    high, overall = worst.accuracy_high.max(), 100 * (images - wrong) / images
+    ]
+
+    # chance is possible if the interval of the lowest accuracy contains the accuracy of all images
+    high = worst.accuracy_high.max()
+    overall = 100 * (images - wrong) / images
     if high >= overall:
-        said.append(sentence("confusion_chance", many=len(worst), high=high, overall=overall))
-    return " ".join([*said, _absent(mistakes.loc[found.images > 0, found.images > 0])])
+        parts.append(sentence("confusion_chance", many=len(worst), high=high, overall=overall))
+    present = by_class.images > 0
+    return " ".join([*parts, _absent(mistakes.loc[present, present])])
 
 
 def _absent(mistakes: pd.DataFrame) -> str:
-    """Say which confusions do not occur; `mistakes` is a matrix without its diagonal."""
+    """Report the confusions that do not occur; `mistakes` is a matrix with a diagonal of zeros."""
     empty = (mistakes == 0).to_numpy() & ~np.eye(len(mistakes), dtype=bool)
-    cells, pairs = int(empty.sum()), int(np.triu(empty & empty.T).sum())
+    cells = int(empty.sum())
+    pairs = int(np.triu(empty & empty.T).sum())
     if not cells:
         return sentence("confusion_full")
     if cells <= ABSENT:
         names = mistakes.index
-        which = [sentence("confusion_never", target=names[a], predicted=names[b]) for a, b in np.argwhere(empty)]
-        return sentence("confusion_few", cells=named(which))
+        absent = [sentence("confusion_never", target=names[a], predicted=names[b]) for a, b in np.argwhere(empty)]
+        return sentence("confusion_few", cells=named(absent))
     return sentence("confusion_empty", cells=cells, pairs=pairs, all=len(mistakes) * (len(mistakes) - 1) // 2)
 
 
@@ -193,19 +254,22 @@ def _named(pair: Mapping[str, object]) -> str:
 
 
 def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) -> Figure:
-    """Draw a confusion matrix, coloured by the share of the true class; the cells say counts, or shares in percent.
+    """Draw a confusion matrix, coloured by the share of the true class, with counts or shares in percent as text.
 
-    The colour grows as the square root of the share, so that rare confusions are seen; where there are too many classes
-    for text it alone tells.
+    The colour grows as the square root of the share, so that rare confusions are visible. With more than TEXT_CLASSES
+    classes there is no text.
     """
-    size, share = len(counts), shares(counts).fillna(0).to_numpy()
+    # names longer than usual get the room that they need beside the cells
+    size = len(counts)
+    share = shares(counts).fillna(0).to_numpy()
     with_text = size <= TEXT_CLASSES
     side = 2.6 + 0.4 * size if with_text else min(15.0, 4 + 0.1 * size)
-    # names longer than usual get the room that they need beside the cells
     names = short_names(list(counts.index), LONGEST)
     more = max(0.0, inches(names, _name_size(size)) - 0.9)
     figure = Plot(figsize=(side + 0.9 + more, side + more), layout="constrained")
     axes = figure.subplots()
+
+    # cells with text, or lines after every tenth class
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
     if with_text:
         for row, column in np.ndindex(size, size):
@@ -217,11 +281,15 @@ def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) ->
         for line in np.arange(9.5, size, 10):
             axes.axhline(line, color=PALE_GREY, linewidth=0.5)
             axes.axvline(line, color=PALE_GREY, linewidth=0.5)
+
+    # names, title and labels
     _name_classes(axes, names)
     axes.set_title(title, fontweight="bold", fontsize=11)
     axes.set_xlabel(label("predicted"))
     axes.set_ylabel(label("target"))
     axes.spines[:].set_visible(False)
+
+    # colour bar
     bar = figure.colorbar(image, shrink=0.8, ticks=[0, 1, 5, 10, 20, 40, 60, 80, 100])
     bar.ax.yaxis.set_major_formatter(tick_format())
     bar.minorticks_off()
@@ -231,7 +299,7 @@ def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) ->
 
 
 def _name_classes(axes: Axes, names: list[str]) -> None:
-    """Name every class on both axes, or some where there are more than can be read."""
+    """Name the classes on both axes; of many classes only some, so that the names can be read."""
     step = -(-len(names) // 120)
     ticks = range(0, len(names), step)
     shortest = columns(names) <= 2 and len(names) <= TEXT_CLASSES
@@ -244,30 +312,43 @@ def _name_classes(axes: Axes, names: list[str]) -> None:
 
 
 def _name_size(classes: int) -> int:
-    """Return the size of the names of so many classes, in points."""
+    """Return the font size of the names for a number of classes, in points."""
     return 10 if classes <= TEXT_CLASSES else max(5, 9 - classes // 20)
 
 
 def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | None:
-    """Draw the most confident mistakes of evaluation.npz, each with its true class, the predicted one and how sure."""
+    """Draw the most confident mistakes of evaluation.npz with true class, predicted class and probability."""
     images = arrays.get("mistake_images", ())[:MISTAKES]
     if not len(images):
         return None
+
+    # a grid of tiles in one plot
     names = arrays["class_names"]
     across = min(8, len(images))
     lines = -(-len(images) // across)
     figure = Plot(figsize=(10, 0.9 + 1.95 * lines), layout="constrained")
     axes = figure.subplots()
+
+    # each image with its text below
     for place, image in enumerate(images):
         row, column = divmod(place, across)
         left, top = TILE[0] * column, TILE[1] * row
         pixels = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
-        axes.imshow(pixels, extent=(left, left + 1, top + 1, top), cmap="gray", vmin=0, vmax=255,
-                    interpolation="nearest" if image.shape[-1] < 64 else "antialiased")  # fmt: skip
-        target, predicted = names[arrays["mistake_targets"][place]], names[arrays["mistake_predictions"][place]]
-        sure = number(100 * arrays["mistake_confidences"][place], ".1f")
-        text = f"{shortened(target, WIDEST)}\n→ {shortened(predicted, WIDEST - 2)}\n{sure} %"
+        axes.imshow(
+            pixels,
+            extent=(left, left + 1, top + 1, top),
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            interpolation="nearest" if image.shape[-1] < 64 else "antialiased",
+        )
+        target = names[arrays["mistake_targets"][place]]
+        predicted = names[arrays["mistake_predictions"][place]]
+        confidence = number(100 * arrays["mistake_confidences"][place], ".1f")
+        text = f"{shortened(target, WIDEST)}\n→ {shortened(predicted, WIDEST - 2)}\n{confidence} %"
         axes.text(left + 0.5, top + 1.06, text, ha="center", va="top", fontsize=8, linespacing=1.25, in_layout=False)
+
+    # title and labels, without ticks
     axes.set_xlim(-0.05, TILE[0] * across - 0.05)
     axes.set_ylim(TILE[1] * lines, -0.05)
     axes.set_xticks([])

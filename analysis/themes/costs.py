@@ -1,4 +1,4 @@
-"""What accuracy costs: parameters, memory, FLOPs, time, energy; and what the study cost.
+"""Costs of settings (parameters, memory, FLOPs, time, energy) and of the whole study.
 
 python -c "from analysis.themes import costs; from analysis.frames import runs, sections; \\
     print(costs.measure(sections.by_dataset(runs.load('runs'))[0]))"
@@ -30,34 +30,40 @@ COLUMNS = (
 )  # fmt: skip
 
 AGAINST = ("params", "mflops", "epoch_seconds", "energy_wh")
-"""Costs that accuracy is drawn against, where settings differ in them."""
+"""Costs against which accuracy is drawn, if the settings differ in them."""
 
 ALIKE = 1.25
-"""Costs whose largest is less than so many times the smallest are alike."""
+"""Costs are alike if the largest is less than this many times the smallest."""
 
 DEAREST = ("epoch_seconds", "peak_mb", "energy_wh")
-"""Costs of which it is said who has the highest."""
+"""Costs for which the most expensive setting is named."""
 
 WIDE = 10
-"""Costs whose largest is so many times the smallest are drawn on a logarithmic scale."""
+"""Costs are drawn on a logarithmic scale if the largest is at least this many times the smallest."""
 
 LABELLED = 12
-"""Of more settings than this only those on the front carry their names and colours."""
+"""With more settings than this, only those on the front have names and colours."""
 
 LONGEST = 45
-"""Columns of a setting's name beside its point."""
+"""At most this many columns of the name of a setting beside its point."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show what each setting costs, and which ones nothing cheaper beats."""
-    frame, alike = measure(section), measure(section, alike=True)
+    """Show the costs of each setting, and the Pareto front of accuracy and cost."""
+    # the table
+    frame = measure(section)
+    alike = measure(section, alike=True)
     found: list[Block] = [Heading(label("costs")), _table(section, frame)]
     against = [
         name for name in AGAINST if alike[name].notna().sum() > 1 and alike[name].max() > ALIKE * alike[name].min()
     ]
-    said = [_front(alike, name) for name in against[:1]] + dearest(section)
-    if said:
-        found.insert(1, Items(said))
+
+    # the front in words, and the most expensive settings
+    answer = [_front(alike, name) for name in against[:1]] + dearest(section)
+    if answer:
+        found.insert(1, Items(answer))
+
+    # the front as a figure
     if against:
         title = sentence("pareto_title", name=section.title)
         found.append(Picture("pareto", title, pareto(alike, against, title, looks), sentence("pareto_caption")))
@@ -65,29 +71,35 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def measure(section: Section, alike: bool = False) -> pd.DataFrame:
-    """Return a row per setting, the best validation accuracy first, with what it costs.
+    """Return one row per setting with its costs, the best validation accuracy first.
 
-    Columns: `setting`, `val_acc` (percent), and those of COLUMNS: parameters, their memory and the peak of memory in
-    MB, millions of FLOPs for an image, images per second in training, seconds of an epoch and of a whole training,
-    energy of a training in Wh and its mean power in watts. What depends on the machine is known of the runs that
-    `speed.is_timed` names. If `alike`, costs that are equal by construction are: each is the mean of all such runs.
+    Columns: `setting`, `val_acc` (percent), and those of COLUMNS: parameters, their memory and the peak memory in MB,
+    millions of FLOPs per image, images per second in training, seconds of an epoch and of a whole training, energy of a
+    training in Wh and its mean power in watts. Costs that depend on the machine come only from runs chosen by
+    `speed.is_timed`. If `alike`, costs that are equal by construction are replaced by their mean.
     """
-    found = _of_runs(section)
+    # costs of each run
+    by_run = _of_runs(section)
     if alike:
         for cost, kinds in _kinds(section).items():
-            found[cost] = found[cost].groupby(kinds).transform("mean").where(found[cost].notna())
+            by_run[cost] = by_run[cost].groupby(kinds).transform("mean").where(by_run[cost].notna())
+
+    # means over seeds; parameters and FLOPs do not vary
     names = ["val_acc", *(column.key for column in COLUMNS)]
-    frame = estimates(found, "setting", names, comparison.rounding(section.runs))
+    frame = estimates(by_run, "setting", names, comparison.rounding(section.runs))
     frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
     return comparison.in_order(section, frame).reset_index()
 
 
 def _of_runs(section: Section) -> pd.DataFrame:
     """Return the columns of `measure` for each run."""
+    # heads that only training uses are not counted as parameters
     runs = section.runs
     alone = is_timed(section)
-    kept = runs["params_logits"].fillna(runs["params"])  # without heads that only training has
-    found = pd.DataFrame(
+    kept = runs["params_logits"].fillna(runs["params"])
+
+    # machine-dependent costs are empty for runs that were not alone on the device
+    costs = pd.DataFrame(
         {
             "setting": runs.setting,
             "val_acc": 100 * runs["best/val_acc"],
@@ -100,38 +112,45 @@ def _of_runs(section: Section) -> pd.DataFrame:
             "power_w": (runs["energy_joules"] / runs["train_seconds"]).where(alone),
         }
     )
-    return found.loc[runs.index].join(epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"}))
+    return costs.loc[runs.index].join(epoch_seconds(section).rename(columns={"seconds": "epoch_seconds"}))
 
 
 def _kinds(section: Section) -> dict[str, pd.Series]:
-    """Return for each run what the costs in DEAREST follow from: its work, for a whole training its epochs too."""
+    """Return for each cost in DEAREST a key of each run: runs with the same key have the same cost."""
     kinds = work(section)
     epochs = section.runs["last/epoch"].groupby(section.runs.setting).transform("mean")
     return {cost: kinds + (" " + epochs.map(str) if cost == "energy_wh" else "") for cost in DEAREST}
 
 
 def dearest(section: Section) -> list[str]:
-    """Say which settings cost most, by construction and by more than the intervals of what is measured.
+    """Report the settings with the highest costs, if they exceed the next by more than the intervals.
 
-    A single run has no interval; its cost must differ by more than what is alike.
+    A single run has no interval; half the range of ALIKE is used instead.
     """
-    found, timed = _of_runs(section), is_timed(section)
-    said = []
+    by_run = _of_runs(section)
+    timed = is_timed(section)
+    sentences = []
     for cost, kinds in _kinds(section).items():
         if cost == "peak_mb" and section.runs.device[timed].eq("cpu").all():
-            continue  # that of the process, with what it trained before
-        known = found[[cost]].assign(kind=kinds).dropna()
+            continue  # the peak of a process includes the runs that it trained before
+
+        # mean cost of each kind of run
+        known = by_run[[cost]].assign(kind=kinds).dropna()
         frame = estimates(known, "kind", [cost]).sort_values(cost, ascending=False)
         margins = frame[f"{cost}_ci95"].fillna((ALIKE - 1) / 2 * frame[cost])
+
+        # the highest cost must exceed all others by more than both margins
         if len(frame) > 1 and frame[cost].iloc[0] - margins.iloc[0] > (frame[cost] + margins).iloc[1:].max():
-            settings = found.setting[kinds == frame.index[0]].unique()
-            value, times = frame[cost].iloc[0], frame[cost].iloc[0] / frame[cost].iloc[1]
-            names = named([shown(one) for one in section.ranked if one in settings])
-            said.append(sentence(f"dearest {cost}", settings=names, value=value, times=times))
-    return said
+            settings = by_run.setting[kinds == frame.index[0]].unique()
+            value = frame[cost].iloc[0]
+            times = value / frame[cost].iloc[1]
+            names = named([shown(setting) for setting in section.ranked if setting in settings])
+            sentences.append(sentence(f"dearest {cost}", settings=names, value=value, times=times))
+    return sentences
 
 
 def _table(section: Section, frame: pd.DataFrame) -> Table:
+    """Make the table of costs, with notes on where they were measured."""
     columns = [column for column in COLUMNS if frame[column.key].notna().any()]
     notes = [sentence("costs_note")]
     if frame.epoch_seconds.notna().any():
@@ -148,7 +167,7 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
 
 
 def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
-    """Return the settings that no other one beats: more accurate at the same cost, or as accurate at less."""
+    """Return the Pareto front: settings for which no other is more accurate at the same cost or as accurate at less."""
     known = frame[frame[cost].notna()]
     costs, accuracies = known[cost].to_numpy(), known.val_acc.to_numpy().round(6)
     better = (costs <= costs[:, None]) & (accuracies >= accuracies[:, None])
@@ -157,23 +176,26 @@ def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
 
 
 def _front(frame: pd.DataFrame, cost: str) -> str:
-    """Say which settings lie on the front."""
+    """Report the settings on the front, and compare its two ends."""
     best = front(frame, cost)
-    cheapest, dearest = best.iloc[0], best.iloc[-1]
+    cheapest = best.iloc[0]
+    dearest = best.iloc[-1]
     if len(best) == 1:
         return sentence("front_one", setting=shown(cheapest.setting), cost=label(f"cost {cost}"))
     return sentence(
-        "front", settings=named([shown(setting) for setting in best.setting]), cost=label(f"cost {cost}"),
-        dearest=shown(dearest.setting), cheapest=shown(cheapest.setting), points=dearest.val_acc - cheapest.val_acc,
+        "front",
+        settings=named([shown(setting) for setting in best.setting]),
+        cost=label(f"cost {cost}"),
+        dearest=shown(dearest.setting),
+        cheapest=shown(cheapest.setting),
+        points=dearest.val_acc - cheapest.val_acc,
         times=dearest[cost] / cheapest[cost],
-    )  # fmt: skip
+    )
 
 
 def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks | None = None) -> Figure:
-    """Draw validation accuracy against costs and the front that nothing cheaper beats.
-
-    `frame` is what `measure` returns.
-    """
+    """Draw validation accuracy against costs, with the Pareto front; `frame` is the result of `measure`."""
+    # a panel per cost
     looks = looks or looks_of(list(frame.setting))
     columns = min(2, len(against))
     rows = -(-len(against) // columns)
@@ -181,13 +203,23 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
     figure.suptitle(titled(title, figure.get_figwidth()), fontweight="bold", fontsize=12)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, cost in zip(panels, against, strict=False):
+        # the front, and a point per setting
         best = front(frame, cost)
         axes.step(best[cost], best.val_acc, where="post", color=GREY, linewidth=1.5, linestyle="--", zorder=1)
         for row in frame.to_dict("records"):
             is_best = row["setting"] in set(best.setting)
             color = looks[row["setting"]].color if is_best or len(frame) <= LABELLED else PALE_GREY
-            axes.plot(row[cost], row["val_acc"], "o", color=color, markersize=8,
-                      markeredgecolor="black" if is_best else "none", zorder=3 if is_best else 2)  # fmt: skip
+            axes.plot(
+                row[cost],
+                row["val_acc"],
+                "o",
+                color=color,
+                markersize=8,
+                markeredgecolor="black" if is_best else "none",
+                zorder=3 if is_best else 2,
+            )
+
+        # scale, labels, and room for names
         wide = frame[cost].max() >= WIDE * frame[cost].min()
         axes.set_xscale("log" if wide else "linear")
         finish(axes, sentence("pareto_panel", cost=label(f"cost {cost}")), label(cost), label("acc"))
@@ -196,6 +228,8 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
         axes.margins(0.18, 0.14)
     for axes in panels[len(against) :]:
         axes.remove()
+
+    # names are placed last, when the layout is known
     figure.draw_without_rendering()
     for axes, cost in zip(panels, against, strict=False):
         labelled = frame if len(frame) <= LABELLED else front(frame, cost)
@@ -204,31 +238,46 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
 
 
 def _name_points(axes: Axes, labelled: pd.DataFrame, frame: pd.DataFrame, cost: str) -> None:
-    """Write names beside points so that none covers another or a point."""
+    """Write the names of settings beside their points, so that none covers another name or a point."""
     steps = front(frame, cost)
     names = short_names([shown(setting) for setting in labelled.setting], LONGEST)
     with plain():  # the names are measured before the figure is drawn
         textalloc.allocate(
-            axes, labelled[cost].to_numpy(), labelled.val_acc.to_numpy(), names,
-            x_scatter=frame[cost].to_numpy(), y_scatter=frame.val_acc.to_numpy(), textsize=8, linecolor=GREY,
-            x_lines=[steps[cost].repeat(2).to_numpy()[1:]], y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
-            linewidth=0.7, min_distance=0.02, max_distance=0.4,
-        )  # fmt: skip
+            axes,
+            labelled[cost].to_numpy(),
+            labelled.val_acc.to_numpy(),
+            names,
+            x_scatter=frame[cost].to_numpy(),
+            y_scatter=frame.val_acc.to_numpy(),
+            textsize=8,
+            linecolor=GREY,
+            x_lines=[steps[cost].repeat(2).to_numpy()[1:]],
+            y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
+            linewidth=0.7,
+            min_distance=0.02,
+            max_distance=0.4,
+        )
 
 
 def total(frames: Frames) -> list[Block]:
-    """Say what all runs together cost, those without a result too."""
+    """Report the costs of all runs together, including those without a result."""
+    # number, epochs and time
     runs = frames.runs
     hours = frames.history["time/epoch"].sum() / 3600
-    time = next(f"{number(hours * size, ',.1f')} {unit}" for size, unit in ((1, "h"), (60, "min"), (3600, "s"))
-                if hours * size >= 1 or unit == "s")  # fmt: skip
-    said = [sentence("study_total", runs=len(runs), time=time, epochs=len(frames.history))]
+    time = next(
+        f"{number(hours * size, ',.1f')} {unit}"
+        for size, unit in ((1, "h"), (60, "min"), (3600, "s"))
+        if hours * size >= 1 or unit == "s"
+    )
+    sentences = [sentence("study_total", runs=len(runs), time=time, epochs=len(frames.history))]
     shared = int((runs.device_shared_by.astype(float) > 1).sum())
     if shared:
-        said.append(sentence("study_shared", count=shared))
+        sentences.append(sentence("study_shared", count=shared))
+
+    # energy, of runs that were alone on their device
     joules = runs["energy_joules"].where(runs.device_shared_by == 1).dropna()
     kwh = joules.sum() / 3.6e6
     energy = f"{number(kwh, ',.2f')} kWh" if kwh >= 0.1 else f"{number(1000 * kwh, '.2f')} Wh"
-    known = sentence("study_energy", energy=energy, count=len(joules), runs=len(runs))
-    said.append(known if len(joules) else sentence("study_no_energy"))
-    return [Items(said)]
+    measured = sentence("study_energy", energy=energy, count=len(joules), runs=len(runs))
+    sentences.append(measured if len(joules) else sentence("study_no_energy"))
+    return [Items(sentences)]

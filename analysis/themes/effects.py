@@ -1,4 +1,4 @@
-"""What each option of a sweep does: the effect of its values, averaged over the other options.
+"""Effects of the options of a sweep, averaged over the other options.
 
 python -c "from analysis.themes import effects; from analysis.frames import runs, sections; \\
     print(effects.measure(sections.by_dataset(runs.load('runs'))[0]))"
@@ -16,55 +16,77 @@ from analysis.themes import comparison
 from analysis.wording.texts import named, option, option_value, sentence, shown_value
 
 MOST_VALUES = 8
-"""An option with more values, such as one drawn at random, has no table of effects."""
+"""Options with more values than this, such as those drawn at random, have no table of effects."""
 
 
 def answer(section: Section) -> list[str]:
-    """Say what each of two or more varied options does, where that can be told apart."""
+    """Report the effect of each option, if two or more are varied in a grid."""
     effect = measure(section)
-    return [] if effect.empty else [_said(effect)]
+    return [] if effect.empty else [_answer(effect)]
 
 
 def measure(section: Section) -> pd.DataFrame:
-    """Compare the values of each of several options, averaged over combinations of the others and over seeds.
+    """Compare the values of each of several options, averaged over the other options and over seeds.
 
-    Each value is averaged over the same combinations and, in each of them, the same seeds: the most runs of which all
-    values have theirs. Returns a row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations),
-    `val_acc` and `gap_last`, and their differences from the option's first value, `val_acc_change` and
-    `gap_last_change`, with half the width of their intervals over seeds as `…_ci95`, paired or not as those of
-    `comparison.pairwise`, and p as `…_p`, corrected by Holm for the number of such differences.
+    All values of an option are averaged over the same combinations of the other options and the same seeds. Returns one
+    row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations), `val_acc` and `gap_last`, and
+    their differences from the first value of the option, `val_acc_change` and `gap_last_change`, with half the width of
+    their intervals over seeds as `…_ci95` (paired as in `comparison.pairwise`) and p as `…_p`, corrected for the number
+    of differences (Holm).
     """
-    runs, varied = section.runs, section.varied
-    measured = runs[[*varied, "seed"]].map(str).assign(
-        val_acc=100 * runs["best/val_acc"], gap_last=comparison.gap_last(runs),
-        beginning=comparison.beginnings(runs),
-    )  # fmt: skip
+    # the measures of each run; values of options as text
+    runs = section.runs
+    varied = section.varied
+    measured = (
+        runs[[*varied, "seed"]]
+        .map(str)
+        .assign(
+            val_acc=100 * runs["best/val_acc"],
+            gap_last=comparison.gap_last(runs),
+            beginning=comparison.beginnings(runs),
+        )
+    )
     rows = []
     for name in varied if len(varied) > 1 else []:
+        # runs of all values in the same combinations and seeds
         values = list(dict.fromkeys(map(str, ordered(section.points[name]))))
         if len(values) > MOST_VALUES:
             continue
         chosen = _balanced(measured, name, values, [other for other in varied if other != name])
         if chosen.empty:
             continue
+
+        # averages over the combinations, and tests over the seeds
         settings = len(chosen.groupby(list(chosen.index.names[:-1])))
         beginnings = chosen.groupby(name).beginning.agg(frozenset)
         by_seed = chosen.groupby([name, "seed"])[["val_acc", "gap_last"]].mean()
-        means, seeds = by_seed.groupby(name).mean(), by_seed.index.get_level_values("seed").nunique()
-        tests = {what: differences(by_seed[what], beginnings, comparison.resolution(runs) / math.sqrt(settings))
-                 for what in by_seed}  # fmt: skip
+        means = by_seed.groupby(name).mean()
+        seeds = by_seed.index.get_level_values("seed").nunique()
+        tests = {
+            what: differences(by_seed[what], beginnings, comparison.resolution(runs) / math.sqrt(settings))
+            for what in by_seed
+        }
+
+        # one row per value, with its difference from the first
         for value in values:
             row: dict[str, object] = {"option": name, "value": value, "n": seeds, "settings": settings}
             for what, test in tests.items():
                 pair = test.loc[value, values[0]] if (value, values[0]) in test.index else None
-                row[what], is_first = means[what][value], value == values[0]
-                row[f"{what}_change"] = math.nan if is_first else means[what][value] - means[what][values[0]]
+                row[what] = means[what][value]
+                row[f"{what}_change"] = math.nan if value == values[0] else means[what][value] - means[what][values[0]]
                 row[f"{what}_change_ci95"] = math.nan if pair is None else pair.half_width
                 row[f"{what}_change_p"] = math.nan if pair is None else pair.p
             rows.append(row)
-    columns = ["option", "value", "n", "settings", *(f"{what}{more}" for what in ("val_acc", "gap_last")
-               for more in ("", "_change", "_change_ci95", "_change_p"))]  # fmt: skip
+    columns = [
+        "option",
+        "value",
+        "n",
+        "settings",
+        *(f"{what}{more}" for what in ("val_acc", "gap_last") for more in ("", "_change", "_change_ci95", "_change_p")),
+    ]
     frame = pd.DataFrame(rows, columns=columns)
+
+    # correct p for the number of differences
     for name in ("val_acc_change_p", "gap_last_change_p"):
         tested = frame[name].notna()
         frame.loc[tested, name] = holm(frame[name][tested])
@@ -72,11 +94,12 @@ def measure(section: Section) -> pd.DataFrame:
 
 
 def _balanced(measured: pd.DataFrame, name: str, values: Sequence[str], others: list[str]) -> pd.DataFrame:
-    """Choose the runs of all values of an option in the same combinations of the others, each with the same seeds.
+    """Choose runs such that all values of an option have the same combinations of the others and the same seeds.
 
-    Where some are missing, either combinations or seeds are left out, whichever keeps more; indexed by both.
+    If some runs are missing, either combinations or seeds are left out, whichever keeps more runs. The result is
+    indexed by combination and seed.
     """
-    whole = measured.groupby([*others, "seed"])[name].agg(lambda found: set(values) <= set(found)).unstack("seed")
+    whole = measured.groupby([*others, "seed"])[name].agg(lambda present: set(values) <= set(present)).unstack("seed")
     whole = whole.eq(True)
     whole = whole.loc[whole.any(axis=1), whole.any()]
     blocks = whole.loc[:, whole.all()], whole[whole.all(axis=1)]
@@ -86,30 +109,41 @@ def _balanced(measured: pd.DataFrame, name: str, values: Sequence[str], others: 
 
 
 def table(section: Section, effect: pd.DataFrame) -> Table:
+    """Make the table of the results of `measure`."""
     columns = [
         Column("option", text=lambda row: option(row["option"])),
         Column("value", text=lambda row: shown_value(row["value"], row["option"])),
-        Column("settings", 0), Column("n", 0),
-        Column("val_acc", 2), Column("val_acc_change", 2), p_column("val_acc_change_p"),
-        Column("gap_last", 2), Column("gap_last_change", 2), p_column("gap_last_change_p"),
-    ]  # fmt: skip
+        Column("settings", 0),
+        Column("n", 0),
+        Column("val_acc", 2),
+        Column("val_acc_change", 2),
+        p_column("val_acc_change_p"),
+        Column("gap_last", 2),
+        Column("gap_last_change", 2),
+        p_column("gap_last_change_p"),
+    ]
     tested = effect.val_acc_change_p.notna().any()
     columns = [column for column in columns if tested or not column.key.endswith("_p")]
     notes = [sentence("options_note"), *([sentence("options_tests")] if tested else [])]
     return Table("options", sentence("options_title", name=section.title), effect, columns, notes)
 
 
-def _said(effect: pd.DataFrame) -> str:
-    """Say which changes of one option are more than noise."""
+def _answer(effect: pd.DataFrame) -> str:
+    """Report which effects are more than noise."""
+    # effects with a corrected p below 5 %
     changes = effect[effect.val_acc_change.notna()]
-    certain, first = [], effect.drop_duplicates("option").set_index("option").value
+    first = effect.drop_duplicates("option").set_index("option").value
+    certain = []
     for row in changes.itertuples():
         for what in ("val_acc", "gap_last"):
-            change, half_width = getattr(row, f"{what}_change"), getattr(row, f"{what}_change_ci95")
+            change = getattr(row, f"{what}_change")
+            half_width = getattr(row, f"{what}_change_ci95")
             if getattr(row, f"{what}_change_p") < ALPHA:
                 values = {"value": option_value(row.option, row.value), "change": change, "spread": half_width}
                 values |= {"first": shown_value(first[row.option], row.option)}
                 certain.append(sentence(f"effect_{what}", **values))
+
+    # the sentence depends on the number of seeds and of proven effects
     if (changes.n < 2).all():
         return sentence("effects_single")
     if not certain:
@@ -121,17 +155,17 @@ def _said(effect: pd.DataFrame) -> str:
 
 
 def is_numeric(values: pd.Series) -> bool:
-    """Tell whether each value of an option is a number, or text of one."""
+    """Return whether all values of an option are numbers, or text that is a number."""
     return all(len(_numbers(value) or ()) == 1 for value in values)
 
 
 def ordered(values: pd.Series) -> list:
-    """Return the values that occur: numbers, or lists of them such as `64,32`, in order, then others as they come."""
+    """Return the different values: first numbers and lists such as `64,32` in ascending order, then the others."""
     return sorted(dict.fromkeys(values), key=lambda value: (_numbers(value) is None, _numbers(value) or []))
 
 
 def _numbers(value: object) -> list[float] | None:
-    """Read a number or a comma list of numbers; None where it is neither."""
+    """Read a number or a comma list of numbers; return None for anything else."""
     try:
         return None if isinstance(value, bool) else [float(part) for part in str(value).split(",")]
     except ValueError:

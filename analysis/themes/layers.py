@@ -1,4 +1,4 @@
-"""What networks see, layer by layer: t-SNE pictures, how separable the classes are, and what a cut saves and costs.
+"""Networks layer by layer: t-SNE figures, separability of the classes, and what a cut saves and costs.
 
 python -m analysis.summarize runs     # writes them into the report
 """
@@ -19,7 +19,7 @@ from analysis.themes.embedding import Seen
 from analysis.wording.texts import label, named, number, sentence
 
 PRICE = 1.0
-"""Points of accuracy that are a low price for a cut."""
+"""A cut that costs less than this many points of accuracy has a low price."""
 
 LAYER = Column("layer", text=lambda row: label(f"layer {row['layer']}"))
 
@@ -35,9 +35,12 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]) -> list[Block]:
-    """Show the embeddings, and how separable each layer makes the classes."""
+    """Show the embeddings, and how separable the classes are in each layer."""
+    # the numbers and their caption
     (run, first), *_ = seen.items()
-    frame, images, words = layers_of(best, seen), len(first.targets), confusion.words_of(best.loc[run])
+    frame = layers_of(best, seen)
+    images = len(first.targets)
+    words = confusion.words_of(best.loc[run])
     title = sentence("tsne_title", **words)
     caption = sentence(
         "tsne_caption",
@@ -46,11 +49,19 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
         rate=images / 12,
         components=embedding.COMPONENTS,
     )
-    columns = [Column("setting"), LAYER, Column("numbers", 0), Column("knn", 1), Column("probe", 1),
-               Column("silhouette", 3)]  # fmt: skip
+    columns = [
+        Column("setting"),
+        LAYER,
+        Column("numbers", 0),
+        Column("knn", 1),
+        Column("probe", 1),
+        Column("silhouette", 3),
+    ]
+
+    # the logits alone have no layer to be compared with
     pictures = []
-    if frame.layer.nunique() > 1:  # of the logits alone there is no layer to compare them with
-        figure = clouds.tsne_figure({_name(best.loc[run]): one for run, one in seen.items()}, classes, title)
+    if frame.layer.nunique() > 1:
+        figure = clouds.tsne_figure({_name(best.loc[run]): images for run, images in seen.items()}, classes, title)
         pictures = [Picture("tsne", title, figure, caption)]
     return [
         Heading(label("embedding")),
@@ -61,54 +72,81 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
 
 
 def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]) -> list[Block]:
-    """Show what cuts would save and cost, where the runs have recorded their parameters layer by layer.
+    """Show what cuts would save and cost, if the runs recorded the parameters of their layers.
 
-    `trained` are the training images of each network: with fewer than a cut's classifier has, the cut is flattered.
+    `trained` is the number of training images of each network; if it is smaller than that of the classifier of a cut,
+    the accuracy of the cut is overestimated.
     """
-    run, images = best.iloc[0], len(seen[best.index[0]].targets)
+    run = best.iloc[0]
+    images = len(seen[best.index[0]].targets)
     if np.isnan(run.params_logits):
         return []
-    frame, probed = cuts_of(best, seen), images - images // embedding.FOLDS
+
+    # prices in words, for the best run
+    frame = cuts_of(best, seen)
+    probed = images - images // embedding.FOLDS
     prices = _prices(run, frame[frame.setting == run.setting], probed, trained[best.index[0]])
     if not prices and frame.empty:
         return []
+
+    # the table, with notes on networks with more or fewer training images
     found: list[Block] = [Heading(label("cuts")), *([Items(prices)] if prices else [])]
     if len(frame):
-        columns = [Column("setting"), LAYER, Column("params", 0), Column("params_share", 1), Column("accuracy", 1),
-                   Column("difference", 1)]  # fmt: skip
-        more, fewer = ({one for one in trained.values() if sign * one > sign * probed} for sign in (1, -1))
+        columns = [
+            Column("setting"),
+            LAYER,
+            Column("params", 0),
+            Column("params_share", 1),
+            Column("accuracy", 1),
+            Column("difference", 1),
+        ]
+        more, fewer = ({count for count in trained.values() if sign * count > sign * probed} for sign in (1, -1))
         notes = [sentence("cuts_note", images=images, probed=probed)] + [
-            sentence(key, counts=named([number(one, ",") for one in sorted(counts)]))
-            for key, counts in (("cuts_below", more), ("cuts_above", fewer)) if counts
-        ]  # fmt: skip
+            sentence(key, counts=named([number(count, ",") for count in sorted(counts)]))
+            for key, counts in (("cuts_below", more), ("cuts_above", fewer))
+            if counts
+        ]
         title = sentence("cuts_title", **confusion.words_of(run))
         found.append(Table("cuts", title, frame, columns, notes))
     return found
 
 
 def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
-    """Show how separable the best network of each data set makes its classes, where there are several data sets."""
-    found: dict[str, pd.Series] = {}
-    for section in sorted(sections, key=lambda one: -one.runs.groupby("setting")["best/val_acc"].mean().max()):
+    """Show how separable the classes are in the best network of each data set, if there are several data sets."""
+    # the best run of each data set
+    best_runs: dict[str, pd.Series] = {}
+    for section in sorted(sections, key=lambda each: -each.runs.groupby("setting")["best/val_acc"].mean().max()):
         best, _ = best_readable(frames, section, 1)
         if best.empty:
             continue
         run = best.iloc[0]
-        found.setdefault(f"{section.dataset} ({run.classes})" if run.classes else section.dataset, run)
-    best = pd.DataFrame(found.values()).assign(dataset=list(found)).sort_values("dataset")
+        best_runs.setdefault(f"{section.dataset} ({run.classes})" if run.classes else section.dataset, run)
+
+    # its layers before the logits
+    best = pd.DataFrame(best_runs.values()).assign(dataset=list(best_runs)).sort_values("dataset")
     seen = embedding.align(embedding.see(frames, list(best.index)))
-    seen = {run: one for run, one in seen.items() if set(one.layers) - {embedding.LAYERS[-1]}}
+    seen = {run: images for run, images in seen.items() if set(images.layers) - {embedding.LAYERS[-1]}}
     if len(seen) < 2:
         return []
     best = best.loc[list(seen)]
     names = {run: f"{best.dataset[run]}: {_name(best.loc[run])}" for run in seen}
+
+    # the table and the figure
     frame = layers_of(best, seen)
     frame = frame[frame.layer != embedding.LAYERS[-1]]
     frame = frame.assign(dataset=frame.run.map(best.dataset), model=frame.run.map(best.model))
-    columns = [Column("dataset"), Column("model"), Column("setting"), LAYER, Column("images", 0), Column("knn", 1),
-               Column("probe", 1), Column("silhouette", 3)]  # fmt: skip
+    columns = [
+        Column("dataset"),
+        Column("model"),
+        Column("setting"),
+        LAYER,
+        Column("images", 0),
+        Column("knn", 1),
+        Column("probe", 1),
+        Column("silhouette", 3),
+    ]
     title = sentence("beside_title", datasets=" · ".join(best.dataset))
-    drawn = {names[run]: (one, frames.data(run)["classes"]) for run, one in seen.items()}
+    drawn = {names[run]: (images, frames.data(run)["classes"]) for run, images in seen.items()}
     return [
         Items([_separable(frame[frame.run == run], names[run]) for run in seen]),
         Table("layers", title, frame, columns, [_measured()]),
@@ -125,69 +163,115 @@ def _name(run: pd.Series) -> str:
 
 
 def layers_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
-    """Return a row per run and layer: how many numbers it has, and how separable they make the classes."""
-    return pd.DataFrame([
-        {"run": run, "setting": best.setting[run], "layer": name, "images": len(one.targets), "numbers": layer.numbers,
-         "knn": 100 * layer.knn, "probe": 100 * layer.probe.mean(), "silhouette": layer.silhouette}
-        for run, one in seen.items() for name, layer in one.layers.items()
-    ])  # fmt: skip
+    """Return one row per run and layer, with its number of features and its measures of separability."""
+    return pd.DataFrame(
+        [
+            {
+                "run": run,
+                "setting": best.setting[run],
+                "layer": name,
+                "images": len(one.targets),
+                "numbers": layer.numbers,
+                "knn": 100 * layer.knn,
+                "probe": 100 * layer.probe.mean(),
+                "silhouette": layer.silhouette,
+            }
+            for run, one in seen.items()
+            for name, layer in one.layers.items()
+        ]
+    )
 
 
 def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
-    """Return a row per setting and layer after which a cut would save parameters, and one for the whole network.
+    """Return one row per setting and layer after which a cut would save parameters, and one for the whole network.
 
-    Columns: setting, layer, `params` of what is kept with a linear classifier on it, `params_share` of the whole in
-    percent, `accuracy` on the images (of the linear classifier by cross-validation; of the whole, its own), and
-    `difference` from the whole in points with `difference_ci95`, the half-width of its 95 % interval over images.
-    Parameters that only training uses do not count.
+    Columns: setting, layer, `params` of the remaining network with a linear classifier, `params_share` of the whole in
+    percent, `accuracy` on the images (cross-validated for a cut), and `difference` from the whole network in points
+    with `difference_ci95`, half the width of its 95 % interval over images. Parameters that only training uses are not
+    counted.
     """
     rows = []
-    for run, one in seen.items():
-        whole, classes, setting = best.params_logits[run], len(np.unique(one.targets)), best.setting[run]
+    for run, images in seen.items():
+        # cuts that save parameters
+        whole = best.params_logits[run]
+        classes = len(np.unique(images.targets))
+        setting = best.setting[run]
         cuts = []
-        for name in [name for name in one.layers if name != embedding.LAYERS[-1]]:
-            layer = one.layers[name]
+        for name in [name for name in images.layers if name != embedding.LAYERS[-1]]:
+            layer = images.layers[name]
             params = best[f"params_{name}"][run] + (layer.numbers + 1) * classes
-            if params < whole:  # not so either where a run did not record it
-                lost = estimate(100.0 * (layer.probe.astype(float) - one.right))
+            if params < whole:  # False for NaN, if a run did not record it
+                lost = estimate(100.0 * (layer.probe.astype(float) - images.right))
                 cuts.append(
-                    {"setting": setting, "layer": name, "params": params, "params_share": 100 * params / whole,
-                     "accuracy": 100 * layer.probe.mean(), "difference": lost.mean, "difference_ci95": lost.half_width}
-                )  # fmt: skip
+                    {
+                        "setting": setting,
+                        "layer": name,
+                        "params": params,
+                        "params_share": 100 * params / whole,
+                        "accuracy": 100 * layer.probe.mean(),
+                        "difference": lost.mean,
+                        "difference_ci95": lost.half_width,
+                    }
+                )
+
+        # the whole network, to compare with
         if cuts:
-            rows += [*cuts, {"setting": setting, "layer": "whole", "params": whole, "params_share": 100.0,
-                             "accuracy": 100 * one.right.mean()}]  # fmt: skip
-    return pd.DataFrame(rows, columns=["setting", "layer", "params", "params_share", "accuracy", "difference",
-                                       "difference_ci95"])  # fmt: skip
+            rows += [
+                *cuts,
+                {
+                    "setting": setting,
+                    "layer": "whole",
+                    "params": whole,
+                    "params_share": 100.0,
+                    "accuracy": 100 * images.right.mean(),
+                },
+            ]
+    return pd.DataFrame(
+        rows, columns=["setting", "layer", "params", "params_share", "accuracy", "difference", "difference_ci95"]
+    )
 
 
 def _separable(layers: pd.DataFrame, name: str) -> str:
-    """Say how separable the classes are, layer by layer."""
-    words = {key: label("then").join(number(value, spec) for value in layers[key])
-             for key, spec in (("knn", ".1f"), ("probe", ".1f"), ("silhouette", ".2f"))}  # fmt: skip
+    """Report how separable the classes are, layer by layer."""
+    words = {
+        key: label("then").join(number(value, spec) for value in layers[key])
+        for key, spec in (("knn", ".1f"), ("probe", ".1f"), ("silhouette", ".2f"))
+    }
     return sentence("separable", run=name, **words)
 
 
 def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> list[str]:
-    """Say what cuts of a run's network save and cost, as far as these images tell.
+    """Report what cuts of the network of a run save and cost.
 
     The classifiers of the cuts learn from `probed` images, the network learned from `trained`.
     """
-    said = []
+    sentences = []
     for row in cuts[cuts.layer != "whole"].itertuples():
-        low, high = row.difference - row.difference_ci95, row.difference + row.difference_ci95
+        # the price, as far as its interval allows a decision
+        low = row.difference - row.difference_ci95
+        high = row.difference + row.difference_ci95
         price = "none" if low > 0 else "low" if low > -PRICE else "high" if high < -PRICE else "unclear"
-        price = "flattered" if trained < probed and price != "high" else price
-        said.append(
+        if trained < probed and price != "high":
+            price = "flattered"
+        sentences.append(
             sentence(
-                "cut", run=_name(run), layer=label(f"layer {row.layer}"), params=row.params, whole=run.params_logits,
-                share=row.params_share, accuracy=row.accuracy, own=cuts.accuracy.iloc[-1], difference=row.difference,
+                "cut",
+                run=_name(run),
+                layer=label(f"cut {row.layer}"),
+                params=row.params,
+                whole=run.params_logits,
+                share=row.params_share,
+                accuracy=row.accuracy,
+                own=cuts.accuracy.iloc[-1],
+                difference=row.difference,
                 half_width=row.difference_ci95,
                 price=sentence(f"price_{price}", points=PRICE, probed=probed, trained=trained),
             )
-        )  # fmt: skip
+        )
+
+    # the share of the last layer in the parameters
     if np.isnan(run.params_penultimate):
-        return said
+        return sentences
     last = run.params_logits - run.params_penultimate
     share = 100 * last / run.params_logits
-    return [*said, sentence("last_layer", run=_name(run), params=last, whole=run.params_logits, share=share)]
+    return [*sentences, sentence("last_layer", run=_name(run), params=last, whole=run.params_logits, share=share)]

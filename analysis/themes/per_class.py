@@ -1,4 +1,4 @@
-"""How well each class is recognised: of the best setting, against the other settings, and against given numbers.
+"""Accuracy of each class: of the best setting, of the other settings, and from another source.
 
 python -c "from analysis.themes import confusion, per_class; print(per_class.read_accuracies('sweeps/resnet-best.csv'))"
 """
@@ -22,20 +22,23 @@ from study.record.directory import RunDirectory
 from study.system.errors import UserError, nearest
 
 LONGEST = 40
-"""Columns of a class's name in a figure."""
+"""At most this many columns of the name of a class in a figure."""
 
 DRAWN_CLASSES = 30
-"""So many classes, the least accurate, are drawn; the table holds all."""
+"""At most this many classes, the least accurate ones, are drawn; the table has all of them."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the accuracy and precision of each class: of the best setting, against the others and what was given."""
+    """Show accuracy and precision of each class, for the best setting, the others, and those of another source."""
+    # rates of the best run of each setting
     best, left_out = best_readable(frames, section)
     if best.empty:
-        return []  # the confusions say why
+        return []  # the theme of the confusions reports why
     words = confusion.words_of(best.iloc[0])
     rates = {best.setting[run]: confusion.rates(counts) for run, counts in confusion.matrices(frames, best).items()}
     frame = rates[best.setting.iloc[0]]
+
+    # the table of the best setting, with the difference from given accuracies
     columns = [Column("class"), Column("images", 0), Column("accuracy", 1), Column("precision", 1)]
     given = frames.given
     if given is not None and not given.index.isin(frame["class"]).any():
@@ -50,6 +53,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Heading(label("per_class")),
         Table("per-class", sentence("per_class_title", **words), frame, columns, notes),
     ]
+
+    # the figure and the table of several settings
     drawn = dict(list(rates.items())[:LOOKED_AT])
     title = sentence("per_class_figure", dataset=words["dataset"])
     worst = [sentence("per_class_worst", shown=DRAWN_CLASSES)] if len(frame) > DRAWN_CLASSES else []
@@ -61,30 +66,35 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def read_accuracies(path: str | Path) -> pd.Series:
-    """Read the accuracy of each class in percent: from a CSV file with columns class and accuracy, or of a run.
+    """Read the accuracy of each class in percent, from a CSV file with columns class and accuracy or from a run.
 
-    Raises UserError where it is neither.
+    Raises UserError if the path is neither.
     """
+    # the directory of a run
     path = Path(path)
     if path.is_dir():
         arrays = RunDirectory(path).evaluation()
         tested = pd.DataFrame({"target": arrays["test_targets"], "predicted": arrays["test_predictions"]})
         counts = confusion.matrix(tested, arrays["class_names"].tolist())
         return confusion.rates(counts).set_index("class").accuracy.rename(path.name)
+
+    # a CSV file
     try:
         frame = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False)
-        found = frame.set_index("class").accuracy.astype(float)
+        accuracies = frame.set_index("class").accuracy.astype(float)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, AttributeError):
         raise UserError(f"{path} must be a run's directory, or CSV with columns class and accuracy (in %)") from None
-    if found.index.has_duplicates or not found.between(0, 100).all() or not found.max() > 1:
+
+    # accuracies between 0 and 1 are most likely not in percent
+    if accuracies.index.has_duplicates or not accuracies.between(0, 100).all() or not accuracies.max() > 1:
         raise UserError(f"{path} must give each class once, with its accuracy in percent, such as 89.6")
-    return found.rename(path.stem)
+    return accuracies.rename(path.stem)
 
 
 def check_classes(given: pd.Series, frames: Frames) -> None:
-    """Raise UserError where given accuracies name a class that no run knows."""
+    """Raise UserError if given accuracies name a class that no run has."""
     infos = [directory.info() for directory in frames.directories.values()]
     known = sorted({name for info in infos for name in info.get("data", {}).get("classes", ())})
     for name in given.index.difference(known):
@@ -92,10 +102,10 @@ def check_classes(given: pd.Series, frames: Frames) -> None:
 
 
 def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates: Mapping[str, pd.DataFrame]) -> Table:
-    """Make the table of each class's accuracy in each setting; the CSV file holds all settings, and precisions."""
+    """Make the table of the accuracy of each class in each setting; the CSV file has all settings, and precisions."""
     first = next(iter(rates.values()))
-    accuracies = {setting: one.accuracy for setting, one in rates.items()}
-    precisions = {f"precision, {setting}": one.precision for setting, one in rates.items()}
+    accuracies = {setting: frame.accuracy for setting, frame in rates.items()}
+    precisions = {f"precision, {setting}": frame.precision for setting, frame in rates.items()}
     frame = pd.DataFrame({"class": first["class"], "images": first.images, **accuracies, **precisions})
     columns = [Column("class"), *(Column(setting, 1, header=shown(setting)) for setting in drawn)]
     title = sentence("per_class_settings", **confusion.words_of(best.iloc[0]))
@@ -104,10 +114,11 @@ def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates
 
 
 def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, title: str, looks: Looks) -> Figure:
-    """Draw the accuracy of each class in each setting, with its interval, the first setting's worst class at the top.
+    """Draw the accuracy of each class in each setting with its interval, sorted by the accuracy of the first setting.
 
     Given accuracies are hollow diamonds.
     """
+    # rows are the least accurate classes; long names get more room
     first = next(iter(rates.values()))
     order = first.accuracy.sort_values(kind="stable").index[:DRAWN_CLASSES]
     rows = np.arange(len(order))
@@ -116,19 +127,24 @@ def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, 
     figure = Plot(
         figsize=(width, 1.6 + (0.2 + 0.06 * len(rates)) * len(order) + 0.1 * len(rates)), layout="constrained"
     )
+
+    # one marker per class and setting, settings shifted so that they do not overlap
     axes = figure.subplots()
     apart = np.linspace(-0.3, 0.3, len(rates)) if len(rates) > 1 else [0.0]
-    for place, ((setting, one), shift) in enumerate(zip(rates.items(), apart, strict=True)):
-        at, look = one.loc[order], looks[setting]
-        axes.hlines(rows + shift, at.accuracy_low, at.accuracy_high, color=look.color, linewidth=1, alpha=0.5)
+    for place, ((setting, frame), shift) in enumerate(zip(rates.items(), apart, strict=True)):
+        chosen = frame.loc[order]
+        look = looks[setting]
+        axes.hlines(rows + shift, chosen.accuracy_low, chosen.accuracy_high, color=look.color, linewidth=1, alpha=0.5)
         axes.plot(
-            at.accuracy, rows + shift, "osv^DP"[place % 6], color=look.color, markersize=5, label=wrapped(setting)
+            chosen.accuracy, rows + shift, "osv^DP"[place % 6], color=look.color, markersize=5, label=wrapped(setting)
         )
     if given is not None:
         values = given.reindex(first["class"][order]).to_numpy()
         axes.plot(
             values, rows, "D", markerfacecolor="none", color="black", markersize=8, label=shortened(given.name, LONGEST)
         )
+
+    # labels and legend
     finish(axes, "", label("accuracy"), label("class"))
     axes.set_yticks(rows, names)
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -1,5 +1,4 @@
-"""What the options of a sweep do, in pictures: one as a curve, two as a heat map, more as parallel coordinates and
-importance.
+"""Effects of the options of a sweep in figures: a curve, a heat map, or parallel coordinates with importances.
 
 python -m analysis.summarize runs     # writes them into the report
 """
@@ -26,34 +25,39 @@ from analysis.themes.effects import MOST_VALUES, is_numeric, ordered
 from analysis.wording.texts import label, number, option, sentence, shown_value
 
 LONGEST = 32
-"""Columns of an option's value in a figure."""
+"""At most this many columns of the value of an option in a figure."""
 
 GRID_VALUES = 12
-"""Options with more values or drawn ones, or a grid mostly empty, are drawn as parallel coordinates, not a heat map."""
+"""A heat map is drawn for two options with at most this many values; otherwise parallel coordinates."""
 
 FEWEST_VALUES = 3
-"""So many values of a numeric option that alone is varied make a curve."""
+"""A single varied option is drawn as a curve if it is numeric and has at least this many values."""
 
-TREES, FOLDS, REPEATS = 64, 5, 5
+TREES = 64
+FOLDS = 5
+REPEATS = 5
 
 LEAST_FIT = 0.3
-"""R² of a forest below which its importances say nothing."""
+"""Importances are shown only if R² of the forest is above this."""
 
 COLOURS = LinearSegmentedColormap.from_list("accuracy", colormaps["Blues"](np.linspace(0.15, 1, 256)))
-"""From light to dark in one colour, which colour-blind people see too, and which means the same on a dark page."""
+"""One hue from light to dark, which colour-blind people can read, and which keeps its meaning on a dark page."""
 
 LOGARITHMIC = 50
-"""Values of an option whose largest is so many times the smallest are scaled by their logarithm."""
+"""Values of an option have a logarithmic scale if the largest is at least this many times the smallest."""
 
 DECADES = 1000
-"""A logarithmic scale whose largest value is so many times the smallest has ticks at decades, else at 1, 2 and 5."""
+"""A logarithmic scale has ticks at decades if it spans at least this factor, otherwise at 1, 2 and 5 too."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show what the varied options do."""
-    varied, frame = section.varied, comparison.compare(section)
+    """Show the effects of the varied options."""
+    varied = section.varied
+    frame = comparison.compare(section)
     found: list[Block] = [Heading(label("options"))]
     done = frame[frame.n > 0]
+
+    # a single option: a curve
     if len(varied) < 2:
         if not varied or len(done) < FEWEST_VALUES or not is_numeric(done[varied[0]]):
             return []
@@ -63,15 +67,21 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             *found,
             Picture("values", title, by_value(done, section.runs, varied[0], title, section.drawn), caption),
         ]
+
+    # several options: the table of their effects
     effect = effects.measure(section)
     if not effect.empty:
         found.append(effects.table(section, effect))
+
+    # a heat map for a small grid of two options
     cells = [done[name].nunique() for name in varied]
     is_grid = len(varied) == 2 and not {*varied} & {*section.drawn}
     if is_grid and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
         title = sentence("grid_title", name=section.title)
         caption = sentence("grid_caption" if done.n.max() > 1 else "grid_caption_single")
         found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
+
+    # parallel coordinates, with the runs that the sweep stopped, and importances
     elif len(done) > 2:
         title = sentence("parallel_title", name=section.title)
         stopped = section.absent[section.absent.state == "stopped"]
@@ -91,25 +101,33 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
-    """Draw the best validation accuracy over the values of two options; `frame` is what `comparison.compare` returns.
+    """Draw the best validation accuracy over the values of two options; `frame` is from `comparison.compare`.
 
-    Combinations without a result are empty.
+    Cells of combinations without a result are empty.
     """
+    # accuracies and intervals as a grid
     rows, across = varied if frame[varied[0]].nunique() >= frame[varied[1]].nunique() else varied[::-1]
-    heights, widths = ordered(frame[rows]), ordered(frame[across])
+    heights = ordered(frame[rows])
+    widths = ordered(frame[across])
     grid, spreads = np.full((2, len(heights), len(widths)), np.nan)
     for row in frame.to_dict("records"):
-        place = heights.index(row[rows]), widths.index(row[across])
-        grid[place], spreads[place] = row["val_acc"], row["val_acc_ci95"]
-    lefts, belows = (short_names([shown_value(str(value), name) for value in values], LONGEST)
-                     for name, values in ((rows, heights), (across, widths)))  # fmt: skip
+        place = (heights.index(row[rows]), widths.index(row[across]))
+        grid[place] = row["val_acc"]
+        spreads[place] = row["val_acc_ci95"]
+
+    # names that do not fit below their columns are broken into lines
+    lefts, belows = (
+        short_names([shown_value(str(value), name) for value in values], LONGEST)
+        for name, values in ((rows, heights), (across, widths))
+    )
     lefts = [text.replace(", ", ",\n") for text in lefts]
     lines = max(text.count("\n") + 1 for text in lefts)
-    # names that do not fit below their columns go into lines
     width = min(14, 3.6 + 1.15 * len(widths) + max(0.0, inches(lefts, 10) - 1))
     room = max(8, int(12 * (width - 2.6 - inches(lefts, 10)) / len(widths)))
     belows = [in_lines(text.replace(", ", ",\n") if len(text) > room else text, room) for text in belows]
     height = 1.7 + max(0.55, 0.2 * lines) * len(heights) + 0.17 * max(text.count("\n") for text in belows)
+
+    # cells with their text, light on dark
     figure = Plot(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(grid, cmap=COLOURS, aspect="auto")
@@ -118,6 +136,8 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
         spread = spreads[row, column]
         text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
         axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
+
+    # labels, names and colour bar
     finish(axes, title, option(across), option(rows), numbers="")
     axes.grid(visible=False)
     axes.set_xticks(range(len(widths)), belows)
@@ -128,10 +148,11 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
 
 
 def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, drawn: Sequence[str] = ()) -> Figure:
-    """Draw the best validation accuracy over the values of a numeric option: mean, 95 % interval, each seed.
+    """Draw the best validation accuracy over the values of a numeric option: mean, 95 % interval, single seeds.
 
-    `frame` is what `comparison.compare` returns, `runs` and `drawn` are a section's.
+    `frame` is from `comparison.compare`, `runs` and `drawn` are those of the section.
     """
+    # means and single seeds
     frame = frame.assign(**{name: frame[name].astype(float)}).sort_values(name)
     figure = Plot(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -139,6 +160,8 @@ def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, dra
         places = runs.setting.map(frame.set_index("setting")[name])
         axes.plot(places, 100 * runs["best/val_acc"], "o", color=PALETTE[0], alpha=0.35, markersize=5)
     axes.errorbar(frame[name], frame.val_acc, frame.val_acc_ci95, fmt="o-", color=PALETTE[0], capsize=3, linewidth=1.7)
+
+    # scale and ticks
     is_log = _is_logarithmic(frame[name])
     axes.set_xscale("log" if is_log else "linear")
     finish(axes, title, option(name), sentence("percent", what=label("val/acc")))
@@ -153,18 +176,20 @@ def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, dra
 def parallel(
     frame: pd.DataFrame, varied: list[str], title: str, drawn: Sequence[str] = (), stopped: pd.DataFrame | None = None
 ) -> Figure:
-    """Draw a line per setting through its values of the options to its validation accuracy, the best on top.
+    """Draw a line per setting through the values of its options to its validation accuracy, the best on top.
 
-    `frame` is what `comparison.compare` returns, `drawn` a section's, `stopped` those of its points that were
-    stopped, with their `val_acc`.
+    `frame` is from `comparison.compare`, `drawn` is that of the section, `stopped` are its stopped points with their
+    `val_acc`.
     """
+    # values are written to the right of their axes: the longest determines the distance of the axes
     keys = [*varied, "val_acc"]
     rows = pd.concat([frame.sort_values("val_acc")[keys], *([] if stopped is None else [stopped[keys]])])
-    # values are written to the right of their axes: the longest says how far apart these stand
     scaled = [_scaled(rows[name], _is_by_size(rows[name], [*drawn, "val_acc"])) for name in keys]
     longest = max(inches(ticks.values(), 9) for _, ticks in scaled)
     figure = Plot(figsize=(min(16, 3 + max(1.7, longest + 0.2) * len(varied)), 5.5), layout="constrained")
     axes = figure.subplots()
+
+    # an axis per option, with its values
     scale = ScalarMappable(Normalize(frame.val_acc.min(), frame.val_acc.max()), COLOURS)
     places = np.empty(rows.shape)
     for place, (heights, ticks) in enumerate(scaled):
@@ -174,10 +199,14 @@ def parallel(
         for height, text in ticks.items():
             box = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}
             axes.text(place + 0.03, height, text, fontsize=9, va="center", bbox=box, zorder=5)
+
+    # a line per setting, and dashed lines for stopped runs
     for heights, accuracy in zip(places[: len(frame)], rows.val_acc, strict=False):
         axes.plot(heights, color=scale.to_rgba(accuracy), linewidth=2, alpha=0.85)
     for heights in places[len(frame) :]:
         axes.plot(heights, "--", color=GREY, linewidth=1, zorder=1)
+
+    # labels, names and colour bar
     finish(axes, title, label("option"), label("value_scale"), numbers="")
     axes.grid(visible=False)
     names = [*map(option, varied), label("val/acc")]
@@ -191,16 +220,22 @@ def parallel(
 
 
 def _scaled(values: pd.Series, by_size: bool) -> tuple[np.ndarray, dict[float, str]]:
-    """Place the values of an option between 0 and 1, by their size or evenly; return also what is written where."""
-    found, name = ordered(values), str(values.name)
-    if not by_size or len(found) == 1:
-        heights = {value: place / max(1, len(found) - 1) for place, value in enumerate(found)}
-        written = found if len(found) <= MOST_VALUES else [found[0], found[-1]]
-        names = short_names([shown_value(_text(one), name) for one in written], LONGEST)
-        texts = {heights[one]: text for one, text in zip(written, names, strict=True)}
+    """Scale the values of an option to 0 … 1, by size or evenly; return the heights, and the texts by height."""
+    different = ordered(values)
+    name = str(values.name)
+
+    # evenly spaced
+    if not by_size or len(different) == 1:
+        heights = {value: place / max(1, len(different) - 1) for place, value in enumerate(different)}
+        written = different if len(different) <= MOST_VALUES else [different[0], different[-1]]
+        names = short_names([shown_value(_text(value), name) for value in written], LONGEST)
+        texts = {heights[value]: text for value, text in zip(written, names, strict=True)}
         return np.array([heights[value] for value in values]), texts
+
+    # by size, with texts at round numbers
     sizes = values.to_numpy(dtype=float)
-    low, high = sizes.min(), sizes.max()
+    low = sizes.min()
+    high = sizes.max()
     is_log = name != "val_acc" and _is_logarithmic(sizes)
     ticks = _locator(sizes, is_log).tick_values(low, high)
     ticks = ticks[(ticks >= low) & (ticks <= high)]
@@ -211,12 +246,12 @@ def _scaled(values: pd.Series, by_size: bool) -> tuple[np.ndarray, dict[float, s
 
 
 def _is_by_size(values: pd.Series, drawn: Sequence[str]) -> bool:
-    """Tell whether values are numbers that were drawn, or are many: their sizes tell more than their order."""
+    """Return whether values are numbers that were drawn at random or are many, so that they are placed by size."""
     return is_numeric(values) and (values.name in drawn or values.nunique() > MOST_VALUES)
 
 
 def _locator(sizes: Iterable[float], is_log: bool) -> Locator:
-    """Return what finds round numbers for a scale of these sizes."""
+    """Return a locator of ticks at round numbers."""
     if not is_log:
         return MaxNLocator(5, steps=(1, 2, 5, 10))
     return LogLocator(subs=(1,) if max(sizes) >= DECADES * min(sizes) else (1, 2, 5))
@@ -227,15 +262,16 @@ def _text(value: object) -> str:
 
 
 def _is_logarithmic(values: Iterable[float]) -> bool:
+    """Return whether values span so many orders of magnitude that they have a logarithmic scale."""
     return min(values) > 0 and max(values) >= LOGARITHMIC * min(values)
 
 
 def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float]:
-    """Return the share of each option in the variance of the validation accuracy over settings, and how sure it is.
+    """Return the share of each option in the variance of the validation accuracy between settings, and R².
 
-    The shares are Optuna's functional ANOVA of a random forest (Hutter, Hoos and Leyton-Brown 2014), the effects of
-    single options; what they leave of 1 is interaction. How sure: R² of such a forest on settings that it has not
-    seen, the mean of several divisions; 0 or less where it predicts no better than the mean.
+    The shares are the effects of single options in a functional ANOVA of a random forest (Hutter, Hoos and Leyton-Brown
+    2014; Optuna's implementation); the rest up to 1 is interaction. R² is that of such a forest on settings that it has
+    not seen, the mean of several cross-validations; it is 0 or less if the forest predicts no better than the mean.
     """
     import optuna
     from sklearn.ensemble import RandomForestRegressor
@@ -243,23 +279,27 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
     from sklearn.model_selection import KFold, cross_val_predict
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    # R² by cross-validation
     numeric = {name: is_numeric(frame[name]) for name in varied}
-    given = {name: frame[name].astype(float if numeric[name] else str) for name in varied}
-    inputs = pd.get_dummies(pd.DataFrame(given)).to_numpy(float)
+    options = {name: frame[name].astype(float if numeric[name] else str) for name in varied}
+    inputs = pd.get_dummies(pd.DataFrame(options)).to_numpy(float)
     target = frame.val_acc.to_numpy(float)
     forest = RandomForestRegressor(TREES, random_state=0)
     folds = [KFold(min(FOLDS, len(frame)), shuffle=True, random_state=repeat) for repeat in range(REPEATS)]
-    fits = [r2_score(target, cross_val_predict(forest, inputs, target, cv=one)) for one in folds]
+    fits = [r2_score(target, cross_val_predict(forest, inputs, target, cv=fold)) for fold in folds]
     fit = np.mean(fits) if np.ptp(target) > 0 else 0.0
+
+    # importances of a study with the settings as its trials
     ranges = {
         name: optuna.distributions.FloatDistribution(min(values), max(values), log=_is_logarithmic(values))
         if numeric[name]
         else optuna.distributions.CategoricalDistribution(list(dict.fromkeys(values)))
-        for name, values in given.items()
+        for name, values in options.items()
     }
     study = optuna.create_study(direction="maximize")
     for place, value in enumerate(target):
-        params = {name: values.iloc[place] for name, values in given.items()}
+        params = {name: values.iloc[place] for name, values in options.items()}
         study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
     return pd.Series(evaluator.evaluate(study, params=varied), dtype=float).sort_values(), float(fit)

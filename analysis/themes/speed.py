@@ -1,4 +1,4 @@
-"""How fast settings learn: epochs, iterations and seconds to given accuracies.
+"""Learning speed of settings: epochs, iterations and seconds to given accuracies.
 
 python -c "from analysis.frames import runs, sections; from analysis.themes import speed; \\
     print(speed.table(sections.by_dataset(runs.load('runs'))[0]).frame)"
@@ -25,11 +25,11 @@ SAME_WORK = {
     "warmup_epochs", "step_epochs", "step_factor", "alternating_flip", "crop_share", "rotate_degrees",
     "perspective_tilt", "color_strength", "noise_deviation", "cutout_share", "body_lr_factor",
 }  # fmt: skip
-"""Runs that differ only in these compute the same in an iteration, or nearly: their epochs cost the same."""
+"""Runs that differ only in these options compute the same in an iteration, or nearly; their epochs cost the same."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show when given accuracies were reached."""
+    """Show when settings reached given accuracies."""
     reached = table(section)
     if not reached:
         return []
@@ -38,20 +38,20 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def machines(section: Section) -> pd.Series:
-    """Name the machine of each run that had its device alone; GPUs of one kind are one, other devices by their host."""
+    """Return the machine of each run that was alone on its device: the kind of GPU, otherwise host and device."""
     alone = section.runs[section.runs.device_shared_by == 1]
     return alone.device.where(~alone.device.isin(["cpu", "mps"]), alone.host.astype(str) + " (" + alone.device + ")")
 
 
 def is_timed(section: Section) -> pd.Series:
-    """Tell which runs had their device alone, on the machine that most such runs had: their times compare."""
-    found = machines(section)
-    timed = found.index[found == found.value_counts().index[0]] if len(found) else found.index
+    """Return for each run whether its times are comparable: alone on its device, on the most frequent machine."""
+    machine = machines(section)
+    timed = machine.index[machine == machine.value_counts().index[0]] if len(machine) else machine.index
     return pd.Series(section.runs.index.isin(timed), section.runs.index)
 
 
 def epoch_seconds(section: Section) -> pd.DataFrame:
-    """Return `seconds` per epoch and `images_per_second` of runs whose times compare, the first epoch apart."""
+    """Return `seconds` per epoch and `images_per_second` of runs with comparable times, without the first epoch."""
     timed = section.runs.index[is_timed(section)]
     history = section.history[section.history.run.isin(timed) & (section.history.epoch > 1)]
     means = history.groupby("run")[["time/epoch", "time/images_per_second"]].mean()
@@ -59,18 +59,21 @@ def epoch_seconds(section: Section) -> pd.DataFrame:
 
 
 def work(section: Section) -> pd.Series:
-    """Return for each run what its cost per epoch follows from; where it is equal, times differ by noise alone."""
+    """Return for each run a key of its cost per epoch; times of runs with the same key differ only by noise."""
     names = [name for name in IDENTITY if name not in SAME_WORK]
     return section.runs[[*names, "threads", "precision", "params", "flops"]].map(repr).agg("; ".join, axis=1)
 
 
 def thresholds(section: Section) -> list[float]:
-    """Choose accuracies in percent to reach: round ones, half, four fifths and nearly all of the way to the best."""
+    """Choose round accuracies in percent at half, four fifths and nearly all of the way to the best."""
+    # from the accuracy after the first epoch to that of the best setting
     first = 100 * section.history[section.history.epoch == 1]["val/acc"].median()
     best = 100 * section.runs.groupby("setting")["best/val_acc"].mean().max()
     span = best - first
     if not span > 0:
         return []
+
+    # round them down to a step that suits the span
     step = next(step for step in (5, 1, 0.5, 0.1, 0.02, 0) if span >= 4 * step)
     wanted = {
         round(math.floor((first + share * span) / size + 1e-9) * size, 3)
@@ -81,22 +84,29 @@ def thresholds(section: Section) -> list[float]:
 
 
 def table(section: Section) -> Table | None:
-    """Compare after how many epochs, iterations and seconds given validation accuracies were first reached.
+    """Compare the epochs, iterations and seconds after which given validation accuracies were first reached.
 
-    A cell is empty, with a count of the runs that did, where not every run of a setting reached the accuracy. An SVM
-    has no epochs: it is left out.
+    If not every run of a setting reached the accuracy, the cell has the number of runs that did. An SVM has no epochs
+    and is left out.
     """
+    # runs with epochs
     runs = section.runs[section.runs["iterations"].notna()]
     section = replace(section, runs=runs, history=section.history[section.history.run.isin(runs.index)])
     wanted = thresholds(section)
     if not wanted:
         return None
     measured = section.runs[["setting"]].assign(
-        epochs=section.runs["last/epoch"], iterations_all=section.runs["iterations"],
+        epochs=section.runs["last/epoch"],
+        iterations_all=section.runs["iterations"],
         iterations=section.runs["iterations"] / section.runs["last/epoch"],
-    )  # fmt: skip
-    seconds, kinds = epoch_seconds(section).seconds, work(section)
+    )
+
+    # seconds per epoch, the mean of runs that do the same work
+    seconds = epoch_seconds(section).seconds
+    kinds = work(section)
     measured["seconds"] = seconds.groupby(kinds[seconds.index]).transform("mean")
+
+    # first epoch of each run that reached each accuracy
     counted: dict[str, pd.Series] = {}
     columns = [Column("setting")]
     for value in wanted:
@@ -110,18 +120,24 @@ def table(section: Section) -> Table | None:
             Column(f"seconds_{name}", SIGNIFICANT, header=sentence("seconds_to", accuracy=value)),
         ]
         counted[f"reached_{name}"] = measured[f"epochs_{name}"].notna().groupby(measured.setting, sort=False).sum()
+
+    # means over seeds
     keys = [f"{what}_{value:g}" for value in wanted for what in ("epochs", "iterations", "seconds")]
     whole = {f"epochs_{value:g}": 1 / math.sqrt(12) for value in wanted}
     means = ["epochs", "iterations_all", "iterations", "seconds"]
     frame = estimates(measured, "setting", [*means, *keys], whole).assign(**counted)
     frame["n"] = measured.groupby("setting", sort=False).size()
+
+    # the intervals of iterations and seconds are at least those of the epochs; without all runs there is no mean
     for name in map("{:g}".format, wanted):
-        unsure = frame[f"reached_{name}"] < frame.n
+        incomplete = frame[f"reached_{name}"] < frame.n
         for what in ("iterations", "seconds"):
             least = frame[f"epochs_{name}_ci95"] * frame[what]
             frame[f"{what}_{name}_ci95"] = frame[f"{what}_{name}_ci95"].clip(lower=least)
         for what in ("epochs", "iterations", "seconds"):
-            frame.loc[unsure, [f"{what}_{name}", f"{what}_{name}_ci95"]] = math.nan
+            frame.loc[incomplete, [f"{what}_{name}", f"{what}_{name}_ci95"]] = math.nan
+
+    # the columns that are known
     kept = [
         "n",
         "epochs",
@@ -131,15 +147,15 @@ def table(section: Section) -> Table | None:
         *counted,
     ]
     frame = comparison.in_order(section, frame[kept]).reset_index()
-    columns = [one for one in columns if one.key == "setting" or frame[one.key].notna().any()]
+    columns = [column for column in columns if column.key == "setting" or frame[column.key].notna().any()]
     columns[1:1] = [Column("epochs", 1), Column("iterations_all", 0), Column("iterations", 0)]
-    timed = [sentence("speed_times")] if any(one.key.startswith("seconds") for one in columns) else []
+    timed = [sentence("speed_times")] if any(column.key.startswith("seconds") for column in columns) else []
     notes = [sentence("speed_note"), *timed]
     return Table("speed", sentence("speed_title", name=section.title), frame, columns, notes)
 
 
 def _reached(name: str) -> Callable[[dict], str | None]:
-    """Write how many runs of a setting reached an accuracy, where not all did."""
+    """Return a function that writes the number of runs of a setting that reached an accuracy, if not all did."""
 
     def text(row: dict) -> str | None:
         some = row[f"reached_{name}"] < row["n"]
@@ -149,26 +165,33 @@ def _reached(name: str) -> Callable[[dict], str | None]:
 
 
 def _first(frame: pd.DataFrame, alike: bool) -> str:
-    """Say who reached the highest accuracy that some setting always reaches first, in epochs and in seconds.
+    """Report the fastest settings, in epochs and in seconds, to the highest accuracy that some setting always reaches.
 
-    Where the epochs of all settings cost `alike`, the fewest epochs are the fewest seconds too.
+    If the epochs of all settings cost `alike`, the setting with the fewest epochs is also the fastest.
     """
+    # the highest accuracy that all runs of a setting reach
     names = [name.removeprefix("epochs_") for name in frame if name.startswith("epochs_") and "_ci95" not in name]
     name = next((name for name in reversed(names) if frame[f"epochs_{name}"].notna().any()), None)
     if name is None:
         return sentence("speed_none")
+
+    # fewest epochs
     first = frame[frame[f"epochs_{name}"] == frame[f"epochs_{name}"].min()]
     first = first[first[f"iterations_{name}"] == first[f"iterations_{name}"].min()]
     values = {key: first[f"{key}_{name}"].iloc[0] for key in ("epochs", "iterations")} | {"accuracy": float(name)}
-    alone = len(frame) == 1
+    key = "speed_alone" if len(frame) == 1 else "speed_epochs"
     names = named([shown(setting) for setting in first.setting])
-    said = [sentence("speed_alone" if alone else "speed_epochs", settings=names, **values)]
+    sentences = [sentence(key, settings=names, n=len(first), **values)]
+
+    # fewest seconds
     if frame[f"seconds_{name}"].notna().any():
         seconds = frame[f"seconds_{name}"]
         fastest = [shown(setting) for setting in frame.setting[seconds <= seconds.min() * (1 + 1e-9)]]
         key = "speed_alone_seconds" if alike else "speed_seconds"
-        said.append(sentence(key, settings=named(fastest), n=len(fastest), seconds=seconds.min()))
+        sentences.append(sentence(key, settings=named(fastest), n=len(fastest), seconds=seconds.min()))
+
+    # settings that never reach it
     never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
     if never:
-        said.append(sentence("speed_never", settings=named(never)))
-    return " ".join(said)
+        sentences.append(sentence("speed_never", settings=named(never)))
+    return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""How training went: overfitting, which epoch was best, whether more would help.
+"""The course of training: learning curves, overfitting, the best epoch, and whether more epochs would help.
 
 python -c "from analysis.frames import runs, sections; from analysis.themes import training; \\
     print(training.measure(sections.by_dataset(runs.load('runs'))[0]))"
@@ -21,41 +21,49 @@ from analysis.wording.texts import NAMED, label, named, number, sentence, settin
 from study.record.directory import EARLY
 
 FEWEST = 8
-"""Epochs of a run whose end, half of them at most, can show a trend."""
+"""A run needs at least this many epochs for a trend at its end, which is at most half of them."""
 
 END = 0.3
-"""The share of the epochs, the last ones, over which the trend at the end is measured."""
+"""The trend at the end is measured over this share of the epochs."""
 
 DECAYED = 0.1
-"""Below this share of its highest value, the learning rate has decayed."""
+"""The learning rate has decayed if it is below this share of its highest value."""
 
 RISEN = 1.1
-"""A validation loss has risen again when its mean over the last epochs is so many times the lowest of such means."""
+"""The validation loss has risen again if its mean over the last epochs is this many times the lowest such mean."""
 
 LEAST_LOSS = 0.05
-"""A validation loss that changes by a smaller share over the last epochs has no trend."""
+"""The validation loss has no trend if it changes by a smaller share over the last epochs."""
 
-COLLAPSED_ACC, COLLAPSED_LOSS = 0.6, 0.99
-"""A training has collapsed that ends below this accuracy on its training images, with this share or more of the loss
-that it had in its first epoch.
+COLLAPSED_ACC = 0.6
+COLLAPSED_LOSS = 0.99
+"""A training has collapsed if it ends below this accuracy on its training images, and with this share or more of the
+loss of its first epoch.
 """
 
 VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decayed", "early", "few", "collapsed")
-"""Whether more epochs would help, the most hopeful first; see `more_epochs`."""
+"""Answers to whether more epochs would help, the most promising first; see `more_epochs`."""
 
 GAPS = (
-    "train_acc_best", "gap_best", "gap_last", "loss_gap_best", "loss_gap_last",
-    "val_loss_min", "val_loss_min_epoch", "val_loss_last",
-)  # fmt: skip
+    "train_acc_best",
+    "gap_best",
+    "gap_last",
+    "loss_gap_best",
+    "loss_gap_last",
+    "val_loss_min",
+    "val_loss_min_epoch",
+    "val_loss_last",
+)
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the learning curves, and what they say."""
+    """Show the learning curves, overfitting, and whether more epochs would help."""
     runs = measure(section)
     title = sentence("curves_title", name=section.title)
     kind = "single" if not runs.setting.duplicated().any() else "bands" if runs.setting.nunique() <= BANDS else "many"
     caption = f"{sentence(f'curves_caption_{kind}')} {sentence('curves_caption')}"
-    overfit, longer = overfitting(section, runs), more_epochs(section, runs)
+    overfit = overfitting(section, runs)
+    longer = more_epochs(section, runs)
     return [
         Heading(label("curves")),
         Picture("curves", title, figures.learning_curves(section.history, title, looks), caption),
@@ -69,16 +77,17 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def measure(section: Section) -> pd.DataFrame:
-    """Return, for each run, its setting, its gaps, its lowest validation loss, and the trends at its end.
+    """Return for each run its setting, gaps, lowest validation loss, and trends at the end.
 
     Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per
-    epoch), `loss_slope` (per epoch) and their standard errors are those of lines through the last epochs, `rise` is the
-    mean validation loss of these over the lowest mean of as many; NaN where there are too few. `lr_share` is the
-    learning rate at the end over its highest, `collapsed` is whether it fits its training images no better at the end
-    than in its first epoch.
+    epoch), `loss_slope` (per epoch) and their standard errors belong to lines through the last epochs; `rise` is the
+    mean validation loss over these epochs divided by the lowest mean over equally many; all are NaN for too few epochs.
+    `lr_share` is the last learning rate divided by the highest. `collapsed` is whether the run fits its training images
+    no better at the end than in its first epoch.
     """
+    # gaps
     runs = section.runs
-    found = pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "setting": runs.setting,
             "best_epoch": runs["best/epoch"],
@@ -92,21 +101,26 @@ def measure(section: Section) -> pd.DataFrame:
             "early": runs.stopped_by == EARLY,
         }
     )
+
+    # lowest validation loss, learning rate, collapse
     by_run = section.history.groupby("run")
     known = section.history.dropna(subset="val/loss")
     lowest = known.loc[known.groupby("run")["val/loss"].idxmin()].set_index("run")
-    found["val_loss_min"], found["val_loss_min_epoch"] = lowest["val/loss"], lowest["epoch"].astype(float)
-    found["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
-    found["collapsed"] = (by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()) & (
+    frame["val_loss_min"] = lowest["val/loss"]
+    frame["val_loss_min_epoch"] = lowest["epoch"].astype(float)
+    frame["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
+    frame["collapsed"] = (by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()) & (
         by_run["train/acc"].last() < COLLAPSED_ACC
     )
+
+    # trends at the end
     trends = {run: _trend(history) for run, history in by_run[["val/acc", "val/loss"]]}
     names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error", "rise"]
-    return found.join(pd.DataFrame.from_dict(trends, orient="index", columns=names))
+    return frame.join(pd.DataFrame.from_dict(trends, orient="index", columns=names))
 
 
 def _trend(history: pd.DataFrame) -> tuple[float, ...]:
-    """Return what `measure` tells of a run's end: its length, slopes and their errors, and how far the loss rose."""
+    """Return the number of last epochs of a run, the slopes over them with their errors, and the rise of the loss."""
     if len(history) < FEWEST:
         return (math.nan,) * 6
     window = max(FEWEST // 2, round(END * len(history)))
@@ -117,15 +131,19 @@ def _trend(history: pd.DataFrame) -> tuple[float, ...]:
 
 
 def overfitting(section: Section, runs: pd.DataFrame) -> Table:
-    """Compare the gaps between training and validation; `runs` is what `measure` returns."""
-    one = comparison.rounding(section.runs)["val_acc"]  # a gap is the difference of two accuracies
-    rounding = {"train_acc_best": one, "gap_best": math.sqrt(2) * one, "gap_last": math.sqrt(2) * one}
+    """Compare the gaps between training and validation; `runs` is the result of `measure`."""
+    # means over seeds; a gap is the difference of two accuracies
+    of_accuracy = comparison.rounding(section.runs)["val_acc"]
+    of_gap = math.sqrt(2) * of_accuracy
+    rounding = {"train_acc_best": of_accuracy, "gap_best": of_gap, "gap_last": of_gap}
     frame = estimates(runs, "setting", GAPS, rounding).join(
         runs.groupby("setting")[["rise", "loss_slope", "collapsed"]].mean()
     )
     frame = comparison.in_order(section, frame).reset_index()
+
+    # losses have three decimals, accuracies two, epochs one
     columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in GAPS)]
-    columns = [Column(one.key, 1) if one.key == "val_loss_min_epoch" else one for one in columns]
+    columns = [Column(column.key, 1) if column.key == "val_loss_min_epoch" else column for column in columns]
     frame = frame.drop(columns="val_loss_min_epoch_ci95")
     title = sentence("overfitting_title", name=section.title)
     return Table("overfitting", title, frame, columns, [sentence("overfitting_note")])
@@ -134,44 +152,68 @@ def overfitting(section: Section, runs: pd.DataFrame) -> Table:
 def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     """Judge for each setting whether more epochs would help, by the trend of its last epochs.
 
-    Columns: the slopes with half the width of their 95 % intervals, over seeds where there are several, else of the
-    line's fit, and their p, corrected by Holm for the number of settings; `verdict`: few, early, decayed, collapsed,
-    rises, mixed, falls, overfits, perhaps or unclear.
+    Columns: the slopes with half the width of their 95 % intervals (over seeds if there are several, otherwise of the
+    fit of the line) and their p, corrected for the number of settings (Holm); `verdict`, one of VERDICTS.
     """
+    # means over seeds
     means = ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share", "val_loss_last", "collapsed"]
     frame = estimates(runs.astype({"collapsed": float}), "setting", means)
     by_setting = runs.groupby("setting")
-    frame["early"], frame["n"], trends = by_setting.early.all(), by_setting.size(), by_setting.acc_slope.count()
+    frame["early"] = by_setting.early.all()
+    frame["n"] = by_setting.size()
+
+    # a single run has the degrees of freedom of its line
+    trends = by_setting.acc_slope.count()
     single = runs[~runs.setting.duplicated(keep=False)].set_index("setting")
     degrees = (trends - 1).where(trends > 1, frame.window - 2)[frame.index]
     for name in ("acc_slope", "loss_slope"):
+        # the interval of the fit, for a single run
         fit = stats.t.ppf(1 - ALPHA / 2, (single.window - 2).to_numpy(dtype=float))
         fit = fit * single[name.replace("slope", "error")]
         frame[f"{name}_ci95"] = frame[f"{name}_ci95"].fillna(fit)
+
+        # p of each slope
         known = zip(frame.index, frame[name], frame[f"{name}_ci95"], degrees, strict=True)
         p = {setting: Estimate(*rest, int(free) + 1).p for setting, *rest, free in known if free > 0}
-        # less than one image in all is no trend
+
+        # a change of less than one image, or a small share of the loss, is no trend
         least = comparison.resolution(section.runs) if name == "acc_slope" else LEAST_LOSS * frame.val_loss_last
         is_less = (frame[name] * frame.window).abs() < least
         p = {setting: 1.0 if is_less[setting] else value for setting, value in p.items()}
         frame[f"{name}_p"] = pd.Series(dict(zip(p, holm(list(p.values())), strict=True)), dtype=float)
-    kept = ["n", "epochs", "best_epoch", "window",
-            *(f"{name}{more}" for name in ("acc_slope", "loss_slope") for more in ("", "_ci95", "_p"))]  # fmt: skip
+    kept = [
+        "n",
+        "epochs",
+        "best_epoch",
+        "window",
+        *(f"{name}{more}" for name in ("acc_slope", "loss_slope") for more in ("", "_ci95", "_p")),
+    ]
+
+    # verdict and table
     frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
     frame = comparison.in_order(section, frame[[*kept, "verdict"]]).reset_index()
     columns = [
-        Column("setting"), Column("epochs", 1), Column("best_epoch", 1, header=label("best")),
-        Column("acc_slope", 3), p_column("acc_slope_p"), Column("loss_slope", 4), p_column("loss_slope_p"),
+        Column("setting"),
+        Column("epochs", 1),
+        Column("best_epoch", 1, header=label("best")),
+        Column("acc_slope", 3),
+        p_column("acc_slope_p"),
+        Column("loss_slope", 4),
+        p_column("loss_slope_p"),
         Column("verdict", text=lambda row: label(f"verdict {row['verdict']}")),
-    ]  # fmt: skip
+    ]
     notes = [sentence("longer_note", fewest=FEWEST)] + ([sentence("longer_single")] if (frame.n == 1).any() else [])
     return Table("epochs", sentence("longer_title", name=section.title), frame, columns, notes)
 
 
 def _verdict(row: dict) -> str:
+    """Return the verdict on a setting: first what makes a trend meaningless, then the signs of the trends."""
+    # signs of the slopes that are more than noise
     accuracy, loss = (
         math.copysign(1, row[f"{name}_slope"]) if row[f"{name}_slope_p"] < ALPHA else 0 for name in ("acc", "loss")
     )
+
+    # reasons for which the trend does not count
     if row["early"]:
         return "early"
     if row["collapsed"] == 1:
@@ -180,6 +222,8 @@ def _verdict(row: dict) -> str:
         return "few"
     if row["lr_share"] < DECAYED:
         return "decayed"
+
+    # the trend
     if accuracy > 0:
         return "mixed" if loss > 0 else "rises"
     if accuracy < 0 or loss > 0:
@@ -188,73 +232,105 @@ def _verdict(row: dict) -> str:
 
 
 def _overfitting(frame: pd.DataFrame) -> str:
-    """Say where the gap is widest and narrowest, whose validation loss rises, and whose training collapsed."""
+    """Report the widest and narrowest gap, rising validation losses, and collapsed trainings."""
+    # gaps
     gaps = frame.gap_last.dropna()
     if gaps.empty:
         return sentence("overfitting_unknown")
     wide, narrow = (frame.loc[place] for place in (gaps.idxmax(), gaps.idxmin()))
-    said = [
+    sentences = [
         sentence("overfitting_gap", setting=shown(wide.setting), points=float(wide.gap_last))
         if len(frame) == 1
-        else sentence("overfitting_gaps", wide=shown(wide.setting), points=float(wide.gap_last),
-                      narrow=shown(narrow.setting), fewer=float(narrow.gap_last))
-    ]  # fmt: skip
+        else sentence(
+            "overfitting_gaps",
+            wide=shown(wide.setting),
+            points=float(wide.gap_last),
+            narrow=shown(narrow.setting),
+            fewer=float(narrow.gap_last),
+        )
+    ]
+
+    # settings whose validation loss rises again, the largest rise first
     rising = frame[
-        (frame.rise > RISEN) & ~(frame.loss_slope < 0) & (frame.val_loss_last > frame.val_loss_min)
-        & (frame.loss_gap_last > 0) & (frame.collapsed == 0)
-    ]  # fmt: skip
+        (frame.rise > RISEN)
+        & ~(frame.loss_slope < 0)
+        & (frame.val_loss_last > frame.val_loss_min)
+        & (frame.loss_gap_last > 0)
+        & (frame.collapsed == 0)
+    ]
     rising = rising.loc[(rising.val_loss_last / rising.val_loss_min).sort_values(ascending=False).index]
     if not rising.empty:
         texts = [
-            sentence("rises_one", setting=shown(row.setting), low=row.val_loss_min, epoch=row.val_loss_min_epoch,
-                     high=row.val_loss_last)
+            sentence(
+                "rises_one",
+                setting=shown(row.setting),
+                low=row.val_loss_min,
+                epoch=row.val_loss_min_epoch,
+                high=row.val_loss_last,
+            )
             for row in rising.itertuples()
-        ]  # fmt: skip
-        said.append(sentence("rises", settings=named(texts)))
+        ]
+        sentences.append(sentence("rises", settings=named(texts)))
+
+    # collapsed trainings
     collapsed = frame[frame.collapsed > 0]
-    if not collapsed.empty:
+    if not collapsed.empty and (collapsed.collapsed == 1).all():
+        sentences.append(sentence("collapsed_all", settings=named([shown(setting) for setting in collapsed.setting])))
+    elif not collapsed.empty:
         texts = [f"{shown(row.setting)} ({number(100 * row.collapsed, '.0f')} %)" for row in collapsed.itertuples()]
-        said.append(sentence("collapsed", settings=named(texts)))
-    return " ".join(said)
+        sentences.append(sentence("collapsed", settings=named(texts)))
+    return " ".join(sentences)
 
 
 def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
-    """Divide what settings lie below the best into training accuracy not reached and a wider gap to validation.
+    """Split the difference of settings from the best into lower training accuracy and a wider gap to validation.
 
-    Only of settings that are shown to be worse. Which part is the larger is said where the interval of their difference
-    leaves 0 out.
+    Only settings that are proven to be worse are considered. The larger part is named only if the interval of the
+    difference between the two parts does not contain 0.
     """
     compared = comparison.compare(section).set_index("setting")
     best = comparison.reference(compared)
-    # training accuracy and gap together: their difference between two settings is that between the two parts
+
+    # training accuracy plus gap: its difference between two settings is that between the two parts
     both = comparison.pairwise(section, lambda runs: 200 * runs["best/train_acc"] - 100 * runs["best/val_acc"])
-    by, said = frame.set_index("setting"), []
+    by_setting = frame.set_index("setting")
+    sentences = []
     for setting, below in compared.below[compared.p_holm < ALPHA].items():
         if below > 0:
-            own, other = by.loc[setting], by.loc[best]
-            train, gap = other.train_acc_best - own.train_acc_best, own.gap_best - other.gap_best
+            # the two parts
+            own = by_setting.loc[setting]
+            other = by_setting.loc[best]
+            train = other.train_acc_best - own.train_acc_best
+            gap = own.gap_best - other.gap_best
             values = {"own": own.train_acc_best, "other": other.train_acc_best, "train": train, "gap": gap}
             values |= {"own_gap": own.gap_best, "other_gap": other.gap_best, "below": below}
+
+            # the sentence depends on which part is larger
             parts = both.loc[best, setting]
             is_open = not abs(parts.difference) > parts.half_width
             key = "cause_open" if is_open else "cause_narrower" if gap < 0 else "cause_fits" if train < 0 else "cause"
             why = label("cause overfits" if gap > train else "cause underfits")
-            said.append(sentence(key, setting=shown(setting), best=shown(best), why=why, **values))
-    rest = [sentence("more_worse", count=len(said) - NAMED)] if len(said) > NAMED else []
-    return said[:NAMED] + rest
+            sentences.append(sentence(key, setting=shown(setting), best=shown(best), why=why, **values))
+
+    # the others are counted
+    rest = [sentence("more_worse", count=len(sentences) - NAMED)] if len(sentences) > NAMED else []
+    return sentences[:NAMED] + rest
 
 
 def _longer(frame: pd.DataFrame) -> str:
-    """Say which settings more epochs would help."""
-    said = []
+    """Report which settings would benefit from more epochs."""
+    # one sentence per verdict
+    sentences = []
     for verdict in VERDICTS:
         settings = list(frame.setting[frame.verdict == verdict])
         if settings:
             names = settings_named(settings, len(frame))
-            said.append(sentence(f"longer_{verdict}", settings=names, count=len(settings)))
+            sentences.append(sentence(f"longer_{verdict}", settings=names, count=len(settings)))
+
+    # the largest gain per epoch
     rising = frame[frame.verdict.isin(["rises", "mixed"])]
     if not rising.empty:
         top = rising.loc[rising.acc_slope.idxmax()]
         values = {"slope": top.acc_slope, "spread": top.acc_slope_ci95, "window": top.window, "count": len(rising)}
-        said.append(sentence("longer_gain", setting=shown(top.setting), **values))
-    return " ".join(said)
+        sentences.append(sentence("longer_gain", setting=shown(top.setting), **values))
+    return " ".join(sentences)

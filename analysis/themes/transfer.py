@@ -1,4 +1,4 @@
-"""What pretraining is worth: training from scratch, features of a frozen network, and fine-tuning, side by side.
+"""The benefit of pretraining: training from scratch, features of a frozen network and fine-tuning, compared.
 
 python -c "from analysis.frames import runs, sections; from analysis.themes import transfer; \\
     print(transfer.compare(sections.by_dataset(runs.load('runs'))[0], {}))"
@@ -20,7 +20,7 @@ from analysis.themes.speed import is_timed
 from analysis.wording.texts import label, named, sentence, shown
 
 LAYER = "penultimate"
-"""The features whose separability is compared: what the last layer gets."""
+"""The features whose separability is compared: the input of the last layer."""
 
 WAYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "scratch": lambda runs: ~runs.pretrained.eq(True),
@@ -29,32 +29,43 @@ WAYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "tuned": lambda runs: (runs.finetune == "all") & (runs.augment == ""),
     "augmented": lambda runs: (runs.finetune == "all") & (runs.augment != ""),
 }
-"""How a network is used, by the keys of their names, and the runs that do so; each run does one of these."""
+"""Ways to use a network, by the keys of their names, with the runs of each; every run has exactly one way."""
 
 SHOWN = 8
-"""So many settings, the best, are looked at; the table holds all."""
+"""At most this many settings, the best ones, are embedded; the table has all of them."""
 
 QUESTIONS = {
     "pretrained": (("svm", "head", "tuned", "augmented"), ("scratch",)),
     "tuned": (("tuned",), ("svm", "head")),
     "augmented": (("augmented",), ("tuned",)),
 }
-"""Between these ways the best settings are compared."""
+"""Questions, and the two groups of ways whose best settings are compared to answer each."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Compare the ways to use a pretrained network, where a section has any."""
+    """Compare the ways to use a pretrained network, if the section has any."""
     if not section.runs.pretrained.eq(True).any():
         return []
+
+    # the features of the best settings
     best = best_readable(frames, section, SHOWN)[0].setting[:SHOWN]
-    seen, names = embedding.see(frames, list(best.index)), way_names(section)
-    seen = {run: one for run, one in seen.items() if LAYER in one.layers}
-    frame = compare(section, {best[run]: one for run, one in seen.items()})
+    seen = embedding.see(frames, list(best.index))
+    seen = {run: images for run, images in seen.items() if LAYER in images.layers}
+    names = way_names(section)
+
+    # the answers and the table
+    frame = compare(section, {best[run]: images for run, images in seen.items()})
     columns = [
-        Column("way", text=lambda row: label(f"way {row['way']}")), Column("setting"), Column("n", 0),
-        Column("val_acc_last", 2), Column("val_acc", 2), Column("test_acc", 2), Column("probe", 1),
-        Column("silhouette", 3), Column("train_seconds", SIGNIFICANT),
-    ]  # fmt: skip
+        Column("way", text=lambda row: label(f"way {row['way']}")),
+        Column("setting"),
+        Column("n", 0),
+        Column("val_acc_last", 2),
+        Column("val_acc", 2),
+        Column("test_acc", 2),
+        Column("probe", 1),
+        Column("silhouette", 3),
+        Column("train_seconds", SIGNIFICANT),
+    ]
     columns = [column for column in columns if frame[column.key].notna().any()]
     layer = label(f"layer {LAYER}")
     notes = [sentence("transfer_note", layer=layer)]
@@ -65,12 +76,14 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Items(answers(section)),
         Table("transfer", sentence("transfer_title", name=section.title), frame, columns, notes),
     ]
+
+    # the embeddings side by side; settings with the same features share a panel
     classes = frames.data(best.index[0])["classes"]
     if len(seen) > 1:
         title = sentence("transfer_tsne_title", layer=layer, name=section.title)
-        panels: dict[int, list[str]] = {}  # settings with the same features are drawn once
-        for run, one in seen.items():
-            panels.setdefault(id(one.layers[LAYER]), []).append(run)
+        panels: dict[int, list[str]] = {}
+        for run, images in seen.items():
+            panels.setdefault(id(images.layers[LAYER]), []).append(run)
         aligned = embedding.align({runs[0]: seen[runs[0]] for runs in panels.values()})
         drawn = {"; ".join(names[best[run]] for run in runs): aligned[runs[0]] for runs in panels.values()}
         figure = clouds.side_by_side(drawn, LAYER, classes, title)
@@ -79,37 +92,38 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def ways(section: Section) -> pd.Series:
-    """Tell of each setting which of WAYS it is."""
+    """Return the way of each setting, one of WAYS."""
     runs = section.runs
-    found = pd.Series("", runs.index).case_when([(is_way(runs), way) for way, is_way in WAYS.items()])
-    return found.groupby(runs.setting).first()
+    of_run = pd.Series("", runs.index).case_when([(is_way(runs), way) for way, is_way in WAYS.items()])
+    return of_run.groupby(runs.setting).first()
 
 
 def way_names(section: Section) -> dict[str, str]:
-    """Name each setting by its way, and with the setting where several are of one way."""
-    found = ways(section)
-    words, alone = {way: label(f"way {way}") for way in WAYS}, ~found.duplicated(keep=False)
+    """Name each setting by its way, followed by the setting if several have the same way."""
+    of_setting = ways(section)
+    words = {way: label(f"way {way}") for way in WAYS}
+    alone = ~of_setting.duplicated(keep=False)
     return {
         setting: words[way] if alone[setting] else sentence("way_of", way=words[way], setting=shown(setting))
-        for setting, way in found.items()
+        for setting, way in of_setting.items()
     }
 
 
 def seedless(section: Section) -> list[str]:
-    """List settings of SVMs whose runs all gave one result, as where they learned from the same images."""
+    """Return the settings of SVMs whose seeds all gave the same result, because they learn from the same images."""
     svms = section.runs[WAYS["svm"](section.runs)].groupby("setting")
     results = svms[["best/val_acc", "test/acc"]].nunique().max(axis=1)
     return [setting for setting in section.ranked if setting in results.index[(results == 1) & (svms.size() > 1)]]
 
 
 def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
-    """Return a row per setting, the best validation accuracy first.
+    """Return one row per setting, the best validation accuracy first.
 
-    Columns: `way` (one of WAYS), `setting`, `n`; in percent with half the width of their intervals over seeds,
-    `…_ci95`, the validation accuracy at the last epoch and at the best, and the test accuracy of the best; the
-    separability of the features that the last layer gets (`probe` in percent, `silhouette`), for settings in `seen`;
-    `train_seconds` of the runs that `speed.is_timed` names.
+    Columns: `way` (one of WAYS), `setting`, `n`; `val_acc_last`, `val_acc` (best epoch) and `test_acc` in percent, with
+    half the width of their intervals over seeds as `…_ci95`; `probe` in percent and `silhouette` of the features, for
+    settings in `seen`; `train_seconds` of the runs chosen by `speed.is_timed`.
     """
+    # means over seeds
     runs = section.runs
     measured = pd.DataFrame(
         {
@@ -120,28 +134,39 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
             "train_seconds": runs["train_seconds"].where(is_timed(section)),
         }
     )
-    found = estimates(measured, "setting", list(measured.columns[1:]), comparison.rounding(runs))
-    found["n"], found["way"] = runs.groupby("setting").size(), ways(section)
-    features = {setting: one.layers[LAYER] for setting, one in seen.items()}
-    found["probe"] = pd.Series({setting: 100 * one.probe.mean() for setting, one in features.items()}, dtype=float)
-    found["silhouette"] = pd.Series({setting: one.silhouette for setting, one in features.items()}, dtype=float)
-    return comparison.in_order(section, found).reset_index()
+    frame = estimates(measured, "setting", list(measured.columns[1:]), comparison.rounding(runs))
+    frame["n"] = runs.groupby("setting").size()
+    frame["way"] = ways(section)
+
+    # separability of the features
+    layers = {setting: images.layers[LAYER] for setting, images in seen.items()}
+    frame["probe"] = pd.Series({setting: 100 * layer.probe.mean() for setting, layer in layers.items()}, dtype=float)
+    frame["silhouette"] = pd.Series({setting: layer.silhouette for setting, layer in layers.items()}, dtype=float)
+    return comparison.in_order(section, frame).reset_index()
 
 
 def answers(section: Section) -> list[str]:
-    """Say whether pretraining helps, whether it must be fine-tuned, and whether with augmentation."""
-    pairs, of_setting, names = comparison.pairwise(section), ways(section), way_names(section)
-    said = []
+    """Report whether pretraining, fine-tuning and augmentation help."""
+    pairs = comparison.pairwise(section)
+    of_setting = ways(section)
+    names = way_names(section)
+    sentences = []
     for question, asked in QUESTIONS.items():
-        a, b = (next((one for one in section.ranked if of_setting[one] in some), None) for some in asked)
+        # the best setting of each group of ways
+        a, b = (next((setting for setting in section.ranked if of_setting[setting] in group), None) for group in asked)
         if (a, b) in pairs.index:
             pair = pairs.loc[a, b]
             result = "alike" if abs(pair.difference) <= pair.half_width else "open" if pair.holm >= ALPHA else "shown"
-            said.append(
+            sentences.append(
                 sentence(
-                    f"transfer_{question}", setting=names[a], other=names[b], result=label(f"transfer {result}"),
-                    difference=pair.difference, low=pair.difference - pair.half_width,
-                    high=pair.difference + pair.half_width, p=p_words(pair.holm),
+                    f"transfer_{question}",
+                    setting=names[a],
+                    other=names[b],
+                    result=label(f"transfer {result}"),
+                    difference=pair.difference,
+                    low=pair.difference - pair.half_width,
+                    high=pair.difference + pair.half_width,
+                    p=p_words(pair.holm),
                 )
-            )  # fmt: skip
-    return said or [sentence("transfer_single")]
+            )
+    return sentences or [sentence("transfer_single")]

@@ -1,1 +1,1 @@
-"""Every text of a report, in English and Spanish, and how numbers and names are written in each."""
+"""All texts of a report in English and Spanish, and how each language writes numbers and names."""
