@@ -1,1 +1,1 @@
-"""Reads runs and makes tables, figures and a report of them; trains nothing."""
+"""Reads runs and writes tables, figures and a report; trains nothing."""

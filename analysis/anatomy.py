@@ -1,10 +1,10 @@
-"""What a network is made of: the parameters, memory, shapes and FLOPs of every layer.
+"""The layers of a network: parameters, memory, shapes and FLOPs of each.
 
     python -m analysis.anatomy vgg16 [--image-size 224] [--classes 1000] [--format text|md|tex|csv]
     python -m analysis.anatomy vgg --table                   # configurations A to E of the VGG paper
-    python -m analysis.anatomy cnn all-conv --compare        # and a picture of where their parameters sit
+    python -m analysis.anatomy cnn all-conv --compare        # and a figure of the parameters of each layer
 
-Large networks are built on the meta device: nothing is allocated or computed.
+Large networks are created on the meta device, where nothing is allocated or computed.
 """
 
 import argparse
@@ -28,17 +28,24 @@ from study.system.process import run_command
 VGG = {
     "vgg11": "A", "vgg11-lrn": "A-LRN", "vgg13": "B", "vgg16-1x1": "C", "vgg16": "D", "vgg19": "E",
 }  # fmt: skip
-"""The configurations' names in the paper."""
+"""Names of the configurations in the paper (Simonyan and Zisserman 2015)."""
 
 IMAGENET = (*VGG, "googlenet", "resnet18", "resnet34", "resnet50")
 
 SPARED = (
-    "param_bits", "params_millions", "biases", "weights", "flops", "activation_mb", "dense_share", "weight_layers",
-)  # fmt: skip
-"""The columns that a narrow terminal goes without, the least important first."""
+    "param_bits",
+    "params_millions",
+    "biases",
+    "weights",
+    "flops",
+    "activation_mb",
+    "dense_share",
+    "weight_layers",
+)
+"""Columns that are left out in a narrow terminal, the least important first."""
 
 SHAPELESS = {"activation", "dropout", "softmax_output", "pretrained", "weights", "weights_digest"}
-"""Options of networks that change nothing here."""
+"""Options of networks that do not change their layers."""
 
 COUNTS = ["weights", "biases", "params", "param_bits", "param_mb", "activation_mb", "flops"]
 
@@ -48,42 +55,47 @@ def native(model: str) -> tuple[tuple[int, int, int], int]:
     if model.startswith("timm:"):
         import timm
 
-        given = timm.models.get_pretrained_cfg(model.removeprefix("timm:"))
-        return (tuple(given.input_size), given.num_classes) if given else ((3, 224, 224), 1000)
+        config = timm.models.get_pretrained_cfg(model.removeprefix("timm:"))
+        return (tuple(config.input_size), config.num_classes) if config else ((3, 224, 224), 1000)
     if model in IMAGENET:
         return (3, 224, 224), 1000
     return ((1, 28, 28) if model == "simple-cnn" else (3, 32, 32)), 10
 
 
 def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> pd.DataFrame:
-    """Return a row per layer that has parameters or makes more or fewer numbers, in the order in which they compute.
+    """Return one row per layer that has parameters or changes the number of values, in the order of computation.
 
     Columns: part (the path of its block), block, layer, kind, is_dense, is_weight_layer, output and block_output (their
     shapes for one image), weights, biases, params, param_bits and param_mb (float32, MB = 10⁶ bytes), activations and
     activation_mb (of the output, float32), flops (2 × multiply-adds of convolutions and matrix products, one image).
-    Layers that only training uses (auxiliary heads) come last, without an output. What has but a number for a name is
-    called by its kind. `attrs["depth"]` is that of the network, see `models.depth`.
+    Layers that only training uses (auxiliary heads) come last, without an output. A layer whose name is only a number
+    is named by its kind. `attrs["depth"]` is the depth of the network, see `models.depth`.
     """
     import torch
 
     from study import models
 
+    # create the network
     is_large = config.model in IMAGENET or config.model.startswith("timm:")
-    with torch.device("meta") if is_large else nullcontext():  # meta allocates nothing, but takes a second to load
+    with torch.device("meta") if is_large else nullcontext():  # meta takes a second to load
         model = models.create(config, image_shape, classes).eval()
         image = torch.zeros(1, *image_shape)
     flops = models.flops(model, image_shape)
+
+    # record the shapes of inputs and outputs in one forward pass
     paths = {module: path for path, module in model.named_modules()}
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
-    def note(module, given, result) -> None:
-        inside = given[0].shape[1:] if given and isinstance(given[0], torch.Tensor) else ()
+    def record(module, inputs, result) -> None:
+        inside = inputs[0].shape[1:] if inputs and isinstance(inputs[0], torch.Tensor) else ()
         outside = result if isinstance(result, torch.Tensor) else next(iter(result))
         shapes.setdefault(paths[module], (tuple(inside), tuple(outside.shape[1:])))
 
     for module in model.modules():
-        module.register_forward_hook(note)
+        module.register_forward_hook(record)
     depth = models.depth(model(image))
+
+    # one row per layer
     rows = []
     for path in [*shapes, *(path for path in paths.values() if path not in shapes)]:
         module = model.get_submodule(path)
@@ -110,6 +122,8 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
                     "flops": flops.get(path, 0),
                 }
             )
+
+    # memory in float32
     frame = pd.DataFrame(rows)
     frame["params"] = frame.weights + frame.biases
     frame["param_bits"] = 32 * frame.params
@@ -124,12 +138,13 @@ def _shape(sizes: tuple[int, ...]) -> str:
 
 
 def _name(word: str, module) -> str:
-    """Name a layer by its word in the network, or by its kind where that is only a number."""
+    """Return the name of a layer in the network, or its kind if the name is only a number."""
     return _kind(module) if word.isdecimal() else word
 
 
 def _kind(module) -> str:
-    """Name the kind of a layer as a table does."""
+    """Return the kind of a layer as tables name it."""
+    # kinds with sizes
     name = type(module).__name__
     if name.startswith("Conv2d"):
         height, width = module.kernel_size
@@ -138,15 +153,20 @@ def _kind(module) -> str:
         return f"{label('kind conv')} {height}×{width}{stride}{groups}"
     if name == "MaxPool2d":
         return f"{label('kind max-pool')} {module.kernel_size}×{module.kernel_size}"
+
+    # other kinds
     names = {
-        "Linear": "kind linear", "BatchNorm1d": "kind batch norm", "BatchNorm2d": "kind batch norm",
+        "Linear": "kind linear",
+        "BatchNorm1d": "kind batch norm",
+        "BatchNorm2d": "kind batch norm",
         "AdaptiveAvgPool2d": "kind mean",
-    }  # fmt: skip
+    }
     return label(names[name]) if name in names else name
 
 
 def with_sums(frame: pd.DataFrame) -> pd.DataFrame:
-    """Put the sums of each block before its layers and those of all at the end; `level` says which row is which."""
+    """Add the sums of each block before its layers, and the total at the end; `level` is the kind of row."""
+    # a block with a single layer is one row
     parts = []
     for _, chosen in frame.groupby("part", sort=False):
         if len(chosen) == 1:
@@ -155,13 +175,15 @@ def with_sums(frame: pd.DataFrame) -> pd.DataFrame:
             first = chosen.iloc[0]
             sums = {"level": "block", "block": first.block, "output": first.block_output, **chosen[COUNTS].sum()}
             parts += [pd.DataFrame([sums]), chosen.assign(level="layer")]
+
+    # the total
     parts.append(pd.DataFrame([{"level": "total", "block": label("total"), **frame[COUNTS].sum()}]))
     result = pd.concat(parts, ignore_index=True)[["level", "block", "layer", "kind", "output", *COUNTS]]
     return result.fillna("").astype({name: "int64" for name in COUNTS if not name.endswith("mb")})
 
 
 def table(title: str, frame: pd.DataFrame) -> Table:
-    """Make the table of a network's layers, with the sums of its blocks and of all."""
+    """Make the table of the layers of a network, with the sums of its blocks and the total."""
     sums = with_sums(frame)
     shown = sums.assign(
         place=sums.block.where(sums.level != "layer", "  " + sums.layer.astype(str)), is_sum=sums.level != "layer"
@@ -172,7 +194,8 @@ def table(title: str, frame: pd.DataFrame) -> Table:
 
 
 def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
-    """Make the table of the totals of several networks, and of the share of each in fully connected layers."""
+    """Make the table of the totals of several networks, with the share of parameters in fully connected layers."""
+    # one row per network
     rows = [
         {
             "model": f"{model} ({VGG[model]})" if model in VGG else model,
@@ -186,56 +209,70 @@ def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
         }
         for model, frame in frames.items()
     ]
+
+    # decimals of each column
     millions = 0 if min(row["params_millions"] for row in rows) >= 100 else 3
-    digits = {"weight_layers": 0, "params": 0, "params_millions": millions, "param_mb": 3, "dense_share": 1,
-              "activation_mb": 3, "flops": 0}  # fmt: skip
+    digits = {
+        "weight_layers": 0,
+        "params": 0,
+        "params_millions": millions,
+        "param_mb": 3,
+        "dense_share": 1,
+        "activation_mb": 3,
+        "flops": 0,
+    }
     columns = [Column("model"), *(Column(key, places) for key, places in digits.items())]
     notes = [sentence("anatomy_note"), sentence("anatomy_depth")]
     return Table("totals", label("anatomy"), pd.DataFrame(rows), columns, notes)
 
 
 def answer(frames: Mapping[str, pd.DataFrame]) -> str:
-    """Say which network is the smaller, by how much, and how much of each sits in fully connected layers."""
+    """Report the smallest and largest network, and the share of parameters in fully connected layers of each."""
     params = {model: int(frame.params.sum()) for model, frame in frames.items()}
-    small, large = min(params, key=params.get), max(params, key=params.get)
+    small = min(params, key=params.get)
+    large = max(params, key=params.get)
     shares = "; ".join(
         sentence(
-            "anatomy_share", model=model, params=params[model], mb=4e-6 * params[model],
+            "anatomy_share",
+            model=model,
+            params=params[model],
+            mb=4e-6 * params[model],
             share=100 * frame.params[frame.is_dense].sum() / params[model],
         )
         for model, frame in frames.items()
-    )  # fmt: skip
+    )
     ratio = sentence("anatomy_ratio", small=small, large=large, ratio=params[large] / params[small])
     return f"{shares}. {ratio}"
 
 
 def _configs(args: argparse.Namespace, knobs: Mapping[str, object]) -> list[Config]:
-    """Make a config of each network that is asked for; `vgg` stands for all configurations."""
+    """Return a config per network of the command line; `vgg` stands for all its configurations."""
     names = [name for word in args.models for name in (VGG if word == "vgg" else [word])]
     configs = [Config.parse({"model": name, **knobs}) for name in names]
     if len(configs) > 1 and not (args.table or args.compare):
-        raise UserError("of several networks say --table or --compare")
+        raise UserError("several networks need --table or --compare")
     if args.compare and len(configs) < 2:
         raise UserError("--compare needs two networks or more, such as cnn all-conv")
     return configs
 
 
 def _sized(config: Config, args: argparse.Namespace) -> tuple[tuple[int, int, int], int]:
+    """Return the image shape and the number of classes of the command line, by default those of the network."""
     (channels, height, width), classes = native(config.model)
     sides = (args.image_size, args.image_size) if args.image_size else (height, width)
     return (args.channels or channels, *sides), args.classes or classes
 
 
-def _print(made: Table, form: str) -> None:
+def _print(table: Table, form: str) -> None:
     """Print a table in one of tables.FORMATS, or for the terminal."""
     if form == "text":
-        tables.show(made, SPARED)
+        tables.show(table, SPARED)
     else:
-        print(tables.FORMATS[form](made), end="")
+        print(tables.FORMATS[form](table), end="")
 
 
 def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
-    """Draw where the parameters of networks sit, in every format, and return the path of the PNG."""
+    """Draw the parameters of each layer of networks in every format, and return the path of the PNG."""
     from analysis.page import figures
     from analysis.page import html as page
 
@@ -251,12 +288,15 @@ def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
 
 
 def main(argv: list[str]) -> int:
-    """Say what the networks of the command line are made of."""
+    """Print the layers, totals or comparison of the networks of the command line."""
+    # options of this command, and of the networks
     parser = KnobParser("python -m analysis.anatomy", "MODEL… [--option VALUE | --option=VALUE]…", __doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")
     parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
     parser.add_argument("--compare", action="store_true", help="the same, the answer in words, and a picture")
-    parser.add_argument("--image-size", type=positive, metavar="PX", help="default: what the network was designed for")
+    parser.add_argument(
+        "--image-size", type=positive, metavar="PX", help="default: that for which the network was designed"
+    )
     parser.add_argument("--channels", type=positive, metavar="N", help="1 for grey images; default: likewise")
     parser.add_argument("--classes", type=positive, metavar="N", help="default: likewise")
     parser.add_argument("--format", choices=("text", *tables.FORMATS), default="text")
@@ -266,12 +306,14 @@ def main(argv: list[str]) -> int:
         type=lambda text: Path(user_path(text)),
         default=Path("report"),
         metavar="DIR",
-        help="of the picture; default: report",
+        help="folder of the picture (default: report)",
     )
     knobs = sorted({knob for own in NETWORKS.values() for knob in own})
     for knob in knobs:
         add_knob(parser, knob, is_told=knob not in SHAPELESS)
     args = argparse.Namespace(**read_argv(parser, argv))
+
+    # one network: its layers; several: their totals
     configs = _configs(args, {knob: value for knob, value in vars(args).items() if knob in knobs})
     with language(args.lang):
         frames = {config.model: layers(config, *_sized(config, args)) for config in configs}

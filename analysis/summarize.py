@@ -1,4 +1,4 @@
-"""Makes the report of runs: tables, figures and one page.
+"""Writes the report of runs: tables, figures and one page.
 
 python -m analysis.summarize runs --sweep sweeps/dropout.yaml --out report
 python -m analysis.summarize ENTITY/PROJECT[/SWEEP_ID]      # runs in W&B
@@ -27,21 +27,26 @@ from study.system.process import Parser, run_command
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
-    """Make a section for each sweep; without any, for those in `sweeps/` that have runs, then for each data set.
+    """Make a section for each named sweep; without names, for the sweeps in `sweeps/` with runs and for the other runs.
 
-    A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` stand in place of its own.
+    A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` replace values of the sweep.
     """
+    # named sweeps
     if named:
         sweeps = [pull.read_sweep(path) if wandb_api.sweep_path(path) else search.read(path) for path in named]
         return [section for sweep in sweeps for section in of_sweep(frames, sweep.replaced(values))]
+
+    # the sweeps in sweeps/ that have runs
     found = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
         try:
-            made = of_sweep(frames, search.read(path).replaced(values))
+            tasks = of_sweep(frames, search.read(path).replaced(values))
         except UserError as error:
             print(f"warning: no section for a sweep: {printable(error)}", file=sys.stderr)
             continue
-        found += [section for section in made if not section.runs.empty]
+        found += [section for section in tasks if not section.runs.empty]
+
+    # the other runs, by data set
     shown = {run for section in found for run in section.runs.index}
     others = by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
     if found:
@@ -50,7 +55,7 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
 
 
 def _read_argv(argv: list[str]) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = Parser(
         "python -m analysis.summarize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,25 +68,36 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
     parser.add_argument(
-        "--sweep", nargs="+", action="extend", default=[], metavar="SWEEP",
+        "--sweep",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SWEEP",
         help="a section for each of these sweeps, files or ENTITY/PROJECT/SWEEP_ID (default: those in sweeps/ that "
         "have runs, others by data set)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="values in place of the sweeps' own, as given to `study.sweep run`",
-    )  # fmt: skip
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="values that replace those of the sweeps, as given to `study.sweep run`",
+    )
     parser.add_argument(
         "--out", type=user_path, default="report", metavar="DIR", help="folder to write (default: report)"
     )
     parser.add_argument("--lang", choices=wording.LANGUAGES, default="en", help="English or Spanish (default: en)")
     parser.add_argument(
-        "--compare-per-class", type=user_path, metavar="FILE",
+        "--compare-per-class",
+        type=user_path,
+        metavar="FILE",
         help="compare each class's accuracy with another run's, by its directory, or with a CSV file: class,accuracy",
-    )  # fmt: skip
-    parser.add_argument("--pdf", action="store_true", help="print report.pdf too (needs Chromium or Chrome)")
+    )
+    parser.add_argument("--pdf", action="store_true", help="also print report.pdf (needs Chromium or Chrome)")
     args = parser.parse_args(argv)
-    # what follows --sweep or --set and is none is the source
+
+    # a directory after --sweep or --set is the source
     for words in (args.sweep, args.set):
         for word in [word for word in words if Path(word).is_dir()]:
             words.remove(word)
@@ -90,13 +106,16 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """Do what the command line says: print the tables, and write the report."""
+    """Print the tables and write the report, as the command line asks."""
+    # read the runs
     args = _read_argv(argv)
     browser = pdf.browser() if args.pdf else None
     frames = runs.load(args.source, args.refresh)
     if args.compare_per_class:
         frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
         per_class.check_classes(frames.given, frames)
+
+    # print the number of runs by state, and what could not be read
     counts = [
         *frames.runs.state.value_counts().items(),
         *([("left out", len(frames.problems))] * bool(frames.problems)),
@@ -104,31 +123,36 @@ def main(argv: list[str]) -> int:
     print(f"{printable(args.source)}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
     for problem in frames.problems:
         print(f"warning: {printable(problem)}", file=sys.stderr)
+
+    # group the runs into sections
     named = args.sweep or [args.source] * bool(wandb_api.sweep_path(args.source))
     with wording.language(args.lang):
         found = sections(frames, named, search.assignments(args.set))
     if named:
-        frames = runs.chosen(frames, {one for section in found for one in section.points.fingerprint})
+        frames = runs.chosen(frames, {fingerprint for section in found for fingerprint in section.points.fingerprint})
+
+    # without results there is no report
     if all(section.runs.empty for section in found):
         what = " of these sweeps" if named else ""
         outdated = int((frames.runs.results_version != RESULTS_VERSION).sum())
         others = (
-            f": the results of {outdated} are of another version of the code and do not compare" if outdated else ""
+            f": the results of {outdated} are of another version of the code and not comparable" if outdated else ""
         )
-        remedy = "`python -m study.sweep run` makes some"
+        remedy = "train some with `python -m study.sweep run`"
         if not Path(args.source).is_dir():
-            remedy = "W&B has no other" if counts or named else "is that its name at W&B, and may your key see it?"
+            remedy = "W&B has no others" if counts or named else "check its name in W&B, and that your key has access"
         raise UserError(f"{args.source} holds no finished run{what}{others}; {remedy}")
 
     def say(line: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
 
+    # print a table per section, write the report
     with wording.language(args.lang):
         for section in found:
             if not section.runs.empty:
-                made = attempted(wording.label("theme comparison"), partial(comparison.table, section))
-                if isinstance(made, tables.Table):
-                    print(wording.restored(f"{section.name}\n\n{tables.markdown(made)}"))
+                table = attempted(wording.label("theme comparison"), partial(comparison.table, section))
+                if isinstance(table, tables.Table):
+                    print(wording.restored(f"{section.name}\n\n{tables.markdown(table)}"))
         page = report.write(frames, found, str(args.source), Path(args.out), say)
     print(f"report: {printable(page.resolve())}")
     if browser:
