@@ -228,9 +228,12 @@ def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
 
 def answer(frames: Mapping[str, pd.DataFrame]) -> str:
     """Report the smallest and largest network, and the share of parameters in fully connected layers of each."""
+    # sizes of the networks
     params = {model: int(frame.params.sum()) for model, frame in frames.items()}
     small = min(params, key=params.get)
     large = max(params, key=params.get)
+
+    # a part per network, then the ratio
     shares = "; ".join(
         sentence(
             "anatomy_share",

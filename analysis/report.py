@@ -190,6 +190,7 @@ def _label(theme: Callable) -> str:
 
 def _data(frames: Frames, section: Section) -> list[str]:
     """Describe the data and the training of the runs of a section."""
+    # one sentence per kind of data, each only once
     described = {}
     for run, dataset in section.runs.dataset.items():
         data = frames.data(str(run))

@@ -37,21 +37,21 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
         return [section for sweep in sweeps for section in of_sweep(frames, sweep.replaced(values))]
 
     # the sweeps in sweeps/ that have runs
-    found = []
+    listed = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
         try:
             tasks = of_sweep(frames, search.read(path).replaced(values))
         except UserError as error:
             print(f"warning: no section for a sweep: {printable(error)}", file=sys.stderr)
             continue
-        found += [section for section in tasks if not section.runs.empty]
+        listed += [section for section in tasks if not section.runs.empty]
 
     # the other runs, by data set
-    shown = {run for section in found for run in section.runs.index}
+    shown = {run for section in listed for run in section.runs.index}
     others = by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
-    if found:
+    if listed:
         others = [replace(section, name=f"{section.name}, {wording.label('others_of')}") for section in others]
-    return found + others
+    return listed + others
 
 
 def _read_argv(argv: list[str]) -> argparse.Namespace:
@@ -127,12 +127,12 @@ def main(argv: list[str]) -> int:
     # group the runs into sections
     named = args.sweep or [args.source] * bool(wandb_api.sweep_path(args.source))
     with wording.language(args.lang):
-        found = sections(frames, named, search.assignments(args.set))
+        listed = sections(frames, named, search.assignments(args.set))
     if named:
-        frames = runs.chosen(frames, {fingerprint for section in found for fingerprint in section.points.fingerprint})
+        frames = runs.chosen(frames, {fingerprint for section in listed for fingerprint in section.points.fingerprint})
 
     # without results there is no report
-    if all(section.runs.empty for section in found):
+    if all(section.runs.empty for section in listed):
         what = " of these sweeps" if named else ""
         outdated = int((frames.runs.results_version != RESULTS_VERSION).sum())
         others = (
@@ -148,12 +148,12 @@ def main(argv: list[str]) -> int:
 
     # print a table per section, write the report
     with wording.language(args.lang):
-        for section in found:
+        for section in listed:
             if not section.runs.empty:
                 table = attempted(wording.label("theme comparison"), partial(comparison.table, section))
                 if isinstance(table, tables.Table):
                     print(wording.restored(f"{section.name}\n\n{tables.markdown(table)}"))
-        page = report.write(frames, found, str(args.source), Path(args.out), say)
+        page = report.write(frames, listed, str(args.source), Path(args.out), say)
     print(f"report: {printable(page.resolve())}")
     if browser:
         print(f"report: {printable(pdf.print_page(page, browser))}")

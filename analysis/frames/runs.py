@@ -217,7 +217,8 @@ def _damage(directory: RunDirectory) -> str:
     try:
         arrays = directory.evaluation()
         classes = len(arrays["class_names"])
-        targets, predicted = arrays["test_targets"], arrays["test_predictions"]
+        targets = arrays["test_targets"]
+        predicted = arrays["test_predictions"]
     except CorruptRun as error:
         return str(error)
     except KeyError as error:
@@ -231,7 +232,8 @@ def _damage(directory: RunDirectory) -> str:
 
 
 def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
-    """Return a row per run and test image: target, predicted (class indices), probability of the predicted or NaN."""
+    """Return one row per run and test image: target, predicted (class indices), probability of the prediction or NaN."""
+    # one frame per run
     parts = []
     for run in names:
         arrays = frames.directories[run].evaluation()

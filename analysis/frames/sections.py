@@ -22,7 +22,8 @@ TASK = ["dataset", "classes", "split_seed", "data_digest"]
 LEAST = 5
 """If runs differ in at least this many options, a setting is named by those in which it differs from most runs."""
 
-FEWEST_DIGITS, MOST_DIGITS = 3, 17
+FEWEST_DIGITS = 3
+MOST_DIGITS = 17
 """Significant digits of a number drawn at random, in the name of a setting."""
 
 LOOKED_AT = 4

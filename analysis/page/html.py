@@ -100,12 +100,12 @@ class _Names:
         return name
 
 
-def _undrawn(letters: Collection[str]) -> list[str]:
+def _undrawn(characters: Collection[str]) -> list[str]:
     """Report the characters that no installed font has and the fonts to install, on the page and on stderr."""
-    if not letters:
+    if not characters:
         return []
-    shown, fonts = advice(letters)
-    message = sentence("undrawn", letters=shown, fonts=fonts)
+    shown, fonts = advice(characters)
+    message = sentence("undrawn", characters=shown, fonts=fonts)
     print(f"warning: {restored(message)}", file=sys.stderr)
     return [message]
 
@@ -120,12 +120,14 @@ def _attempted(block: Block, anchor: str, anchors: _Names, files: _Names, out: P
 def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
     """Write the files of a block and return the values that the page and the Markdown show."""
     match block:
+        # texts
         case Heading(text):
             return {"kind": "heading", "text": text, "anchor": anchors.unused(f"{anchor}-{text}")}
         case Paragraph(text, soft):
             return {"kind": "paragraph", "text": text, "soft": soft}
         case Items(texts, soft):
             return {"kind": "items", "texts": texts, "soft": soft}
+        # tables and numbers, as files
         case Table():
             stem = files.unused(f"{anchor}-{block.name}")
             texts = {suffix: text(block) for suffix, text in tables.FORMATS.items()}
@@ -136,6 +138,7 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
             stem = files.unused(f"{anchor}-{name}")
             save(out / "tables" / f"{stem}.csv", frame.to_csv(index=False, float_format="%.10g"))
             return {"kind": "data", "text": text, "stem": stem}
+        # figures, as files; one that fails does not stop the others
         case Picture():
             return {"kind": "picture", "picture": _draw(block, anchor, files, out, undrawn)}
         case Gallery(pictures, caption):
@@ -191,6 +194,7 @@ def _markdown(content: dict) -> str:
 def _markdown_of(block: dict) -> list[str]:
     """Write a block as paragraphs of Markdown."""
     match block["kind"]:
+        # texts and tables
         case "heading":
             return [f"### {_plain(block['text'])}"]
         case "paragraph":
@@ -202,6 +206,7 @@ def _markdown_of(block: dict) -> list[str]:
             return [f"**{_plain(table.title)}**", tables.markdown(table).rstrip(), _plain(" ".join(table.notes))]
         case "data":
             return [f"{_plain(block['text'])} [csv](tables/{block['stem']}.csv)"]
+        # figures, as links
         case "picture":
             return _markdown_picture(block["picture"])
         case _:

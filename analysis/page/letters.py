@@ -268,9 +268,9 @@ def _letters(text: str) -> list[str]:
     return parts
 
 
-def advice(letters: Iterable[str], limit: int = 10) -> tuple[str, str]:
+def advice(characters: Iterable[str], limit: int = 10) -> tuple[str, str]:
     """Return up to `limit` of the characters that no font has, and the names of the Noto fonts that have them."""
-    missing = sorted(letters)
+    missing = sorted(characters)
     shown = " ".join(missing[:limit]) + (" …" if len(missing) > limit else "")
     return shown, ", ".join(dict.fromkeys(map(_noto, missing)))
 

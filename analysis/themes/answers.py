@@ -151,10 +151,13 @@ def _tested(section: Section, best: str, values: dict[str, object]) -> str:
 
 def _ahead(frame: pd.DataFrame) -> str:
     """Report the setting with the highest accuracy, without enough seeds for a comparison."""
+    # the best two settings
     first, second = frame.index[:2]
     points = float(frame.val_acc[first] - frame.val_acc[second])
     single = "answer_ahead" if points > 0 else "answer_level"
     key = "answer_ahead_mixed" if frame.n.max() > 1 else single
+
+    # settings with exactly the same accuracy are all named
     level = [shown(setting) for setting in frame.index[frame.val_acc == frame.val_acc[first]]]
     return sentence(
         key,
@@ -227,7 +230,8 @@ def _with_interval(row: pd.Series, key: str) -> str:
     if row.n > 1:
         return f"{number(row[key], '.2f')} ± {number(row[f'{key}_ci95'], '.2f')} %"
     if key == "test_acc":
-        low, high = number(row.test_acc_low, ".2f"), number(row.test_acc_high, ".2f")
+        low = number(row.test_acc_low, ".2f")
+        high = number(row.test_acc_high, ".2f")
         return f"{text} [{low}{label('between')} {high}]"
     return text
 

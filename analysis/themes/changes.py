@@ -35,6 +35,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     frame = one_at_a_time(section)
     if frame.empty:
         return []
+
+    # p values exist only with several seeds
     columns = [
         Column("setting"),
         Column("option", header=label("change"), text=_change),
@@ -46,6 +48,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     columns = [column for column in columns if tested or column.key != "p_holm"]
     notes = [sentence("changes_note"), *([sentence("changes_tests")] if tested else [])]
     table = Table("changes", sentence("changes_title", name=section.title), frame, columns, notes)
+
+    # the answer refers to averages if there are any
     averaged = (effects.measure(section).settings > 1).any()
     return [Heading(label("changes")), Paragraph(_answer(frame, averaged)), table]
 

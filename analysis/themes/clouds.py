@@ -62,10 +62,13 @@ def side_by_side(runs: Mapping[str, Seen], layer: str, classes: Sequence[str], t
 
 def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) -> Figure:
     """Draw a column of panels per run; every run has its own classes, scale and legend."""
+    # a column of panels per run
     columns = embedding.LAYERS[:-1]
     figure = Plot(figsize=(5.2 * len(runs), 10.2), layout="constrained")
     figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
     parts = figure.subfigures(1, len(runs), squeeze=False)[0]
+
+    # a panel per layer that the run has
     for part, (name, (run, classes)) in zip(parts, runs.items(), strict=True):
         part.suptitle(in_lines(name, 50), fontsize=11)
         reach = _reach([run.layers[layer] for layer in columns if layer in run.layers])
@@ -74,7 +77,7 @@ def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) ->
                 _panel(axes, run.layers[layer], run.targets, classes, reach, label(f"layer {layer}").capitalize())
             else:
                 axes.remove()
-        _legend(part, classes, letters=44)
+        _legend(part, classes, characters=44)
     return figure
 
 
@@ -87,16 +90,16 @@ def _figure(width: float, height: float, classes: Sequence[str], title: str) -> 
     """Create a figure with a title and a legend of the classes."""
     figure = Plot(layout="constrained")
     figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
-    figure.set_size_inches(width, height + 0.5 + 0.25 * _legend(figure, classes, letters=110))
+    figure.set_size_inches(width, height + 0.5 + 0.25 * _legend(figure, classes, characters=110))
     return figure
 
 
-def _legend(figure: FigureBase, classes: Sequence[str], letters: int) -> int:
-    """Add a legend of the classes below a figure, in lines of `letters` characters; return the number of lines."""
+def _legend(figure: FigureBase, classes: Sequence[str], characters: int) -> int:
+    """Add a legend of the classes below a figure, in lines of at most `characters`; return the number of lines."""
     in_legend = list(enumerate(classes)) if len(classes) <= LEGEND_CLASSES else []
-    names = short_names(list(classes), min(LONGEST, letters - 10))
-    letter = NARROW * 9 / 72
-    columns = max(1, min(10, len(classes), int(letters * letter / (5 * letter + inches(names, 9)))))
+    names = short_names(list(classes), min(LONGEST, characters - 10))
+    width = NARROW * 9 / 72
+    columns = max(1, min(10, len(classes), int(characters * width / (5 * width + inches(names, 9)))))
     handles = [Line2D([], [], linestyle="", label=names[place], **_look_of(place)) for place, _ in in_legend]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return -(-len(in_legend) // columns)

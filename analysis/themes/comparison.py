@@ -49,12 +49,12 @@ def gap_last(runs: pd.DataFrame) -> pd.Series:
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the table of settings, and their accuracies in a figure."""
     frame = compare(section)
-    found: list[Block] = [Heading(label("comparison")), table(section, frame, with_best(frames, section, frame))]
+    content: list[Block] = [Heading(label("comparison")), table(section, frame, with_best(frames, section, frame))]
     if (frame.n > 0).sum() > 1:
         title = sentence("ranking_title", name=section.title)
         caption = sentence("ranking_caption" if frame.n.max() > 1 else "ranking_caption_single")
-        found.append(Picture("accuracies", title, ranking(frame, section.runs, title, looks), caption))
-    return found
+        content.append(Picture("accuracies", title, ranking(frame, section.runs, title, looks), caption))
+    return content
 
 
 def compare(section: Section) -> pd.DataFrame:

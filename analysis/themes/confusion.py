@@ -55,9 +55,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
     words = words_of(best.loc[run])
     pairs = frequent(counts)
-    found: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
+    content: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
     if left_out:
-        found.append(Items(left_out, soft=True))
+        content.append(Items(left_out, soft=True))
 
     # matrices of the best run: counts and shares
     titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
@@ -65,7 +65,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
         for kind, title in zip(("counts", "shares"), titles, strict=True)
     ]
-    found.append(Gallery(pictures, sentence("matrix_caption")))
+    content.append(Gallery(pictures, sentence("matrix_caption")))
 
     # its most frequent confusions
     if len(pairs):
@@ -77,7 +77,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             Column("back", 0),
             Column("back_share", 1),
         ]
-        found += [
+        content += [
             Items([_named(pair) for pair in pairs.head(NAMED).to_dict("records")]),
             Table("confusions", sentence("confusions_title", **words), pairs, columns, [sentence("confusions_note")]),
         ]
@@ -85,7 +85,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # its most confident mistakes
     title = sentence("mistakes_title", **words)
     if sheet := mistakes_figure(frames.directories[run].evaluation(), title):
-        found.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
+        content.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
 
     # matrices of the other settings
     if others:
@@ -94,8 +94,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             title = sentence("matrix_shares", **words_of(best.loc[other]))
             name = f"confusion-{best.setting[other]}"
             pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
-        found.append(Gallery(pictures, " ".join([sentence("others"), *looked_at(best)])))
-    return found
+        content.append(Gallery(pictures, " ".join([sentence("others"), *looked_at(best)])))
+    return content
 
 
 def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -332,7 +332,8 @@ def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | No
     # each image with its text below
     for place, image in enumerate(images):
         row, column = divmod(place, across)
-        left, top = TILE[0] * column, TILE[1] * row
+        left = TILE[0] * column
+        top = TILE[1] * row
         pixels = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
         axes.imshow(
             pixels,

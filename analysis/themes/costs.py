@@ -53,7 +53,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # the table
     frame = measure(section)
     alike = measure(section, alike=True)
-    found: list[Block] = [Heading(label("costs")), _table(section, frame)]
+    content: list[Block] = [Heading(label("costs")), _table(section, frame)]
     against = [
         name for name in AGAINST if alike[name].notna().sum() > 1 and alike[name].max() > ALIKE * alike[name].min()
     ]
@@ -61,13 +61,13 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # the front in words, and the most expensive settings
     answer = [_front(alike, name) for name in against[:1]] + dearest(section)
     if answer:
-        found.insert(1, Items(answer))
+        content.insert(1, Items(answer))
 
     # the front as a figure
     if against:
         title = sentence("pareto_title", name=section.title)
-        found.append(Picture("pareto", title, pareto(alike, against, title, looks), sentence("pareto_caption")))
-    return found
+        content.append(Picture("pareto", title, pareto(alike, against, title, looks), sentence("pareto_caption")))
+    return content
 
 
 def measure(section: Section, alike: bool = False) -> pd.DataFrame:
@@ -151,6 +151,7 @@ def dearest(section: Section) -> list[str]:
 
 def _table(section: Section, frame: pd.DataFrame) -> Table:
     """Make the table of costs, with notes on where they were measured."""
+    # notes on the machine only if there are times
     columns = [column for column in COLUMNS if frame[column.key].notna().any()]
     notes = [sentence("costs_note")]
     if frame.epoch_seconds.notna().any():
@@ -169,7 +170,8 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
 def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
     """Return the Pareto front: settings for which no other is more accurate at the same cost or as accurate at less."""
     known = frame[frame[cost].notna()]
-    costs, accuracies = known[cost].to_numpy(), known.val_acc.to_numpy().round(6)
+    costs = known[cost].to_numpy()
+    accuracies = known.val_acc.to_numpy().round(6)
     better = (costs <= costs[:, None]) & (accuracies >= accuracies[:, None])
     alike = (costs == costs[:, None]) & (accuracies == accuracies[:, None])
     return known[~(better & ~alike).any(axis=1)].sort_values(cost, kind="stable")
@@ -178,6 +180,8 @@ def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
 def _front(frame: pd.DataFrame, cost: str) -> str:
     """Report the settings on the front, and compare its two ends."""
     best = front(frame, cost)
+
+    # from the cheapest to the most accurate setting
     cheapest = best.iloc[0]
     dearest = best.iloc[-1]
     if len(best) == 1:
@@ -239,6 +243,7 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
 
 def _name_points(axes: Axes, labelled: pd.DataFrame, frame: pd.DataFrame, cost: str) -> None:
     """Write the names of settings beside their points, so that none covers another name or a point."""
+    # names must not cover the points or the line of the front
     steps = front(frame, cost)
     names = short_names([shown(setting) for setting in labelled.setting], LONGEST)
     with plain():  # the names are measured before the figure is drawn

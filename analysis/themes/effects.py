@@ -122,6 +122,8 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
         Column("gap_last_change", 2),
         p_column("gap_last_change_p"),
     ]
+
+    # p values exist only with several seeds
     tested = effect.val_acc_change_p.notna().any()
     columns = [column for column in columns if tested or not column.key.endswith("_p")]
     notes = [sentence("options_note"), *([sentence("options_tests")] if tested else [])]

@@ -61,7 +61,7 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     # the logits alone have no layer to be compared with
     pictures = []
     if frame.layer.nunique() > 1:
-        figure = clouds.tsne_figure({_name(best.loc[run]): images for run, images in seen.items()}, classes, title)
+        figure = clouds.tsne_figure({_name(best.loc[run]): layers for run, layers in seen.items()}, classes, title)
         pictures = [Picture("tsne", title, figure, caption)]
     return [
         Heading(label("embedding")),
@@ -90,7 +90,7 @@ def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, in
         return []
 
     # the table, with notes on networks with more or fewer training images
-    found: list[Block] = [Heading(label("cuts")), *([Items(prices)] if prices else [])]
+    content: list[Block] = [Heading(label("cuts")), *([Items(prices)] if prices else [])]
     if len(frame):
         columns = [
             Column("setting"),
@@ -107,8 +107,8 @@ def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, in
             if counts
         ]
         title = sentence("cuts_title", **confusion.words_of(run))
-        found.append(Table("cuts", title, frame, columns, notes))
-    return found
+        content.append(Table("cuts", title, frame, columns, notes))
+    return content
 
 
 def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
@@ -170,14 +170,14 @@ def layers_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
                 "run": run,
                 "setting": best.setting[run],
                 "layer": name,
-                "images": len(one.targets),
+                "images": len(images.targets),
                 "numbers": layer.numbers,
                 "knn": 100 * layer.knn,
                 "probe": 100 * layer.probe.mean(),
                 "silhouette": layer.silhouette,
             }
-            for run, one in seen.items()
-            for name, layer in one.layers.items()
+            for run, images in seen.items()
+            for name, layer in images.layers.items()
         ]
     )
 
@@ -252,7 +252,7 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
         high = row.difference + row.difference_ci95
         price = "none" if low > 0 else "low" if low > -PRICE else "high" if high < -PRICE else "unclear"
         if trained < probed and price != "high":
-            price = "flattered"
+            price = "unknown"
         sentences.append(
             sentence(
                 "cut",

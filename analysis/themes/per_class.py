@@ -49,7 +49,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         frame["difference"] = frame.accuracy - frame.given
         columns += [Column("given", 1, header=str(given.name)), Column("difference", 1)]
         notes.append(sentence("given_note", name=given.name))
-    found: list[Block] = [
+    content: list[Block] = [
         Heading(label("per_class")),
         Table("per-class", sentence("per_class_title", **words), frame, columns, notes),
     ]
@@ -59,10 +59,10 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     title = sentence("per_class_figure", dataset=words["dataset"])
     worst = [sentence("per_class_worst", shown=DRAWN_CLASSES)] if len(frame) > DRAWN_CLASSES else []
     caption = " ".join([sentence("per_class_caption"), *worst, *confusion.looked_at(best)])
-    found.append(Picture("class-accuracy", title, accuracy_figure(drawn, given, title, looks), caption))
+    content.append(Picture("class-accuracy", title, accuracy_figure(drawn, given, title, looks), caption))
     if len(rates) > 1:
-        found.append(_settings_table(best, drawn, rates))
-    return found
+        content.append(_settings_table(best, drawn, rates))
+    return content
 
 
 def read_accuracies(path: str | Path) -> pd.Series:

@@ -54,7 +54,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the effects of the varied options."""
     varied = section.varied
     frame = comparison.compare(section)
-    found: list[Block] = [Heading(label("options"))]
+    content: list[Block] = [Heading(label("options"))]
     done = frame[frame.n > 0]
 
     # a single option: a curve
@@ -64,14 +64,14 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         title = sentence("values_title", option=option(varied[0]), name=section.title)
         caption = sentence("values_caption" if done.n.max() > 1 else "values_caption_single")
         return [
-            *found,
+            *content,
             Picture("values", title, by_value(done, section.runs, varied[0], title, section.drawn), caption),
         ]
 
     # several options: the table of their effects
     effect = effects.measure(section)
     if not effect.empty:
-        found.append(effects.table(section, effect))
+        content.append(effects.table(section, effect))
 
     # a heat map for a small grid of two options
     cells = [done[name].nunique() for name in varied]
@@ -79,7 +79,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if is_grid and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
         title = sentence("grid_title", name=section.title)
         caption = sentence("grid_caption" if done.n.max() > 1 else "grid_caption_single")
-        found.append(Picture("grid", title, heat_map(frame, varied, title), caption))
+        content.append(Picture("grid", title, heat_map(frame, varied, title), caption))
 
     # parallel coordinates, with the runs that the sweep stopped, and importances
     elif len(done) > 2:
@@ -89,15 +89,15 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         captions = [sentence("parallel_caption", span=LOGARITHMIC)]
         captions += [label("parallel_stopped")] if len(stopped) else []
         figure = parallel(done, varied, title, section.drawn, stopped)
-        found.append(Picture("parallel", title, figure, " ".join(captions)))
+        content.append(Picture("parallel", title, figure, " ".join(captions)))
         shares, fit = importance(done, [name for name in varied if done[name].astype(str).nunique() > 1])
         if fit > LEAST_FIT:
             title = sentence("importance_title", name=section.title)
             caption = sentence("importance_caption", fit=100 * fit, settings=len(done))
-            found.append(Picture("importance", title, bars(shares, title), caption))
+            content.append(Picture("importance", title, bars(shares, title), caption))
         else:
-            found.append(Paragraph(sentence("importance_none", settings=len(done), fit=fit)))
-    return found if len(found) > 1 else []
+            content.append(Paragraph(sentence("importance_none", settings=len(done), fit=fit)))
+    return content if len(content) > 1 else []
 
 
 def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:

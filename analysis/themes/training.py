@@ -59,9 +59,13 @@ GAPS = (
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the learning curves, overfitting, and whether more epochs would help."""
     runs = measure(section)
+
+    # caption of the curves
     title = sentence("curves_title", name=section.title)
     kind = "single" if not runs.setting.duplicated().any() else "bands" if runs.setting.nunique() <= BANDS else "many"
     caption = f"{sentence(f'curves_caption_{kind}')} {sentence('curves_caption')}"
+
+    # tables, with their answers above them
     overfit = overfitting(section, runs)
     longer = more_epochs(section, runs)
     return [

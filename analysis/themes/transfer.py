@@ -71,7 +71,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     notes = [sentence("transfer_note", layer=layer)]
     if same := seedless(section):
         notes.append(sentence("transfer_seedless", settings=named([names[setting] for setting in same])))
-    found: list[Block] = [
+    content: list[Block] = [
         Heading(label("transfer")),
         Items(answers(section)),
         Table("transfer", sentence("transfer_title", name=section.title), frame, columns, notes),
@@ -87,8 +87,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         aligned = embedding.align({runs[0]: seen[runs[0]] for runs in panels.values()})
         drawn = {"; ".join(names[best[run]] for run in runs): aligned[runs[0]] for runs in panels.values()}
         figure = clouds.side_by_side(drawn, LAYER, classes, title)
-        found.append(Picture("transfer-tsne", title, figure, sentence("transfer_tsne_caption")))
-    return found
+        content.append(Picture("transfer-tsne", title, figure, sentence("transfer_tsne_caption")))
+    return content
 
 
 def ways(section: Section) -> pd.Series:
