@@ -130,7 +130,7 @@ def test_a_difference_is_divided_into_what_is_not_learned_and_what_is_overfitted
         **{"best/train_acc": dict(zip("ab", train, strict=True))},
     )
     (cause,) = (text for block in training.blocks(None, made, {}) for text in getattr(block, "texts", [])
-                if "lies below" in text)  # fmt: skip
+                if "points are a lower" in text)  # fmt: skip
     frame = training.overfitting(made, training.measure(made)).frame.set_index("setting")
     below = comparison.compare(made).set_index("setting").below["b"]
     parts = frame.train_acc_best["a"] - frame.train_acc_best["b"], frame.gap_best["b"] - frame.gap_best["a"]
@@ -151,7 +151,7 @@ def test_speed_counts_the_first_epoch_that_is_good_enough():
     assert frame.iterations_70["fast"] == 600 and frame.seconds_70["fast"] == 12, "the first epoch is left out"
     assert np.isnan(frame.epochs_70["half"]) and frame.reached_70["half"] == 1
     cells = {row[0].text: row for row in table.rows}
-    assert cells["half"][table.header.index("Epochs to 70 %")].text == "1 of 2 did"
+    assert cells["half"][table.header.index("Epochs to 70 %")].text == "1 of 2 seeds"
 
 
 def test_costs_and_the_front_that_nothing_cheaper_beats():
@@ -185,7 +185,7 @@ def test_what_costs_the_same_by_construction_is_not_said_to_be_faster(option):
     assert table.frame.set_index("setting").epoch_seconds.to_dict() == {"a": 2, "b": 4, "c": 8}, "as they were measured"
     assert table.frame.power_w.round().tolist() == [222, 444, 111]
     said = " ".join(text for block in costs.blocks(None, made, {}) for text in getattr(block, "texts", []))
-    wanted = ["the front. On it, b is", "An epoch takes longest with c: 8.00 s, 2.00 times",
+    wanted = ["(the Pareto front). On it, b is", "An epoch takes longest with c: 8.00 s, 2.00 times",
               "Most memory is needed by c", "Most energy is needed by c: 11.111 Wh"]  # fmt: skip
     assert [text in said for text in wanted] == [option == "model"] * 4
     assert any("cost the same by construction" in note for note in table.notes) == (option == "momentum")
@@ -281,7 +281,7 @@ def test_advice_on_seeds_holds_what_it_promises():
         made = section({f"{place}": [(line(top + random.normal(0, spread), 0), line(*FLAT)) for _ in range(3)]
                         for place, top in enumerate(tops)}, epochs=1)  # fmt: skip
         for text in answers.sentences(None, made):
-            if found := re.search(r"is really ([\d.]+) points below .*, about (\d+) seeds", text):
+            if found := re.search(r"is really ([\d.]+) points below .* about (\d+) seeds", text):
                 points, seeds = float(found[1]), int(found[2])
                 advised.append(seeds)
                 draws = random.normal([points, 0], 100 * spread, (400, seeds, 2))
