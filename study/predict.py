@@ -93,7 +93,9 @@ def main(argv: list[str]) -> int:
     model.to(device)
     channels, height, width = data.train.images.shape[1:]
     grey = " and made grey" if channels == 1 else ""
-    print(f"pictures are cropped and resized to {height}×{width} px{grey}, as in training", file=sys.stderr)
+    print(
+        f"pictures of other sizes are cropped and resized to {height}×{width} px{grey}, as in training", file=sys.stderr
+    )
 
     # Predict image by image; name those that cannot be read at the end
     unreadable = []

@@ -165,7 +165,7 @@ def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace)
             print(f"{outcome.state}: {outcome.config.run_name}: {outcome.text}", file=sys.stderr)
 
     # Print what can be done next
-    if any(Path(args.runs_dir).glob("wandb/offline-run-*")):
+    if any(RunDirectory.of(outcome.config).offline_logs() for outcome in outcomes):
         print(f"W&B: offline; to upload the runs: wandb sync {args.runs_dir}/wandb/offline-run-*")
     if any(number for state, number in counts.items() if state not in DONE):
         return 1

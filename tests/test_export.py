@@ -19,7 +19,7 @@ def test_a_copy_gives_the_same_tables_and_counts_as_trained(call, sweep_file, tm
     }
     assert tables["copies"] and all(tables["runs"][name] == content for name, content in tables["copies"].items())
     assert {name.partition("-")[2] for name in tables["copies"]} >= {"runs.csv", "confusions.csv"}
-    assert "trained before" in call("study.sweep", "run", path, "--runs-dir=copies", "--wandb=disabled").stdout
+    assert "nothing to do" in call("study.sweep", "run", path, "--runs-dir=copies", "--wandb=disabled").stdout
 
 
 def test_there_must_be_runs(call):

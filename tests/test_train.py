@@ -525,7 +525,7 @@ def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
     assert all(float(line.split()[2].rstrip("%,")) > 50 for line in lines)
     answer = call("study.predict", run.path, run.path / "run.json", tmp_path, files[0], code=2)
     assert "run.json cannot be read as an image: it is damaged" in answer.stderr
-    assert f"{tmp_path} cannot be read as an image: it is damaged (Is a directory)" in answer.stderr
+    assert f"{tmp_path} cannot be read as an image: it is a folder" in answer.stderr
     assert str(files[0]) in answer.stdout
     assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
 

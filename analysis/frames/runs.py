@@ -232,7 +232,7 @@ def _damage(directory: RunDirectory) -> str:
 
 
 def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row per run and test image: target, predicted (class indices), probability of the prediction or NaN."""
+    """Return one row per run and test image: target and predicted class, and its probability or NaN."""
     # one frame per run
     parts = []
     for run in names:

@@ -250,7 +250,7 @@ def _left_out(source: Source, dataset: str) -> Iterator[str]:
     """Yield a line for each kind of file or folder that is not used."""
     if source.unreadable:
         named = "; ".join(source.unreadable[:NAMED])
-        yield f"{dataset}: {len(source.unreadable)} files cannot be read (run.json names all): {named}"
+        yield f"{dataset}: unreadable files, {len(source.unreadable)} (run.json names all): {named}"
     if source.unused:
         yield f"{dataset}: folders that are not used, neither train, val nor test: {', '.join(source.unused)}"
     if source.skipped:

@@ -122,7 +122,7 @@ def _decode_split(
         images[places[path]] = read(root / path, size, levels)
 
     # Decode the files, several at a time
-    say(f"decoding {len(listed):,} {split} images below {root} (once)")
+    say(f"decoding {len(listed):,} images of {split} below {root} (only the first time)")
     done, failed = _each(put, list(places), f"decoded {{}} {split} images", say)
 
     # Close the gaps of unreadable files in place
@@ -378,7 +378,11 @@ def _instead(path: Path, error: Exception) -> tuple[str, str]:
         if not path.stat().st_size:
             return "empty", ""
 
-    # Recognize failed downloads, otherwise pass on the decoder's error
+    # Recognize what was never an image, otherwise pass on the decoder's error
+    if isinstance(error, FileNotFoundError):
+        return "missing", ""
+    if isinstance(error, IsADirectoryError):
+        return "a folder", ""
     if start.startswith((b"<!doctype html", b"<html")):
         return "an HTML page", "a download that failed?"
     if start.startswith(b"version https://git-lfs"):
@@ -409,7 +413,11 @@ def _summary(root: Path, unreadable: dict[str, Unreadable], report: Path) -> str
     named = "; ".join(f"{printable(root / path)}: {error}" for path, error in list(unreadable.items())[:NAMED])
     is_listed = _list_in(report, root, unreadable) and len(unreadable) > NAMED
     listed = f"; all are listed in {printable(report)}" if is_listed else ""
-    return f"{len(unreadable)} files cannot be read as images ({kinds}): {named}{listed}"
+    return f"{_counted(len(unreadable))} cannot be read as images ({kinds}): {named}{listed}"
+
+
+def _counted(files: int) -> str:
+    return "1 file" if files == 1 else f"{files} files"
 
 
 def _list_in(report: Path, root: Path, unreadable: dict[str, Unreadable]) -> bool:
