@@ -59,7 +59,7 @@ def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, 
 
 def test_the_project_of_a_sweep_on_wandb_is_no_value_of_its_runs(call, sweep_file):
     told = call("study.sweep", "create", sweep_file(), "--set", "project=mine", "seed=0", code=2).stderr
-    assert "say --project mine" in told
+    assert "give --project mine" in told
 
 
 def train_all(call, *words):
