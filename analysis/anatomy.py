@@ -292,7 +292,7 @@ def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
 
 def main(argv: list[str]) -> int:
     """Print the layers, totals or comparison of the networks of the command line."""
-    # options of this command, and of the networks
+    # options of this command
     parser = KnobParser("python -m analysis.anatomy", "MODEL… [--option VALUE | --option=VALUE]…", __doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")
     parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
@@ -311,6 +311,8 @@ def main(argv: list[str]) -> int:
         metavar="DIR",
         help="folder of the picture (default: report)",
     )
+
+    # options of the networks
     knobs = sorted({knob for own in NETWORKS.values() for knob in own})
     for knob in knobs:
         add_knob(parser, knob, is_told=knob not in SHAPELESS)

@@ -56,6 +56,7 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
 
 def _read_argv(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
+    # the runs
     parser = Parser(
         "python -m analysis.summarize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,6 +68,8 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         help="directory of runs (default: runs), or ENTITY/PROJECT[/SWEEP_ID] in W&B",
     )
     parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
+
+    # the sections
     parser.add_argument(
         "--sweep",
         nargs="+",
@@ -84,6 +87,8 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="values that replace those of the sweeps, as given to `study.sweep run`",
     )
+
+    # the report
     parser.add_argument(
         "--out", type=user_path, default="report", metavar="DIR", help="folder to write (default: report)"
     )

@@ -25,6 +25,8 @@ def as_completed(tasks: Collection[Future], text: str) -> Iterator[Future]:
         text_column("ETA"),
         TimeRemainingColumn(compact=True),
     )
+
+    # the bar is hidden if the output is not a terminal
     pending = set(tasks)
     started = time.monotonic()
     printed = started

@@ -193,6 +193,8 @@ def shortened(name: object, limit: int) -> str:
             tail = part + tail
         else:
             head += part
+
+    # no space beside the dots
     return f"{head.rstrip()}…{tail.lstrip()}"
 
 

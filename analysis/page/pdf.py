@@ -34,6 +34,7 @@ def browser() -> str:
 
 def print_page(page: Path, program: str) -> Path:
     """Print an HTML page as report.pdf in the same folder and return its path; raise UserError if that fails."""
+    # print into a temporary file, so that a failure leaves an older report.pdf as it is
     pdf = page.resolve().with_name("report.pdf")
     temporary = pdf.with_name(".report.pdf")
     temporary.unlink(missing_ok=True)

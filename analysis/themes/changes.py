@@ -152,6 +152,7 @@ def _change(row: Mapping[str, str]) -> str:
 
 def _answer(frame: pd.DataFrame, averaged: bool) -> str:
     """Report which changes help, which harm, how many may be noise, and where averaged effects are given."""
+    # a single seed proves nothing
     if frame.p_holm.isna().all():
         return sentence("changes_single")
 

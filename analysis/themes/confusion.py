@@ -318,6 +318,7 @@ def _name_size(classes: int) -> int:
 
 def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | None:
     """Draw the most confident mistakes of evaluation.npz with true class, predicted class and probability."""
+    # there may be no mistakes
     images = arrays.get("mistake_images", ())[:MISTAKES]
     if not len(images):
         return None

@@ -184,6 +184,8 @@ def _front(frame: pd.DataFrame, cost: str) -> str:
     # from the cheapest to the most accurate setting
     cheapest = best.iloc[0]
     dearest = best.iloc[-1]
+
+    # a front of one setting has nothing to compare
     if len(best) == 1:
         return sentence("front_one", setting=shown(cheapest.setting), cost=label(f"cost {cost}"))
     return sentence(

@@ -92,6 +92,8 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
                 tasks[run, layer] = next(alike, None) or pool.submit(_look, arrays[layer], arrays["feature_targets"])
         for task in progress.as_completed(set(tasks.values()), "t-SNE"):
             task.result()
+
+    # results by run
     return {
         run: Seen(
             arrays["feature_index"],
@@ -141,6 +143,8 @@ def _look(features: np.ndarray, targets: np.ndarray) -> Layer:
         ]
     )
     digest = hashlib.sha256(settings.encode() + features.tobytes() + targets.tobytes()).hexdigest()
+
+    # t-SNE and separability
     arrays = cache.arrays("layers", digest, lambda: {"points": tsne(features), **separability(features, targets)})
     return Layer(
         features.shape[1], arrays["points"], float(arrays["knn"]), arrays["probe"], float(arrays["silhouette"])

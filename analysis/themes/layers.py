@@ -41,6 +41,8 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     frame = layers_of(best, seen)
     images = len(first.targets)
     words = confusion.words_of(best.loc[run])
+
+    # the figure, with a caption on how it was computed
     title = sentence("tsne_title", **words)
     caption = sentence(
         "tsne_caption",
@@ -77,6 +79,7 @@ def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, in
     `trained` is the number of training images of each network; if it is smaller than that of the classifier of a cut,
     the accuracy of the cut is overestimated.
     """
+    # only networks that recorded their parameters can be cut
     run = best.iloc[0]
     images = len(seen[best.index[0]].targets)
     if np.isnan(run.params_logits):
@@ -164,6 +167,7 @@ def _name(run: pd.Series) -> str:
 
 def layers_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
     """Return one row per run and layer, with its number of features and its measures of separability."""
+    # accuracies in percent
     return pd.DataFrame(
         [
             {

@@ -301,6 +301,8 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
     for place, value in enumerate(target):
         params = {name: values.iloc[place] for name, values in options.items()}
         study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
+
+    # effects of single options
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
     return pd.Series(evaluator.evaluate(study, params=varied), dtype=float).sort_values(), float(fit)
 

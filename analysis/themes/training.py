@@ -241,6 +241,8 @@ def _overfitting(frame: pd.DataFrame) -> str:
     gaps = frame.gap_last.dropna()
     if gaps.empty:
         return sentence("overfitting_unknown")
+
+    # the widest and the narrowest
     wide, narrow = (frame.loc[place] for place in (gaps.idxmax(), gaps.idxmin()))
     sentences = [
         sentence("overfitting_gap", setting=shown(wide.setting), points=float(wide.gap_last))

@@ -66,6 +66,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Column("silhouette", 3),
         Column("train_seconds", SIGNIFICANT),
     ]
+
+    # columns with values; a note on settings whose seeds give the same result
     columns = [column for column in columns if frame[column.key].notna().any()]
     layer = label(f"layer {LAYER}")
     notes = [sentence("transfer_note", layer=layer)]
@@ -155,6 +157,7 @@ def answers(section: Section) -> list[str]:
         # the best setting of each group of ways
         a, b = (next((setting for setting in section.ranked if of_setting[setting] in group), None) for group in asked)
         if (a, b) in pairs.index:
+            # their difference, and whether it is proven
             pair = pairs.loc[a, b]
             result = "alike" if abs(pair.difference) <= pair.half_width else "open" if pair.holm >= ALPHA else "shown"
             sentences.append(
