@@ -1,42 +1,69 @@
 """The benchmark, as it is called."""
 
+import itertools
 import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 import torch
 
+from study.bench import compare, loops
 from study.bench.compare import Contender
 from study.config import Config
 
 
-def bench(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "study.bench", "--model=mlp", "--turns=2", *words]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+class Here(Contender):
+    """A contender that takes its steps in this process, each of which it says to take a millisecond more."""
+
+    turns = 0
+
+    def __init__(self, name, make, config, device, threads, runs=1, workers=0):
+        self.name, self.runs, self.workers, self.step_seconds = name, runs, workers, 0.001
+        self.loop = make(config, device)
+
+    def turn(self, steps):
+        assert sum(1 for _ in itertools.islice(self.loop, steps)) == steps
+        Here.turns += 1
+        return float(Here.turns), 100.0 * self.runs
+
+    def close(self):
+        del self.loop
 
 
-def test_every_loop_is_timed_beside_the_reference(tmp_path):
-    out = tmp_path / "bench.json"
-    ended = bench("--dataset=digits", "--batch-size=32", "--steps=3", "--threads=2", "--device=cpu", f"--out={out}")
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(out.read_text(encoding="utf-8"))
+def test_every_loop_is_timed_beside_the_fastest_reference(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "Contender", Here)
+    monkeypatch.setattr(Here, "turns", 0)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # of this process, for later tests too
+    words = ("--dataset=digits", "--batch-size=32", "--steps=3", "--threads=2", "--device=cpu", "--out=bench.json")
+    out = call("study.bench.__main__", "--model=mlp", "--turns=2", *words).stdout
+    found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     (case,) = found["cases"].values()
-    references = ["reference, 0 workers", "reference, 2 workers"]
-    assert list(case) == ["ours", "ours auto", "ours auto, 2 at a time", "tensors", "timm", *references]
-    fastest = min(references, key=lambda name: case[name]["ms_per_step"])
-    assert case[fastest]["ratio_range"] == [1, 1]
-    for name, row in case.items():
-        assert name in ended.stdout
-        assert 0 < row["ms_range"][0] <= row["ms_per_step"] <= row["ms_range"][1]
-        assert row["ratio_range"][0] <= row["ratio"] <= row["ratio_range"][1]
+    names = ["ours", "ours auto", "ours auto, 2 at a time", "tensors", "timm"]
+    assert list(case) == [*names, "reference, 0 workers", "reference, 2 workers"]
+    for place, (name, row) in enumerate(case.items(), 1):
+        assert name in out
+        assert row["ms_range"] == [place, place + 7] and row["ms_per_step"] == place + 3.5
+        assert row["ratio_range"] == [pytest.approx(ratio) for ratio in sorted((6 / place, 13 / (place + 7)))]
         assert row["images_per_second"] == pytest.approx(32_000 / row["ms_per_step"])
-    assert case["ours auto, 2 at a time"]["peak_mb"] > 1.5 * case["ours auto"]["peak_mb"]
+        assert row["peak_mb"] == (200 if "2 at a time" in name else 100)
     assert found["overheads"]["seconds_beyond_training"] > 0
     assert found["limits"]["float32_tflops"] > 0
+
+
+def test_runs_at_a_time_are_processes_whose_memory_is_added(monkeypatch):
+    monkeypatch.setattr(compare, "PROCESSES", multiprocessing.get_context("spawn"))
+    config = Config.parse({"dataset": "digits", "model": "mlp", "batch_size": 32})
+    loop = partial(loops.ours, precision="float32")
+    one, two = (Contender(f"{runs}", loop, config, torch.device("cpu"), threads=2, runs=runs) for runs in (1, 2))
+    (ms, peak), (ms_of_two, peak_of_two) = one.turn(3), two.turn(3)
+    assert ms > 0 and ms_of_two > 0 and peak_of_two > 1.5 * peak
+    for contender in (one, two):
+        processes = contender.processes
+        contender.close()
+        assert [process.exitcode for process in processes] == [0] * contender.runs
 
 
 @pytest.mark.parametrize(
@@ -55,7 +82,7 @@ def test_what_cannot_be_compared_is_a_mistake(call, words, sentence):
 
 def test_a_loop_that_fails_is_named(monkeypatch):
     spawn = multiprocessing.get_context("spawn")  # a server of forks outlives a test
-    monkeypatch.setattr("study.bench.compare.PROCESSES", spawn)
+    monkeypatch.setattr(compare, "PROCESSES", spawn)
     config = Config.parse({"dataset": "digits", "model": "mlp"})
     with pytest.raises(RuntimeError, match=r"^broken: ValueError: not such a loop$"):
         Contender("broken", broken, config, torch.device("cpu"), threads=1)
