@@ -1,5 +1,5 @@
 # make quickstart   a small sweep and its report, in a few minutes, without account, network or GPU
-# make test         lint and tests
+# make test         lint and tests, but for the slow ones, which .ci/run adds
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -12,7 +12,7 @@ quickstart: .venv/installed
 test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, not " + sys.version.split()[0] + "; say make PYTHON=python3.12, for instance")'

@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from study.record.directory import RunDirectory
 from study.system.process import ENDS, run_command
+from tests.forkserver import Process, open_server
 
 # the background of a shell ignores SIGINT, and so would what tests start and end by it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -24,6 +25,7 @@ settings.register_profile("study", deadline=None, print_blob=True)
 settings.load_profile("study")
 
 os.environ["OMP_NUM_THREADS"] = "1"  # two processes test at once
+os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -40,6 +42,15 @@ SMALL = {
         "seed": {"values": [0, 1]},
     },
 }
+
+
+LONGEST = ("wandb_sweep", "report", "train", "models", "sweep", "engine", "anatomy", "names", "bench", "search")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no core waits for one of them at the end."""
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(autouse=True)
@@ -62,24 +73,42 @@ def _no_account(monkeypatch, tmp_path):
     shutil.rmtree(place, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def python():
+    """Start `python WORDS…` in a folder as tests/forkserver.py does, or with `fresh=True` a new interpreter."""
+    with open_server() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def run_python(python):
+    """Run `python WORDS…` in a folder to its end and return it with its output."""
+
+    def run(words, cwd, env=None, code: int = 0, fresh: bool = False) -> subprocess.CompletedProcess:
+        process = python(words, cwd, env, fresh=fresh)
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    return run
+
+
 @pytest.fixture
-def start(tmp_path):
+def start(python, tmp_path):
     """Start `python -m MODULE …` in an empty folder; whatever still runs at the end of the test is killed."""
     processes = []
 
-    def start(module: str, *args: object, **kwargs) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, *(("-c",) if module == "-c" else ("-m", module)), *map(str, args)],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", **kwargs,
-        )  # fmt: skip
-        processes.append(process)
-        return process
+    def start(module: str, *args: object, **kwargs) -> subprocess.Popen | Process:
+        words = [*(("-c",) if module == "-c" else ("-m", module)), *map(str, args)]
+        processes.append(python(words, tmp_path, **kwargs))
+        return processes[-1]
 
     yield start
     for process in processes:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.communicate()
 
 

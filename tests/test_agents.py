@@ -264,6 +264,7 @@ def job(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signums", "end"),
     {
@@ -277,6 +278,7 @@ def test_a_job_goes_back_into_the_queue_at_its_time_limit_and_not_when_it_is_can
     assert job(*signums) == end
 
 
+@pytest.mark.slow
 def test_a_job_ends_with_agents_and_does_not_begin_elsewhere_or_without_its_environment(job, tmp_path):
     assert job(folder=tmp_path / "nowhere") == (1, 0, "")
     (tmp_path / "done").touch()
@@ -287,6 +289,7 @@ def test_a_job_ends_with_agents_and_does_not_begin_elsewhere_or_without_its_envi
     assert not (tmp_path / "started").exists()
 
 
+@pytest.mark.slow
 def test_of_an_array_of_jobs_one_goes_back_into_the_queue(job, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")

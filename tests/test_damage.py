@@ -28,11 +28,10 @@ QUICK = ("--dataset=digits", "--model=mlp", "--epochs=2", "--wandb=disabled")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, run_python):
     """Train a run, once, by the command."""
     place = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "study.train", *QUICK]
-    subprocess.run(command, cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    run_python(["-m", "study.train", *QUICK], place)
     return next((place / "runs").glob("mlp-*"))
 
 

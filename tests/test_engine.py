@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,12 @@ def children(pid: int) -> list[int]:
 
 
 def workers(pid: int) -> list[int]:
-    return [child for child in children(pid) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    found = []
+    for child in children(pid):
+        with suppress(OSError):  # it has ended meanwhile
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
 
 
 def wait_for(condition, seconds=60):
@@ -40,6 +46,7 @@ def wait_for(condition, seconds=60):
 
 
 @needs_proc
+@pytest.mark.slow
 def test_a_worker_that_dies_takes_only_its_run_which_is_tried_once_more(start, sweep_file, tmp_path):
     path = sweep_file({"seed": {"value": 0}, "dropout": {"value": 0}, "setting": {
         "values": ["model=mlp epochs=50000", "model=cnn epochs=30", "model=mlp epochs=1"]}})  # fmt: skip
@@ -69,6 +76,7 @@ def test_a_worker_that_dies_takes_only_its_run_which_is_tried_once_more(start, s
 
 
 @needs_proc
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_sweep_and_its_runs_go_on(start, call, sweep_file, tmp_path, signum):
     path = sweep_file({"epochs": {"value": 5000}, "seed": {"value": 0}})

@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +27,6 @@ from study.record.directory import RunDirectory
 from study.remote.run import artifact_name
 from study.system.console import console, text_column
 from study.system.errors import printable
-from tests.conftest import ROOT
 from tests.wandb_server import Server
 
 LONG = "a name that is long " * 3 + "and has eighty char."
@@ -39,7 +36,7 @@ DATASET = "ze:cat:"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory, warned):
     """Train two networks, one of a single hidden unit, on digits in folders with such names; give folder and output."""
     folder = tmp_path_factory.mktemp("names")
     digits = load_digits()
@@ -51,18 +48,20 @@ def study(tmp_path_factory):
             Image.fromarray(image.astype(np.uint8)).save(place / f"{index}.png")
     said = ""
     for words in (["--wandb=offline"], ["--wandb=disabled", "--hidden=1"]):
-        said += python("study.train", f"--dataset=folder:{DATASET}", "--model=mlp", "--epochs=2", *words, cwd=folder)
+        said += warned("study.train", f"--dataset=folder:{DATASET}", "--model=mlp", "--epochs=2", *words, cwd=folder)
     return folder, said
 
 
-def python(*words, cwd: Path) -> str:
+@pytest.fixture(scope="session")
+def warned(run_python):
     """Run `python -m …` with every warning shown, and return all that it says."""
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-m", *map(str, words)], cwd=cwd, capture_output=True, encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(cwd)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+
+    def run(*words, cwd: Path, fresh: bool = False) -> str:
+        words = ["-W", "always", "-m", *words]
+        done = run_python(words, cwd, os.environ | {"HOME": str(cwd)}, fresh=fresh)
+        return done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture
@@ -106,12 +105,12 @@ def config(run: Path) -> dict:
     return json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
 
 
-def test_a_report_says_every_name_in_every_format(study):
+def test_a_report_says_every_name_in_every_format(study, warned):
     folder, _ = study
-    said = python("analysis.summarize", "runs", "--out", "report", cwd=folder)
+    said = warned("analysis.summarize", "runs", "--out", "report", cwd=folder, fresh=True)  # warnings of imports too
     # which letters can be drawn depends on the fonts of the machine
-    warned = [line for line in said.splitlines() if "warning" in line.lower() and "no installed font" not in line]
-    assert not warned and "could not be made" not in said, said
+    warnings = [line for line in said.splitlines() if "warning" in line.lower() and "no installed font" not in line]
+    assert not warnings and "could not be made" not in said, said
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
     html = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert html.count("<img src=") == 9, "of hidden 1 too"
@@ -249,7 +248,7 @@ def test_one_number_that_is_missing_ends_no_theme(frames, lost, capsys):
 FAILING = """
 import sys, wandb
 from study import train
-from study.errors import run_command
+from study.system.process import run_command
 def refuse(*words, **more): raise ValueError("no charts today")
 wandb.plot_table = refuse
 run_command(train.main)
@@ -291,17 +290,17 @@ def test_a_confusion_matrix_of_many_classes_fits_a_table(tmp_path, command):
     assert len(rows) == 10_000 and sum(row[2] for row in rows) == RunDirectory(path).info()["data"]["images"]["test"]
 
 
-def test_file_names_that_are_not_utf_8_are_printed(study, tmp_path):
+def test_file_names_that_are_not_utf_8_are_printed(study, tmp_path, warned):
     folder, _ = study
     (run, *_) = folder.glob("runs/mlp-*")
     (source, *_) = (folder / "data" / DATASET / "train" / "猫").iterdir()
     name = tmp_path / os.fsdecode(b"caf\xe9\nau lait, [red].png")
     name.write_bytes(source.read_bytes())
-    said = python("study.predict", run, name, cwd=folder)
+    said = warned("study.predict", run, name, cwd=folder)
     assert rf"{tmp_path}/caf\xe9\nau lait, [red].png: " in said
     assert printable("\u0915\u094d\u200d\u0937 \udcff\x1b") == "\u0915\u094d\u200d\u0937 \\xff\\x1b", "joiners stay"
     copy = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xe9ns"))
     copy.mkdir()
     (copy / run.name).symlink_to(run)
-    python("analysis.summarize", copy, "--out", tmp_path / "report", cwd=tmp_path)
+    warned("analysis.summarize", copy, "--out", tmp_path / "report", cwd=tmp_path)
     assert r"r\\xe9ns" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")

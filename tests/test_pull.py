@@ -2,13 +2,10 @@
 
 import copy
 import os
-import subprocess
-import sys
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
 from tests.wandb_server import Run, Server, Sweep
 
 PROJECT = "somebody/image-classifier-study"
@@ -16,7 +13,8 @@ PROJECT = "somebody/image-classifier-study"
 COMPARE = """
 import sys
 import pandas as pd
-from analysis import runs, summarize
+from analysis import summarize
+from analysis.frames import runs
 from matplotlib.figure import Figure
 sources = sys.argv[1:]
 here, there = map(runs.load, sources)
@@ -34,7 +32,8 @@ runs.load(sources[1], refresh=True)
 
 LOAD = """
 import sys
-from analysis import runs, summarize
+from analysis import summarize
+from analysis.frames import runs
 frames = runs.load(sys.argv[1])
 (section,) = summarize.sections(frames, [sys.argv[1]], {})
 finished = frames.runs[frames.runs.state == "finished"].index
@@ -57,17 +56,13 @@ parameters:
 
 
 @pytest.fixture(scope="module")
-def sent(tmp_path_factory):
+def sent(tmp_path_factory, run_python):
     """Return a server that has got a sweep as it was trained, and the folder with its runs; half of them diverged."""
     folder = tmp_path_factory.mktemp("sent")
     (folder / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
     with Server() as server:
-        done = subprocess.run(
-            [sys.executable, "-m", "study.sweep", "run", "sweep.yaml", "--per-device=1"], cwd=folder,
-            env={**os.environ, **account(server), "PYTHONPATH": str(ROOT), "HOME": str(folder)},
-            capture_output=True, encoding="utf-8",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        environment = os.environ | account(server) | {"HOME": str(folder)}
+        run_python(["-m", "study.sweep", "run", "sweep.yaml", "--per-device=1"], folder, environment)
         yield server, folder / "runs"
 
 
@@ -90,18 +85,9 @@ def there(sent, monkeypatch):
         run.exitcode = 0
 
 
-def python(code, *words, folder=None):
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=folder,
-        capture_output=True, encoding="utf-8",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_directory_and_wandb_give_equal_frames_and_equal_tables(there, tmp_path):
+def test_a_directory_and_wandb_give_equal_frames_and_equal_tables(there, run_python, tmp_path):
     server, folder = there
-    out = python(COMPARE, folder, PROJECT, folder=tmp_path)
+    out = run_python(["-c", COMPARE, folder, PROJECT], tmp_path).stdout
     assert f"{PROJECT}: 4 finished, 4 diverged" in out
     here, there = ({path.name: path.read_bytes() for path in (tmp_path / name / "tables").iterdir()}
                    for name in ("here", "there"))  # fmt: skip
@@ -110,7 +96,7 @@ def test_a_directory_and_wandb_give_equal_frames_and_equal_tables(there, tmp_pat
     assert not server.unknown
 
 
-def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there):
+def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there, run_python, tmp_path):
     server, _ = there
     broken, running, crashed, kept = sorted(name for name in server.runs if server.runs[name].artifacts)
     server.runs[broken].broken = True
@@ -129,7 +115,7 @@ def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there):
     server.sweeps["one"] = Sweep("one", PROJECT.split("/")[1], yaml.safe_load(SWEEP))
     server.fail("Runs", 429)
     server.fail("HistoryPage", "silence", 503)
-    told = python(LOAD, f"{PROJECT}/one").splitlines()
+    told = run_python(["-c", LOAD, f"{PROJECT}/one"], tmp_path).stdout.splitlines()
     assert told[0] == f"1 crashed 4 diverged 1 finished 1 running, {kept} counts in pulled 1 7"
     assert len(told) == 4
     for name, reason in (

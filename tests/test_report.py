@@ -7,7 +7,6 @@ import re
 import shutil
 import string
 import subprocess
-import sys
 import tempfile
 import time
 import typing
@@ -53,15 +52,14 @@ RATES = ONE.replace("value: 0.1", "values: [0.001, 0.01, 0.1]").replace("values:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory, run_python):
     """Train the grid of three options, for real, and write two sweeps that need some of its runs."""
     folder = tmp_path_factory.mktemp("study")
     for name, text in (("one", ONE), ("three", GRID), ("two", TWO), ("rates", RATES)):
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "study.sweep", "run", "three.yaml", "--per-device=1", "--wandb=disabled"]
+    command = ["-m", "study.sweep", "run", "three.yaml", "--per-device=1", "--wandb=disabled"]
     with tempfile.TemporaryDirectory(prefix="s") as place:  # runs of other tests do not share their device with these
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": place}
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        run_python(command, folder, os.environ | {"TMPDIR": place})
     return folder
 
 

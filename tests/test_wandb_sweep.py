@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from study.remote import sweep as wandb_sweep
 from study.sweeps import definition as search
 from study.system.process import ENDS
 from tests.conftest import ROOT, SMALL
+from tests.forkserver import Process
 from tests.wandb_server import Run, Server
 
 SWEEP = {
@@ -54,8 +56,8 @@ print(json.dumps([read(run) for run in api.sweep(sys.argv[1]).runs]))
 class Machine:
     """A folder with a W&B server; commands run in it as in a terminal."""
 
-    def __init__(self, server: Server, folder: Path, sockets: str):
-        self.server, self.folder = server, folder
+    def __init__(self, server: Server, folder: Path, sockets: str, python: Callable):
+        self.server, self.folder, self.python = server, folder, python
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         self.environment = kept | {
             "HOME": str(folder), "NETRC": str(folder / "none"), "TMPDIR": sockets, "PYTHONPATH": str(ROOT),
@@ -63,12 +65,9 @@ class Machine:
             "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "k" * 40, "WANDB_ERROR_REPORTING": "false",
         }  # fmt: skip
 
-    def start(self, *words: object, folder: str = ".") -> subprocess.Popen:
+    def start(self, *words: object, folder: str = ".") -> subprocess.Popen | Process:
         (self.folder / folder).mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [sys.executable, *map(str, words)], cwd=self.folder / folder, env=self.environment, encoding="utf-8",
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        return self.python(words, self.folder / folder, self.environment)
 
     def run(self, *words: object, code: int = 0, folder: str = ".") -> subprocess.CompletedProcess:
         process = self.start(*words, folder=folder)
@@ -102,12 +101,12 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory):
+def machine(tmp_path_factory, python):
     if not Path("/proc/self/cwd").exists():
         pytest.skip("finds processes below /proc")
     sockets = tempfile.mkdtemp(prefix="s")  # a short path
     with Server() as server:
-        machine = Machine(server, tmp_path_factory.mktemp("wandb"), sockets)
+        machine = Machine(server, tmp_path_factory.mktemp("wandb"), sockets, python)
         yield machine
         for process in machine.processes():
             os.kill(process, signal.SIGKILL)
