@@ -59,7 +59,7 @@ CASES = (
 
 # Import once what takes long to import and uses no device
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["study.loops", "sklearn.model_selection", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["study.bench.loops", "sklearn.model_selection", "torch._dynamo"])
 PACKED_ON_CUDA = 4
 WARM_UP_STEPS = 6
 LEAST_STEPS = 4
