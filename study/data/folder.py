@@ -19,6 +19,7 @@ from pathlib import Path
 
 from study.config import Config
 from study.system.errors import UserError, printable
+from study.system.files import replace_text
 
 Say = Callable[[str], None]
 
@@ -303,12 +304,8 @@ def _digests(root: Path, marks: dict[str, Mark], cache: Path, say: Say) -> dict[
 
     # Write the cache, if the folder can be written
     with suppress(OSError):
-        cache.parent.mkdir(exist_ok=True)
-        temporary = cache.with_suffix(f".{os.getpid()}.tmp")
         known = {path: [*mark, digests[path]] for path, mark in marks.items() if not digests[path].startswith(UNREAD)}
-        text = json.dumps(known)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(cache)
+        replace_text(cache, json.dumps(known))
     return digests
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from study.system.errors import UserError, printable
+from study.system.files import replace_text
 
 Say = Callable[[str], None]
 Size = tuple[int, int]
@@ -422,12 +423,8 @@ def _counted(files: int) -> str:
 
 def _list_in(report: Path, root: Path, unreadable: dict[str, Unreadable]) -> bool:
     """Write all unreadable files with their reasons into `report`; return whether it could be written."""
-    temporary = report.with_suffix(f".{os.getpid()}.tmp")
     try:
-        report.parent.mkdir(exist_ok=True)
-        text = "".join(f"{printable(root / path)}: {error}\n" for path, error in unreadable.items())
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(report)
+        replace_text(report, "".join(f"{printable(root / path)}: {error}\n" for path, error in unreadable.items()))
     except OSError:
         return False
     return True

@@ -1,8 +1,10 @@
-"""Cache tensors that take long to compute in a file.
+"""Write files whole, and cache tensors that take long to compute.
 
-content = cache.through(path, make, "the features", say)
+replace_text(path, text)
+content = files.through(path, make, "the features", say)
 """
 
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -11,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import torch
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 under a temporary name, then rename it; the folder is made if it is missing."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Callable[[str], None]) -> dict[str, Any]:
@@ -19,6 +28,8 @@ def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Call
 
     If the folder cannot be written, `say` reports that `what` will be computed at every start.
     """
+    import torch  # not needed to write a text
+
     temporary = path.with_suffix(".tmp")
     with _held(path.with_suffix(".lock")):
         content = read(path)
@@ -46,6 +57,8 @@ def _held(path: Path) -> AbstractContextManager:
 
 def read(path: Path) -> dict[str, Any] | None:
     """Read a file of torch into the host's memory; return None if it is missing, broken or holds no dict."""
+    import torch
+
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip():  # torch does not look at checksums
