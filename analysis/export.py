@@ -5,12 +5,14 @@
 A copy is a run directory that `python -m analysis.summarize` reads, and that a sweep counts as trained. It holds
 `run.json`, `history.jsonl`, `summary.json` and, of `evaluation.npz`, the class and the prediction of each test image:
 some 20 kB for 10,000 test images. It lacks the weights, the pictures of mistakes and the features, and so what a report
-shows of them.
+shows of them; and the names of folders, which mean nothing on another machine.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from study.config import Config
 from study.config.checks import user_path
 from study.record.directory import DONE, RunDirectory
 from study.system.errors import UserError
@@ -33,8 +35,19 @@ def export(run: RunDirectory, folder: Path) -> RunDirectory:
         classes = len(arrays["class_names"])
         labels = {name: arrays[name].astype(np.min_scalar_type(classes)) for name in KEPT[1:]}
         copy.write_evaluation({"class_names": arrays["class_names"], **labels})
-    copy.write_info(run.info())  # last, since it says that the run has a result
+    copy.write_info(_without_folders(run.info()))  # last, since it says that the run has a result
     return copy
+
+
+def _without_folders(info: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's description with default folders, and of a file of weights the name alone."""
+    config = info["config"] | {name: Config.model_fields[name].default for name in ("data_dir", "runs_dir")}
+    if not config["weights"]:
+        return info | {"config": config}
+    name = Path(config["weights"]).name
+    setting = config["setting"].replace(config["weights"], name)
+    pretrained = info["pretrained"] | {"source": name}
+    return info | {"config": config | {"weights": name, "setting": setting}, "pretrained": pretrained}
 
 
 def main(argv: list[str]) -> int:

@@ -5,12 +5,13 @@ from study.record.directory import RunDirectory
 
 def test_a_copy_gives_the_same_tables_and_counts_as_trained(call, sweep_file, tmp_path):
     path = sweep_file({"epochs": {"value": 1}, "seed": {"values": [0]}})
-    call("study.sweep", "run", path, "--wandb=disabled")
+    call("study.sweep", "run", path, "--wandb=disabled", f"--runs-dir={tmp_path / 'runs'}")
     said = call("analysis.export", "runs", "copies").stdout
     assert "2 runs copied" in said
     assert "0 runs copied, 2 were there" in call("analysis.export", "runs", "copies").stdout
     copies = [RunDirectory(folder) for folder in (tmp_path / "copies").iterdir()]
     assert all(sum(file.stat().st_size for file in copy.path.iterdir()) < 10_000 for copy in copies)
+    assert all(str(tmp_path) not in (copy.path / "run.json").read_text(encoding="utf-8") for copy in copies)
     for source in ("runs", "copies"):
         call("analysis.summarize", source, "--sweep", path, "--out", f"report-{source}")
     tables = {

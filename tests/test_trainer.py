@@ -334,7 +334,7 @@ def losses(one: Trainer, steps: int) -> list[float]:
         {"compile": True},
     ],
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:TensorFloat32:UserWarning")
 def test_a_cuda_graph_computes_what_single_kernels_do(options, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)

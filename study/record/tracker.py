@@ -8,6 +8,7 @@ import platform
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -115,8 +116,12 @@ def _now() -> str:
 
 @cache
 def _versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "timm", "wandb", "numpy", "scikit-learn")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    """Return the versions of Python and of the packages that are installed; training needs no wandb."""
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "torchvision", "timm", "wandb", "numpy", "scikit-learn"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 @cache
