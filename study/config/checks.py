@@ -1,19 +1,18 @@
 """Convert and check the values that users type, and phrase the errors.
 
-python -c "from study.config.checks import pairs; print(pairs('model=mlp epochs=50'))"
+python -c "from study.config.checks import is_true; print(is_true('yes'))"
 """
 
 import argparse
 import hashlib
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from study.config.choices import (
     AUGMENTATIONS,
@@ -28,6 +27,7 @@ from study.config.choices import (
     Table,
     own_knobs,
 )
+from study.config.setting import Listed, read_list
 from study.system.errors import closest, nearest
 
 FEW = 6
@@ -69,34 +69,32 @@ HasOptions = BeforeValidator(_has_options)
 def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = False) -> BeforeValidator:
     """Make a check of a comma list of names, which sorts it and drops repeats unless it is `in_order`."""
 
-    def check(value: Any) -> str | None:
+    def check(value: Any) -> Listed | None:
         if value is None and in_order:
             return None
-        words = value.split(",") if isinstance(value, str) else value or ()
         # Drop empty words; "none" is empty too, except as the name of a class
         absent = ("",) if names is None else ("", "none", "None")
-        wanted = [word for word in (str(word).strip() for word in words) if word not in absent]
+        wanted = [word for word in read_list(value or "") if word not in absent]
         # Check each name
         for word in wanted if names is not None else ():
             if word not in names:
                 raise ValueError(f"unknown {kind} {word!r}; {nearest(word, names)}")
-        return ",".join(wanted if in_order else sorted(set(wanted)))
+        return Listed(wanted if in_order else sorted(set(wanted)))
 
     return BeforeValidator(check)
 
 
-def _widths(value: Any) -> str | None:
-    """Convert a comma list or a list of layer widths into a comma list; raise ValueError if it is neither."""
+def _widths(value: Any) -> Listed | None:
+    """Convert a comma list or a list of layer widths; raise ValueError if it is neither."""
     if value is None:
         return None
-    words = value if isinstance(value, list | tuple) else str(value).removesuffix(".0").split(",")
     try:
-        widths = [int(word) for word in words]
+        widths = Listed(int(word.removesuffix(".0")) for word in read_list(value))
     except ValueError:
-        widths = [0]
-    if min(widths) < 1:
+        widths = Listed([0])
+    if not widths or min(widths) < 1:
         raise ValueError(f"must be whole numbers from 1 separated by commas, such as 32,64, not {value!r}")
-    return ",".join(map(str, widths))
+    return widths
 
 
 def _device(value: Any) -> str:
@@ -115,8 +113,14 @@ def _wandb_name(value: Any) -> str:
 WandbName = Annotated[str, BeforeValidator(_wandb_name)]
 """The name of an entity or a project in W&B."""
 
-Widths = Annotated[str | None, BeforeValidator(_widths)]
-"""A comma list of layer widths, such as 32,64,128."""
+AS_TEXT = PlainSerializer(lambda value: value if value is None else str(value))
+"""Records a list as a comma list."""
+
+Names = Annotated[InstanceOf[Listed], AS_TEXT]
+"""A list of names."""
+
+Widths = Annotated[InstanceOf[Listed] | None, AS_TEXT, BeforeValidator(_widths)]
+"""A list of layer widths, such as 32,64,128."""
 
 Device = Annotated[str, BeforeValidator(_device)]
 
@@ -153,26 +157,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def pairs(text: str) -> dict[str, str]:
-    """Read `key=value` pairs separated by spaces; a value that contains a space is quoted."""
-    return dict(pair(word) for word in shlex.split(str(text)))
-
-
-def written(values: Mapping[str, Any]) -> str:
-    """Return values as a text of `key=value` pairs, which `pairs` reads."""
-    return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in values.items())
-
-
-def pair(word: str) -> tuple[str, str]:
-    """Read one `key=value` pair; raise ValueError if it is none."""
-    key, equals, value = word.partition("=")
-    if not equals or not key:
-        raise ValueError(f"setting takes key=value pairs, such as model=mlp epochs=50, not {word!r}")
-    if key.replace("-", "_") == "setting":
-        raise ValueError("setting cannot hold another setting")
-    return key.replace("-", "_"), value
-
-
 def weights_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that follow from `weights`: the digest of the file, or none when training from scratch."""
     if not values.get("weights"):
@@ -197,9 +181,8 @@ def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
     yield "optimizer", svm or [str(values["optimizer"])], OPTIMIZERS
     yield "schedule", svm or [str(values["schedule"])], FINETUNING_SCHEDULES if pretrained else SCHEDULES
     # Each chosen augmentation, and early stopping
-    augmentations = values["augment"]
-    words = augmentations.split(",") if isinstance(augmentations, str) else augmentations or []
-    yield "augment", [word for word in map(str.strip, words) if word not in ("", "none", "None")], AUGMENTATIONS
+    words = read_list(values["augment"] or "")
+    yield "augment", [word for word in words if word not in ("", "none", "None")], AUGMENTATIONS
     yield "a run", ["with early stopping" if values["early_stopping"] else "without early stopping"], EARLY_STOPPING
 
 

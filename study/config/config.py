@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from study.config.checks import (
     Device,
     HasOptions,
+    Names,
     WandbName,
     Widths,
     fill_own_knobs,
@@ -24,13 +25,13 @@ from study.config.checks import (
     meant,
     one_of,
     owners,
-    pairs,
     refuse_small_images,
     sentence,
     user_path,
     weights_of,
 )
 from study.config.choices import ACTIVATIONS, AUGMENTATIONS, DATASETS, NETWORKS, OPTIMIZERS, SCHEDULES, own_knobs
+from study.config.setting import read_list, read_pairs
 from study.system.errors import UserError
 
 RESULTS_VERSION = 3
@@ -68,7 +69,7 @@ class Config(BaseModel):
     filters: Widths = _knob(None, "network", "filters of each convolution block, such as 32,64,128")
     hidden: Widths = _knob(None, "network", "units of each hidden fully connected layer, such as 100")
     dropout: float | None = _knob(None, "network", "probability of dropping a unit, 0 <= p < 1", ge=0, lt=1)
-    activation: Annotated[str | None, list_of("activation", ACTIVATIONS, in_order=True)] = _knob(
+    activation: Annotated[Names | None, list_of("activation", ACTIVATIONS, in_order=True)] = _knob(
         None, "network", f"{', '.join(ACTIVATIONS)}; the layers cycle through a comma list"
     )
     batch_norm: bool | None = _knob(None, "network", "batch norm after each convolution and hidden layer")
@@ -109,7 +110,7 @@ class Config(BaseModel):
     dataset: Annotated[str, one_of("data set", DATASETS, "folder:")] = _knob(
         "cifar10", "data", f"{', '.join(DATASETS)}, or folder:NAME for DATA_DIR/NAME/train/CLASS/*"
     )
-    classes: Annotated[str, list_of("class")] = _knob(
+    classes: Annotated[Names, list_of("class")] = _knob(
         "", "data", "comma list of classes to keep, such as cat,dog; empty keeps all"
     )
     train_images: int | None = _knob(
@@ -124,7 +125,7 @@ class Config(BaseModel):
     )
     split_seed: int = _knob(0, "data", "seed of the split into training, validation and test images", ge=0)
 
-    augment: Annotated[str, list_of("augmentation", AUGMENTATIONS)] = _knob(
+    augment: Annotated[Names, list_of("augmentation", AUGMENTATIONS)] = _knob(
         "", "augmentation", f"comma list of {', '.join(AUGMENTATIONS)}; empty is none"
     )
     alternating_flip: bool | None = _knob(
@@ -214,7 +215,7 @@ class Config(BaseModel):
         """Apply `setting`, refuse unknown keys, and fill in the defaults that depend on the chosen names."""
         # Let the pairs of `setting` override the other options
         values = {key.replace("-", "_"): value for key, value in dict(options).items()}
-        setting = pairs(values.get("setting") or "")
+        setting = read_pairs(values.get("setting") or "")
         values |= setting
 
         # Refuse unknown options, and convert what YAML and the command line write differently
@@ -251,7 +252,7 @@ class Config(BaseModel):
         """Raise ValueError for values that exclude each other."""
         # The network: one width per block, images that are large enough
         default = own_knobs(NETWORKS, self.model).get("filters")
-        if default and len(self.filters.split(",")) != len(default.split(",")):
+        if default and len(self.filters) != len(read_list(default)):
             raise ValueError(
                 f"filters of {self.model} must be as many as its blocks, such as {default}, not {self.filters}"
             )
@@ -265,8 +266,9 @@ class Config(BaseModel):
 
         # Pretrained networks
         if self.finetune == "svm":
+            values = self.model_dump()
             for name in UNUSED_BY_SVM:
-                if getattr(self, name) != (1 if name == "epochs" else type(self).model_fields[name].default):
+                if values[name] != (1 if name == "epochs" else type(self).model_fields[name].default):
                     raise ValueError(f"finetune svm has no {name}: it only fits an SVM to the features, once")
         if self.pretrained and self.stem == "cifar":
             raise ValueError("a pretrained network keeps its own stem: leave --stem at auto")
@@ -321,9 +323,7 @@ class Config(BaseModel):
     def augmentations(self) -> dict[str, float | None]:
         """Return the chosen augmentations with their strengths; None for a flip, which has no strength."""
         return {
-            name: None if name == "flip" else getattr(self, next(iter(AUGMENTATIONS[name])))
-            for name in self.augment.split(",")
-            if name
+            name: None if name == "flip" else getattr(self, next(iter(AUGMENTATIONS[name]))) for name in self.augment
         }
 
 

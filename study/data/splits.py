@@ -47,8 +47,7 @@ def of(config: Config, labels: Mapping[str, np.ndarray], classes: Sequence[str])
     `labels` maps the data set's own splits (`train`, perhaps `val` and `test`) to their labels (n,).
     """
     held_out = 10_000 if config.dataset in HOLD_OUT_10_000 else None
-    chosen = config.classes.split(",") if config.classes else ()
-    result = plan(labels, classes, chosen, config.split_seed, held_out, config.dataset)
+    result = plan(labels, classes, config.classes, config.split_seed, held_out, config.dataset)
     check_train_images(config, len(result.labels["train"]), len(result.classes))
     return result
 

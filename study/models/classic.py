@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from torch import nn
 
 from study.config import Config
-from study.models.layers import Network, activations, convolution, dense, flat_size, widths
+from study.models.layers import Network, activations, convolution, dense, flat_size
 
 Shape = tuple[int, int, int]
 Kind = dict[str, int | bool]
@@ -30,7 +30,7 @@ def all_conv(config: Config, image_shape: Shape, classes: int) -> Network:
     flat_size(blocks, image_shape)
     head = OrderedDict(
         dropout=nn.Dropout2d(config.dropout),
-        classes=nn.Conv2d(widths(config.filters)[-1], classes, 1),
+        classes=nn.Conv2d(config.filters[-1], classes, 1),
         mean=nn.AdaptiveAvgPool2d(1),
         flatten=nn.Flatten(),
     )
@@ -44,7 +44,7 @@ def perceptron(config: Config, image_shape: Shape, classes: int) -> Network:
     3rd, the others after the last.
     """
     # Choose the layers with dropout
-    hidden = len(widths(config.hidden))
+    hidden = len(config.hidden)
     dropouts = {"net1": {2, 5}, "net2": range(1, hidden + 1, 2), "net3": {3}}.get(config.model, {hidden})
 
     # Build the layers; the last one is the head
@@ -77,7 +77,7 @@ def alexnet(config: Config, image_shape: Shape, classes: int) -> Network:
 
 
 def _blocks(config: Config) -> list[Kind]:
-    return [BLOCK] * len(widths(config.filters))
+    return [BLOCK] * len(config.filters)
 
 
 def _convolutional(
@@ -91,7 +91,7 @@ def _convolutional(
     """Build convolutions, then fully connected layers with dropout after the last hidden one, or after `dropouts`."""
     activation = activations(config)
     features = _convolutions(config, image_shape, activation, kinds, name)
-    dropouts = {len(widths(config.hidden))} if dropouts is None else dropouts
+    dropouts = {len(config.hidden)} if dropouts is None else dropouts
     return Network(features, dense(config, flat_size(features, image_shape), classes, activation, dropouts))
 
 
@@ -99,7 +99,7 @@ def _convolutions(
     config: Config, image_shape: Shape, activation: Iterator[nn.Module], kinds: Sequence[Kind], name: str
 ) -> nn.Sequential:
     """Build a convolution for each width in `filters`, named name1, name2…"""
-    sizes = [image_shape[0], *widths(config.filters)]
+    sizes = [image_shape[0], *config.filters]
     layers = OrderedDict()
     for number, kind in enumerate(kinds, 1):
         layers[f"{name}{number}"] = convolution(config, *sizes[number - 1 : number + 1], activation=activation, **kind)

@@ -52,14 +52,9 @@ class Block(nn.Sequential):
         return images
 
 
-def widths(text: str) -> list[int]:
-    """Read a comma list of layer widths."""
-    return [int(width) for width in text.split(",")]
-
-
 def activations(config: Config) -> Iterator[nn.Module]:
     """Yield an activation module for each layer, cycling through those of the config."""
-    return (ACTIVATIONS[name]() for name in cycle(config.activation.split(",")))
+    return (ACTIVATIONS[name]() for name in cycle(config.activation))
 
 
 def convolution(
@@ -105,7 +100,7 @@ def dense(
         layers["dropout"] = nn.Dropout(config.dropout)
 
     # Add the hidden layers
-    units = widths(config.hidden)
+    units = config.hidden
     for number, (in_features, out_features) in enumerate(zip([inputs, *units], units, strict=False), 1):
         layer = OrderedDict(linear=nn.Linear(in_features, out_features))
         if config.batch_norm if batch_norm is None else batch_norm:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from torch import nn
 
 from study.config import Config
-from study.models.layers import Block, Network, activations, dense, flat_size, widths
+from study.models.layers import Block, Network, activations, dense, flat_size
 
 CONVOLUTIONS = {
     "vgg11": (1, 1, 2, 2, 2),
@@ -31,9 +31,7 @@ def vgg(config: Config, image_shape: tuple[int, int, int], classes: int) -> Netw
     # Build the blocks
     channels = image_shape[0]
     blocks = OrderedDict()
-    for block, (filters, count) in enumerate(
-        zip(widths(config.filters), CONVOLUTIONS[config.model], strict=True), start=1
-    ):
+    for block, (filters, count) in enumerate(zip(config.filters, CONVOLUTIONS[config.model], strict=True), start=1):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for place in range(1, count + 1):
             kernel = 1 if config.model == "vgg16-1x1" and place == 3 else 3
@@ -49,7 +47,7 @@ def vgg(config: Config, image_shape: tuple[int, int, int], classes: int) -> Netw
 
     # Add the fully connected layers
     features = nn.Sequential(blocks)
-    hidden = len(widths(config.hidden))
+    hidden = len(config.hidden)
     flat = flat_size(features, image_shape)
     network = Network(features, dense(config, flat, classes, activation, range(1, hidden + 1), batch_norm=False))
     _initialise(network)

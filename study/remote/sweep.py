@@ -20,7 +20,7 @@ from typing import Any
 from rich.table import Table
 
 from study.config import Config
-from study.config.checks import pairs, written
+from study.config.setting import read_pairs, written
 from study.record.directory import DONE
 from study.record.display import result
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
@@ -91,7 +91,7 @@ class WandbSweep:
     def label(self, values: Mapping[str, Any]) -> str:
         """Return the label of a run of the sweep from the values that W&B gave it."""
         known = dict.fromkeys(self.sweep.parameters, "") | dict(values)
-        return f"{self.sweep.setting(known)}, seed {known.get('seed', Config().seed)}"
+        return str(self.sweep.setting(known).plus("seed", known.get("seed", Config().seed)))
 
     def points(self) -> list[Point]:
         """List the points: all of a grid, or those of a search that W&B has drawn so far."""
@@ -258,7 +258,7 @@ def remaining(sweep: Sweep, points: Sequence[Point], written: Mapping[str, Any])
 def _as_setting(point: Point, names: Sequence[str]) -> str:
     """Return the values of a point as key=value pairs."""
     config = point.config.model_dump()
-    words = {name: config[name] for name in names if name != "setting"} | pairs(point.values.get("setting") or "")
+    words = {name: config[name] for name in names if name != "setting"} | read_pairs(point.values.get("setting") or "")
     return written(words)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Config
-from study.config.checks import pair, pairs, written
+from study.config.setting import Setting, read_pair, read_pairs, setting_of, written
 from study.sweeps import distributions as space
 from study.sweeps import file as sweep_file
 from study.sweeps.distributions import Parameter
@@ -27,11 +27,21 @@ PROBES = 100
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep: the values of its parameters, its config, and its label."""
+    """One point of a sweep.
+
+    `values` are those of its parameters, as the sweep writes them. `setting` holds the options that the sweep varies,
+    except the seed, with the values of the config; `together` those of them that `setting` in the sweep varies together.
+    """
 
     values: dict[str, Any]
     config: Config
-    label: str
+    setting: Setting
+    together: Setting
+
+    @property
+    def label(self) -> str:
+        """Return the setting and the seed as text."""
+        return str(self.setting.plus("seed", self.config.seed))
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,9 @@ class Sweep:
         except UserError as error:
             shown = ", ".join(f"{name}={values[name]}" for name in values if name in [*self.varied, "seed"])
             raise UserError(f"{self.path}: {error}" + (f" (at {shown})" if shown else "")) from None
-        return Point(values, config, f"{self.setting(values)}, seed {config.seed}")
+        together = read_pairs(values.get("setting") or "")
+        typed = {name: getattr(config, name) for name in {*values, *together} - {"setting"}}
+        return Point(values, config, self.setting(values, typed), setting_of(typed, together))
 
     def example(self, base: Mapping[str, Any] | None = None) -> Config:
         """Return the config of some point of a search."""
@@ -118,7 +130,7 @@ class Sweep:
     def named(self) -> set[str]:
         """Return the options that the file names, including those in `setting`."""
         settings = self.parameters["setting"].choices if "setting" in self.parameters else []
-        return {*self.parameters, *(name for text in settings for name in pairs(text))}
+        return {*self.parameters, *(name for text in settings for name in read_pairs(text))}
 
     def draw(self, index: int) -> dict[str, Any]:
         """Draw the values of point `index` of a random search.
@@ -143,8 +155,9 @@ class Sweep:
     def _locate(self, config: Config, setting: str | None, base: Mapping[str, Any] | None) -> Point | None:
         """Return the point of a config if it has this `setting`, else None."""
         # Take the values from the config; parameters that the setting overrides may have any value
-        values = {name: setting if name == "setting" else getattr(config, name) for name in self.parameters}
-        overridden = {name for name in pairs(setting or "") if name in values}
+        recorded = config.model_dump() | {"setting": setting}
+        values = {name: recorded[name] for name in self.parameters}
+        overridden = {name for name in read_pairs(setting or "") if name in values}
         values |= {name: self.draw(0)[name] for name in overridden}
 
         # Check that the sweep has them, and find choices that are written differently
@@ -176,9 +189,16 @@ class Sweep:
         values = [row.get(self.metric) for row in rows]
         return [-value if self.maximize else value for value in values if value is not None]
 
-    def setting(self, values: Mapping[str, Any]) -> str:
-        """Return the label of a point's setting, the values that the sweep varies, for tables and figures."""
-        return label(values, self.varied) or self.name
+    def setting(self, values: Mapping[str, Any], typed: Mapping[str, Any] | None = None) -> Setting:
+        """Return the options that the sweep varies, except the seed, of the point with these values of its parameters.
+
+        The values of `typed` replace them. If nothing varies, the setting has the name of the sweep.
+        """
+        varied: dict[str, Any] = {}
+        for name in self.varied:
+            varied |= read_pairs(values[name] or "") if name == "setting" else {name: values[name]}
+        varied.pop("seed", None)
+        return setting_of(varied | dict(typed or {}), varied) if varied else Setting((("", self.name),))
 
     def replaced(self, values: Mapping[str, str]) -> "Sweep":
         """Return the sweep with these values in place of its own parameters, also within `setting`."""
@@ -193,24 +213,10 @@ class Sweep:
         )
 
 
-def label(values: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the label of a setting by some of its parameters, such as `cnn, dropout 0.5, augment none`."""
-    without_name = ("model", "setting")
-    all_by_default = ("classes", "train_images")
-    return ", ".join(
-        f"{values[name]}"
-        if name in without_name
-        else f"{name.replace('_', ' ')} {'all' if name in all_by_default else 'none'}"
-        if values[name] in (None, "")
-        else f"{name.replace('_', ' ')} {values[name]}"
-        for name in names
-    )
-
-
 def assignments(words: Sequence[str]) -> dict[str, str]:
     """Read the words after --set, key=value pairs; raise UserError if one is no pair."""
     try:
-        return dict(pair(word) for word in words)
+        return dict(read_pair(word) for word in words)
     except ValueError as error:
         raise UserError(str(error).replace("setting", "--set")) from None
 
@@ -223,7 +229,7 @@ def _share(*keys: Any) -> float:
 
 def _without(setting: str, names: Mapping[str, Any]) -> str:
     """Return the pairs of a setting without those of some names."""
-    return written({name: value for name, value in pairs(setting).items() if name not in names})
+    return written({name: value for name, value in read_pairs(setting).items() if name not in names})
 
 
 def read(path: str | Path) -> Sweep:

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from study.config.checks import pairs
 from study.config.choices import HISTORY_METRICS, SUMMARY_METRICS
+from study.config.setting import read_pairs
 from study.sweeps import distributions as space
 from study.sweeps import hyperband
 from study.sweeps.distributions import Parameter
@@ -163,7 +163,7 @@ def _parameter(name: str, content: Any, method: str) -> Parameter:
             raise UserError("parameter setting needs `values`, texts of key=value pairs")
         for text in parameter.choices:
             try:
-                pairs(text)
+                read_pairs(text)
             except ValueError as error:
                 raise UserError(f"parameter setting: {error} in {text!r}") from None
     return parameter
