@@ -31,8 +31,8 @@ from analysis.themes import (
     transfer,
 )
 from analysis.wording.texts import label, option, protected, sentence, settings_named, shown, spoken, texts
+from study.config.setting import setting_of
 from study.record.directory import DONE
-from study.sweeps.definition import label as option_label
 from study.system.errors import printable
 
 METHODS = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size", "epochs", "augment")
@@ -134,7 +134,7 @@ def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Link to the numbers of each run, named as in summary.json, with its seed and the name of its directory."""
     rows = section.runs.sort_values(["setting", "seed"])
     rows["run"] = [frames.directories[run].path.name for run in rows.index]
-    names = ["setting", *section.varied, "seed", "run", *runs.SUMMARY_METRICS, "device", "device_shared_by", "host"]
+    names = ["setting", *section.varied, "seed", "run", *runs.SUMMARY, "device", "device_shared_by", "host"]
     return [Data("runs", sentence("each_run"), rows[names])]
 
 
@@ -218,9 +218,9 @@ def _trained(frames: Frames, section: Section) -> list[str]:
     same = [name for name in relevant if first[name] is not None and section.runs[name].map(repr).nunique() == 1]
 
     # options with a usual value
-    options_of = {"trained": option_label(first, [name for name in same if name not in (*section.varied, "seed")])}
-    options_of["trained_usual"] = option_label(section.usual, list(section.usual))
-    sentences = [sentence(key, options=shown(options)) for key, options in options_of.items() if options]
+    options_of = {"trained": setting_of(first, [name for name in same if name not in (*section.varied, "seed")])}
+    options_of["trained_usual"] = setting_of(section.usual, section.usual)
+    sentences = [sentence(key, options=shown(options)) for key, options in options_of.items() if options.pairs]
 
     # numbers that the names round
     rounded = [option(name) for name in section.drawn if isinstance(first[name], float)]

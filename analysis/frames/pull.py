@@ -20,8 +20,8 @@ import filelock
 
 from analysis.frames import cache, progress
 from study.config import Config
-from study.config.choices import HISTORY_METRICS
 from study.record.directory import RunDirectory
+from study.record.metrics import HISTORY
 from study.remote import api as wandb_api
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
@@ -129,7 +129,7 @@ def _history(run: Any) -> list[dict[str, Any]]:
     """Return one row per epoch; if an epoch was logged more than once, the last row."""
     rows = {}
     for row in run.scan_history(use_cache=False):
-        if not row.keys().isdisjoint(HISTORY_METRICS) and "epoch" in row:
+        if not row.keys().isdisjoint(HISTORY) and "epoch" in row:
             values = {name: _plain(value) for name, value in row.items() if not name.startswith("_")}
             rows[int(row["epoch"])] = values | {"epoch": int(row["epoch"])}
     return [rows[epoch] for epoch in sorted(rows)]
@@ -137,7 +137,7 @@ def _history(run: Any) -> list[dict[str, Any]]:
 
 def _summary(run: Any) -> dict[str, Any]:
     """Return the summary that a run wrote at its end, without the entries that W&B adds."""
-    logged = {"epoch", "state", *HISTORY_METRICS}
+    logged = {"epoch", "state", *HISTORY}
     return {
         name: _plain(value)
         for name, value in run.summary_metrics.items()

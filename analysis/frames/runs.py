@@ -15,8 +15,8 @@ import pandas as pd
 
 from analysis.frames import pull
 from study.config import RESULTS_VERSION, Config, is_identity
-from study.config.choices import HISTORY_METRICS, SUMMARY_METRICS
 from study.record.directory import EARLY, CorruptRun, RunDirectory
+from study.record.metrics import HISTORY, SUMMARY
 from study.remote import api as wandb_api
 from study.system.errors import UserError
 
@@ -141,10 +141,10 @@ def _frames(listed: Sequence[RunDirectory], problems: Sequence[str], is_pulled: 
         problems += [f"{other} is left out: it is the same run as {place(kept[0])}" for other in others]
 
     # numbers are floats, NaN where a run lacks one
-    runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY_METRICS], dtype=object)
-    runs[list(SUMMARY_METRICS)] = runs[list(SUMMARY_METRICS)].astype(float)
-    history = pd.DataFrame(lines, columns=["run", "epoch", *HISTORY_METRICS])
-    history[list(HISTORY_METRICS)] = history[list(HISTORY_METRICS)].astype(float)
+    runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY], dtype=object)
+    runs[SUMMARY] = runs[SUMMARY].astype(float)
+    history = pd.DataFrame(lines, columns=["run", "epoch", *HISTORY])
+    history[HISTORY] = history[HISTORY].astype(float)
     return Frames(runs.rename_axis("run"), history, configs, directories, problems)
 
 
@@ -174,10 +174,10 @@ def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], list[dict[st
     images = (info.get("data") or {}).get("images") or {}
     info = {**info, "state": state, "val_images": images.get("val"), "test_images": images.get("test")}
     row |= {name: info.get(name) for name in INFO}
-    row |= {name: _number(summary, name) for name in SUMMARY_METRICS}
+    row |= {name: _number(summary, name) for name in SUMMARY}
 
     # one line per epoch
-    history = [{"epoch": line["epoch"], **{name: _number(line, name) for name in HISTORY_METRICS}} for line in lines]
+    history = [{"epoch": line["epoch"], **{name: _number(line, name) for name in HISTORY}} for line in lines]
     return config, row, history
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.frames.runs import IDENTITY, Frames, with_result
-from analysis.wording.texts import WHOLE, label, sentence, shown
+from analysis.wording.texts import label, sentence, shown
 from study.config import RESULTS_VERSION
+from study.config.setting import ALL_BY_DEFAULT, Setting, setting_of
+from study.record.metrics import scaled
 from study.sweeps.definition import Point, Sweep
-from study.sweeps.definition import label as option_label
 
 TASK = ["dataset", "classes", "split_seed", "data_digest"]
 """Options that runs must share for their accuracies to be measured on the same images."""
@@ -34,11 +35,11 @@ LOOKED_AT = 4
 class Section:
     """The runs that answer one question.
 
-    `runs`: the columns of Frames.runs and `setting`, the name of the setting; only runs of the current results version
-    that have a result. `points`: one row per run of the design, with its setting, the values of the varied options,
-    seed, fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; key=value pairs that a sweep varies
-    together are the option `pairs`. `states`: number of runs by state. `usual`: values of the options that the names
-    of settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
+    `runs`: the columns of Frames.runs and `setting`, a Setting; only runs of the current results version that have a
+    result. `points`: one row per run of the design, with its setting, the values of the varied options, seed,
+    fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; options that a sweep varies together are the
+    option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
+    settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
     from a distribution.
     """
 
@@ -61,10 +62,10 @@ class Section:
     @property
     def missing(self) -> list[str]:
         """Name the points without a result, and the reason if their runs have started."""
-        return [shown(f"{row['setting']}, seed {row['seed']}") + _why(row) for row in self.absent.to_dict("records")]
+        return [shown(row["setting"].plus("seed", row["seed"])) + _why(row) for row in self.absent.to_dict("records")]
 
     @property
-    def ranked(self) -> list[str]:
+    def ranked(self) -> list[Setting]:
         """Return the settings in the order of their mean best validation accuracy, the best first."""
         means = self.runs.groupby("setting", sort=False)["best/val_acc"].mean()
         return list(means.sort_values(ascending=False, kind="stable").index)
@@ -84,7 +85,7 @@ def _why(point: Mapping[str, Any]) -> str:
     """Describe in brackets why a point has no result."""
     if point["state"] != "stopped":
         return f" ({label('is ' + point['state'])})" if point["state"] else ""
-    return f" ({sentence('stopped_after', epoch=point['last/epoch'], val=100 * point['best/val_acc'])})"
+    return f" ({sentence('stopped_after', epoch=point['last/epoch'], val=scaled(point, 'best/val_acc'))})"
 
 
 def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.DataFrame:
@@ -154,12 +155,14 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     varied = ["pairs" if name == "setting" else name for name in names]
     is_search = sweep.method != "grid"
     drawn = [name for name in names if is_search and sweep.parameters[name].choices is None]
-    settings = _labels([point.values for point in chosen_points], names, drawn)
+    left_out = {*sweep.varied} & {*TASK}
+    whole = [point.setting.without(left_out) for point in chosen_points]
+    settings = _rounded([setting if setting.pairs else Setting((("", sweep.name),)) for setting in whole], drawn)
 
     # one row per point
     rows = [
-        {name: getattr(point.config, "setting" if name == "pairs" else name) for name in varied}
-        | {"setting": setting or sweep.name, "seed": point.config.seed, "fingerprint": point.config.fingerprint}
+        {name: point.together if name == "pairs" else getattr(point.config, name) for name in varied}
+        | {"setting": setting, "seed": point.config.seed, "fingerprint": point.config.fingerprint}
         for point, setting in zip(chosen_points, settings, strict=True)
     ]
     shown = ["setting", *varied]
@@ -172,17 +175,19 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     return replace(section, is_search=is_search, drawn=drawn)
 
 
-def _labels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], drawn: Sequence[str]) -> list[str]:
-    """Name settings by their options; drawn numbers have the fewest digits with which all names are different."""
-    full = [option_label(row, names) for row in rows]
+def _rounded(settings: Sequence[Setting], drawn: Sequence[str]) -> list[Setting]:
+    """Round drawn numbers to the fewest digits with which all settings are different."""
     for digits in range(FEWEST_DIGITS, MOST_DIGITS):
-        short = [option_label(row | {name: _rounded(row[name], digits) for name in drawn}, names) for row in rows]
-        if len(set(short)) == len(set(full)):
+        short = [
+            Setting(tuple((name, _round(value, digits) if name in drawn else value) for name, value in setting.pairs))
+            for setting in settings
+        ]
+        if len(set(short)) == len(set(settings)):
             return short
-    return full
+    return list(settings)
 
 
-def _rounded(value: Any, digits: int) -> Any:
+def _round(value: Any, digits: int) -> Any:
     """Round a float to this many significant digits; other values are returned unchanged."""
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
@@ -234,18 +239,18 @@ def _usual(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _settings(rows: Sequence[Mapping[str, Any]], varied: Sequence[str], usual: Mapping[str, Any]) -> list[str]:
-    """Name the setting of each run by the options with unusual values, or by its network if there are none.
+def _settings(rows: Sequence[Mapping[str, Any]], varied: Sequence[str], usual: Mapping[str, Any]) -> list[Setting]:
+    """Return the setting of each run, the options with unusual values, or its network if there are none.
 
-    Options that a run does not have are left out if all names are different without them.
+    Options that a run does not have are left out if all settings are different without them.
     """
     unusual = [[name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])] for row in rows]
     owned = [
-        [name for name in names if row[name] is not None or name in WHOLE]
+        [name for name in names if row[name] is not None or name in ALL_BY_DEFAULT]
         for row, names in zip(rows, unusual, strict=True)
     ]
     full, short = (
-        [option_label(row, names) or row["model"] for row, names in zip(rows, chosen, strict=True)]
+        [setting_of(row, names or ["model"]) for row, names in zip(rows, chosen, strict=True)]
         for chosen in (unusual, owned)
     )
     return short if len(set(short)) == len(set(full)) else full

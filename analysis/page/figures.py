@@ -18,6 +18,7 @@ from rich.cells import cell_len
 from analysis.frames.statistics import estimates
 from analysis.page.letters import Plot, in_lines, shortened, titled
 from analysis.wording.texts import label, number, sentence, shown, spoken
+from study.record.metrics import METRICS
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
 """Okabe and Ito's colours, which most colour-blind people can distinguish, and three more."""
@@ -85,15 +86,17 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     coloured = [setting for setting in history.setting.unique() if setting in ranked[:DRAWN]]
 
     # the figure is as high as its legend needs
-    columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, max(map(cell_len, coloured))))))
+    longest = max(cell_len(shown(setting)) for setting in coloured)
+    columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, longest))))
     lines = max(wrapped(setting).count("\n") + 1 for setting in coloured)
     figure = Plot(figsize=(10, 6.8 + 0.22 * lines * -(-len(coloured) // columns)), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="col")
 
     # one panel per split and metric
     for row, split in zip(panels, ("val", "train"), strict=True):
-        for axes, metric, scale in zip(row, ("loss", "acc"), (1, 100), strict=True):
+        for axes, metric in zip(row, ("loss", "acc"), strict=True):
             name = f"{split}/{metric}"
+            scale = METRICS[name].scale
             for setting in ranked[DRAWN:]:
                 axes.plot(scale * means.loc[setting, name], color=PALE_GREY, linewidth=1, zorder=1)
             for setting in coloured:

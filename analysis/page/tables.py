@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.table import Table as Grid
 
 from analysis.wording.texts import label, number, sentence, shown
+from study.config.setting import Setting
 from study.system.console import console
 
 WIDTH = 200
@@ -103,7 +104,7 @@ def _cell(column: Column, digits: int, row: dict) -> Cell:
     if value is None or value != value:
         return Cell("", "")
     if column.digits is None:
-        return Cell(shown(str(value)), str(value), bold)
+        return Cell(shown(value) if isinstance(value, Setting) else str(value), str(value), bold)
 
     # numbers with their interval
     spec = f",.{digits}f"

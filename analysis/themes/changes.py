@@ -7,6 +7,7 @@ python -c "from analysis.themes import changes; from analysis.frames import runs
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +20,7 @@ from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison, effects
 from analysis.themes.effects import ordered
 from analysis.wording.texts import label, named, option_value, sentence, shown, shown_value
-from study.config.checks import pairs
+from study.config.setting import Setting
 
 MOST = 24
 """Single changes of a grid are shown only up to this many changes and settings."""
@@ -97,12 +98,12 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
     return frame
 
 
-def _changes(section: Section) -> list[tuple[str, str, str, str, str]]:
+def _changes(section: Section) -> list[tuple[Setting, Setting, str, Any, Any]]:
     """List the changes between settings with a result: both settings, the option, its value before and after."""
     # the steps of each option that count as a change
     asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
     steps = {
-        name: {(old, new): (name, str(old), str(new)) for old, new in itertools.combinations(ordered(values), 2)}
+        name: {(old, new): (name, old, new) for old, new in itertools.combinations(ordered(values), 2)}
         for name, values in asked.items()
         if name != "model"
     }
@@ -120,34 +121,38 @@ def _changes(section: Section) -> list[tuple[str, str, str, str, str]]:
     return changes
 
 
-def _changes_of_pairs(texts: Sequence[str]) -> dict[tuple[str, str], tuple[str, str, str]]:
-    """Map two texts of key=value pairs, before and after a change, to the option and its two values."""
+def _changes_of_pairs(settings: Sequence[Setting]) -> dict[tuple[Setting, Setting], tuple[str, Any, Any]]:
+    """Map two settings, before and after a change, to the option and its two values."""
     # a change adds one pair
-    parsed = {text: pairs(text) for text in texts}
+    known = {setting: dict(setting.pairs) for setting in settings}
     steps = {}
-    for after, options in parsed.items():
-        for before, fewer in parsed.items():
+    for after, options in known.items():
+        for before, fewer in known.items():
             if len(fewer) == len(options) - 1 and fewer.items() <= options.items():
                 (name,) = options.keys() - fewer.keys()
                 steps[before, after] = name, "", options[name]
 
     # otherwise it gives one pair another value
     based = {after for _, after in steps}
-    for place, (after, options) in enumerate(parsed.items()):
-        for before in [] if after in based else list(parsed)[:place]:
-            differing = [name for name in options if parsed[before].get(name) != options[name]]
-            if parsed[before].keys() == options.keys() and len(differing) == 1 and differing[0] != "model":
+    for place, (after, options) in enumerate(known.items()):
+        for before in [] if after in based else list(known)[:place]:
+            differing = [name for name in options if known[before].get(name) != options[name]]
+            if known[before].keys() == options.keys() and len(differing) == 1 and differing[0] != "model":
                 if before not in based:
-                    steps[before, after] = differing[0], parsed[before][differing[0]], options[differing[0]]
+                    steps[before, after] = differing[0], known[before][differing[0]], options[differing[0]]
                 break
     return steps
 
 
-def _change(row: Mapping[str, str]) -> str:
+def _change(row: Mapping[str, Any]) -> str:
     """Write a change: the new value, and the old one in brackets if it is given."""
     name = row["option"]
     after = option_value(name, row["after"])
-    return f"{after} ({sentence('instead', value=shown_value(row['before'], name))})" if row["before"] else after
+    return (
+        after
+        if row["before"] in ("", (), None)
+        else f"{after} ({sentence('instead', value=shown_value(name, row['before']))})"
+    )
 
 
 def _answer(frame: pd.DataFrame, averaged: bool) -> str:

@@ -20,20 +20,13 @@ from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.page.letters import Plot
 from analysis.page.tables import Column, Table, p_column
 from analysis.wording.texts import label, sentence, shown
-
-MAY_DIFFER = {
-    "seed", "activation", "softmax_output", "dropout", "epochs", "label_smoothing", "optimizer", "lr", "momentum",
-    "nesterov", "weight_decay", "decay_norm_bias", "clip_norm", "ema_decay", "schedule", "warmup_epochs", "step_epochs",
-    "step_factor", "augment", "alternating_flip", "crop_share", "rotate_degrees", "perspective_tilt", "color_strength",
-    "noise_deviation", "cutout_share", "early_stopping", "early_stopping_metric", "flip_test", "body_lr_factor",
-    "batch_statistics",
-}  # fmt: skip
-"""Runs with one seed that differ only in these options start from the same weights and see the same image order."""
+from study.config import affects
+from study.record.metrics import scaled
 
 PER_RUN = {
-    "val_acc": lambda runs: 100 * runs["best/val_acc"],
+    "val_acc": lambda runs: scaled(runs, "best/val_acc"),
     "best_epoch": lambda runs: runs["best/epoch"],
-    "test_acc": lambda runs: 100 * runs["test/acc"],
+    "test_acc": lambda runs: scaled(runs, "test/acc"),
 }
 """Measures of each run that are compared."""
 
@@ -43,7 +36,7 @@ SHOWN = 40
 
 def gap_last(runs: pd.DataFrame) -> pd.Series:
     """Return the gap of each run: training minus validation accuracy at the last epoch, in points."""
-    return 100 * (runs["last/train_acc"] - runs["last/val_acc"])
+    return scaled(runs, "last/train_acc") - scaled(runs, "last/val_acc")
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -131,7 +124,7 @@ def beginnings(runs: pd.DataFrame) -> pd.Series:
 
     Runs for which they are equal are paired by seed.
     """
-    shared = [name for name in IDENTITY if name not in MAY_DIFFER]
+    shared = [name for name in IDENTITY if affects(name, "start") and name != "seed"]
     return runs[shared].map(repr).agg(tuple, axis=1)
 
 
@@ -232,7 +225,7 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
     # one row of points per setting
     for place, row in enumerate(frame.to_dict("records")):
         color = looks[row["setting"]].color
-        accuracies = 100 * runs["best/val_acc"][runs.setting == row["setting"]].to_numpy(dtype=float)
+        accuracies = scaled(runs[runs.setting == row["setting"]], "best/val_acc").to_numpy(dtype=float)
         if len(accuracies) > 1:
             axes.plot(accuracies, np.full(len(accuracies), place), "o", color=color, alpha=0.35, markersize=5)
         axes.errorbar(row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2)

@@ -22,6 +22,7 @@ from analysis.page.tables import SIGNIFICANT, Column, Table
 from analysis.themes import comparison
 from analysis.themes.speed import epoch_seconds, is_timed, machines, work
 from analysis.wording.texts import label, named, number, sentence, shown
+from study.record.metrics import scaled
 
 COLUMNS = (
     Column("params", 0), Column("param_mb", SIGNIFICANT), Column("mflops", SIGNIFICANT),
@@ -102,7 +103,7 @@ def _of_runs(section: Section) -> pd.DataFrame:
     costs = pd.DataFrame(
         {
             "setting": runs.setting,
-            "val_acc": 100 * runs["best/val_acc"],
+            "val_acc": scaled(runs, "best/val_acc"),
             "params": kept,
             "param_mb": runs["param_bytes"] * kept / runs["params"] / 1e6,
             "mflops": runs["flops"] / 1e6,

@@ -6,6 +6,9 @@ python -c "from analysis.themes import effects; from analysis.frames import runs
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from numbers import Real
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +17,8 @@ from analysis.frames.statistics import ALPHA, differences, holm
 from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison
 from analysis.wording.texts import named, option, option_value, sentence, shown_value
+from study.config.setting import Setting
+from study.record.metrics import scaled
 
 MOST_VALUES = 8
 """Options with more values than this, such as those drawn at random, have no table of effects."""
@@ -34,14 +39,14 @@ def measure(section: Section) -> pd.DataFrame:
     their intervals over seeds as `…_ci95` (paired as in `comparison.pairwise`) and p as `…_p`, corrected for the number
     of differences (Holm).
     """
-    # the measures of each run; values of options as text
+    # the measures of each run; an option with its value is a setting, which pandas can group by also without a value
     runs = section.runs
     varied = section.varied
     measured = (
         runs[[*varied, "seed"]]
-        .map(str)
+        .apply(lambda column: column.map(partial(_alone, column.name)))
         .assign(
-            val_acc=100 * runs["best/val_acc"],
+            val_acc=scaled(runs, "best/val_acc"),
             gap_last=comparison.gap_last(runs),
             beginning=comparison.beginnings(runs),
         )
@@ -49,7 +54,7 @@ def measure(section: Section) -> pd.DataFrame:
     rows = []
     for name in varied if len(varied) > 1 else []:
         # runs of all values in the same combinations and seeds
-        values = list(dict.fromkeys(map(str, ordered(section.points[name]))))
+        values = [_alone(name, value) for value in ordered(section.points[name])]
         if len(values) > MOST_VALUES:
             continue
         chosen = _balanced(measured, name, values, [other for other in varied if other != name])
@@ -69,7 +74,7 @@ def measure(section: Section) -> pd.DataFrame:
 
         # one row per value, with its difference from the first
         for value in values:
-            row: dict[str, object] = {"option": name, "value": value, "n": seeds, "settings": settings}
+            row: dict[str, object] = {"option": name, "value": value.pairs[0][1], "n": seeds, "settings": settings}
             for what, test in tests.items():
                 pair = test.loc[value, values[0]] if (value, values[0]) in test.index else None
                 row[what] = means[what][value]
@@ -93,7 +98,12 @@ def measure(section: Section) -> pd.DataFrame:
     return frame
 
 
-def _balanced(measured: pd.DataFrame, name: str, values: Sequence[str], others: list[str]) -> pd.DataFrame:
+def _alone(name: str, value: Any) -> Setting:
+    """Return the setting of one option."""
+    return Setting(((name, value),))
+
+
+def _balanced(measured: pd.DataFrame, name: str, values: Sequence[Setting], others: list[str]) -> pd.DataFrame:
     """Choose runs such that all values of an option have the same combinations of the others and the same seeds.
 
     If some runs are missing, either combinations or seeds are left out, whichever keeps more runs. The result is
@@ -112,7 +122,7 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
     """Make the table of the results of `measure`."""
     columns = [
         Column("option", text=lambda row: option(row["option"])),
-        Column("value", text=lambda row: shown_value(row["value"], row["option"])),
+        Column("value", text=lambda row: shown_value(row["option"], row["value"])),
         Column("settings", 0),
         Column("n", 0),
         Column("val_acc", 2),
@@ -134,7 +144,7 @@ def _answer(effect: pd.DataFrame) -> str:
     """Report which effects are more than noise."""
     # effects with a corrected p below 5 %
     changes = effect[effect.val_acc_change.notna()]
-    first = effect.drop_duplicates("option").set_index("option").value
+    first = effect.drop_duplicates("option").set_index("option")["value"]
     certain = []
     for row in changes.itertuples():
         for what in ("val_acc", "gap_last"):
@@ -142,7 +152,7 @@ def _answer(effect: pd.DataFrame) -> str:
             half_width = getattr(row, f"{what}_change_ci95")
             if getattr(row, f"{what}_change_p") < ALPHA:
                 values = {"value": option_value(row.option, row.value), "change": change, "spread": half_width}
-                values |= {"first": shown_value(first[row.option], row.option)}
+                values |= {"first": shown_value(row.option, first[row.option])}
                 certain.append(sentence(f"effect_{what}", **values))
 
     # the sentence depends on the number of seeds and of proven effects
@@ -157,18 +167,22 @@ def _answer(effect: pd.DataFrame) -> str:
 
 
 def is_numeric(values: pd.Series) -> bool:
-    """Return whether all values of an option are numbers, or text that is a number."""
+    """Return whether all values of an option are single numbers."""
     return all(len(_numbers(value) or ()) == 1 for value in values)
 
 
+def sizes(values: pd.Series) -> pd.Series:
+    """Return the numbers of an option for which `is_numeric` is true."""
+    return values.map(lambda value: _numbers(value)[0])
+
+
 def ordered(values: pd.Series) -> list:
-    """Return the different values: first numbers and lists such as `64,32` in ascending order, then the others."""
+    """Return the different values: first numbers and lists of numbers in ascending order, then the others."""
     return sorted(dict.fromkeys(values), key=lambda value: (_numbers(value) is None, _numbers(value) or []))
 
 
 def _numbers(value: object) -> list[float] | None:
-    """Read a number or a comma list of numbers; return None for anything else."""
-    try:
-        return None if isinstance(value, bool) else [float(part) for part in str(value).split(",")]
-    except ValueError:
-        return None
+    """Return a number, or a list of numbers, as a list; None for anything else."""
+    numbers = list(value) if isinstance(value, tuple) else [value]
+    are_numbers = all(isinstance(number, Real) and not isinstance(number, bool) for number in numbers)
+    return [float(number) for number in numbers] if numbers and are_numbers else None

@@ -5,6 +5,7 @@ python -m analysis.summarize runs     # writes them into the report
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,9 @@ from analysis.page.blocks import Block, Heading, Paragraph, Picture
 from analysis.page.figures import GREY, PALETTE, Looks, finish, tick_format
 from analysis.page.letters import Plot, in_lines, inches, short_names
 from analysis.themes import comparison, effects
-from analysis.themes.effects import MOST_VALUES, is_numeric, ordered
+from analysis.themes.effects import MOST_VALUES, is_numeric, ordered, sizes
 from analysis.wording.texts import label, number, option, sentence, shown_value
+from study.record.metrics import scaled
 
 LONGEST = 32
 """At most this many columns of the value of an option in a figure."""
@@ -85,7 +87,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     elif len(done) > 2:
         title = sentence("parallel_title", name=section.title)
         stopped = section.absent[section.absent.state == "stopped"]
-        stopped = stopped.assign(val_acc=100 * stopped["best/val_acc"].astype(float))
+        stopped = stopped.assign(val_acc=scaled(stopped, "best/val_acc").astype(float))
         captions = [sentence("parallel_caption", span=LOGARITHMIC)]
         captions += [label("parallel_stopped")] if len(stopped) else []
         figure = parallel(done, varied, title, section.drawn, stopped)
@@ -117,7 +119,7 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
 
     # names that do not fit below their columns are broken into lines
     lefts, belows = (
-        short_names([shown_value(str(value), name) for value in values], LONGEST)
+        short_names([shown_value(name, value) for value in values], LONGEST)
         for name, values in ((rows, heights), (across, widths))
     )
     lefts = [text.replace(", ", ",\n") for text in lefts]
@@ -153,12 +155,12 @@ def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, dra
     `frame` is from `comparison.compare`, `runs` and `drawn` are those of the section.
     """
     # means and single seeds
-    frame = frame.assign(**{name: frame[name].astype(float)}).sort_values(name)
+    frame = frame.assign(**{name: sizes(frame[name])}).sort_values(name)
     figure = Plot(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     if frame.n.max() > 1:
         places = runs.setting.map(frame.set_index("setting")[name])
-        axes.plot(places, 100 * runs["best/val_acc"], "o", color=PALETTE[0], alpha=0.35, markersize=5)
+        axes.plot(places, scaled(runs, "best/val_acc"), "o", color=PALETTE[0], alpha=0.35, markersize=5)
     axes.errorbar(frame[name], frame.val_acc, frame.val_acc_ci95, fmt="o-", color=PALETTE[0], capsize=3, linewidth=1.7)
 
     # scale and ticks
@@ -228,21 +230,21 @@ def _scaled(values: pd.Series, by_size: bool) -> tuple[np.ndarray, dict[float, s
     if not by_size or len(different) == 1:
         heights = {value: place / max(1, len(different) - 1) for place, value in enumerate(different)}
         written = different if len(different) <= MOST_VALUES else [different[0], different[-1]]
-        names = short_names([shown_value(_text(value), name) for value in written], LONGEST)
+        names = short_names([shown_value(name, _short(value)) for value in written], LONGEST)
         texts = {heights[value]: text for value, text in zip(written, names, strict=True)}
         return np.array([heights[value] for value in values]), texts
 
     # by size, with texts at round numbers
-    sizes = values.to_numpy(dtype=float)
-    low = sizes.min()
-    high = sizes.max()
-    is_log = name != "val_acc" and _is_logarithmic(sizes)
-    ticks = _locator(sizes, is_log).tick_values(low, high)
+    numbers = sizes(values).to_numpy(dtype=float)
+    low = numbers.min()
+    high = numbers.max()
+    is_log = name != "val_acc" and _is_logarithmic(numbers)
+    ticks = _locator(numbers, is_log).tick_values(low, high)
     ticks = ticks[(ticks >= low) & (ticks <= high)]
     scale = np.log if is_log else np.asarray
-    heights = (scale(np.r_[sizes, ticks]) - scale(low)) / (scale(high) - scale(low))
-    texts = [shown_value(_text(tick), name) for tick in ticks]
-    return heights[: len(sizes)], dict(zip(heights[len(sizes) :], texts, strict=True))
+    heights = (scale(np.r_[numbers, ticks]) - scale(low)) / (scale(high) - scale(low))
+    texts = [shown_value(name, _short(float(tick))) for tick in ticks]
+    return heights[: len(numbers)], dict(zip(heights[len(numbers) :], texts, strict=True))
 
 
 def _is_by_size(values: pd.Series, drawn: Sequence[str]) -> bool:
@@ -250,15 +252,19 @@ def _is_by_size(values: pd.Series, drawn: Sequence[str]) -> bool:
     return is_numeric(values) and (values.name in drawn or values.nunique() > MOST_VALUES)
 
 
-def _locator(sizes: Iterable[float], is_log: bool) -> Locator:
+def _locator(numbers: Iterable[float], is_log: bool) -> Locator:
     """Return a locator of ticks at round numbers."""
     if not is_log:
         return MaxNLocator(5, steps=(1, 2, 5, 10))
-    return LogLocator(subs=(1,) if max(sizes) >= DECADES * min(sizes) else (1, 2, 5))
+    return LogLocator(subs=(1,) if max(numbers) >= DECADES * min(numbers) else (1, 2, 5))
 
 
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _short(value: Any) -> Any:
+    """Round a float to six significant digits, and write it without a fraction if it has none."""
+    if not isinstance(value, float):
+        return value
+    rounded = float(f"{value:g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e6 else rounded
 
 
 def _is_logarithmic(values: Iterable[float]) -> bool:
@@ -282,7 +288,7 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
 
     # R² by cross-validation
     numeric = {name: is_numeric(frame[name]) for name in varied}
-    options = {name: frame[name].astype(float if numeric[name] else str) for name in varied}
+    options = {name: sizes(frame[name]) if numeric[name] else frame[name].astype(str) for name in varied}
     inputs = pd.get_dummies(pd.DataFrame(options)).to_numpy(float)
     target = frame.val_acc.to_numpy(float)
     forest = RandomForestRegressor(TREES, random_state=0)

@@ -18,14 +18,8 @@ from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
 from analysis.themes import comparison
 from analysis.wording.texts import label, named, sentence, shown
-
-SAME_WORK = {
-    "seed", "split_seed", "activation", "dropout", "epochs", "label_smoothing", "early_stopping",
-    "early_stopping_metric", "lr", "momentum", "nesterov", "weight_decay", "decay_norm_bias", "schedule",
-    "warmup_epochs", "step_epochs", "step_factor", "alternating_flip", "crop_share", "rotate_degrees",
-    "perspective_tilt", "color_strength", "noise_deviation", "cutout_share", "body_lr_factor",
-}  # fmt: skip
-"""Runs that differ only in these options compute the same in an iteration, or nearly; their epochs cost the same."""
+from study.config import affects
+from study.record.metrics import scaled
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -60,15 +54,15 @@ def epoch_seconds(section: Section) -> pd.DataFrame:
 
 def work(section: Section) -> pd.Series:
     """Return for each run a key of its cost per epoch; times of runs with the same key differ only by noise."""
-    names = [name for name in IDENTITY if name not in SAME_WORK]
+    names = [name for name in IDENTITY if affects(name, "work")]
     return section.runs[[*names, "threads", "precision", "params", "flops"]].map(repr).agg("; ".join, axis=1)
 
 
 def thresholds(section: Section) -> list[float]:
     """Choose round accuracies in percent at half, four fifths and nearly all of the way to the best."""
     # from the accuracy after the first epoch to that of the best setting
-    first = 100 * section.history[section.history.epoch == 1]["val/acc"].median()
-    best = 100 * section.runs.groupby("setting")["best/val_acc"].mean().max()
+    first = scaled(section.history[section.history.epoch == 1], "val/acc").median()
+    best = scaled(section.runs, "best/val_acc").groupby(section.runs.setting).mean().max()
     span = best - first
     if not span > 0:
         return []
@@ -111,7 +105,7 @@ def table(section: Section) -> Table | None:
     columns = [Column("setting")]
     for value in wanted:
         name = f"{value:g}"
-        hit = section.history[100 * section.history["val/acc"] >= value].groupby("run").epoch.min()
+        hit = section.history[scaled(section.history, "val/acc") >= value].groupby("run").epoch.min()
         measured[f"epochs_{name}"] = hit.reindex(measured.index).astype(float)
         measured[f"iterations_{name}"] = measured[f"epochs_{name}"] * measured.iterations
         measured[f"seconds_{name}"] = measured[f"epochs_{name}"] * measured.seconds

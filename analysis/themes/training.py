@@ -19,6 +19,7 @@ from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison
 from analysis.wording.texts import NAMED, label, named, number, sentence, settings_named, shown
 from study.record.directory import EARLY
+from study.record.metrics import scaled
 
 FEWEST = 8
 """A run needs at least this many epochs for a trend at its end, which is at most half of them."""
@@ -96,8 +97,8 @@ def measure(section: Section) -> pd.DataFrame:
             "setting": runs.setting,
             "best_epoch": runs["best/epoch"],
             "epochs": runs["last/epoch"],
-            "train_acc_best": 100 * runs["best/train_acc"],
-            "gap_best": 100 * (runs["best/train_acc"] - runs["best/val_acc"]),
+            "train_acc_best": scaled(runs, "best/train_acc"),
+            "gap_best": scaled(runs, "best/train_acc") - scaled(runs, "best/val_acc"),
             "gap_last": comparison.gap_last(runs),
             "loss_gap_best": runs["best/val_loss"] - runs["best/train_loss"],
             "loss_gap_last": runs["last/val_loss"] - runs["last/train_loss"],
@@ -298,7 +299,7 @@ def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
     best = comparison.reference(compared)
 
     # training accuracy plus gap: its difference between two settings is that between the two parts
-    both = comparison.pairwise(section, lambda runs: 200 * runs["best/train_acc"] - 100 * runs["best/val_acc"])
+    both = comparison.pairwise(section, lambda runs: 2 * scaled(runs, "best/train_acc") - scaled(runs, "best/val_acc"))
     by_setting = frame.set_index("setting")
     sentences = []
     for setting, below in compared.below[compared.p_holm < ALPHA].items():

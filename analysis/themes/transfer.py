@@ -18,6 +18,7 @@ from analysis.themes import clouds, comparison, embedding
 from analysis.themes.embedding import Seen
 from analysis.themes.speed import is_timed
 from analysis.wording.texts import label, named, sentence, shown
+from study.record.metrics import scaled
 
 LAYER = "penultimate"
 """The features whose separability is compared: the input of the last layer."""
@@ -26,8 +27,8 @@ WAYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "scratch": lambda runs: ~runs.pretrained.eq(True),
     "svm": lambda runs: runs.finetune == "svm",
     "head": lambda runs: runs.finetune == "head",
-    "tuned": lambda runs: (runs.finetune == "all") & (runs.augment == ""),
-    "augmented": lambda runs: (runs.finetune == "all") & (runs.augment != ""),
+    "tuned": lambda runs: (runs.finetune == "all") & ~runs.augment.map(bool),
+    "augmented": lambda runs: (runs.finetune == "all") & runs.augment.map(bool),
 }
 """Ways to use a network, by the keys of their names, with the runs of each; every run has exactly one way."""
 
@@ -130,9 +131,9 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
     measured = pd.DataFrame(
         {
             "setting": runs.setting,
-            "val_acc_last": 100 * runs["last/val_acc"],
-            "val_acc": 100 * runs["best/val_acc"],
-            "test_acc": 100 * runs["test/acc"],
+            "val_acc_last": scaled(runs, "last/val_acc"),
+            "val_acc": scaled(runs, "best/val_acc"),
+            "test_acc": scaled(runs, "test/acc"),
             "train_seconds": runs["train_seconds"].where(is_timed(section)),
         }
     )

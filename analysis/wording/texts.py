@@ -10,8 +10,7 @@ looks it up by its key:
 - `sentence("trained", options=…)` for a text with values in it; `{count:,}` writes a number in the format of the
   language, and `{count:run|runs}` chooses the first word for 1, otherwise the second;
 - `number(0.5, ".1f")` for a number alone;
-- `shown("dropout 0.5, augment none")` for the name of a setting; inside the analysis the name is always the English
-  one.
+- `shown(setting)` for the name of a setting, `option_value(name, value)` for an option with its value.
 
 CSV files hold data and are the same in every language.
 """
@@ -24,22 +23,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from study.config.setting import ALL_BY_DEFAULT, WITHOUT_NAME, Setting
 
 LANGUAGES = ("en", "es")
 
 NAMED = 4
 """At most this many settings are named in a sentence; the others are counted."""
-
-PAIR = re.compile(r"""\b(\w+)=('[^']*'|"[^"]*"|[^\s=,'"]+(?:,[^\s=,]+)*)( |(?=,|$))""")
-"""A key=value pair, and whether another one follows."""
-
-WHOLE = ("classes", "train_images")
-"""Options whose empty value means all classes or all images."""
-
-OPTION = "option "
-"""Start of the keys of option names, such as `option batch_size`."""
 
 _language: ContextVar[str] = ContextVar("language", default="en")
 
@@ -104,84 +97,73 @@ def named(names: Sequence[str], limit: int = NAMED) -> str:
     return "; ".join([*names[:limit], *rest])
 
 
-def settings_named(settings: Sequence[str], total: int) -> str:
+def settings_named(settings: Sequence[Setting], total: int) -> str:
     """Name the settings, or write `every setting` if they are all of a total of several."""
     if len(settings) == total > 1:
         return label("every")
     return named([shown(setting) for setting in settings])
 
 
-def shown(text: str) -> str:
-    """Return the name of a setting or of a point, such as `dropout 0.5, seed 1`, in the current language.
+def shown(setting: Setting) -> str:
+    """Return the name of a setting, such as `dropout 0.5, seed 1`, in the current language.
 
-    Pairs such as `model=cnn epochs=30` are also written in words. In Spanish, which has decimal commas, options are
-    separated by a dot.
+    In Spanish, which has decimal commas, options are separated by a dot.
     """
-    parts = PAIR.sub(_pair_in_words, text).split(", ")
-    separator = ", " if spoken() == "en" else " · "
-    return separator.join(map(_shown_part, parts))
-
-
-def _pair_in_words(pair: re.Match) -> str:
-    """Write a key=value pair as the name of a setting has it: `epochs 30`, and a network without `model`."""
-    name, value, end = pair.groups()
-    value = value.strip("'\"") or "none"
-    words = value if name == "model" else f"{name.replace('_', ' ')} {value}"
-    comma = "," if end == " " else ""
-    return words + comma + end
+    if spoken() == "en":
+        return str(setting)
+    return " · ".join(
+        shown_value(name, value) if name in WITHOUT_NAME else option_value(name, value) for name, value in setting.pairs
+    )
 
 
 def option(name: str) -> str:
     """Return the name of an option, such as `batch size` for `batch_size`."""
-    known = texts().get(OPTION + name)
+    known = texts().get(f"option {name}")
     return known[spoken()] if known else name.replace("_", " ")
 
 
-def option_value(name: str, value: str) -> str:
-    """Return an option with its value, such as `dropout 0.5`; key=value pairs already contain the names."""
-    return shown(value) if name == "pairs" else _option_in_words(name, value)
+def option_value(name: str, value: Any) -> str:
+    """Return an option with its value, such as `dropout 0.5`; a setting already contains the names.
 
-
-def shown_value(value: str, name: str = "") -> str:
-    """Return the value of the option `name` in the current language."""
-    # values that stand for something else
-    if name == "pairs":
+    Some pairs have words of their own, such as `sin aumento de datos`.
+    """
+    if isinstance(value, Setting):
         return shown(value)
-    if name in WHOLE and value in ("", "all", "none", "None"):
-        return label(f"all {name}")
-    if name == "augment" and spoken() != "en" and value not in ("", "none", "None"):
-        return _augmentations(value)
-
-    # numbers and words
-    if spoken() != "en" and re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value):
-        return value.replace(".", ",")
-    return label(value or "none") if value in ("", "none", "None", "True", "False") else value
-
-
-def _augmentations(value: str) -> str:
-    """Write a comma list of augmentations in words."""
-    words = [texts().get(f"augment {word}", {}).get(spoken(), word) for word in value.split(",")]
-    return label("last_join").join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def _option_in_words(name: str, value: str) -> str:
-    """Return an option with its value; some pairs have words of their own, such as `sin aumento de datos`."""
-    phrase = texts().get(f"phrase {name} {value or 'none'}")
+    phrase = texts().get(f"phrase {name} {'none' if _is_empty(value) else value}")
     if phrase:
         return phrase[spoken()]
-    words = shown_value(value, name)
+    words = shown_value(name, value)
     if name == "augment" and spoken() != "en":
         return sentence("phrase augment", value=words)
     return f"{option(name)} {words}"
 
 
-def _shown_part(part: str) -> str:
-    """Return one option of the name of a setting, with its value, in the current language."""
-    name, _, value = part.rpartition(" ")
-    key = name.replace(" ", "_")
-    if not part or spoken() == "en" or (name and OPTION + key not in texts()):
-        return part
-    return _option_in_words(key, value) if name else shown_value(value)
+def shown_value(name: str, value: Any) -> str:
+    """Return the value of an option in the current language."""
+    # values that stand for something else
+    if isinstance(value, Setting):
+        return shown(value)
+    if _is_empty(value):
+        return label(f"all {name}" if name in ALL_BY_DEFAULT else "none")
+    if isinstance(value, bool):
+        return label(str(value))
+    if name == "augment" and spoken() != "en":
+        return _augmentations(value)
+
+    # numbers and words
+    is_number = isinstance(value, numbers.Real)
+    return str(value).replace(".", ",") if is_number and spoken() != "en" else str(value)
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether an option has no value: none, no text, or an empty list."""
+    return value is None or value in ("", ())
+
+
+def _augmentations(names: Sequence[str]) -> str:
+    """Write augmentations in words."""
+    words = [texts().get(f"augment {name}", {}).get(spoken(), name) for name in names]
+    return label("last_join").join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 class _Formatter(string.Formatter):

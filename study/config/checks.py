@@ -67,7 +67,7 @@ HasOptions = BeforeValidator(_has_options)
 
 
 def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = False) -> BeforeValidator:
-    """Make a check of a comma list of names, which sorts it and drops repeats unless it is `in_order`."""
+    """Make a check of a comma list of names; unless it is `in_order`, drop repeats and sort it as `names` are."""
 
     def check(value: Any) -> Listed | None:
         if value is None and in_order:
@@ -79,7 +79,7 @@ def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = Fals
         for word in wanted if names is not None else ():
             if word not in names:
                 raise ValueError(f"unknown {kind} {word!r}; {nearest(word, names)}")
-        return Listed(wanted if in_order else sorted(set(wanted)))
+        return Listed(wanted if in_order else sorted(set(wanted), key=None if names is None else list(names).index))
 
     return BeforeValidator(check)
 
@@ -117,7 +117,10 @@ AS_TEXT = PlainSerializer(lambda value: value if value is None else str(value))
 """Records a list as a comma list."""
 
 Names = Annotated[InstanceOf[Listed], AS_TEXT]
-"""A list of names."""
+"""A list of names whose order matters."""
+
+NameSet = Annotated[InstanceOf[Listed], PlainSerializer(lambda value: str(Listed(sorted(value))))]
+"""A list of names whose order does not matter; it is recorded in alphabetical order."""
 
 Widths = Annotated[InstanceOf[Listed] | None, AS_TEXT, BeforeValidator(_widths)]
 """A list of layer widths, such as 32,64,128."""

@@ -1,4 +1,4 @@
-"""The names that options take, with the knobs and defaults that belong to each name; and the metrics.
+"""The names that options take, with the knobs and defaults that belong to each name.
 
     python -c "from study.config.choices import NETWORKS; print(*NETWORKS)"
 
@@ -102,27 +102,6 @@ EARLY_STOPPING: Table = {
     "with early stopping": {"early_stopping_metric": "val/loss"},
     "without early stopping": {},
 }
-
-HISTORY_METRICS = (
-    "train/loss",
-    "train/acc",
-    "val/loss",
-    "val/acc",
-    "lr",
-    "time/epoch",
-    "time/images_per_second",
-    "memory/peak_mb",
-)
-"""Metrics logged once per epoch, in addition to `epoch`."""
-
-SUMMARY_METRICS = (
-    "best/epoch", "best/val_acc", "best/val_loss", "best/train_acc", "best/train_loss",
-    "test/acc", "test/loss",
-    "last/epoch", "last/val_acc", "last/val_loss", "last/train_acc", "last/train_loss",
-    "params", "params_intermediate", "params_penultimate", "params_logits", "param_bytes", "flops",
-    "iterations", "train_seconds", "energy_joules",
-)  # fmt: skip
-"""Metrics written once, at the end of a run."""
 
 
 def own_knobs(table: Table, name: str) -> dict[str, Any] | None:

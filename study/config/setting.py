@@ -9,7 +9,7 @@ language of a report.
 import csv
 import io
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,10 @@ class Setting:
     def plus(self, name: str, value: Any) -> "Setting":
         """Return the setting with one more pair."""
         return Setting((*self.pairs, (name, value)))
+
+    def without(self, names: Collection[str]) -> "Setting":
+        """Return the setting without some options."""
+        return Setting(tuple(pair for pair in self.pairs if pair[0] not in names))
 
 
 def setting_of(values: Mapping[str, Any], names: Iterable[str]) -> Setting:

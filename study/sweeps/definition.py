@@ -30,7 +30,7 @@ class Point:
     """One point of a sweep.
 
     `values` are those of its parameters, as the sweep writes them. `setting` holds the options that the sweep varies,
-    except the seed, with the values of the config; `together` those of them that `setting` in the sweep varies together.
+    except the seed, with the values of the config; `together` those of them that the sweep varies together.
     """
 
     values: dict[str, Any]

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from study.config.choices import HISTORY_METRICS, SUMMARY_METRICS
 from study.config.setting import read_pairs
+from study.record.metrics import HISTORY, METRICS
 from study.sweeps import distributions as space
 from study.sweeps import hyperband
 from study.sweeps.distributions import Parameter
@@ -86,7 +86,7 @@ def check(content: Any) -> dict[str, Any]:
 
     # Read early termination
     rule = hyperband.read(content["early_terminate"]) if "early_terminate" in content else None
-    if rule and metric not in HISTORY_METRICS:
+    if rule and metric not in HISTORY:
         raise UserError(f"early_terminate needs a metric that is logged each epoch, not {metric}")
 
     # Read the parameters
@@ -117,8 +117,8 @@ def _metric(metric: Any) -> tuple[str, bool, list[str]]:
     for key in metric:
         if key not in METRIC_KEYS:
             raise UserError(f"metric: unknown key {key!r}; {nearest(key, METRIC_KEYS)}")
-    if metric["name"] not in HISTORY_METRICS + SUMMARY_METRICS:
-        hint = nearest(metric["name"], HISTORY_METRICS + SUMMARY_METRICS)
+    if metric["name"] not in METRICS:
+        hint = nearest(metric["name"], METRICS)
         raise UserError(f"metric {metric['name']!r} is never logged; {hint}")
 
     # Check that losses are minimized and accuracies maximized
@@ -126,7 +126,7 @@ def _metric(metric: Any) -> tuple[str, bool, list[str]]:
     goal = metric.get("goal", "minimize")
     if goal not in ("minimize", "maximize"):
         raise UserError(f"the goal of metric {name} must be minimize or maximize, not {goal!r}")
-    right_goal = "minimize" if name.endswith("loss") else "maximize" if name.endswith("acc") else goal
+    right_goal = METRICS[name].goal or goal
     if goal != right_goal:
         raise UserError(f"the goal of metric {name} must be {right_goal}, not {goal}")
     return name, goal == "maximize", [f"metric.{key}" for key in METRIC_KEYS[2:] if key in metric]
