@@ -19,6 +19,7 @@ from analysis.page.attempt import attempted
 from analysis.themes import comparison, per_class
 from analysis.wording import texts as wording
 from study.config import RESULTS_VERSION
+from study.config.argv import separated
 from study.config.checks import user_path
 from study.remote import api as wandb_api
 from study.sweeps import definition as search
@@ -81,10 +82,9 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--set",
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
-        metavar="KEY=VALUE",
+        metavar="KEY=VALUE …",
         help="values that replace those of the sweeps, as given to `study.sweep run`",
     )
 
@@ -100,13 +100,12 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         help="compare each class's accuracy with another run's, by its directory, or with a CSV file: class,accuracy",
     )
     parser.add_argument("--pdf", action="store_true", help="also print report.pdf (needs Chromium or Chrome)")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(separated(argv))
 
-    # a directory after --sweep or --set is the source
-    for words in (args.sweep, args.set):
-        for word in [word for word in words if Path(word).is_dir()]:
-            words.remove(word)
-            args.source = word
+    # a directory is no sweep: after --sweep it is the source
+    for word in [word for word in args.sweep if Path(word).is_dir()]:
+        args.sweep.remove(word)
+        args.source = user_path(word)
     return args
 
 

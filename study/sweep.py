@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study.config import Config, is_identity
+from study.config.argv import separated
 from study.config.checks import positive, user_path
 from study.data import folder, splits
 from study.local import status as local_status
@@ -247,10 +248,9 @@ def main(argv: list[str]) -> int:
     )
     sweeps.add_argument(
         "--set",
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
-        metavar="KEY=VALUE",
+        metavar="KEY=VALUE …",
         help="values that replace those of the sweep",
     )
     place = Parser(add_help=False)
@@ -295,13 +295,10 @@ def main(argv: list[str]) -> int:
         "--grace", type=positive, default=60, metavar="SECONDS", help="time that runs have to end (default: 60)"
     )
 
-    # Read it; file names after --set are files
-    args = parser.parse_args(argv)
+    # Read it
+    args = parser.parse_args(separated(argv))
     if args.function is agents:
         return agents(args)
-    files = [word for word in args.set if "=" not in word and (Path(word).suffix or "/" in word)]
-    args.files += files
-    args.set = [word for word in args.set if word not in files]
     if "runs_dir" in vars(args):
         args.runs_dir = user_path(search.assignments(args.set).get("runs_dir", args.runs_dir))
     if not args.files:

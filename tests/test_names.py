@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 from rich.cells import cell_len
 from sklearn.datasets import load_digits
@@ -20,9 +23,11 @@ from analysis.page import html as page
 from analysis.page import letters, tables
 from analysis.page.blocks import Heading, Paragraph, Picture
 from analysis.page.figures import looks_of
-from analysis.themes import clouds, confusion, per_class
+from analysis.themes import answers, clouds, comparison, confusion, per_class
 from analysis.themes.embedding import Layer, Seen
+from analysis.wording import texts as wording
 from study.config import Config
+from study.config.setting import Listed, read_list, read_pairs, setting_of, written
 from study.record.directory import RunDirectory
 from study.remote.run import artifact_name
 from study.system.console import console, text_column
@@ -123,6 +128,49 @@ def test_a_report_says_every_name_in_every_format(study, warned):
     table = path.with_suffix(".md").read_text(encoding="utf-8").splitlines()
     assert len(table) == 12 and {line.replace(r"\|", "").count("|") for line in table} == {5}
     assert r"\$x\_1\$ \& co" in path.with_suffix(".tex").read_text(encoding="utf-8")
+
+
+def test_classes_with_commas_are_options_of_a_sweep(study, call, tmp_path, monkeypatch):
+    (tmp_path / "data").symlink_to(study[0] / "data")
+    listed = ('"night, day",**x** `y` <b>', 'a|b_c%#{~^\\,"night, day",[red]')
+    spec = {
+        "method": "grid",
+        "metric": {"name": "val/acc", "goal": "maximize"},
+        "parameters": {
+            "dataset": {"value": f"folder:{DATASET}"},
+            "epochs": {"value": 1},
+            "setting": {"values": [written({"model": "mlp", "hidden": "8,4", "classes": text}) for text in listed]},
+        },
+    }
+    (tmp_path / "commas.yaml").write_text(yaml.safe_dump(spec, allow_unicode=True), encoding="utf-8")
+    call("study.sweep", "run", "commas.yaml", "--wandb=disabled")
+    configs = [config(run) for run in sorted((tmp_path / "runs").glob("mlp*"))]
+    chosen = [Config.recorded(values).classes for values in configs]
+    assert set(chosen) == {("**x** `y` <b>", "night, day"), ("[red]", "a|b_c%#{~^\\", "night, day")}
+    monkeypatch.setattr(report, "THEMES", (answers.blocks, comparison.blocks))
+    call("analysis.summarize", "--sweep=commas.yaml", "--lang=es")
+    tables = (tmp_path / "report" / "tables").glob("*-comparison.csv")
+    rows = [row for path in tables for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
+    settings = {row["setting"] for row in rows}
+    assert settings == {f"mlp, hidden 8,4, classes {Listed(names)}" for names in chosen}
+    spanish = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "mlp · ocultas 8,4 · clases" in spanish and "night · day" not in spanish
+
+
+@given(st.dictionaries(st.sampled_from(["weights", "notes", "tags"]), st.text(min_size=1, max_size=20), min_size=1))
+@example({"weights": "checkpoints/epoch=3-step=100.ckpt", "notes": "a;b, c=d\ne 'f' \"g\""})
+def test_values_of_any_text_arrive_unharmed(values):
+    assert read_pairs(written(values)) == values
+    setting = setting_of(values, values)
+    assert len({setting, setting_of(values, values)}) == 1
+    for language in wording.LANGUAGES:
+        with wording.language(language):
+            assert all(value in wording.shown(setting) for value in values.values())
+
+
+@given(st.lists(st.text(min_size=1, max_size=12).filter(lambda text: text == text.strip()), min_size=1, max_size=4))
+def test_a_list_of_any_names_is_read_as_it_was_written(names):
+    assert read_list(str(Listed(names))) == names
 
 
 def test_a_line_end_in_a_name_ends_no_row():

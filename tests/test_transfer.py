@@ -70,12 +70,12 @@ def argv(weights: Path, **more) -> list[str]:
 
 
 def run_of(weights: Path, **more) -> RunDirectory:
-    return RunDirectory.of(Config(**options(weights, **more)))
+    return RunDirectory.of(Config.parse(options(weights, **more)))
 
 
 def begun(weights: Path, **more) -> Trainer:
     """Make a trainer that begins with the weights of a file."""
-    config = Config(**options(weights, epochs=2, batch_size=16, **more))
+    config = Config.parse(options(weights, epochs=2, batch_size=16, **more))
     given = pretrained.read(config, print)
     return Trainer(config, load_data(config, given, CPU, print), CPU, pretraining=given)
 
@@ -134,14 +134,14 @@ def test_svms_of_several_seeds_cost_one_extraction_and_are_used_without_the_weig
 def test_the_same_weights_are_the_same_run_wherever_they_lie(weights, tmp_path):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(weights.read_bytes())
-    one, same = Config(**options(weights)), Config(**options(copy))
+    one, same = Config.parse(options(weights)), Config.parse(options(copy))
     assert one.pretrained is True
     assert one.fingerprint == same.fingerprint == Config.recorded(one.model_dump()).fingerprint
     copy.write_bytes(copy.read_bytes() + b" ")
-    assert Config(**options(copy)).fingerprint != one.fingerprint
-    scratch = Config(**options(weights, pretrained=False))
+    assert Config.parse(options(copy)).fingerprint != one.fingerprint
+    scratch = Config.parse(options(weights, pretrained=False))
     assert scratch.weights is None
-    assert scratch.fingerprint == Config(**options(weights) | {"weights": None}).fingerprint
+    assert scratch.fingerprint == Config.parse(options(weights) | {"weights": None}).fingerprint
     with pytest.raises(UserError, match=r"nowhere\.pt cannot be read: No such file"):
         pretrained.read(Config.recorded(one.model_dump() | {"weights": "nowhere.pt"}), print)
     with pytest.raises(UserError, match=r"is not the file that the run names: its digest is .*, not "):
@@ -180,7 +180,7 @@ def test_weights_that_do_not_fit_are_named_before_data_are_looked_for(name, mess
     broken(name, weights)
     path = weights.with_suffix(".pt") if name == "pickle" else weights
     with pytest.raises(UserError, match=message):
-        pretrained.read(Config(**options(path)), print)
+        pretrained.read(Config.parse(options(path)), print)
 
 
 def test_a_run_with_other_weights_ends_before_data_are_loaded(call, weights, animals):
@@ -197,7 +197,7 @@ def test_torchvisions_names_are_timms(tmp_path):
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=7)
     torch.save({"model": model.state_dict()}, tmp_path / "resnet18.pth")
-    config = Config(model="resnet18", weights=str(tmp_path / "resnet18.pth"))
+    config = Config.parse({"model": "resnet18", "weights": str(tmp_path / "resnet18.pth")})
     given = pretrained.read(config, print)
     own = models.create(config, (3, 48, 48), 2)
     heads = pretrained.begin(own, given, config)
@@ -209,7 +209,7 @@ def test_torchvisions_names_are_timms(tmp_path):
 
 
 def test_grey_images_are_seen_as_colours_were(weights):
-    config = Config(**options(weights))
+    config = Config.parse(options(weights))
     given = pretrained.read(config, print)
     torch.manual_seed(0)
     coloured, grey = (models.create(config, (channels, 32, 32), 2).eval() for channels in (3, 1))
@@ -218,7 +218,7 @@ def test_grey_images_are_seen_as_colours_were(weights):
         model.classifier = coloured.classifier
     images = torch.randn(4, 1, 32, 32)
     assert torch.allclose(grey(images), coloured(images.expand(-1, 3, -1, -1)), atol=1e-5)
-    digits = load_data(Config(**options(weights, dataset="digits")), given, CPU, print)
+    digits = load_data(Config.parse(options(weights, dataset="digits")), given, CPU, print)
     assert digits.image_shape == (1, 32, 32)
     assert digits.mean == (pytest.approx(255 * np.mean([0.485, 0.456, 0.406])),)
 
@@ -226,7 +226,7 @@ def test_grey_images_are_seen_as_colours_were(weights):
 def test_a_position_is_pretrained_for_images_of_any_size(tmp_path):
     torch.manual_seed(0)
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
-    config = Config(model="timm:test_vit", weights=str(tmp_path / "vit.safetensors"), image_size=64)
+    config = Config.parse({"model": "timm:test_vit", "weights": str(tmp_path / "vit.safetensors"), "image_size": 64})
     given = pretrained.read(config, print)
     model = models.create(config, (3, 64, 64), 2)
     pretrained.begin(model, given, config)
@@ -338,7 +338,7 @@ def test_weights_are_downloaded_through_timm(hub, weights):
     given = pretrained.read(Config(model=NETWORK, pretrained=True), said.append)
     assert given.source == "timm test_efficientnet.r160_in1k"
     assert given.image_size == 160
-    assert given.digest == pretrained.read(Config(**options(weights)), print).digest
+    assert given.digest == pretrained.read(Config.parse(options(weights)), print).digest
     assert "downloaded" in said[0]
 
 
@@ -360,7 +360,7 @@ def test_the_sweep_has_four_ways_whatever_is_put_in_their_place(weights):
     values = {key: str(value) for key, value in options(weights).items() if key not in ("runs_dir", "wandb")}
     points = sweep.replaced(values | {"train_images": "16", "classes": "", "epochs": "2"}).points()
     found = [(c.pretrained, c.finetune, c.augment, c.epochs, c.weights_digest) for c in (p.config for p in points[::3])]
-    digest = Config(**options(weights)).weights_digest
+    digest = Config.parse(options(weights)).weights_digest
     assert found == [
         (False, None, "", 2, None), (True, "svm", "", 1, digest), (True, "all", "", 2, digest),
         (True, "all", "crop,flip", 2, digest),

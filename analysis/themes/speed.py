@@ -5,7 +5,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -27,8 +27,15 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     reached = table(section)
     if not reached:
         return []
-    alike = work(section)[section.runs["iterations"].notna()].nunique() == 1
-    return [Heading(label("speed")), Paragraph(_first(reached.frame, alike)), reached]
+    timed = with_epochs(section)
+    alike = work(timed).nunique() == 1
+    return [Heading(label("speed")), Paragraph(_first(reached.frame, thresholds(timed), alike)), reached]
+
+
+def with_epochs(section: Section) -> Section:
+    """Return the section without the SVMs, which have no epochs."""
+    runs = section.runs[section.runs["iterations"].notna()]
+    return replace(section, runs=runs, history=section.history[section.history.run.isin(runs.index)])
 
 
 def machines(section: Section) -> pd.Series:
@@ -84,8 +91,7 @@ def table(section: Section) -> Table | None:
     and is left out.
     """
     # runs with epochs
-    runs = section.runs[section.runs["iterations"].notna()]
-    section = replace(section, runs=runs, history=section.history[section.history.run.isin(runs.index)])
+    section = with_epochs(section)
     wanted = thresholds(section)
     if not wanted:
         return None
@@ -158,21 +164,21 @@ def _reached(name: str) -> Callable[[dict], str | None]:
     return text
 
 
-def _first(frame: pd.DataFrame, alike: bool) -> str:
+def _first(frame: pd.DataFrame, wanted: Sequence[float], alike: bool) -> str:
     """Report the fastest settings, in epochs and in seconds, to the highest accuracy that some setting always reaches.
 
     If the epochs of all settings cost `alike`, the setting with the fewest epochs is also the fastest.
     """
     # the highest accuracy that all runs of a setting reach
-    names = [name.removeprefix("epochs_") for name in frame if name.startswith("epochs_") and "_ci95" not in name]
-    name = next((name for name in reversed(names) if frame[f"epochs_{name}"].notna().any()), None)
-    if name is None:
+    accuracy = next((value for value in reversed(wanted) if frame[f"epochs_{value:g}"].notna().any()), None)
+    if accuracy is None:
         return sentence("speed_none")
+    name = f"{accuracy:g}"
 
     # fewest epochs
     first = frame[frame[f"epochs_{name}"] == frame[f"epochs_{name}"].min()]
     first = first[first[f"iterations_{name}"] == first[f"iterations_{name}"].min()]
-    values = {key: first[f"{key}_{name}"].iloc[0] for key in ("epochs", "iterations")} | {"accuracy": float(name)}
+    values = {key: first[f"{key}_{name}"].iloc[0] for key in ("epochs", "iterations")} | {"accuracy": accuracy}
     key = "speed_alone" if len(frame) == 1 else "speed_epochs"
     names = named([shown(setting) for setting in first.setting])
     sentences = [sentence(key, settings=names, n=len(first), **values)]

@@ -6,6 +6,7 @@ python -m study.train --help
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,28 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
             raise UserError(f"unknown option {name!r}; {meant(name, fields, known)}")
         raise UserError(f"unexpected word {word!r}; options are written --name=value, lists with commas")
     return vars(values)
+
+
+def separated(argv: Sequence[str]) -> list[str]:
+    """Give each pair after `--set` an option of its own at the end, so that any other word stands for itself.
+
+    `A --set epochs=2 seed=0 B` becomes `A B --set=epochs=2 --set=seed=0`.
+    """
+    words: list[str] = []
+    pairs: list[str] = []
+    follows = False
+    for place, word in enumerate(argv):
+        starts = word == "--set" and any(map(_is_pair, argv[place + 1 : place + 2]))
+        if follows and _is_pair(word):
+            pairs.append(f"--set={word}")
+        elif not starts:
+            words.append(word)
+        follows = starts or (follows and _is_pair(word))
+    return words + pairs
+
+
+def _is_pair(word: str) -> bool:
+    return "=" in word and not word.startswith("-")
 
 
 def read_config(path: str) -> dict[str, Any]:

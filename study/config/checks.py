@@ -4,11 +4,9 @@ python -c "from study.config.checks import is_true; print(is_true('yes'))"
 """
 
 import argparse
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,14 +26,18 @@ from study.config.choices import (
     own_knobs,
 )
 from study.config.setting import Listed, read_list
-from study.system.errors import closest, nearest
+from study.system.errors import UserError, closest, nearest
+from study.system.files import known_digest
 
 FEW = 6
 """At most this many owners of an option are listed in an error."""
 
 
-def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
-    """Make a check that a text is one of `names`, or one of the prefixes followed by a name."""
+def one_of(kind: str, names: Iterable[str], *prefixes: str, own: str = "") -> BeforeValidator:
+    """Make a check that a text is one of `names`, or one of the prefixes followed by a name.
+
+    `own` says where a name that is like none of them would have to be added.
+    """
     names = [name for name in names if not name.endswith(":")]
 
     def check(value: Any) -> Any:
@@ -44,26 +46,11 @@ def one_of(kind: str, names: Iterable[str], *prefixes: str) -> BeforeValidator:
         matches = [prefix for prefix in prefixes if str(value).startswith(prefix) and value != prefix]
         if value not in names and not matches:
             known = [*names, *(f"{prefix}NAME" for prefix in prefixes)]
-            raise ValueError(f"unknown {kind} {value!r}; {nearest(value, known)}")
+            hint = f"; {own}" if own and not closest(value, known) else ""
+            raise ValueError(f"unknown {kind} {value!r}; {nearest(value, known)}{hint}")
         return value
 
     return BeforeValidator(check)
-
-
-def _has_options(model: Any) -> Any:
-    """Refuse a network that is in the registry of networks but lacks options; return the others.
-
-    The registry is read as text, because importing it would import torch.
-    """
-    registry = (Path(__file__).parent.with_name("models") / "__init__.py").read_text(encoding="utf-8")
-    if str(model) not in NETWORKS and re.search(rf'^    "{re.escape(str(model))}": \w+\.\w+,$', registry, re.M):
-        raise ValueError(
-            f"model {model!r} is in study/models/__init__.py, but NETWORKS in study/config/choices.py lacks it"
-        )
-    return model
-
-
-HasOptions = BeforeValidator(_has_options)
 
 
 def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = False) -> BeforeValidator:
@@ -133,21 +120,6 @@ def is_true(value: Any) -> bool:
     return str(value).lower() in ("true", "1", "1.0", "t", "y", "yes", "on")
 
 
-def file_digest(path: str) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of a file; raise ValueError if it cannot be read."""
-    try:
-        stat = Path(path).stat()
-        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-
-
-@lru_cache
-def _file_digest(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def user_path(text: str) -> str:
     """Expand `~` to the home folder, which shells do not do in `--option=~/folder`."""
     return os.path.expanduser(text)  # noqa: PTH111 — Path would normalise the rest of the path
@@ -160,13 +132,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def weights_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that follow from `weights`: the digest of the file, or none when training from scratch."""
-    if not values.get("weights"):
+def digest_of_weights(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digest of the file of `weights`, unless it is known or the network is trained from scratch."""
+    if not values.get("weights") or values.get("weights_digest") or is_from_scratch(values):
         return {}
-    if values.get("pretrained") is not None and not is_true(values["pretrained"]):
-        return {"weights": None, "weights_digest": None}
-    return {"pretrained": True, "weights_digest": values.get("weights_digest") or file_digest(values["weights"])}
+    try:
+        return {"weights_digest": known_digest(Path(values["weights"]))}
+    except OSError as error:
+        raise UserError(f"{values['weights']} cannot be read: {error.strerror}") from None
+
+
+def is_from_scratch(values: Mapping[str, Any]) -> bool:
+    """Return whether values say that a network is not pretrained."""
+    return values.get("pretrained") is not None and not is_true(values["pretrained"])
 
 
 def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:

@@ -15,13 +15,14 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from study.config.checks import (
+    digest_of_weights,
     fill_own_knobs,
+    is_from_scratch,
     meant,
     owners,
     refuse_small_images,
     sentence,
     user_path,
-    weights_of,
 )
 from study.config.choices import AUGMENTATIONS, NETWORKS, own_knobs
 from study.config.options import Options
@@ -47,9 +48,7 @@ class Config(Options):
     def _complete(cls, options: Any) -> dict[str, Any]:
         """Apply `setting`, refuse unknown keys, and fill in the defaults that depend on the chosen names."""
         # Let the pairs of `setting` override the other options
-        values = {key.replace("-", "_"): value for key, value in dict(options).items()}
-        setting = read_pairs(values.get("setting") or "")
-        values |= setting
+        setting, values = _flat(options)
 
         # Refuse unknown options, and convert what YAML and the command line write differently
         for name, value in values.items():
@@ -65,9 +64,9 @@ class Config(Options):
             if value in ("None", "none", "") and field.default is None:
                 values[name] = None
 
-        # Expand paths, and find the digest of a file of weights
-        values |= {name: user_path(values[name]) for name in PATHS if isinstance(values.get(name), str)}
-        values |= weights_of(values)
+        # Pretrained weights mean that the network is pretrained
+        if values.get("weights"):
+            values |= {"weights": None, "weights_digest": None} if is_from_scratch(values) else {"pretrained": True}
 
         # Fit an SVM in one epoch; if `setting` chose it, drop the options that it does not use
         if values.get("finetune") == "svm":
@@ -115,9 +114,14 @@ class Config(Options):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Config":
-        """Convert and check a mapping of options; raise UserError with one sentence for each wrong value."""
+        """Convert and check a mapping of options; raise UserError with one sentence for each wrong value.
+
+        `~` in paths becomes the home folder, and the identity gets the digest of a file of weights.
+        """
         try:
-            return cls.model_validate(dict(values))
+            flat = _flat(values)[1]
+            paths = {name: user_path(flat[name]) for name in PATHS if isinstance(flat.get(name), str)}
+            return cls.model_validate({**values, **paths, **digest_of_weights(flat | paths)})
         except ValidationError as error:
             raise UserError("; ".join(sentence(detail) for detail in error.errors())) from None
 
@@ -158,6 +162,13 @@ class Config(Options):
         return {
             name: None if name == "flip" else getattr(self, next(iter(AUGMENTATIONS[name]))) for name in self.augment
         }
+
+
+def _flat(options: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the pairs of `setting`, and the options that they override; names have underscores."""
+    values = {key.replace("-", "_"): value for key, value in dict(options).items()}
+    setting = read_pairs(values.get("setting") or "")
+    return setting, values | setting
 
 
 def affects(name: str, what: str) -> bool:

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from study.config.checks import (
     Device,
-    HasOptions,
     Names,
     NameSet,
     WandbName,
@@ -33,6 +32,9 @@ and the `work` of a step, hence its time. An option that does not affect the res
 or recorded, and is not part of its identity."""
 
 
+OWN_NETWORK = "a network of your own needs a row in NETWORKS of study/config/choices.py"
+
+
 def _option(default: Any, group: str, affects: frozenset[str], text: str, **bounds: Any) -> Any:
     """Declare an option with its group in the help, what it affects, its help and its bounds."""
     return Field(default, description=text, json_schema_extra={"group": group, "affects": affects}, **bounds)
@@ -43,7 +45,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    model: Annotated[str, one_of("model", NETWORKS, "timm:"), HasOptions] = _option(
+    model: Annotated[str, one_of("model", NETWORKS, "timm:", own=OWN_NETWORK)] = _option(
         "two-block",
         "network",
         EVERYTHING,

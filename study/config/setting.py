@@ -27,8 +27,8 @@ class Listed(tuple):
 
     def __str__(self) -> str:
         text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(self)
-        return text.getvalue() if self else ""
+        csv.writer(text).writerow(self)
+        return text.getvalue().removesuffix("\r\n") if self else ""
 
 
 def read_list(value: Any) -> list[str]:

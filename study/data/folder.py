@@ -19,7 +19,7 @@ from pathlib import Path
 
 from study.config import Config
 from study.system.errors import UserError, printable
-from study.system.files import replace_text
+from study.system.files import file_digest, replace_text
 
 Say = Callable[[str], None]
 
@@ -312,7 +312,6 @@ def _digests(root: Path, marks: dict[str, Mark], cache: Path, say: Say) -> dict[
 def _file_digest(path: Path) -> str:
     """Return 16 hexadecimal digits of a file's SHA-256; a file that cannot be read is reported when decoded."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return file_digest(path)
     except OSError as error:
         return f"{UNREAD}: {error.strerror}"

@@ -13,6 +13,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from study.config import Config
-from study.config.checks import file_digest
 from study.models import create, library
 from study.system.errors import UserError, is_out_of_memory, one_line
+from study.system.files import file_digest
 
 NAMED = 3
 """At most this many of the weights that do not fit are named."""
@@ -120,12 +121,12 @@ def _from_file(config: Config, build: Callable[..., nn.Module], own: nn.Module) 
     """Build the network with the weights of a file; raise UserError if those of the body do not fit."""
     # Check that the file is the one that the run's identity names
     try:
-        digest = file_digest(config.weights)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if digest != config.weights_digest:
+        found = file_digest(Path(config.weights))
+    except OSError as error:
+        raise UserError(f"{config.weights} cannot be read: {error.strerror}") from None
+    if found != config.weights_digest:
         raise UserError(
-            f"{config.weights} is not the file that the run names: its digest is {digest}, not {config.weights_digest}"
+            f"{config.weights} is not the file that the run names: its digest is {found}, not {config.weights_digest}"
         )
 
     # Compare its names with those of the network's body

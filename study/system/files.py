@@ -4,11 +4,13 @@ replace_text(path, text)
 content = files.through(path, make, "the features", say)
 """
 
+import hashlib
 import os
 import pickle
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,23 @@ def replace_text(path: Path, text: str) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def file_digest(path: Path) -> str:
+    """Return 16 hexadecimal digits of a file's SHA-256; raise OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def known_digest(path: Path) -> str:
+    """Return the digest of a file, which is read again only if it has changed; raise OSError if it cannot be read."""
+    stat = path.stat()
+    return _known_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _known_digest(path: Path, size: int, changed: int) -> str:
+    return file_digest(path)
 
 
 def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Callable[[str], None]) -> dict[str, Any]:
