@@ -42,7 +42,7 @@ def test_argv_as_wandb_agent_passes_it():
         "--_wandb_internal=1", "--model=cnn", "--dropout=5e-1", "--hidden=None",
     )  # fmt: skip
     assert (config.lr, config.batch_size, config.keep_weights, config.seed) == (0.2, 64, False, 1)
-    assert (config.augment, config.dropout, config.hidden) == ("crop,flip", 0.5, "100")
+    assert (config.augment, config.dropout, config.hidden) == (("flip", "crop"), 0.5, (100,))
     assert from_argv("--keep-weights").keep_weights is True
 
 

@@ -14,12 +14,12 @@ from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
 from study.config.choices import (
     AUGMENTATIONS,
+    DATASETS,
     EARLY_STOPPING,
     FINETUNING_SCHEDULES,
     NETWORKS,
     OPTIMIZERS,
     SCHEDULES,
-    SIDES,
     SMALLEST_SIDES,
     TRANSFER,
     Table,
@@ -191,7 +191,8 @@ def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[
 
 def refuse_small_images(model: str, dataset: str, image_size: int | None) -> None:
     """Raise ValueError if the images of a data set, if their size is known, are too small for a network."""
-    side = image_size or SIDES.get(dataset)
+    known = DATASETS.get(dataset)
+    side = image_size or (known and known.side)
     smallest = SMALLEST_SIDES.get(model, 1)
     if side and side < smallest:
         raise ValueError(f"{model} needs images of at least {smallest} px, not {side}×{side}")

@@ -5,7 +5,7 @@
 A key that ends in a colon stands for all names with this prefix.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 Table = dict[str, dict[str, Any]]
 
@@ -57,11 +57,26 @@ Pretrained networks default to AdamW, whose steps do not grow with the scale of 
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 
-DATASETS = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "pets")
-"""Data sets known by name; any other is a `folder:NAME` of class folders."""
 
-SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "mnist": 28, "fashion-mnist": 28}
-"""Side in pixels of the images, for data sets whose images have one size."""
+class DataSet(NamedTuple):
+    """A data set known by name: the side of its images in pixels, None if they differ, and the size of its val split.
+
+    Without `val_images` a share of the training images is held out.
+    """
+
+    side: int | None
+    val_images: int | None = None
+
+
+DATASETS = {
+    "digits": DataSet(8),
+    "cifar10": DataSet(32, 10_000),
+    "cifar100": DataSet(32, 10_000),
+    "mnist": DataSet(28, 10_000),
+    "fashion-mnist": DataSet(28, 10_000),
+    "pets": DataSet(None),
+}
+"""Data sets known by name; any other is a `folder:NAME` of class folders."""
 
 SMALLEST_SIDES = {
     "single-block": 2, "two-block": 4, "cnn": 8, "all-conv": 8, "netconv": 16, "simple-cnn": 2, "alexnet": 15,

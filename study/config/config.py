@@ -124,6 +124,8 @@ class Config(Options):
             return cls.model_validate({**values, **paths, **digest_of_weights(flat | paths)})
         except ValidationError as error:
             raise UserError("; ".join(sentence(detail) for detail in error.errors())) from None
+        except ValueError as error:  # of `setting`
+            raise UserError(str(error)) from None
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> "Config":

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.config import Config
+from study.config.choices import DATASETS
 from study.system.errors import UserError, nearest
 from study.data.folder import Folder
 
 NAMES = ("train", "val", "test")
 SHARE = 5
 """Without splits of its own, one image in five is held out for test, and one in five of the rest for validation."""
-
-HOLD_OUT_10_000 = ("cifar10", "cifar100", "mnist", "fashion-mnist")
 
 LISTED = 5
 """At most this many classes are named in a sentence."""
@@ -46,7 +45,8 @@ def of(config: Config, labels: Mapping[str, np.ndarray], classes: Sequence[str])
 
     `labels` maps the data set's own splits (`train`, perhaps `val` and `test`) to their labels (n,).
     """
-    held_out = 10_000 if config.dataset in HOLD_OUT_10_000 else None
+    known = DATASETS.get(config.dataset)
+    held_out = known.val_images if known else None
     result = plan(labels, classes, config.classes, config.split_seed, held_out, config.dataset)
     check_train_images(config, len(result.labels["train"]), len(result.classes))
     return result
