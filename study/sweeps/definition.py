@@ -92,7 +92,7 @@ class Sweep:
         points, in all recorded runs that lie within the sweep. `base` holds options that the sweep does not name.
         Raises UserError if a point is no valid config.
         """
-        # List the points of a search that W&B draws, or those that are known beforehand and those that were chosen
+        # List the points that W&B has drawn, or those that are known beforehand and those that were chosen
         if self.drawn_elsewhere and self.is_search:
             points = self._located(recorded, base)
         else:
@@ -152,9 +152,8 @@ class Sweep:
         # Take the values from the config; parameters that the setting overrides may have any value
         recorded = config.model_dump() | {"setting": setting}
         values = {name: recorded[name] for name in self.parameters}
-        overridden = {name for name in read_pairs(setting or "") if name in values}
-        drawn = random.draw(self.parameters, 0)
-        values |= {name: drawn[name] for name in overridden}
+        overridden = {name: self.parameters[name] for name in read_pairs(setting or "") if name in values}
+        values |= random.draw(overridden, 0)
 
         # Check that the sweep has them, and find choices that are written differently
         for name, parameter in self.parameters.items():
