@@ -54,12 +54,12 @@ def check(args: argparse.Namespace) -> int:
             continue
 
         # Print the number of runs
-        if sweep.method == "bayes":
+        if sweep.is_adaptive:
             note = " (each is chosen from the results of the previous ones)"
         else:
             same = sweep.size - len(points)
             note = f" ({same} more {'point computes' if same == 1 else 'points compute'} the same)" if same else ""
-        count = len(points) or sweep.size
+        count = len(points) + sweep.open_points(points)
         print(f"{path}: {count} {'run' if count == 1 else 'runs'}{note}")
     return 2 if wrong else 0
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     # Plan the runs, and check their data
     sweeps = [_read(path, args) for path in args.files]
     plan = Plan(sweeps, _base(args), standing.Runs(args.runs_dir), args.force)
-    examples = [sweep.example(_base(args)) for sweep in sweeps if sweep.method == "bayes"]
+    examples = [sweep.example(_base(args)) for sweep in sweeps if sweep.is_adaptive]
     _refuse_other_data([*(job.config for job in plan.known.values()), *examples], args.force)
     todo = plan.todo()
     total = len(plan.known) + plan.coming

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.local import status
+from study.local.plan import Plan
 from study.record.directory import RunDirectory
-from study.sweeps import bayes, hyperband
+from study.sweeps import adaptive, random
 from study.sweeps import definition as search
 from study.sweeps import distributions as space
+from study.sweeps.file import METHODS
+from study.sweeps.hyperband import Hyperband
+from study.sweeps.method import Method
 from study.sweeps.standing import Runs
 from study.system.errors import UserError
 
@@ -138,13 +143,16 @@ def test_a_grid_takes_ranges_of_whole_numbers_and_steps_and_a_cap(sweep_file):
         ({"run_cap": 0}, "run_cap must be a whole number from 1, not 0"),
         ({"parameters": DRAWN}, "parameter dropout: a grid cannot have distribution uniform; give its `values`"),
         ({"metric": {"name": "val/acc", "gaol": "maximize"}}, "metric: unknown key 'gaol'; did you mean 'goal'?"),
-        ({"early_terminate": {"type": "median"}}, "early_terminate must have the type hyperband"),
+        ({"early_terminate": {"type": "median"}}, "early_terminate: type must be hyperband, such as {type:"),
+        ({"early_terminate": "hyperband"}, "early_terminate must be {type: hyperband, min_iter: 3}, not 'hyperband'"),
         ({"early_terminate": {"type": "hyperband"}}, "early_terminate needs min_iter, or max_iter and s"),
-        ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "min_iter must be a whole number from 1, not 0"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "min_iter must be a whole number from 1 to 1"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "eta must be greater than 1 and at most"),
         ({"early_terminate": {"type": "hyperband", "miniter": 1}}, "unknown key 'miniter'; did you mean 'min_iter'?"),
         ({"controller": "local"}, "controller must be {type: cloud} or {type: local}, not 'local'"),
+        ({"controller": {"type": "lokal"}}, "controller: type must be cloud or local, not 'lokal'"),
         ({"project": 3}, "project must be a text, not 3"),
+        ({"run_cap": "x", "gird": 1}, "run_cap must be a whole number from 1, not 'x'; unknown key 'gird'; "),
         ({"command": ["python", "train.py", "${args}"]}, "command must be [\"${env}\""),
         (
             {"method": "random", "run_cap": 3, "parameters": {"dropout": {"min": 1.5, "max": 2.5}}},
@@ -175,7 +183,7 @@ def test_a_bayesian_search_learns_from_the_runs_directory(sweep_file, tmp_path):
         """Write `count` runs whose accuracy is best with adam at a learning rate of 0.01."""
         errors = []
         given = {point.config.fingerprint for point in runs.points(sweep, base)}
-        for point in itertools.islice(bayes.choose(sweep, base, Runs(tmp_path / "runs"), given), count):
+        for point in itertools.islice(adaptive.choose(sweep, base, Runs(tmp_path / "runs"), given), count):
             config = point.config
             error = abs(math.log10(config.lr) + 2) / 5 + 0.3 * (config.optimizer == "sgd")
             directory = RunDirectory.of(config)
@@ -224,9 +232,9 @@ def test_points_that_wandb_drew_are_those_of_its_runs(sweep_file):
     path = sweep_file(DRAWN, method="random", run_cap=3)
     ours = search.read(path)
     theirs = replace(ours, run_cap=None, drawn_elsewhere=True)
-    recorded = [{"config": ours.point(ours.draw(index)).config.model_dump()} for index in (7, 9)]
+    recorded = [{"config": ours.point(random.draw(ours.parameters, index)).config.model_dump()} for index in (7, 9)]
     inside = {point.config.fingerprint for point in theirs.points(recorded=recorded)}
-    assert inside == {ours.point(ours.draw(index)).config.fingerprint for index in (7, 9)}
+    assert inside == {ours.point(random.draw(ours.parameters, index)).config.fingerprint for index in (7, 9)}
     outside = [{"config": recorded[0]["config"] | {"epochs": 77}}]
     assert theirs.points(recorded=outside) == []
 
@@ -234,7 +242,7 @@ def test_points_that_wandb_drew_are_those_of_its_runs(sweep_file):
 def test_a_search_ends_where_there_are_no_more_points(sweep_file, tmp_path):
     sweep = search.read(sweep_file(method="bayes", run_cap=10))
     base = {"runs_dir": str(tmp_path / "runs")}
-    assert len(list(bayes.choose(sweep, base, Runs(tmp_path / "runs"), set()))) == 4
+    assert len(list(adaptive.choose(sweep, base, Runs(tmp_path / "runs"), set()))) == 4
 
 
 def test_a_search_ends_where_a_setting_overrides_what_is_drawn(sweep_file, tmp_path):
@@ -244,7 +252,7 @@ def test_a_search_ends_where_a_setting_overrides_what_is_drawn(sweep_file, tmp_p
     }
     sweep = search.read(sweep_file(parameters, method="bayes", run_cap=6))
     base, runs = {"runs_dir": str(tmp_path / "runs")}, Runs(tmp_path / "runs")
-    chosen = list(bayes.choose(sweep, base, runs, set()))
+    chosen = list(adaptive.choose(sweep, base, runs, set()))
     assert len(chosen) == 6 == len(runs.points(sweep, base))
 
 
@@ -252,7 +260,33 @@ def test_a_search_that_cannot_find_its_own_runs_says_so(sweep_file, tmp_path):
     sweep = search.read(sweep_file({"runs_dir": {"value": str(tmp_path / "other")}, "lr": {"min": 0.1, "max": 0.2}},
                                    method="bayes", run_cap=3))  # fmt: skip
     with pytest.raises(UserError, match="cannot have the parameter runs_dir"):
-        list(bayes.choose(sweep, {}, Runs(tmp_path / "runs"), set()))
+        list(adaptive.choose(sweep, {}, Runs(tmp_path / "runs"), set()))
+
+
+def test_a_new_method_is_a_line_in_the_table(sweep_file, tmp_path, monkeypatch, capsys):
+    """Both kinds: points that are known beforehand, and points that are chosen when they are needed."""
+
+    def ends(parameters, run_cap):
+        return ({name: parameter.value(share) for name, parameter in parameters.items()} for share in (0.0, 1.0))
+
+    def next_rates(name, parameters, run_cap, trials):
+        assert [trial.state for trial in trials] == ["running"] * len(trials)
+        middle = {name: parameter.value(0.5) for name, parameter in parameters.items()}
+        return (middle | {"lr": 0.1 * step} for step in itertools.count(1 + len(trials)))
+
+    monkeypatch.setitem(METHODS, "ends", Method(ends))
+    monkeypatch.setitem(METHODS, "rates", Method(next=next_rates))
+    path = sweep_file(DRAWN | {"seed": {"value": 0}}, method="random", run_cap=2)
+    base, runs = {"runs_dir": str(tmp_path / "runs")}, Runs(tmp_path / "runs")
+    for method, known in (("ends", 2), ("rates", 0)):
+        sweep = replace(search.read(path), method=method)
+        plan = Plan([sweep], base, runs)
+        assert (len(plan.known), plan.coming) == (known, 2 - known)
+        status.show(sweep, runs, base)
+        assert "2 missing" in capsys.readouterr().out
+    jobs = plan.jobs()
+    assert [round(job.config.lr, 4) for job in jobs] == [0.1, 0.2]
+    assert len(runs.points(sweep, base)) == 2
 
 
 MERGED = """
@@ -282,7 +316,10 @@ def test_yaml_merges_and_names_that_stand_twice(tmp_path, call):
         ({"setting": {"values": [None]}}, {}, "needs `values`, texts of key=value pairs"),
         ({"lr": {"distribution": ["uniform"], "min": 1, "max": 2}}, {}, "unknown distribution ['uniform']"),
         ({"lr": {"min": 0.1, "max": 10**400}}, {"method": "random", "run_cap": 2}, "max must be a number, not 1000"),
+        ({"lr": {"value": {1: 2, "a": 3}}}, {}, "parameter lr: a value must be a text, a number, true or false, not {"),
         ({"lr": {"distribution": "log_normal", "mu": 1000}}, {"method": "bayes", "run_cap": 2}, None),
+        ({"lr": {"values": [1, 2], "probabilities": [1, 10**400]}}, {}, "probabilities must be as many as the values"),
+        ({}, {"early_terminate": {"type": "hyperband", "max_iter": 5, "s": 9**40}}, "s must be a whole number"),
         ({}, {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1e300}}, "eta must be greater than 1"),
         ({"lr": {"distribution": "log_uniform", "min": 1e-4, "max": 0.1}}, {"method": "random", "run_cap": 2},
          "min and max of log_uniform are exponents of e; log_uniform_values takes the values themselves"),
@@ -293,13 +330,19 @@ def test_no_sweep_file_ends_in_a_traceback(sweep_file, call, parameters, keys, m
     assert (message or "") in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("text", ["!!timestamp a", "!!bool a", "9" * 5000, "0x" + "f" * 5000, "[" * 2000, "2020-13-45"])
+def test_no_yaml_ends_in_a_traceback(text, tmp_path, call):
+    (tmp_path / "odd.yaml").write_text(f"run_cap: {text}", encoding="utf-8")
+    assert "Traceback" not in call("study.sweep", "check", "odd.yaml", code=2).stderr
+
+
 def test_hyperband_stops_what_wandb_stops():
     """Compare with the example in W&B's own engine (the package `sweeps`, hyperband_stop_runs)."""
-    rule = hyperband.read({"type": "hyperband", "max_iter": 5, "eta": 2, "s": 2})
+    rule = Hyperband(type="hyperband", max_iter=5, eta=2, s=2)
     assert rule.bands == (1, 2)
     losses = {"a": [10, 9], "b": [10, 10], "c": [10, 8, 8], "d": [10, 7, 7], "e": [10, 6, 6]}
     assert [name for name in "bcd" if rule.is_to_stop(losses[name], list(losses.values()))] == ["b"]
-    lenient = hyperband.read({"type": "hyperband", "min_iter": 2, "eta": 2, "strict": False})
+    lenient = Hyperband(type="hyperband", min_iter=2, eta=2, strict=False)
     assert lenient.bands[:4] == (2, 4, 8, 16)
     assert not lenient.is_to_stop([5, 10], list(losses.values())), "its best epoch counts"
     assert not rule.is_to_stop([], []), "no band is reached"

@@ -157,7 +157,7 @@ def test_values_may_hold_spaces_and_apostrophes(sweep_file):
     settings = ["model=mlp classes='a cat,a dog'", 'model=cnn classes="a cat,it\'s"']
     sweep = search.read(sweep_file({"setting": {"values": settings}, "dropout": {"value": 0}, "seed": {"value": 0}}))
     replaced = sweep.replaced(search.assignments(["dataset=folder:my cats", "notes=don't"]))
-    assert [point.config.classes for point in replaced.points()] == ["a cat,a dog", "a cat,it's"]
+    assert [point.config.classes for point in replaced.points()] == [("a cat", "a dog"), ("a cat", "it's")]
     assert {(p.config.dataset, p.config.notes) for p in replaced.points()} == {("folder:my cats", "don't")}
     with pytest.raises(UserError, match="--set takes key=value pairs"):
         search.assignments(["epochs"])
@@ -173,17 +173,19 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
     ("content", "message"),
     [
         ("method: grid\nmethod: grid", "'method' stands twice in line 2"),
-        ({"method": None}, "there is no `method`"),
+        ({"method": None}, "`method` is missing; it must be one of grid, random, bayes"),
         ("a: [1, 2", "is not YAML"),
         ("just words", "must hold a mapping"),
-        ({"parameters": None}, "there are no `parameters`"),
+        ({"parameters": None}, "`parameters` is missing; it must be a mapping such as"),
+        ({"parameters": {}}, "parameters must be a mapping such as {dropout: {values: [0.0, 0.5]}}, not {}"),
         (
             {"metric": {"name": "val_acc", "goal": "maximize"}},
-            "metric 'val_acc' is never logged; did you mean 'val/acc'?",
+            "unknown metric 'val_acc'; did you mean 'val/acc'?",
         ),
         ({"metric": {"name": "val/acc"}}, "the goal of metric val/acc must be maximize, not minimize"),
-        ({"metric": {"name": "flops", "goal": "least"}}, "metric flops must be minimize or maximize, not 'least'"),
-        ({"metric": None}, "there is no `metric`"),
+        ({"metric": {"name": "flops", "goal": "least"}}, "metric: goal must be minimize or maximize, not 'least'"),
+        ({"metric": None}, "`metric` is missing; it must be {name: val/acc, goal: maximize}"),
+        ({"metric": "val/acc"}, "metric must be {name: val/acc, goal: maximize}, not 'val/acc'"),
         ({"methd": "grid"}, "unknown key 'methd'; did you mean 'method'?"),
         ({"method": "gird"}, "unknown method 'gird'; did you mean 'grid'?"),
         ({"parameters": {"dropuot": {"value": 1}}}, "unknown option 'dropuot'; did you mean 'dropout'?"),
@@ -217,7 +219,7 @@ def test_check_names_every_wrong_file_and_ends_in_2(call, sweep_file, tmp_path):
     result = call("study.sweep", "check", good, bad, "missing.yaml", code=2)
     assert f"{good}: 4 runs" in result.stdout
     assert len(result.stderr.strip().splitlines()) == 2
-    assert "there is no `metric`" in call("study.sweep", "run", bad, code=2).stderr
+    assert "`metric` is missing" in call("study.sweep", "run", bad, code=2).stderr
     assert "this machine has" in call("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
 
 

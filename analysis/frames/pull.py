@@ -38,7 +38,7 @@ def read_sweep(path: str) -> Sweep:
     """Read the definition of a sweep ENTITY/PROJECT/SWEEP_ID in W&B; raise UserError if W&B does not give it."""
     names = wandb_api.path(path)
     sweep = search.parse("/".join(names), wandb_api.content_of(names)[0])
-    return replace(sweep, drawn_elsewhere=sweep.method != "grid")
+    return replace(sweep, drawn_elsewhere=True)
 
 
 def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str]]:

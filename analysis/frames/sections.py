@@ -153,7 +153,7 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     # name the settings by the varied options
     names = [name for name in sweep.varied if name not in TASK]
     varied = ["pairs" if name == "setting" else name for name in names]
-    is_search = sweep.method != "grid"
+    is_search = sweep.is_search
     drawn = [name for name in names if is_search and sweep.parameters[name].choices is None]
     left_out = {*sweep.varied} & {*TASK}
     whole = [point.setting.without(left_out) for point in chosen_points]

@@ -137,7 +137,7 @@ def digest_of_weights(values: Mapping[str, Any]) -> dict[str, Any]:
     if not values.get("weights") or values.get("weights_digest") or is_from_scratch(values):
         return {}
     try:
-        return {"weights_digest": known_digest(Path(values["weights"]))}
+        return {"weights_digest": known_digest(Path(str(values["weights"])))}
     except OSError as error:
         raise UserError(f"{values['weights']} cannot be read: {error.strerror}") from None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from study.local.engine import Job
-from study.sweeps import bayes
+from study.sweeps import adaptive
 from study.sweeps.definition import Point, Sweep
 from study.sweeps.standing import Runs
 
@@ -21,7 +21,7 @@ class Plan:
         self.base = base
         self.runs = runs
 
-        # Make a job of every known point, and count those that Bayesian searches will choose
+        # Make a job of every known point, and count those that are yet to be chosen
         self.known: dict[str, Job] = {}
         self.coming = 0
         for sweep in sweeps:
@@ -31,27 +31,25 @@ class Plan:
                 other = self.known.setdefault(point.config.fingerprint, job)
                 if other is not job:
                     other.is_given_up = _all_agree(other.is_given_up, job.is_given_up)
-            if sweep.method == "bayes":
-                self.coming += max(0, sweep.run_cap - len(points))
+            self.coming += sweep.open_points(points)
 
     def todo(self) -> list[Job]:
         """List the jobs that have no result, or all if they are forced."""
         return [job for job in self.known.values() if job.force or not job.is_done]
 
     def jobs(self) -> Iterator[Job]:
-        """Yield the jobs to train: those of known points, then those that each Bayesian search chooses when needed."""
+        """Yield the jobs to train: those of known points, then those that adaptive sweeps choose when needed."""
         yield from self.todo()
         for sweep in self.sweeps:
-            if sweep.method == "bayes":
-                for point in bayes.choose(sweep, self.base, self.runs, set(self.known)):
-                    yield self._job(sweep, point)
+            for point in adaptive.choose(sweep, self.base, self.runs, set(self.known)):
+                yield self._job(sweep, point)
 
     def _job(self, sweep: Sweep, point: Point, points: list[Point] | None = None, force: bool = False) -> Job:
         """Return the job of a point."""
 
         def is_given_up() -> bool:
             """Return whether the sweep's early termination stops the run, given all runs so far."""
-            every = self.runs.points(sweep, self.base) if sweep.method == "bayes" else points
+            every = self.runs.points(sweep, self.base) if sweep.is_adaptive else points
             return self.runs.is_given_up(sweep, point, every)
 
         return Job(point.config, point.label, is_given_up if sweep.early_terminate else None, force)

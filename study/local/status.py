@@ -33,8 +33,8 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
         state = directory.state()
         states[state] += 1
         table.add_row(point.label, state, explanation(directory, state, point.config.epochs), point.config.run_name)
-    if sweep.method == "bayes" and len(points) < sweep.run_cap:
-        states["missing"] += sweep.run_cap - len(points)
+    if count := sweep.open_points(points):
+        states["missing"] += count
 
     # Print it with the number of runs in each state
     console(width=None if sys.stdout.isatty() else 200).print(table)

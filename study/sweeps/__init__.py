@@ -1,4 +1,4 @@
-"""Describe a sweep: its file, its distributions, its points, and the state of their runs.
+"""Describe a sweep: its file, its distributions, its method, its points, and the state of their runs.
 
 `study.local` and `study.remote` train the runs.
 """

@@ -3,10 +3,6 @@
 python -c "from study.sweeps.definition import read; print(*read('sweeps/dropout.yaml').points(), sep='\\n')"
 """
 
-import hashlib
-import itertools
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,12 +13,14 @@ from study.config import Config
 from study.config.setting import Setting, read_pair, read_pairs, setting_of, written
 from study.sweeps import distributions as space
 from study.sweeps import file as sweep_file
+from study.sweeps import random
 from study.sweeps.distributions import Parameter
+from study.sweeps.file import METHODS
 from study.sweeps.hyperband import Hyperband
 from study.system.errors import UserError
 
 PROBES = 100
-"""Number of random points of a bayes sweep that are checked before any is trained."""
+"""Number of random points of an adaptive sweep that are checked before any is trained."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Point:
     """One point of a sweep.
 
     `values` are those of its parameters, as the sweep writes them. `setting` holds the options that the sweep varies,
-    except the seed, with the values of the config; `together` those of them that the sweep varies together.
+    except the seed, with the values of the config; `together` those that its parameter `setting` varies together.
     """
 
     values: dict[str, Any]
@@ -48,9 +46,10 @@ class Point:
 class Sweep:
     """A sweep file, read and checked.
 
-    `metric` is used by a Bayesian search and by Hyperband; `maximize` is whether larger values are better. `where`
-    holds the W&B project and entity of the file, `ignored` the keys that only W&B uses. If the points are
-    `drawn_elsewhere`, by W&B, they are those of the recorded runs.
+    `method` is a key of METHODS in `study.sweeps.file`. `metric` is used by a Bayesian search and by Hyperband;
+    `maximize` is whether larger values are better. `where` holds the W&B project and entity of the file, `ignored` the
+    keys that only W&B uses. If the points of a search are `drawn_elsewhere`, by W&B, they are those of the recorded
+    runs.
     """
 
     path: Path
@@ -72,44 +71,47 @@ class Sweep:
         return [name for name, parameter in self.parameters.items() if parameter.varies and name != "seed"]
 
     @property
+    def is_search(self) -> bool:
+        """Return whether the points are drawn from distributions; on W&B, the server draws them."""
+        return METHODS[self.method].is_search
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Return whether points are chosen from the results of previous points."""
+        return METHODS[self.method].next is not None
+
+    @property
     def size(self) -> int | None:
         """Return the number of points, including those with equal configs; None for a search without a cap."""
-        if self.method != "grid":
-            return self.run_cap
-        combinations = math.prod(len(parameter.grid) for parameter in self.parameters.values())
-        return min(combinations, self.run_cap or combinations)
+        return METHODS[self.method].size(self.parameters, self.run_cap)
 
     def points(self, base: Mapping[str, Any] | None = None, recorded: Iterable[Mapping[str, Any]] = ()) -> list[Point]:
-        """List the points; of points with equal configs, the first.
+        """List the points that are known beforehand, or have been chosen; of points with equal configs, the first.
 
-        A grid's last parameter varies fastest. A random search's points depend only on the file. The points of a
-        Bayesian search are those of the `recorded` runs (contents of run.json) that name the sweep; if W&B draws the
-        points, those of all recorded runs that lie within the sweep. `base` holds options that the sweep does not name.
+        Chosen points are found in the `recorded` runs (contents of run.json) that name the sweep; if W&B draws the
+        points, in all recorded runs that lie within the sweep. `base` holds options that the sweep does not name.
         Raises UserError if a point is no valid config.
         """
-        # List the points, from the file or from recorded runs
-        match self.method:
-            case "grid":
-                products = itertools.product(*(parameter.grid for parameter in self.parameters.values()))
-                combinations = (dict(zip(self.parameters, values, strict=True)) for values in products)
-                points = [self.point(values, base) for values in itertools.islice(combinations, self.run_cap)]
-            case "random" if not self.drawn_elsewhere:
-                points = [self.point(self.draw(index), base) for index in range(self.run_cap)]
-            case _:
-                for values in () if self.drawn_elsewhere else self._probes():
+        # List the points that W&B has drawn, or those that are known beforehand and those that were chosen
+        if self.drawn_elsewhere and self.is_search:
+            points = self._located(recorded, base)
+        else:
+            known = METHODS[self.method].points(self.parameters, self.run_cap)
+            points = [self.point(values, base) for values in known]
+            if self.is_adaptive:
+                for values in self._probes():
                     self.point(values, base)
-                configs = [
-                    info["config"]
-                    for info in recorded
-                    if self.drawn_elsewhere or self.name in (info.get("sweeps") or ())
-                ]
-                points = [point for values in configs if (point := self.locate(values, base))]
+                points += self._located((info for info in recorded if self.name in (info.get("sweeps") or ())), base)
 
         # Keep the first point of each config
         unique: dict[str, Point] = {}
         for point in points:
             unique.setdefault(point.config.fingerprint, point)
         return list(unique.values())
+
+    def open_points(self, points: Sequence[Point]) -> int:
+        """Count the points that an adaptive sweep has yet to choose, beside these; 0 if all are known beforehand."""
+        return max(0, self.size - len(points)) if self.is_adaptive else 0
 
     def point(self, values: dict[str, Any], base: Mapping[str, Any] | None = None) -> Point:
         """Return the point with these values of the parameters; raise UserError if it is no valid config."""
@@ -124,7 +126,7 @@ class Sweep:
 
     def example(self, base: Mapping[str, Any] | None = None) -> Config:
         """Return the config of some point of a search."""
-        return self.point(self.draw(0), base).config
+        return self.point(random.draw(self.parameters, 0), base).config
 
     @property
     def named(self) -> set[str]:
@@ -132,16 +134,9 @@ class Sweep:
         settings = self.parameters["setting"].choices if "setting" in self.parameters else []
         return {*self.parameters, *(name for text in settings for name in read_pairs(text))}
 
-    def draw(self, index: int) -> dict[str, Any]:
-        """Draw the values of point `index` of a random search.
-
-        Each value depends only on its own parameter and the index, so it stays the same if other parameters or the cap
-        change.
-        """
-        return {
-            name: parameter.value(_share(name, parameter.distribution, dict(parameter.keys), index))
-            for name, parameter in self.parameters.items()
-        }
+    def _located(self, recorded: Iterable[Mapping[str, Any]], base: Mapping[str, Any] | None) -> list[Point]:
+        """List the points of recorded runs that lie within the sweep."""
+        return [point for info in recorded if (point := self.locate(info["config"], base))]
 
     def locate(self, recorded: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Point | None:
         """Return the point of a recorded config, or None if the sweep has no such point."""
@@ -157,8 +152,8 @@ class Sweep:
         # Take the values from the config; parameters that the setting overrides may have any value
         recorded = config.model_dump() | {"setting": setting}
         values = {name: recorded[name] for name in self.parameters}
-        overridden = {name for name in read_pairs(setting or "") if name in values}
-        values |= {name: self.draw(0)[name] for name in overridden}
+        overridden = {name: self.parameters[name] for name in read_pairs(setting or "") if name in values}
+        values |= random.draw(overridden, 0)
 
         # Check that the sweep has them, and find choices that are written differently
         for name, parameter in self.parameters.items():
@@ -178,11 +173,12 @@ class Sweep:
             return point if point.config.fingerprint == config.fingerprint else None
 
     def _probes(self) -> Iterable[dict[str, Any]]:
-        """Yield values to check for a Bayesian search: random ones, and both ends of each range."""
-        yield from map(self.draw, range(PROBES))
+        """Yield values to check before an adaptive search: random ones, and both ends of each range."""
+        draws = [random.draw(self.parameters, index) for index in range(PROBES)]
+        yield from draws
         for name, parameter in self.parameters.items():
             for quantile in (0.0, 1.0) if "min" in parameter.keys else ():
-                yield {**self.draw(0), name: parameter.value(quantile)}
+                yield {**draws[0], name: parameter.value(quantile)}
 
     def losses(self, rows: Iterable[Mapping[str, Any]]) -> list[float]:
         """Return the metric of each row, negated if it is maximized, so that less is better; skip missing values."""
@@ -221,12 +217,6 @@ def assignments(words: Sequence[str]) -> dict[str, str]:
         raise UserError(str(error).replace("setting", "--set")) from None
 
 
-def _share(*keys: Any) -> float:
-    """Derive a number in [0, 1) from the keys, the same on every machine and with every library version."""
-    digest = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode()).digest()
-    return (int.from_bytes(digest[:8]) >> 11) / 2**53
-
-
 def _without(setting: str, names: Mapping[str, Any]) -> str:
     """Return the pairs of a setting without those of some names."""
     return written({name: value for name, value in read_pairs(setting).items() if name not in names})
@@ -250,7 +240,19 @@ def parse(path: str | Path, content: Any) -> Sweep:
     A search may lack `run_cap`: W&B then draws points without end.
     """
     try:
-        fields = sweep_file.check(content)
-    except (UserError, ValueError) as error:
+        file = sweep_file.check(content)
+    except (UserError, ValueError) as error:  # ValueError: a number that is too long to print
         raise UserError(f"{path}: {error}") from None
-    return Sweep(Path(path), **fields | {"name": fields["name"] or Path(path).stem})
+    return Sweep(
+        path=Path(path),
+        name=file.name or Path(path).stem,
+        description=file.description,
+        parameters=file.parameters,
+        method=file.method,
+        metric=file.metric.name,
+        maximize=file.metric.goal == "maximize",
+        run_cap=file.run_cap,
+        early_terminate=file.early_terminate,
+        where={key: value for key in ("project", "entity") if (value := getattr(file, key))},
+        ignored=file.ignored,
+    )

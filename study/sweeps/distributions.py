@@ -19,6 +19,9 @@ NORMAL = {"mu": 0.0, "sigma": 1.0}
 BETA = {"a": 1.0, "b": 1.0}
 STEP = {"q": 1.0}
 
+PLAIN = (str, int, float, type(None))
+"""Types of the values of options; an option may also have a list of them."""
+
 LARGEST = 1e300
 """Largest absolute value of a key of a distribution, and of a draw."""
 
@@ -251,13 +254,16 @@ def _check(name: str, parameter: Parameter) -> None:
 
 
 def _check_choices(name: str, values: Any, shares: Any) -> None:
-    """Raise UserError if values are no list, or their probabilities do not fit."""
+    """Raise UserError if values are no list of values of options, or their probabilities do not fit."""
     if not isinstance(values, list) or not values:
         raise UserError(f"the values of parameter {name} must be a list that is not empty, not {values!r}")
+    for value in values:
+        if not all(isinstance(item, PLAIN) for item in (value if isinstance(value, list) else [value])):
+            raise UserError(f"parameter {name}: a value must be a text, a number, true or false, not {value!r}")
     if shares is None:
         return
-    are_shares = isinstance(shares, list) and all(isinstance(share, int | float) and share >= 0 for share in shares)
-    if not are_shares or len(shares) != len(values) or not math.isclose(sum(shares), 1, abs_tol=1e-8):
+    fits = isinstance(shares, list) and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
+    if not fits or len(shares) != len(values) or not math.isclose(sum(shares), 1, abs_tol=1e-8):
         raise UserError(f"parameter {name}: probabilities must be as many as the values and sum to 1, not {shares!r}")
 
 

@@ -5,33 +5,130 @@ python -c "from study.sweeps import file as sweep_file; print(sweep_file.load('s
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from study.config.checks import one_of
 from study.config.setting import read_pairs
 from study.record.metrics import HISTORY, METRICS
+from study.sweeps import bayes, grid, random
 from study.sweeps import distributions as space
-from study.sweeps import hyperband
 from study.sweeps.distributions import Parameter
+from study.sweeps.hyperband import EXAMPLE, Hyperband
+from study.sweeps.method import Method
 from study.system.errors import UserError, nearest
 
-SWEEP_KEYS = (
-    "name",
-    "description",
-    "program",
-    "command",
-    "method",
-    "metric",
-    "parameters",
-    "early_terminate",
-    "run_cap",
-    "project",
-    "entity",
-    "controller",
-)
-METHODS = ("grid", "random", "bayes")
-METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
+METHODS: dict[str, Method] = {
+    "grid": grid.METHOD,
+    "random": random.METHOD,
+    "bayes": bayes.METHOD,
+}
+"""The methods of sweeps by their names in a file."""
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+Text = Annotated[str, Field(description="a text")]
+
+
+class Metric(BaseModel):
+    """The metric of a sweep; only W&B uses `target`, `impute` and `impute_while_running`."""
+
+    model_config = STRICT
+
+    name: Annotated[str, one_of("metric", METRICS)] = Field(description="the name of a metric, such as val/acc")
+    goal: Literal["minimize", "maximize"] = Field("minimize", description="minimize or maximize")
+    target: Any = None
+    impute: Any = None
+    impute_while_running: Any = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Metric":
+        """Raise ValueError if a loss is maximized or an accuracy minimized."""
+        right = METRICS[self.name].goal or self.goal
+        if self.goal != right:
+            raise ValueError(f"the goal of metric {self.name} must be {right}, not {self.goal}")
+        return self
+
+
+class Controller(BaseModel):
+    """Who distributes the points of a sweep on W&B."""
+
+    model_config = STRICT
+
+    type: Literal["cloud", "local"] = Field(description="cloud or local")
+
+
+class SweepFile(BaseModel):
+    """The keys of a sweep file; only W&B uses `program`, `command` and `controller`.
+
+    The description of a key says in errors what would be right.
+    """
+
+    model_config = STRICT
+
+    name: Text = ""
+    description: Text = ""
+    program: Text = ""
+    command: Any = None
+    method: Annotated[str, one_of("method", METHODS)] = Field(description=f"one of {', '.join(METHODS)}")
+    metric: Metric = Field(description="{name: val/acc, goal: maximize}")
+    early_terminate: Hyperband = Field(None, description=EXAMPLE)
+    run_cap: int | None = Field(None, ge=1, description="a whole number from 1")
+    project: Text = ""
+    entity: Text = ""
+    controller: Controller = Field(None, description="{type: cloud} or {type: local}")
+    parameters: dict[str, InstanceOf[Parameter]] = Field(
+        min_length=1, description="a mapping such as {dropout: {values: [0.0, 0.5]}}"
+    )
+
+    @field_validator("command")
+    @classmethod
+    def _trains(cls, command: Any) -> Any:
+        """Return the command; raise ValueError if `wandb agent` would not train the points with it."""
+        words = [str(word) for word in command] if isinstance(command, list) else []
+        is_right = "study.train" in words and {"${args}", "${args_no_boolean_flags}"} & set(words)
+        if command is not None and not is_right:
+            example = '["${env}", "${interpreter}", "-m", "study.train", "${args}"]'
+            raise ValueError(f"command must be {example}, not {command!r}")
+        return command
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _read(cls, content: Any, info: ValidationInfo) -> Any:
+        """Read each parameter; raise ValueError with all mistakes."""
+        parameters = {}
+        mistakes = []
+        for name, values in content.items() if isinstance(content, dict) else ():
+            try:
+                parameters[str(name).replace("-", "_")] = _parameter(name, values, info.data.get("method"))
+            except UserError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return parameters or content
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SweepFile":
+        """Raise ValueError for keys that exclude each other."""
+        if self.early_terminate and self.metric.name not in HISTORY:
+            raise ValueError(f"early_terminate needs a metric that is logged each epoch, not {self.metric.name}")
+        return self
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """List the keys of the file that have an effect only on W&B."""
+        given = [name for name in Metric.model_fields if name in self.metric.model_fields_set - {"name", "goal"}]
+        return (*(f"metric.{name}" for name in given), *(["controller"] if self.controller else []))
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -57,104 +154,47 @@ def load(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path} is not YAML: {error.problem}{line}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # PyYAML raises errors of every kind for tags such as !!timestamp
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def check(content: Any) -> dict[str, Any]:
-    """Check the content of a sweep file, and return the fields of a Sweep; raise UserError with what is wrong."""
-    # Check the keys and the texts
-    if not isinstance(content, Mapping):
-        raise UserError("a sweep file must hold a mapping with `method`, `metric` and `parameters`")
-    for key in content:
-        if key not in SWEEP_KEYS:
-            raise UserError(f"unknown key {key!r}; {nearest(key, SWEEP_KEYS)}")
-    for key in ("name", "description", "program", "project", "entity"):
-        if not isinstance(content.get(key, ""), str):
-            raise UserError(f"{key} must be a text, not {content[key]!r}")
-
-    # Check the method, the metric and the command
-    method = content.get("method")
-    if method is None:
-        raise UserError(f"there is no `method`; it is one of {', '.join(METHODS)}")
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}; {nearest(str(method), METHODS)}")
-    metric, maximize, for_wandb = _metric(content.get("metric"))
-    _check_command(content.get("command"))
-    if "controller" in content and content["controller"] not in ({"type": "local"}, {"type": "cloud"}):
-        raise UserError(f"controller must be {{type: cloud}} or {{type: local}}, not {content['controller']!r}")
-
-    # Read early termination
-    rule = hyperband.read(content["early_terminate"]) if "early_terminate" in content else None
-    if rule and metric not in HISTORY:
-        raise UserError(f"early_terminate needs a metric that is logged each epoch, not {metric}")
-
-    # Read the parameters
-    parameters = content.get("parameters")
-    if not isinstance(parameters, Mapping) or not parameters:
-        raise UserError("there are no `parameters`, such as `parameters: {dropout: {values: [0.0, 0.5]}}`")
-    return {
-        "name": content.get("name", ""),
-        "description": content.get("description", ""),
-        "parameters": {
-            str(name).replace("-", "_"): _parameter(name, values, method) for name, values in parameters.items()
-        },
-        "method": method,
-        "metric": metric,
-        "maximize": maximize,
-        "run_cap": _run_cap(content.get("run_cap")),
-        "early_terminate": rule,
-        "where": {key: content[key] for key in ("project", "entity") if content.get(key)},
-        "ignored": tuple(for_wandb + ["controller"] * ("controller" in content)),
-    }
+def check(content: Any) -> SweepFile:
+    """Check the content of a sweep file; raise UserError with a sentence for each mistake."""
+    try:
+        return SweepFile.model_validate(content)
+    except ValidationError as error:
+        raise UserError("; ".join(_sentence(detail) for detail in error.errors())) from None
 
 
-def _metric(metric: Any) -> tuple[str, bool, list[str]]:
-    """Return the name of a sweep's metric, whether larger values are better, and its keys that only W&B uses."""
-    # Check the keys
-    if not isinstance(metric, Mapping) or "name" not in metric:
-        raise UserError("there is no `metric`; it must be {name: val/acc, goal: maximize}")
-    for key in metric:
-        if key not in METRIC_KEYS:
-            raise UserError(f"metric: unknown key {key!r}; {nearest(key, METRIC_KEYS)}")
-    if metric["name"] not in METRICS:
-        hint = nearest(metric["name"], METRICS)
-        raise UserError(f"metric {metric['name']!r} is never logged; {hint}")
+def _sentence(detail: Mapping[str, Any]) -> str:
+    """Return one of pydantic's errors as a sentence with the key, what would be right, and the value."""
+    # The checks of this module raise whole sentences
+    if detail["type"] == "value_error":
+        return detail["msg"].removeprefix("Value error, ")
 
-    # Check that losses are minimized and accuracies maximized
-    name = metric["name"]
-    goal = metric.get("goal", "minimize")
-    if goal not in ("minimize", "maximize"):
-        raise UserError(f"the goal of metric {name} must be minimize or maximize, not {goal!r}")
-    right_goal = METRICS[name].goal or goal
-    if goal != right_goal:
-        raise UserError(f"the goal of metric {name} must be {right_goal}, not {goal}")
-    return name, goal == "maximize", [f"metric.{key}" for key in METRIC_KEYS[2:] if key in metric]
+    # Find the model and the key
+    *outer, key = detail["loc"] or [None]
+    model = SweepFile.model_fields[outer[0]].annotation if outer else SweepFile
+    prefix = f"{outer[0]}: " if outer else ""
 
-
-def _check_command(command: Any) -> None:
-    """Raise UserError for a command with which `wandb agent` would not train the points."""
-    if command is None:
-        return
-    words = [str(word) for word in command] if isinstance(command, list) else []
-    if "study.train" not in words or not {"${args}", "${args_no_boolean_flags}"} & set(words):
-        example = '["${env}", "${interpreter}", "-m", "study.train", "${args}"]'
-        raise UserError(f"command must be {example}, not {command!r}")
+    # Use the description of the field
+    if key is None:
+        return "a sweep file must hold a mapping with `method`, `metric` and `parameters`"
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
+        return f"{prefix}unknown key {key!r}; {nearest(str(key), model.model_fields)}"
+    right = f"must be {model.model_fields[key].description}"
+    if detail["type"] == "missing":
+        return f"{prefix}`{key}` is missing; it {right}"
+    return f"{prefix}{key} {right}, not {detail['input']!r}"
 
 
-def _run_cap(value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UserError(f"run_cap must be a whole number from 1, not {value!r}")
-    return value
-
-
-def _parameter(name: str, content: Any, method: str) -> Parameter:
+def _parameter(name: str, content: Any, method: str | None) -> Parameter:
     """Read one parameter, and check that it suits the method and the option."""
     # A grid needs values
     parameter = space.read(name, content)
-    if method == "grid" and parameter.grid is None:
+    if method and not METHODS[method].is_search and parameter.grid is None:
         raise UserError(
-            f"parameter {name}: a grid cannot have distribution {parameter.distribution}; give its `values`"
+            f"parameter {name}: a {method} cannot have distribution {parameter.distribution}; give its `values`"
         )
 
     # `setting` needs key=value pairs

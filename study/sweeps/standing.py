@@ -4,7 +4,7 @@ python -c "from study.sweeps import definition as search, standing; print(standi
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,12 @@ class Runs:
         return infos
 
     def points(self, sweep: Sweep, base: Mapping[str, Any]) -> list[Point]:
-        """List the points of a sweep; for a Bayesian search, those chosen so far."""
-        return sweep.points(base, self.infos().values() if sweep.method == "bayes" else ())
+        """List the points of a sweep that are known beforehand or have been chosen so far."""
+        return sweep.points(base, self._recorded())
+
+    def _recorded(self) -> Iterator[dict[str, Any]]:
+        """Yield the content of each run.json; read them only when the first is needed."""
+        yield from self.infos().values()
 
     def losses(self, sweep: Sweep, point: Point) -> list[float]:
         """Return a sweep's metric after each epoch of a run, negated if it is maximized."""
