@@ -47,6 +47,7 @@ from study.data import dataset as data_sets
 from study.system import devices
 from study.system.console import console
 from study.system.errors import one_line
+from study.system.files import replace_text
 from study.system.process import Parser, leave_garbage
 from study.training import evaluation
 
@@ -346,7 +347,5 @@ def main(argv: list[str]) -> int:
         figures["cases"][title] = compare(config, device, args.steps, args.turns, threads)
         _show(title, figures["cases"][title])
     if args.out:
-        temporary = args.out.with_name(f".{args.out.name}.tmp")
-        temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(args.out)
+        replace_text(args.out, json.dumps(figures, indent=1) + "\n")
     return 0

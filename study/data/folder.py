@@ -20,6 +20,7 @@ from pathlib import Path
 from study.config import Config
 from study.system.errors import UserError, printable
 from study.system.files import file_digest, replace_text
+from study.system.progress import Progress
 
 Say = Callable[[str], None]
 
@@ -39,7 +40,6 @@ JUNK = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Informa
 """Folders that operating systems and storage devices leave behind."""
 
 UNREAD = "cannot be read"
-PROGRESS_SECONDS = 5.0
 
 Mark = tuple[int, int, int]
 """Size of a file and the times of its last changes, by which an unchanged file is recognized."""
@@ -291,16 +291,12 @@ def _digests(root: Path, marks: dict[str, Mark], cache: Path, say: Say) -> dict[
         return digests
 
     # Read the other files, several at a time
-    started = reported = time.monotonic()
+    progress = Progress(len(changed), "read", f"files below {root} for their digest (once)", say)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(changed), 1000):
             part = changed[start : start + 1000]
             digests |= zip(part, pool.map(lambda path: _file_digest(root / path), part), strict=True)
-            if time.monotonic() - reported > PROGRESS_SECONDS:
-                reported = time.monotonic()
-                done = start + len(part)
-                left = (reported - started) / done * (len(changed) - done)
-                say(f"read {done:,} of {len(changed):,} files below {root} for their digest (once), ETA {left:.0f} s")
+            progress.show(start + len(part))
 
     # Write the cache, if the folder can be written
     with suppress(OSError):

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from study.system.errors import UserError, printable
+from study.system.progress import Progress
 from study.system.files import replace_text
 
 Say = Callable[[str], None]
@@ -44,7 +45,6 @@ NAMED = 3
 CHUNK = 1000
 """Number of files that are handed to the threads at once."""
 
-PROGRESS_SECONDS = 5.0
 
 ORIENTATION = 274
 BITS_PER_SAMPLE = 258
@@ -82,13 +82,17 @@ def decode(root: Path, listing: Listing, image_size: int | None, say: Say, repor
     """
     # Read the header of every file: its size, and whether it has more than 8 bits
     paths = [path for listed in listing.values() for path, _ in listed]
-    heads, unreadable = _each(partial(_head, root), paths, f"read the headers of {{}} images below {root}", say)
+    heads, unreadable = _each(
+        partial(_head, root), paths, Progress(len(paths), "read the headers of", f"images below {root}", say)
+    )
     _refuse_unreadable(root, unreadable, len(paths), report)
     size = _stored_size(root, Counter(size for size, _ in heads.values()), image_size)
 
     # Find the range of pictures of more than 8 bits
     deep = [path for path, (_, is_deep) in heads.items() if is_deep]
-    limits, failed = _each(partial(_limits, root), deep, f"measured {{}} images of more than 8 bits below {root}", say)
+    limits, failed = _each(
+        partial(_limits, root), deep, Progress(len(deep), "measured", f"images of more than 8 bits below {root}", say)
+    )
     levels = range_of(limits.values())
     unreadable |= failed
     if deep and len(deep) < len(heads):
@@ -124,7 +128,7 @@ def _decode_split(
 
     # Decode the files, several at a time
     say(f"decoding {len(listed):,} images of {split} below {root} (only the first time)")
-    done, failed = _each(put, list(places), f"decoded {{}} {split} images", say)
+    done, failed = _each(put, list(places), Progress(len(places), "decoded", f"{split} images", say))
 
     # Close the gaps of unreadable files in place
     if failed:
@@ -172,7 +176,7 @@ def range_of(limits: Iterable[tuple[float, float, bool]]) -> Range | None:
 
 
 def _each(
-    function: Callable[[str], Any], paths: Sequence[str], progress: str, say: Say
+    function: Callable[[str], Any], paths: Sequence[str], progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Unreadable]]:
     """Apply a function to each path in threads; return its results and the Unreadable errors, by path."""
 
@@ -184,15 +188,11 @@ def _each(
 
     # Run the threads chunk by chunk, and report the progress
     results: dict[str, Any] = {}
-    started = reported = time.monotonic()
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
             results |= zip(part, pool.map(caught, part), strict=True)
-            if time.monotonic() - reported > PROGRESS_SECONDS and len(results) < len(paths):
-                reported = time.monotonic()
-                left = (reported - started) / len(results) * (len(paths) - len(results))
-                say(f"{progress.format(f'{len(results):,} of {len(paths):,}')}, ETA {left:.0f} s")
+            progress.show(len(results))
 
     # Separate the failures
     failed = {path: result for path, result in results.items() if isinstance(result, Unreadable)}

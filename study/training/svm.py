@@ -31,6 +31,7 @@ from study.models.pretrained import Pretrained
 from study.system import devices
 from study.system import files as cache
 from study.system.errors import UserError
+from study.system.progress import Progress
 from study.training import evaluation
 
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
@@ -195,7 +196,8 @@ def _extract(
     devices.forget_peak(device)
 
     # Run the network on all splits, and report the progress
-    started = reported = time.monotonic()
+    started = time.monotonic()
+    progress = Progress(batches, "extracted the features of", "batches", say, PROGRESS_SECONDS)
     done = 0
     for name, split in splits.items():
         for batch in split.batches(size):
@@ -205,10 +207,7 @@ def _extract(
                 features["intermediate"].append(activations["intermediate"].half().cpu())
             done += 1
             on_batch(done, batches)
-            if time.monotonic() - reported > PROGRESS_SECONDS:
-                reported = time.monotonic()
-                left = (reported - started) * (batches - done) / done
-                say(f"extracted {done / batches:.0%}, {left:.0f} s to go")
+            progress.show(done)
 
     # Add the time and memory that it took
     cost = {"seconds_per_image": (time.monotonic() - started) / images, "peak_mb": devices.peak_megabytes(device)}
@@ -239,7 +238,7 @@ def _fit_head(
         divisions = _divisions(y, len(train), seed)
     fits = len(PENALTIES) * len(divisions) + 1
     done = 0
-    reported = time.monotonic()
+    progress = Progress(fits, "fitted", "SVMs", say, PROGRESS_SECONDS)
     accuracies = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -252,9 +251,7 @@ def _fit_head(
                 done += 1
                 on_batch(done, fits)
             accuracies[penalty] = np.mean(scores)
-            if time.monotonic() - reported > PROGRESS_SECONDS:
-                reported = time.monotonic()
-                say(f"fitted {done} of {fits} SVMs: {accuracies[penalty]:.1%} right with C = {penalty:g}")
+            progress.show(done, f": {accuracies[penalty]:.1%} right with C = {penalty:g}")
 
         # Fit to all training images with the best C
         svm = fit(x[: len(train)], y[: len(train)], max(PENALTIES, key=accuracies.__getitem__))
