@@ -1,0 +1,136 @@
+"""How few places an addition touches: a copy of the code gets one of each kind, and trains a sweep with all of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+ADDED = {
+    "an option": {
+        "study/config/options.py": (
+            "    epochs: int =",
+            '    gain: float = _option(1.0, "training", RESULT, "factor of the loss", gt=0)\n',
+        ),
+        "analysis/wording/texts.yaml": ("option epochs:", "option gain: {en: gain, es: ganancia}\n"),
+    },
+    "an augmentation": {
+        "study/config/choices.py": ('    "cutout": {', '    "invert": {"invert_share": 0.5},\n'),
+        "study/config/options.py": (
+            "    cutout_share: float",
+            '    invert_share: float | None = _option(None, "augmentation", RESULT, "share of images", gt=0)\n',
+        ),
+        "study/data/augment.py": (
+            '    "cutout": _cutout',
+            '    "invert": lambda images, share, generator: torch.where(\n'
+            "        _uniform(images, generator).view(-1, 1, 1, 1) < 2 * share - 1, 255 - images, images\n"
+            "    ),\n",
+        ),
+    },
+    "a metric per epoch": {
+        "study/record/metrics.py": ('    Metric("lr"),', '    Metric("time/batches"),\n'),
+        "study/training/trainer.py": (
+            '            "memory/peak_mb": peak,',
+            '            "time/batches": self.batches,\n',
+        ),
+    },
+    "a data set": {
+        "study/config/choices.py": ('    "pets": DataSet', '    "stripes": DataSet(8),\n'),
+        "study/data/sources.py": (
+            '    if config.dataset == "pets":',
+            '    if config.dataset == "stripes":\n'
+            "        labels = torch.arange(200) % 2\n"
+            "        images = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)\n"
+            "        images[labels == 1, :, ::2] = 200\n"
+            '        return Source({"train": (images, labels)}, ("plain", "striped"))\n',
+        ),
+    },
+    "a sweep method": {
+        "study/sweeps/file.py": (
+            '    "random": random.METHOD,',
+            '    "ends": __import__("study.sweeps.ends", fromlist=["METHOD"]).METHOD,\n',
+        ),
+    },
+}
+"""For each kind the files that it touches, with the line before which it puts its own."""
+
+ENDS = '''"""The first and the last point of a grid."""
+
+from study.sweeps import grid
+from study.sweeps.method import Method
+
+
+def points(parameters, run_cap):
+    every = list(grid.points(parameters, None))
+    return [every[0], every[-1]]
+
+
+METHOD = Method(points, size=lambda parameters, run_cap: 2, is_search=False)
+'''
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """Copy the code and put everything of ADDED into it."""
+    folder = tmp_path_factory.mktemp("house")
+    for tree in ("study", "analysis"):
+        shutil.copytree(ROOT / tree, folder / tree, ignore=shutil.ignore_patterns("__pycache__"))
+    for files in ADDED.values():
+        for name, (before, line) in files.items():
+            text = (folder / name).read_text(encoding="utf-8")
+            assert text.count(before) == 1, f"{name} has no single {before!r}"
+            (folder / name).write_text(text.replace(before, line + before), encoding="utf-8")
+    (folder / "study" / "sweeps" / "ends.py").write_text(ENDS, encoding="utf-8")
+    return folder
+
+
+def run(folder: Path, *words: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(folder), "WANDB_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_of_each_kind_is_added_and_used(house):
+    spec = {
+        "method": "ends",
+        "metric": {"name": "val/acc", "goal": "maximize"},
+        "parameters": {
+            "model": {"value": "mlp"},
+            "dataset": {"value": "stripes"},
+            "augment": {"value": "invert"},
+            "epochs": {"value": 2},
+            "gain": {"values": [1.0, 2.0, 3.0]},
+            "seed": {"values": [0, 1]},
+        },
+    }
+    (house / "added.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    run(house, "-m", "study.sweep", "run", "added.yaml")
+    infos = [json.loads(path.read_text(encoding="utf-8")) for path in house.glob("runs/*/run.json")]
+    assert [info["state"] for info in infos] == ["finished"] * 2
+    assert {(info["config"]["gain"], info["config"]["seed"]) for info in infos} == {(1.0, 0), (3.0, 1)}
+    assert {info["config"]["invert_share"] for info in infos} == {0.5}
+    assert len({info["fingerprint"] for info in infos}) == 2, "the option is part of what a run computes"
+    code = "from analysis.frames import runs; print(runs.load('runs').history['time/batches'].tolist())"
+    assert json.loads(run(house, "-c", code)) == [2.0] * 4
+    assert "gain 3.0" in run(house, "-c", "import study.sweep as s; s.main(['status', 'added.yaml'])")
+
+
+def test_an_addition_touches_few_files():
+    code = {kind: [name for name in files if name.endswith(".py")] for kind, files in ADDED.items()}
+    code["a sweep method"].append("study/sweeps/ends.py")
+    assert {kind: len(files) for kind, files in code.items()} == {
+        "an option": 1,
+        "an augmentation": 3,
+        "a metric per epoch": 2,
+        "a data set": 2,
+        "a sweep method": 2,
+    }
