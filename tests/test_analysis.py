@@ -22,6 +22,7 @@ from analysis.page import figures, tables
 from analysis.page.blocks import Heading, Items
 from analysis.themes import comparison, space
 from study.config import RESULTS_VERSION, Config
+from study.config.setting import Listed
 from study.record.directory import HYPERBAND, RunDirectory
 from study.sweeps import definition as search
 
@@ -92,6 +93,11 @@ def section(folder):
     return found
 
 
+def by_name(frame):
+    """Index a frame by the names of its settings."""
+    return frame.assign(setting=frame.setting.map(str)).set_index("setting")
+
+
 MARKDOWN = """\
 | Setting | Seeds | Best val acc (%) | at epoch | Below the best (points) | p (Holm) | Test acc (%) |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -103,7 +109,10 @@ MARKDOWN = """\
 def test_the_table_to_the_letter(folder):
     make_run(folder / "more", 0.5)  # a folder in between is no run: named and left out
     one = section(folder)
-    kept = {name: getattr(one, name)[getattr(one, name).setting != "mlp, dropout 0.0"] for name in ("runs", "points")}
+    kept = {
+        name: getattr(one, name)[getattr(one, name).setting.map(str) != "mlp, dropout 0.0"]
+        for name in ("runs", "points")
+    }
     text = tables.markdown(comparison.table(replace(one, **kept)))
     # 0.70, 0.72, 0.71: mean 71, s = 1, t(2) = 4.303, so ± 4.303 / √3 = 2.48; the differences are 10, 10, 7, so
     # in pairs ± 4.303 and t = 9, p = 0.012; three times 6 of 10 test images: no spread but that of rounding
@@ -113,12 +122,12 @@ def test_the_table_to_the_letter(folder):
 def test_a_single_seed_has_no_spread_and_is_not_bold(folder):
     table = comparison.table(section(folder))
     frame = table.frame
-    single = frame.set_index("setting").loc["mlp, dropout 0.0"]
+    single = by_name(frame).loc["mlp, dropout 0.0"]
     assert single.n == 1 and not single.tied
     assert math.isnan(single.val_acc_ci95) and math.isnan(single.p) and math.isnan(single.below_ci95)
     low, high = (100 * bound for bound in stats.binomtest(8, 10).proportion_ci(method="wilson"))
     assert (single.test_acc_low, single.test_acc_high) == pytest.approx((low, high))
-    assert frame.setting[0] == single.name, "settings are ranked by validation accuracy"
+    assert str(frame.setting[0]) == single.name, "settings are ranked by validation accuracy"
     assert list(frame.tied) == [False, True, False], "nothing is compared with a single run"
     row = next(line for line in tables.markdown(table).splitlines() if "mlp" in line)
     assert row == "| mlp, dropout 0.0 | 1 | 71.50 | 2 | −0.50 |  | 80.00 [49.02, 94.33] |"
@@ -170,7 +179,7 @@ def test_runs_without_a_result_are_counted_not_averaged(folder):
     make_run(folder, 0.99, seed=23, dropout=0.5, version=RESULTS_VERSION + 1)
     one = section(folder)
     assert one.states == {"finished": 7, "diverged": 1, "interrupted": 1}
-    assert comparison.compare(one).set_index("setting").loc["two-block, dropout 0.5"].val_acc == pytest.approx(71)
+    assert by_name(comparison.compare(one)).loc["two-block, dropout 0.5"].val_acc == pytest.approx(71)
 
 
 SWEEP = """
@@ -189,10 +198,10 @@ parameters:
 def test_a_sweep_chooses_its_runs_and_names_what_is_missing(folder, tmp_path):
     (tmp_path / "dropout.yaml").write_text(SWEEP, encoding="utf-8")
     (found,) = of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
-    assert list(found.runs.setting.unique()) == ["dropout 0.5", "dropout 0.0"]
+    assert list(map(str, found.runs.setting.unique())) == ["dropout 0.5", "dropout 0.0"]
     assert len(found.runs) == 6
     assert found.missing == ["dropout 0.5, seed 3", "dropout 0.0, seed 3"]
-    assert set(found.history.setting) == {"dropout 0.5", "dropout 0.0"}
+    assert set(map(str, found.history.setting)) == {"dropout 0.5", "dropout 0.0"}
     assert len(found.history) == 6 * EPOCHS
 
 
@@ -219,7 +228,7 @@ def test_numbers_that_were_drawn_have_few_digits_in_names_and_all_in_the_csv_fil
         make_run(tmp_path / "runs", 0.7 - rate, lr=rate, momentum=0.123456)
     sweep = replace(search.read(tmp_path / "search.yaml"), drawn_elsewhere=True)
     (found,) = of_sweep(runs.load(tmp_path / "runs"), sweep)
-    assert set(found.runs.setting) == {f"lr {rate}, momentum 0.123456" for rate in shown}
+    assert set(map(str, found.runs.setting)) == {f"lr {rate}, momentum 0.123456" for rate in shown}
     assert found.drawn == ["lr"]
     again = pd.read_csv(io.StringIO(tables.csv(comparison.table(found))))
     assert set(again.lr) == set(rates)
@@ -280,10 +289,11 @@ def test_learning_curves_show_the_mean_and_its_interval(folder):
 
 def test_parallel_coordinates_place_what_was_drawn_by_its_size():
     frame = pd.DataFrame(
-        {"lr": [1e-4, 1e-3, 0.02, 0.1], "momentum": [0.1, 0.2, 0.7, 0.9], "hidden": ["200", "20", "64,32", "50"],
+        {"lr": [1e-4, 1e-3, 0.02, 0.1], "momentum": [0.1, 0.2, 0.7, 0.9], "hidden": [
+            Listed(widths) for widths in ([200], [20], [64, 32], [50])],
          "val_acc": [10.0, 60.0, 97.5, 98.0]}
     )  # fmt: skip
-    stopped = pd.DataFrame({"lr": [0.01], "momentum": [0.5], "hidden": ["20"], "val_acc": [20.0]})
+    stopped = pd.DataFrame({"lr": [0.01], "momentum": [0.5], "hidden": [Listed([20])], "val_acc": [20.0]})
     axes = space.parallel(frame, ["lr", "momentum", "hidden"], "Title", ["lr", "momentum"], stopped).axes[0]
     drawn = [row for row in axes.get_lines() if len(row.get_ydata()) == 4 and row.get_marker() != "_"]
     heights = np.array([row.get_ydata() for row in drawn])
@@ -321,8 +331,8 @@ def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path)
     make_run(tmp_path / "runs", 0.9, classes="3,8")
     few, many = by_dataset(runs.load(tmp_path / "runs"))[::-1]
     assert (few.name, many.name) == ("digits, classes 3,8", "digits")
-    assert list(few.runs.setting) == ["two-block"]
-    assert set(many.runs.setting) == {
+    assert list(map(str, few.runs.setting)) == ["two-block"]
+    assert set(map(str, many.runs.setting)) == {
         "two-block", "dropout 0.0", "augment none", "label smoothing 0.0", "weight decay 0.0", "lr 0.1",
     }  # fmt: skip
 
@@ -340,7 +350,9 @@ def test_a_sweep_of_several_tasks_is_several_sections(tmp_path):
     found = of_sweep(runs.load(tmp_path / "runs"), search.read(tmp_path / "tasks.yaml"))
     assert [section.name for section in found] == ["tasks, digits, classes all", "tasks, digits, classes 3,8"]
     assert [section.varied for section in found] == [["dropout"]] * 2
-    assert [list(comparison.compare(section).setting) for section in found] == [["dropout 0.5", "dropout 0.0"]] * 2
+    assert [list(map(str, comparison.compare(section).setting)) for section in found] == [
+        ["dropout 0.5", "dropout 0.0"]
+    ] * 2
 
 
 def test_runs_on_other_files_are_not_compared(folder, tmp_path):
@@ -351,7 +363,7 @@ def test_runs_on_other_files_are_not_compared(folder, tmp_path):
     (tmp_path / "dropout.yaml").write_text(SWEEP, encoding="utf-8")
     found = of_sweep(runs.load(folder), search.read(tmp_path / "dropout.yaml"))
     assert [section.name for section in found] == ["dropout, digits, files old", "dropout, digits, files new"]
-    assert [list(section.runs.setting.unique()) for section in found] == [["dropout 0.5"], ["dropout 0.0"]]
+    assert [list(map(str, section.runs.setting.unique())) for section in found] == [["dropout 0.5"], ["dropout 0.0"]]
     nothing = replace(search.read(tmp_path / "dropout.yaml"), drawn_elsewhere=True, method="random", name="none")
     (empty,) = of_sweep(replace(runs.load(folder), directories={}), nothing)
     assert empty.runs.empty and empty.title == "none"

@@ -24,6 +24,7 @@ from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, figures, tables
 from analysis.themes import answers, clouds, comparison, effects, embedding, layers, space, training
 from analysis.wording import texts as wording
+from study.config.setting import Listed, setting_of
 from study.record.directory import RunDirectory
 from study.sweeps import definition as search
 from tests import many_runs
@@ -352,12 +353,13 @@ def test_every_text_is_in_both_languages():
 
 
 def test_numbers_and_settings_are_written_as_the_language_does():
-    texts = "dropout 0.5, augment none, batch size 64, timm:vgg, flip,crop, lr 1e-05"
-    assert wording.shown(texts) == texts
+    values = {"dropout": 0.5, "augment": Listed(), "batch_size": 64, "model": "timm:vgg", "lr": 1e-5}
+    setting = setting_of(values, values)
+    assert wording.shown(setting) == "dropout 0.5, augment none, batch size 64, timm:vgg, lr 1e-05"
     assert wording.number(-1234.5, ",.2f") == "−1,234.50"
     with wording.language("es"):
-        assert wording.shown(texts) == (
-            "dropout 0,5 · sin aumento de datos · tamaño de lote 64 · timm:vgg · flip,crop · tasa de aprendizaje 1e-05"
+        assert wording.shown(setting) == (
+            "dropout 0,5 · sin aumento de datos · tamaño de lote 64 · timm:vgg · tasa de aprendizaje 1e-05"
         )
         assert wording.number(-1234.5, ",.2f") == "−1\u202f234,50"
         assert wording.label("epoch") == "Época"

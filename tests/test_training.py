@@ -13,6 +13,7 @@ from analysis.frames.sections import Section, best_of_settings
 from analysis.page.blocks import Paragraph
 from analysis.themes import answers, changes, comparison, costs, effects, space, speed, training
 from analysis.wording.texts import language
+from study.config.setting import Listed, Setting
 from study.record.directory import RunDirectory
 
 EPOCHS = 20
@@ -312,9 +313,12 @@ def test_the_values_of_an_option_are_averaged_over_the_same_runs(seeds, n):
 
 
 def test_single_changes_are_compared_with_what_they_change():
+    mlp, cnn = ("model", "mlp"), ("model", "cnn")
+    dropout, rate, norm = ("dropout", 0.5), ("lr", 0.1), ("batch_norm", True)
     tops = {
-        "model=mlp": 0.7, "model=mlp dropout=0.5": 0.8, "model=mlp lr=0.1": 0.5, "model=mlp dropout=0.5 lr=0.1": 0.7001,
-        "model=cnn batch_norm=True": 0.9, "model=cnn batch_norm=False": 0.8, "model=cnn batch_norm=True lr=0.1": 0.9,
+        Setting((mlp,)): 0.7, Setting((mlp, dropout)): 0.8, Setting((mlp, rate)): 0.5,
+        Setting((mlp, dropout, rate)): 0.7001, Setting((cnn, norm)): 0.9, Setting((cnn, ("batch_norm", False))): 0.8,
+        Setting((cnn, norm, rate)): 0.9,
     }  # fmt: skip
     made = section(
         {pairs: [(line(top, 0, 1e-3, 9 * place + s), line(*FLAT)) for s in range(4)]
@@ -325,9 +329,9 @@ def test_single_changes_are_compared_with_what_they_change():
     frame = changes.one_at_a_time(replace(made, varied=["pairs"], points=points))
     found = [(row.setting, row.option, row.before, row.after) for row in frame.itertuples()]
     assert found == [
-        ("model=mlp", "dropout", "", "0.5"), ("model=mlp", "lr", "", "0.1"),
-        ("model=mlp dropout=0.5", "lr", "", "0.1"), ("model=mlp lr=0.1", "dropout", "", "0.5"),
-        ("model=cnn batch_norm=True", "batch_norm", "True", "False"), ("model=cnn batch_norm=True", "lr", "", "0.1"),
+        (Setting((mlp,)), "dropout", "", 0.5), (Setting((mlp,)), "lr", "", 0.1),
+        (Setting((mlp, dropout)), "lr", "", 0.1), (Setting((mlp, rate)), "dropout", "", 0.5),
+        (Setting((cnn, norm)), "batch_norm", True, False), (Setting((cnn, norm)), "lr", "", 0.1),
     ]  # fmt: skip
     assert list(frame.val_acc_change.round()) == [10, -20, -10, 20, -10, 0]
     assert list(frame.p_holm < 0.05) == [True] * 5 + [False]
@@ -342,7 +346,7 @@ def test_single_changes_are_compared_with_what_they_change():
 
 def product(tops, names, noise=1e-3):
     """Make a section of a product; `tops` maps values of its options, which have these names, to the accuracy there."""
-    settings = {", ".join(values): values for values in tops}
+    settings = {Setting(tuple(zip(names, values, strict=True))): values for values in tops}
     made = section({setting: [(line(tops[values], 0, noise, 9 * place + s), line(*FLAT)) for s in range(4)]
                     for place, (setting, values) in enumerate(settings.items())})  # fmt: skip
     columns = zip(*(settings[setting] for setting in made.runs.setting), strict=True)
@@ -351,43 +355,38 @@ def product(tops, names, noise=1e-3):
 
 
 def test_values_are_in_the_order_of_numbers_and_others_as_they_come():
-    mixed = pd.Series(["200", "50", "100,30", None, "100", "50"], dtype=object)
-    assert effects.ordered(mixed) == [
-        "50",
-        "100",
-        "100,30",
-        "200",
-        None,
-    ]
+    mixed = pd.Series([Listed([200]), 50, Listed([100, 30]), None, 100.0, 50], dtype=object)
+    assert effects.ordered(mixed) == [50, 100.0, (100, 30), (200,), None]
     assert effects.ordered(pd.Series(["relu", "elu", "tanh"])) == ["relu", "elu", "tanh"]
     assert effects.ordered(pd.Series([True, False], dtype=object)) == [True, False]
 
 
 def test_all_single_changes_of_a_product_are_listed():
-    tops = {(hidden, lr, model): 0.7 + 0.1 * (lr == "0.1") + 0.01 * (model == "cnn")
-            for hidden in ("50", "200", "20") for lr in ("0.1", "0.01") for model in ("mlp", "cnn")}  # fmt: skip
+    tops = {(hidden, lr, model): 0.7 + 0.1 * (lr == 0.1) + 0.01 * (model == "cnn")
+            for hidden in (Listed([50]), Listed([200]), Listed([20]))
+            for lr in (0.1, 0.01) for model in ("mlp", "cnn")}  # fmt: skip
     made = product(tops, ["hidden", "lr", "model"])
     frame = changes.one_at_a_time(made)
     assert frame.option.value_counts().to_dict() == {"hidden": 12, "lr": 6}, "every pair, the network apart"
     assert set(zip(frame.before, frame.after, strict=True)) == {
-        ("20", "50"), ("20", "200"), ("50", "200"), ("0.01", "0.1"),
+        ((20,), (50,)), ((20,), (200,)), ((50,), (200,)), (0.01, 0.1),
     }, "from low to high, as in the table of effects"  # fmt: skip
     assert (frame.p_holm[frame.option == "lr"] < 0.05).all() and (frame.p_holm[frame.option == "hidden"] > 0.05).all()
     (said,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
     assert "6 changes help (p < 0.05)" in said and "12 of the 18 changes" in said and "averaged over the others" in said
-    larger = {(*values, batch): top for values, top in tops.items() for batch in ("32", "64")}
+    larger = {(*values, batch): top for values, top in tops.items() for batch in (32, 64)}
     assert changes.one_at_a_time(product(larger, ["hidden", "lr", "model", "batch_size"])).empty, "48 of them"
 
 
 @pytest.mark.parametrize(
     ("better", "said"),
     [
-        (0.1, "One change helps (p < 0.05): lr 0.1 (instead of 0.01) for 0.01, mlp"),
+        (0.1, "One change helps (p < 0.05): lr 0.1 (instead of 0.01) for lr 0.01, mlp"),
         (0.0, "The one change has no proven effect on the accuracy"),
     ],
 )
 def test_a_single_change_is_one(better, said):
-    made = product({("0.01", "mlp"): 0.7, ("0.1", "mlp"): 0.7 + better, ("0.1", "cnn"): 0.8}, ["lr", "model"])
+    made = product({(0.01, "mlp"): 0.7, (0.1, "mlp"): 0.7 + better, (0.1, "cnn"): 0.8}, ["lr", "model"])
     (text,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
     assert text.startswith(said) and "averaged over the others" not in text
     with language("es"):
@@ -396,8 +395,9 @@ def test_a_single_change_is_one(better, said):
 
 
 def test_key_value_pairs_are_written_as_words():
-    tops = {"optimizer=sgd lr=0.005 momentum=0.5": 0.7, "optimizer=adam lr=0.005": 0.9}
-    made = product({(text, rate): top for text, top in tops.items() for rate in ("0.0", "0.5")}, ["pairs", "dropout"])
+    sgd = Setting((("optimizer", "sgd"), ("lr", 0.005), ("momentum", 0.5)))
+    tops = {sgd: 0.7, Setting((("optimizer", "adam"), ("lr", 0.005))): 0.9}
+    made = product({(pairs, rate): top for pairs, top in tops.items() for rate in (0.0, 0.5)}, ["pairs", "dropout"])
     (said,) = effects.answer(made)
     assert ": optimizer adam, lr 0.005 instead of optimizer sgd, lr 0.005, momentum 0.5 changes the valid" in said
     table = effects.table(made, effects.measure(made))
@@ -437,9 +437,10 @@ def test_times_of_other_machines_are_left_out_and_said_to_be():
 
 
 def test_what_diverged_is_said_beside_what_is_best():
-    tops = {"a": (0.8, 0.801), "b": (0.7, 0.7, 0.7)}
+    a, b = (Setting((("model", name),)) for name in "ab")
+    tops = {a: (0.8, 0.801), b: (0.7, 0.7, 0.7)}
     made = section({name: [(line(top, 0), line(*FLAT)) for top in found] for name, found in tops.items()})
-    lost = pd.DataFrame({"setting": ["a"], "seed": [2], "fingerprint": ["a-2"], "state": ["diverged"]})
+    lost = pd.DataFrame({"setting": [a], "seed": [2], "fingerprint": ["a-2"], "state": ["diverged"]})
     made = replace(made, points=pd.concat([made.points, lost]))
     assert "1 of the 3 runs of a diverged" in answers.sentences(None, made)[0]
     assert made.missing == ["a, seed 2 (diverged)"]

@@ -23,6 +23,7 @@ from analysis.themes import transfer as analysis_transfer
 from analysis.wording.texts import language
 from study import models
 from study.config import Config
+from study.config.setting import Setting
 from study.models import pretrained
 from study.record.directory import RunDirectory
 from study.sweeps import definition as search
@@ -362,8 +363,8 @@ def test_the_sweep_has_four_ways_whatever_is_put_in_their_place(weights):
     found = [(c.pretrained, c.finetune, c.augment, c.epochs, c.weights_digest) for c in (p.config for p in points[::3])]
     digest = Config.parse(options(weights)).weights_digest
     assert found == [
-        (False, None, "", 2, None), (True, "svm", "", 1, digest), (True, "all", "", 2, digest),
-        (True, "all", "crop,flip", 2, digest),
+        (False, None, (), 2, None), (True, "svm", (), 1, digest), (True, "all", (), 2, digest),
+        (True, "all", ("flip", "crop"), 2, digest),
     ]  # fmt: skip
     assert len(points) == 12
 
@@ -416,16 +417,17 @@ def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
     _, said, table, picture = analysis_transfer.blocks(frames, section, {})
     assert len(said.texts) == 3
     frame = table.frame.set_index("setting")
-    assert frame.way.to_dict() == dict(
-        zip(WAYS, ("scratch", "svm", "tuned", "augmented", "head", "head"), strict=True)
-    )  # fmt: skip
+    assert {str(setting): way for setting, way in frame.way.items()} == {
+        "pretrained False": "scratch", "finetune svm": "svm", "finetune all": "tuned",
+        "finetune all, augment flip,crop": "augmented", "finetune head": "head", "finetune head, lr 0.05": "head",
+    }  # fmt: skip
     titles = [" ".join(axes.get_title().split("k-NN")[0].split()) for axes in picture.figure.axes]
     assert len(titles) == 4 and {"from scratch", "fine-tuned", "fine-tuned with augmentation"} < set(titles)
     (frozen,) = (title for title in titles if "SVM" in title)  # the features of a frozen body are drawn once
     assert "pretrained features + linear SVM" in frozen and "frozen body, new head (finetune head, lr 0.05)" in frozen
     assert ("not depend on the seed" in " ".join(table.notes)) == bool(analysis_transfer.seedless(section))
     level = section.runs.assign(**{"best/val_acc": 0.5, "test/acc": 0.5})
-    assert analysis_transfer.seedless(replace(section, runs=level)) == ["finetune=svm"]
+    assert analysis_transfer.seedless(replace(section, runs=level)) == [Setting((("finetune", "svm"),))]
     level["test/acc"] = level.seed / 10
     assert analysis_transfer.seedless(replace(section, runs=level)) == []
     for setting, runs_of_setting in section.runs.groupby("setting"):
