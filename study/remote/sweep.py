@@ -95,7 +95,7 @@ class WandbSweep:
 
     def points(self) -> list[Point]:
         """List the points: all of a grid, or those of a search that W&B has drawn so far."""
-        if self.sweep.method == "grid":
+        if not self.sweep.is_search:
             return self.sweep.points()
         drawn = {}
         for run in self.own_runs:
@@ -123,7 +123,7 @@ def read(word: str, assignments: Mapping[str, str] | None = None) -> WandbSweep:
 
 def with_project(sweep: WandbSweep) -> WandbSweep:
     """Return the sweep with all runs of the project at the points of a grid, also those of other sweeps."""
-    if sweep.sweep.method != "grid":
+    if sweep.sweep.is_search:
         return sweep
     known = {run.id for run in sweep.runs}
     others = [run for run in _runs_at(sweep.points(), sweep.entity, sweep.project) if run.id not in known]
@@ -146,7 +146,7 @@ def print_status(sweep: WandbSweep) -> None:
 
     # Print it with the number of points in each state
     console(width=None if sys.stdout.isatty() else 200).print(table)
-    if sweep.sweep.method != "grid" and sweep.left:
+    if sweep.sweep.is_search and sweep.left:
         states[pending] += sweep.left
     print(", ".join(f"{count} {state}" for state, count in states.most_common() if count))
 
@@ -157,7 +157,7 @@ def print_status(sweep: WandbSweep) -> None:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
     if states["not handed out yet"]:
         print(f"to train the points that are not handed out yet: python -m study.sweep agents {sweep.path}")
-    if sweep.sweep.method == "grid" and any(states[state] for state in ("missing", *RANKS) if state not in IN_HAND):
+    if not sweep.sweep.is_search and any(states[state] for state in ("missing", *RANKS) if state not in IN_HAND):
         print(f"to train what has no result: python -m study.sweep create --missing {sweep.path}")
 
 
@@ -190,7 +190,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     # Write the parameters, with `missing` those of the remaining points
     parameters = _parameters(content, sweep, assignments)
     if missing:
-        if sweep.method != "grid":
+        if sweep.is_search:
             raise UserError(f"{word}: only a grid has points that can be missing; this one is {sweep.method}")
         known = {run.fingerprint for run in _runs_at(points, entity, project) if run.state in IN_HAND}
         if origin and (origin.entity, origin.project) == (entity, project):
