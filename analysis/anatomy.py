@@ -19,7 +19,7 @@ from analysis.page import tables
 from analysis.page.tables import Column, Table
 from analysis.wording.texts import LANGUAGES, label, language, sentence
 from study.config import Config
-from study.config.argv import KnobParser, add_knob, read_argv
+from study.config.argv import OptionParser, add_option, read_argv
 from study.config.checks import positive, user_path
 from study.config.choices import NETWORKS
 from study.system.errors import UserError
@@ -248,10 +248,10 @@ def answer(frames: Mapping[str, pd.DataFrame]) -> str:
     return f"{shares}. {ratio}"
 
 
-def _configs(args: argparse.Namespace, knobs: Mapping[str, object]) -> list[Config]:
+def _configs(args: argparse.Namespace, options: Mapping[str, object]) -> list[Config]:
     """Return a config per network of the command line; `vgg` stands for all its configurations."""
     names = [name for word in args.models for name in (VGG if word == "vgg" else [word])]
-    configs = [Config.parse({"model": name, **knobs}) for name in names]
+    configs = [Config.parse({"model": name, **options}) for name in names]
     if len(configs) > 1 and not (args.table or args.compare):
         raise UserError("several networks need --table or --compare")
     if args.compare and len(configs) < 2:
@@ -293,7 +293,7 @@ def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
 def main(argv: list[str]) -> int:
     """Print the layers, totals or comparison of the networks of the command line."""
     # options of this command
-    parser = KnobParser("python -m analysis.anatomy", "MODEL… [--option VALUE | --option=VALUE]…", __doc__)
+    parser = OptionParser("python -m analysis.anatomy", "MODEL… [--option VALUE | --option=VALUE]…", __doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")
     parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
     parser.add_argument("--compare", action="store_true", help="the same, the answer in words, and a picture")
@@ -313,13 +313,13 @@ def main(argv: list[str]) -> int:
     )
 
     # options of the networks
-    knobs = sorted({knob for own in NETWORKS.values() for knob in own})
-    for knob in knobs:
-        add_knob(parser, knob, is_told=knob not in SHAPELESS)
+    options = sorted({option for own in NETWORKS.values() for option in own})
+    for option in options:
+        add_option(parser, option, is_shown=option not in SHAPELESS)
     args = argparse.Namespace(**read_argv(parser, argv))
 
     # one network: its layers; several: their totals
-    configs = _configs(args, {knob: value for knob, value in vars(args).items() if knob in knobs})
+    configs = _configs(args, {option: value for option, value in vars(args).items() if option in options})
     with language(args.lang):
         frames = {config.model: layers(config, *_sized(config, args)) for config in configs}
         if not (args.table or args.compare):

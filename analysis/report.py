@@ -56,7 +56,7 @@ def write(
         source=printable(source),
         date=date.today().isoformat(),
     )
-    return page.write(_parts(frames, sections, say), label("report_title"), summary, _made_with(frames), out)
+    return page.write(_parts(frames, sections, say), label("report_title"), summary, _provenance(frames), out)
 
 
 def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:
@@ -260,10 +260,10 @@ def _problems(frames: Frames) -> list[str]:
     return [*frames.problems, *([sentence("other_version", count=other)] if other else [])]
 
 
-def _made_with(frames: Frames) -> str:
+def _provenance(frames: Frames) -> str:
     """Report the machines and versions with which the runs were trained."""
     done = [run for run in frames.runs.index if frames.runs.state[run] in DONE]
     infos = [frames.directories[run].info() for run in done]
     versions = sorted({f"{name} {version}" for info in infos for name, version in info.get("versions", {}).items()})
     hosts = sorted({f"{info.get('host')} ({info.get('device')})" for info in infos})
-    return sentence("made_with", hosts=", ".join(hosts), versions=", ".join(versions)) if infos else ""
+    return sentence("provenance", hosts=", ".join(hosts), versions=", ".join(versions)) if infos else ""

@@ -184,7 +184,7 @@ def test_an_agent_that_was_killed_is_started_again(agent):
     assert said == ["cpu 0: the agent was ended by SIGKILL; it is started again in 0.05s"]
 
 
-def test_at_the_end_it_is_told_what_can_be_done_next(agent, monkeypatch, capsys):
+def test_at_the_end_it_is_shown_what_can_be_done_next(agent, monkeypatch, capsys):
     monkeypatch.setattr(agents, "STAGGER_SECONDS", 0)
     script = "\n".join(f"print({line!r})" for line in (
         f"{START} --seed=0", "finished: best", "everything is in kept/a b",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from study import models
 from study.config import Config, is_identity
 from study.config.argv import parser, read_argv
-from study.config.choices import AUGMENTATIONS, NETWORKS, OPTIMIZERS, SCHEDULES, own_knobs
+from study.config.choices import AUGMENTATIONS, NETWORKS, OPTIMIZERS, SCHEDULES, own_options
 from study.data import augment
 from study.system.errors import UserError
 from study.training import optim
@@ -79,7 +79,7 @@ CONFIGS = st.fixed_dictionaries(
         "clip_norm": st.none() | st.floats(0.1, 10),
         "classes": st.sampled_from(["", "cat,dog"]),
     },
-).map(lambda values: {k: v for k, v in values.items() if k != "dropout" or k in own_knobs(NETWORKS, values["model"])})
+).map(lambda values: {k: v for k, v in values.items() if k != "dropout" or k in own_options(NETWORKS, values["model"])})
 SIDE = 32  # which every network takes
 CONFIGS = CONFIGS.map(lambda values: values | {"image_size": max(SIDE, values.get("image_size", SIDE))})
 

@@ -155,7 +155,7 @@ def test_a_network_that_timm_lacks_is_refused_with_the_nearest():
 
 
 @pytest.mark.parametrize("name", ["cnn", "netconv", "net1", "alexnet", "vgg11"])
-def test_knobs_of_a_network(name):
+def test_options_of_a_network(name):
     plain, images = small(name)
     for activation in ACTIVATIONS:
         model, _ = small(name, activation=activation, batch_norm=True, dropout=0.1, softmax_output=True)

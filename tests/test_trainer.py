@@ -222,7 +222,7 @@ def test_a_run_without_a_finite_validation_diverges():
     assert np.isfinite(rows[0]["train/loss"])
 
 
-def test_an_unreadable_checkpoint_is_told(tmp_path):
+def test_an_unreadable_checkpoint_is_shown(tmp_path):
     (tmp_path / "last.pt").write_bytes(b"PK cut off")
     assert not trainer().load(tmp_path / "last.pt")
 

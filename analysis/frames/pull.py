@@ -52,7 +52,7 @@ def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str
     filters = {"sweep": sweep[0]} if sweep else {}
     listed = wandb_api.ask(
         lambda api: list(api.runs(f"{entity}/{project}", filters, per_page=PAGE, lazy=False)),
-        f"the runs of {entity}/{project} cannot be had",
+        f"the runs of {entity}/{project} cannot be fetched",
     )
 
     # pull those that have changed; the lock keeps out another process that pulls the same project

@@ -54,7 +54,7 @@ class Drawn:
     svg: str
 
 
-def write(parts: Iterable[Part], title: str, source: str, made_with: str, out: Path) -> Path:
+def write(parts: Iterable[Part], title: str, source: str, provenance: str, out: Path) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
     # create the folders before anything is drawn
     try:
@@ -78,7 +78,7 @@ def write(parts: Iterable[Part], title: str, source: str, made_with: str, out: P
     environment.globals.update(label=label, language=spoken())
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    content = {"title": title, "source": source, "parts": shown, "made_with": made_with, "notes": _undrawn(undrawn)}
+    content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "notes": _undrawn(undrawn)}
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
     return out / "index.html"
@@ -188,7 +188,7 @@ def _markdown(content: dict) -> str:
         lines += [f"## {_plain(part['title'])}", _plain(part["description"])]
         for block in part["blocks"]:
             lines += _markdown_of(block)
-    return "\n\n".join(line for line in [*lines, _plain(content["made_with"])] if line) + "\n"
+    return "\n\n".join(line for line in [*lines, _plain(content["provenance"])] if line) + "\n"
 
 
 def _markdown_of(block: dict) -> list[str]:

@@ -1,4 +1,4 @@
-"""Build and read the command line of a run: an option for every knob of `Config`.
+"""Build and read the command line of a run: an option of the command line for every option of `Config`.
 
 python -m study.train --help
 """
@@ -20,8 +20,8 @@ VARIABLES = {"runs_dir": "STUDY_RUNS_DIR", "data_dir": "STUDY_DATA_DIR"}
 """Environment variables by which `agents` passes these options to runs whose command does not set them."""
 
 
-class KnobParser(Parser):
-    """A parser of knobs, whose values `Config` checks later, and of other options."""
+class OptionParser(Parser):
+    """A parser of a run's options, whose values `Config` checks later, and of others."""
 
     def __init__(self, prog: str, usage: str, description: str):
         super().__init__(
@@ -37,19 +37,19 @@ class KnobParser(Parser):
         return super().format_help().replace("[VALUE]", "VALUE").replace("[TRUE|FALSE]", "True|False")
 
 
-def parser(prog: str, description: str) -> KnobParser:
-    """Return a parser with an option for every knob, in groups; pass what it parses to `Config.parse`."""
-    result = KnobParser(prog, "[--option VALUE | --option=VALUE]…", description)
+def parser(prog: str, description: str) -> OptionParser:
+    """Return a parser with every option of a run, in groups; pass what it parses to `Config.parse`."""
+    result = OptionParser(prog, "[--option VALUE | --option=VALUE]…", description)
     groups: dict[str, Any] = {}
     for name, field in Config.model_fields.items():
         group = field.json_schema_extra["group"]
         groups.setdefault(group, result.add_argument_group(group) if group not in groups else None)
-        add_knob(groups[group], name)
+        add_option(groups[group], name)
     return result
 
 
-def add_knob(to: Any, name: str, is_told: bool = True) -> None:
-    """Add the option of a knob to a parser or to a group of it; `is_told` False hides it from --help."""
+def add_option(to: Any, name: str, is_shown: bool = True) -> None:
+    """Add an option of a run to a parser or to a group of it; `is_shown` False hides it from --help."""
     field = Config.model_fields[name]
     default = "" if field.default in (None, "") else f" (default: {field.default})"
     description = field.description + (default or _own_default(name))
@@ -59,18 +59,20 @@ def add_knob(to: Any, name: str, is_told: bool = True) -> None:
         const=True,
         default=os.environ.get(VARIABLES.get(name, ""), argparse.SUPPRESS),
         metavar="TRUE|FALSE" if field.annotation in (bool, bool | None) else "VALUE",
-        help=description.replace("%", "%%") if is_told else argparse.SUPPRESS,
+        help=description.replace("%", "%%") if is_shown else argparse.SUPPRESS,
     )
 
 
-def _own_default(knob: str) -> str:
+def _own_default(option: str) -> str:
     """Return the help's note on a default that depends on other options: the only value, or whose it is."""
     tables = (NETWORKS, TRANSFER, SCHEDULES, AUGMENTATIONS, EARLY_STOPPING)
-    defaults = {repr(knobs[knob]): knobs[knob] for table in tables for knobs in table.values() if knob in knobs}
+    defaults = {
+        repr(options[option]): options[option] for table in tables for options in table.values() if option in options
+    }
     values = [value for value in defaults.values() if value is not None]
     if len(values) == 1:
         return f" (default: {values[0]})"
-    return " (default: the network's)" if values and any(knob in knobs for knobs in NETWORKS.values()) else ""
+    return " (default: the network's)" if values and any(option in options for options in NETWORKS.values()) else ""
 
 
 def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
                 for action in options._actions
                 if action.option_strings and action.help != argparse.SUPPRESS and action.dest != "help"
             ]
-            fields = {knob: field for knob, field in Config.model_fields.items() if knob in known}
+            fields = {option: field for option, field in Config.model_fields.items() if option in known}
             raise UserError(f"unknown option {name!r}; {meant(name, fields, known)}")
         raise UserError(f"unexpected word {word!r}; options are written --name=value, lists with commas")
     return vars(values)

@@ -23,7 +23,7 @@ from study.config.choices import (
     SMALLEST_SIDES,
     TRANSFER,
     Table,
-    own_knobs,
+    own_options,
 )
 from study.config.setting import Listed, read_list
 from study.system.errors import UserError, closest, nearest
@@ -148,9 +148,9 @@ def is_from_scratch(values: Mapping[str, Any]) -> bool:
 
 
 def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
-    """Yield each option that owns knobs, the names chosen for it, and the table of their knobs.
+    """Yield each option that owns options, the names chosen for it, and the table of their options.
 
-    The order matters: a knob of one owner may choose the names of a later one.
+    The order matters: an option of one owner may choose the names of a later one.
     """
     # The network, and how its training starts
     yield "model", [str(values["model"])], NETWORKS
@@ -158,7 +158,7 @@ def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
     transfer = [f"with finetune {values['finetune'] or 'all'}" if pretrained else "from scratch"]
     yield "a network", transfer, TRANSFER
     # The optimizer and its schedule, which an SVM does not have
-    svm = ["svm"] if values["finetune"] == "svm" else None  # in no table: `fill_own_knobs` skips it
+    svm = ["svm"] if values["finetune"] == "svm" else None  # in no table: `fill_own_options` skips it
     yield "optimizer", svm or [str(values["optimizer"])], OPTIMIZERS
     yield "schedule", svm or [str(values["schedule"])], FINETUNING_SCHEDULES if pretrained else SCHEDULES
     # Each chosen augmentation, and early stopping
@@ -167,25 +167,27 @@ def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
     yield "a run", ["with early stopping" if values["early_stopping"] else "without early stopping"], EARLY_STOPPING
 
 
-def fill_own_knobs(owner: str, chosen: list[str], table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the missing knobs of a table: the default of the chosen names, or None if they do not have the knob.
+def fill_own_options(owner: str, chosen: list[str], table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the missing options of a table: the default of the chosen names, or None if they do not have the option.
 
-    Raises ValueError if `values` sets a knob that none of the chosen names has.
+    Raises ValueError if `values` sets an option that none of the chosen names has.
     """
     # Collect the defaults of the chosen names
-    known = [name for name in chosen if own_knobs(table, name) is not None]
-    own = {knob: default for name in known for knob, default in own_knobs(table, name).items()}
-    # Fill in the knobs that are not set, and refuse those that do not apply
+    known = [name for name in chosen if own_options(table, name) is not None]
+    own = {option: default for name in known for option, default in own_options(table, name).items()}
+    # Fill in the options that are not set, and refuse those that do not apply
     result = {}
-    for knob in dict.fromkeys(knob for knobs in table.values() for knob in knobs):
-        value = values.get(knob)
+    for option in dict.fromkeys(option for options in table.values() for option in options):
+        value = values.get(option)
         if value in (None, "None", "none", ""):
-            result[knob] = own.get(knob)
-        elif knob not in own and len(known) == len(chosen):
-            having = [f"{name}NAME" if name.endswith(":") else name for name, knobs in table.items() if knob in knobs]
+            result[option] = own.get(option)
+        elif option not in own and len(known) == len(chosen):
+            having = [
+                f"{name}NAME" if name.endswith(":") else name for name, options in table.items() if option in options
+            ]
             owners_hint = f"only {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
             hint = f"it has {', '.join(own)}" if own and len(having) > FEW else owners_hint
-            raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {knob}; {hint}")
+            raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {option}; {hint}")
     return result
 
 

@@ -1,4 +1,4 @@
-"""The names that options take, with the knobs and defaults that belong to each name.
+"""The names that options take, with the options and defaults that belong to each name.
 
     python -c "from study.config.choices import NETWORKS; print(*NETWORKS)"
 
@@ -99,7 +99,8 @@ SCHEDULES: Table = {
 }
 
 FINETUNING_SCHEDULES: Table = {
-    name: {**knobs, "warmup_epochs": 1.0} if "warmup_epochs" in knobs else knobs for name, knobs in SCHEDULES.items()
+    name: {**options, "warmup_epochs": 1.0} if "warmup_epochs" in options else options
+    for name, options in SCHEDULES.items()
 }
 """The schedules of a pretrained network, with warm-up: an untrained head must not spoil the features."""
 
@@ -119,8 +120,8 @@ EARLY_STOPPING: Table = {
 }
 
 
-def own_knobs(table: Table, name: str) -> dict[str, Any] | None:
-    """Return the knobs of a name with their defaults, or None if the table does not have the name."""
+def own_options(table: Table, name: str) -> dict[str, Any] | None:
+    """Return the options of a name with their defaults, or None if the table does not have the name."""
     if name in table:
         return table[name]
     prefix, colon, rest = name.partition(":")

@@ -16,7 +16,7 @@ from pydantic import ValidationError, model_validator
 
 from study.config.checks import (
     digest_of_weights,
-    fill_own_knobs,
+    fill_own_options,
     is_from_scratch,
     meant,
     owners,
@@ -24,7 +24,7 @@ from study.config.checks import (
     sentence,
     user_path,
 )
-from study.config.choices import AUGMENTATIONS, NETWORKS, own_knobs
+from study.config.choices import AUGMENTATIONS, NETWORKS, own_options
 from study.config.options import Options
 from study.config.setting import read_list, read_pairs
 from study.system.errors import UserError
@@ -76,14 +76,14 @@ class Config(Options):
         # Fill in the defaults, first the fixed ones, then those of the chosen names
         values = {name: field.default for name, field in cls.model_fields.items()} | values
         for owner, chosen, table in owners(values):
-            values |= fill_own_knobs(owner, chosen, table, values)
+            values |= fill_own_options(owner, chosen, table, values)
         return values
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
         """Raise ValueError for values that exclude each other."""
         # The network: one width per block, images that are large enough
-        default = own_knobs(NETWORKS, self.model).get("filters")
+        default = own_options(NETWORKS, self.model).get("filters")
         if default and len(self.filters) != len(read_list(default)):
             raise ValueError(
                 f"filters of {self.model} must be as many as its blocks, such as {default}, not {self.filters}"
@@ -138,7 +138,7 @@ class Config(Options):
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         for _, chosen, table in owners(values):
             for name in chosen:
-                defaults |= own_knobs(table, name) or {}
+                defaults |= own_options(table, name) or {}
         return {name: value for name, value in values.items() if is_identity(name) and value != defaults[name]}
 
     @property
