@@ -14,7 +14,7 @@ from study.config.checks import is_true, user_path
 from study.data.sheet import show_augment
 from study.record.directory import RunDirectory
 from study.record.display import RunDisplay
-from study.remote import sink
+from study.remote import offline, sink
 from study.remote.api import handed_out
 from study.system.errors import UserError
 from study.system.process import Signals, run_command
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         show_augment(config, Path(sheet), display.say)
         return 0
     try:
-        outcome = train(config, display, Signals(), force, connect=sink.connect, waits=bool(handed_out()))
+        outcome = train(config, display, Signals(), force, connect=sink.Sinks().connect, waits=bool(handed_out()))
     except UserError:
         if is_new and directory.path.exists() and not directory.history():
             directory.remove()  # a mistake leaves no run behind
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         display.say(f"{directory.path} was trained before; --force trains it again")
         display.finish(outcome.state, outcome.summary)
     display.say(f"everything is in {directory.path}")
-    for log in directory.offline_logs():
+    for log in offline.logs(directory):
         display.say(f"to upload it to W&B: wandb sync {log}")
     return 0
 

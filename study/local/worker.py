@@ -19,7 +19,7 @@ from typing import Any
 
 from study.config import Config
 from study.record.display import Display, result
-from study.remote import sink
+from study.remote.sink import Sinks
 from study.system import devices
 from study.system.errors import Busy, Interrupted, UserError, is_device_failure, one_line
 from study.system.process import Signals, leave_garbage
@@ -67,12 +67,13 @@ def work(connection: Connection, device: str, threads: int, device_shared_by: in
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     # Try the device, then train run after run
+    sinks = Sinks()
     try:
         unfit = devices.trouble(device)
         connection.send(("unfit", unfit) if unfit else ("ready", None))
         while not unfit and not signals.received:
             order = connection.recv()
-            kind, value = _train(order, connection, signals, device, threads, device_shared_by)
+            kind, value = _train(order, connection, signals, device, threads, device_shared_by, sinks)
             connection.send((kind, value))
             if kind != "end":
                 return
@@ -84,7 +85,13 @@ def work(connection: Connection, device: str, threads: int, device_shared_by: in
 
 
 def _train(
-    order: Order, connection: Connection, signals: Signals, device: str, threads: int, device_shared_by: int
+    order: Order,
+    connection: Connection,
+    signals: Signals,
+    device: str,
+    threads: int,
+    device_shared_by: int,
+    sinks: Sinks,
 ) -> tuple[str, Any]:
     """Train a run, and return the message about its end."""
 
@@ -106,7 +113,7 @@ def _train(
             order.force,
             device_shared_by,
             is_given_up if order.asks else None,
-            sink.connect,
+            sinks.connect,
         )
     except Busy as error:
         return "end", ("busy", one_line(error))

@@ -216,10 +216,6 @@ class RunDirectory:
             info = {} if self.defect() else self.info()
             self.write_info({**(info or described(config, data_digest)), "state": "failed", "error": error})
 
-    def offline_logs(self, run_id: str = "") -> list[Path]:
-        """List W&B's logs of offline trainings of the run; `run_id` is its id in W&B, by default its name."""
-        return sorted(self.path.parent.glob(f"wandb/offline-run-*-{run_id or self.path.name}*"))
-
     def clear(self) -> None:
         """Delete the files of earlier starts, except run.json, which the next start replaces."""
         for path in (*(self.path / name for name in WRITTEN), *self.path.glob(".*.tmp")):
