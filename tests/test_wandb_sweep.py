@@ -256,7 +256,7 @@ def test_agents_that_are_asked_to_end_leave_no_process_and_tell_what_failed(day)
     assert (second.exit_code, second.processes) == (130, []), "the deaf run too"
     assert "failed    cpu" in first.output and "train_images must be at most 1,151" in first.output
     assert "ended by SIGINT" in first.output
-    assert "died; its last line: epoch" in second.output
+    assert "died after epoch" in second.output
     assert all(f"│ 1 {state}" in first.output for state in ("failed", "ended")), "the table of exits"
 
 
