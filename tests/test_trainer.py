@@ -18,6 +18,7 @@ from study import models
 from study.config import Config
 from study.config.choices import SCHEDULES
 from study.data import dataset as data
+from study.data.memory import Memory
 from study.system import devices
 from study.system.errors import UserError
 from study.training import evaluation, optim, step
@@ -25,10 +26,11 @@ from study.training import trainer as trainer_module
 from study.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+MEMORY = Memory()
 
 
 def digits(device="cpu", **values):
-    return data.load(Config(**{"dataset": "digits", **values}), device, say=lambda text: None)
+    return data.load(Config(**{"dataset": "digits", **values}), device, say=lambda text: None, memory=MEMORY)
 
 
 def trainer(images=None, device=CPU, **values) -> Trainer:
