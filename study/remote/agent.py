@@ -47,7 +47,7 @@ LONGEST_PAUSE = 60.0
 PATIENCE = 600.0
 """Seconds of failures after which an agent is not started again."""
 
-CLIENT_STATE = ("WANDB_SERVICE", "WANDB_SILENT", "WANDB_ENTITY", "WANDB_PROJECT")
+CLIENT_STATE = ("WANDB_SERVICE", "WANDB_ENTITY", "WANDB_PROJECT")
 
 FAILURES_IN_A_ROW = 5
 """An agent ends after this many failed runs in a row: probably its device is faulty. Other agents get its points."""

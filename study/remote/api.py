@@ -126,16 +126,15 @@ def connect() -> Any:
     import wandb
 
     # Check that W&B is not turned off
-    os.environ.setdefault("WANDB_SILENT", "true")
     mode = check_settings()
     if mode in ("offline", "dryrun", "disabled"):
         raise UserError(f"W&B's mode is {mode}, but its server is needed for this: unset WANDB_MODE, or `wandb online`")
 
     # Log in, with fewer retries than the client's default
     try:
+        wandb.setup(wandb.Settings(silent=True, **unless_set(PATIENCE)))
         if not has_key():
             raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY")
-        wandb.setup(wandb.Settings(silent=True, **unless_set(PATIENCE)))
         return wandb.Api(timeout=int(float(os.environ.get("WANDB_HTTP_TIMEOUT", TIMEOUT))))
     except (wandb.Error, OSError) as error:
         raise UserError(trouble(error)) from None
