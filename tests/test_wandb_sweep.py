@@ -272,6 +272,21 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
     assert day.endless.state() == "interrupted"
 
 
+@pytest.mark.slow
+def test_a_run_that_is_stopped_at_wandb_is_neither_failed_nor_queued_again(machine):
+    content = {key: value for key, value in SWEEP.items() if key not in ("program", "command")}
+    setting = ["model=mlp hidden=30 epochs=100000"]
+    path = machine.write("stopped.yaml", content, setting={"values": setting}, seed={"value": 0})
+    sweep = machine.run("-m", "study.sweep", "create", path, "--project=other").stdout.strip()
+    supervisor = machine.start("-m", "study.sweep", "agents", sweep, "--cpus=1", folder="stopped")
+    wait_for(lambda: list(machine.folder.glob("stopped/runs/mlp-*/history.jsonl")))
+    (run,) = (run for run in machine.server.runs.values() if run.sweep == sweep.split("/")[-1])
+    run.stop = True
+    output, _ = supervisor.communicate(timeout=60)
+    assert supervisor.returncode == 0 and "│ 1 killed" in output
+    assert run.state == "failed" and machine.processes("stopped") == []
+
+
 def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):
     content = SWEEP | {"method": "random", "run_cap": 4}
     content["parameters"] = SWEEP["parameters"] | {"lr": {"min": 0.01, "max": 0.1}, "setting": {"value": "model=mlp"}}
