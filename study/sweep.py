@@ -31,6 +31,7 @@ from study.record.display import SweepDisplay
 from study.remote import agent as agent_slot
 from study.remote import agents as wandb_agents
 from study.remote import api as wandb_api
+from study.remote import offline
 from study.remote import sweep as wandb_sweep
 from study.sweeps import definition as search
 from study.sweeps import standing
@@ -166,7 +167,7 @@ def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace)
             print(f"{outcome.state}: {outcome.config.run_name}: {outcome.text}", file=sys.stderr)
 
     # Print what can be done next
-    if any(RunDirectory.of(outcome.config).offline_logs() for outcome in outcomes):
+    if any(offline.logs(RunDirectory.of(outcome.config)) for outcome in outcomes):
         print(f"W&B: offline; to upload the runs: wandb sync {args.runs_dir}/wandb/offline-run-*")
     if any(number for state, number in counts.items() if state not in DONE):
         return 1

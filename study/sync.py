@@ -5,6 +5,7 @@ python -m study.sync runs/NAME …
 
 from study.config import Config
 from study.record.directory import DONE, RunDirectory
+from study.remote import offline
 from study.remote.run import is_whole, mode, replay
 from study.system.errors import UserError
 from study.system.process import run_command
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
             print(f"{path} is in W&B already")
             continue
         replay(directory, config, print)
-        logs = directory.offline_logs()
+        logs = offline.logs(directory)
         for log in logs:
             print(f"the run was written to a log; to upload it: wandb sync {log}")
         if not logs:

@@ -7,6 +7,7 @@ checkpoint. All results are written to RUNS_DIR/<model>-<dataset>-s<seed>-<finge
 """
 
 from pathlib import Path
+from typing import Any
 
 from study.config import Config
 from study.config.argv import parser, read_argv, read_config
@@ -14,7 +15,8 @@ from study.config.checks import is_true, user_path
 from study.data.sheet import show_augment
 from study.record.directory import RunDirectory
 from study.record.display import RunDisplay
-from study.remote import sink
+from study.record.tracker import Sink
+from study.remote import events, offline, sink
 from study.remote.api import handed_out
 from study.system.errors import UserError
 from study.system.process import Signals, run_command
@@ -22,8 +24,9 @@ from study.training.run import train
 
 
 def main(argv: list[str]) -> int:
-    """Train the config of the command line."""
+    """Train the config of the command line, and report it to `study.sweep agents` if that started this process."""
     # Read the command line
+    events.start(argv, handed_out())
     options = parser("python -m study.train", __doc__)
     commands = options.add_argument_group("command")
     commands.add_argument(
@@ -46,13 +49,21 @@ def main(argv: list[str]) -> int:
     display = RunDisplay()
     directory = RunDirectory.of(config)
     is_new = not directory.path.exists()
+    sinks = sink.Sinks()
+    events.append("directory", path=str(directory.path))
+
+    def connect(*run: Any) -> Sink | None:
+        """Make the sink of the run, and report that it has one or does without."""
+        made = sinks.connect(*run)
+        events.append("connected")
+        return made
 
     # Train, or draw examples of augmentation
     if sheet:
         show_augment(config, Path(sheet), display.say)
         return 0
     try:
-        outcome = train(config, display, Signals(), force, connect=sink.connect, waits=bool(handed_out()))
+        outcome = train(config, display, Signals(), force, connect=connect, waits=bool(handed_out()))
     except UserError:
         if is_new and directory.path.exists() and not directory.history():
             directory.remove()  # a mistake leaves no run behind
@@ -66,10 +77,10 @@ def main(argv: list[str]) -> int:
         display.say(f"{directory.path} was trained before; --force trains it again")
         display.finish(outcome.state, outcome.summary)
     display.say(f"everything is in {directory.path}")
-    for log in directory.offline_logs():
+    for log in offline.logs(directory):
         display.say(f"to upload it to W&B: wandb sync {log}")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, at_end=events.end)

@@ -1,4 +1,4 @@
-"""Slots, agents that do what a test says, and their logs; what W&B's agents do is in test_wandb_sweep.py."""
+"""Slots, agents that do what a test says, and their runs; what W&B's agents do is in test_wandb_sweep.py."""
 
 import os
 import signal
@@ -10,33 +10,72 @@ from types import SimpleNamespace
 
 import pytest
 
+from study.record.directory import RunDirectory
 from study.remote import agent as agent_slot
 from study.remote import agents
-from study.remote.log import AgentLog, Run
 from study.system import devices
 from study.system.errors import UserError
 from tests.conftest import ROOT
 
 FOLDERS = {"runs_dir": "kept", "data_dir": "pictures"}
-AGENT = "2026-01-02 03:04:05,678 - wandb.wandb_agent - INFO - "
-START = f"{AGENT}About to run command: /usr/bin/env python -m study.train"
+TRAINED = ("--dataset=digits", "--model=mlp", "--epochs=1", "--wandb=disabled")
+
+AGENT = """
+import json, os, signal, sys, time
+from study import train
+from study.record.directory import RunDirectory
+from study.remote import events
+from study.system.errors import Interrupted
+from study.system.process import run_command
+
+def run(main, *argv, pause=0.0):
+    # start a run in a process group of its own, and notice its end a while later, as `wandb agent` does
+    pid = os.fork()
+    if pid:
+        time.sleep(pause)
+        os.waitpid(pid, 0)
+    else:
+        os.setpgid(0, 0)
+        sys.argv[1:] = argv
+        run_command(main, at_end=events.end)
+
+def begin(argv, epochs):
+    events.start(argv, None)
+    directory = RunDirectory("kept/begun")
+    directory.path.mkdir(exist_ok=True)
+    directory.write_info({"config": {"epochs": 300}})
+    metrics = ("train/loss", "val/loss", "train/acc", "val/acc", "time/images_per_second", "time/epoch")
+    directory.write_history({"epoch": epoch} | dict.fromkeys(metrics, 0.5) for epoch in range(1, epochs + 1))
+    events.append("directory", path="kept/begun")
+    events.append("connected")
+
+def end_by(signum):
+    raise Interrupted(signum)
+"""
 
 
 @pytest.fixture
 def agent(monkeypatch, tmp_path):
-    """Start an agent, with a script in the place of `wandb agent`."""
+    """Start an agent, with a script in the place of `wandb agent`; one that trains nothing may be `quick`."""
 
-    def start(script: str) -> agent_slot.Agent:
-        monkeypatch.setattr(agent_slot, "WANDB_AGENT", (sys.executable, "-c", f"import os, sys, time\n{script}"))
-        made.append(agent_slot.Agent(agent_slot.Slot("cpu 0", {}), "me/proj/abc", FOLDERS, str))
+    def start(script: str, quick: bool = False) -> agent_slot.Agent:
+        script = ("import os, sys, time\n" if quick else AGENT) + script
+        monkeypatch.setattr(agent_slot, "WANDB_AGENT", (sys.executable, "-c", script))
+        made.append(agent_slot.Agent(agent_slot.Slot("cpu 0", {}), "me/proj/abc", FOLDERS, label))
         return made[-1]
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(agent_slot, "FIRST_PAUSE", 0.05)
     made: list[agent_slot.Agent] = []
     yield start
     for agent in made:
         agent.kill()
+
+
+def label(values: dict[str, str]) -> str:
+    """Return the label of a run, as a sweep does."""
+    return f"seed {values.get('seed')}"
 
 
 def look(*agents: agent_slot.Agent, said: list[str] | None = None) -> list[str]:
@@ -46,6 +85,13 @@ def look(*agents: agent_slot.Agent, said: list[str] | None = None) -> list[str]:
         ended += [run.state for agent in agents for run in agent.look(said.append)]
         time.sleep(0.02)
     return ended
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_each_slot_has_its_gpu_and_its_share_of_the_cores(monkeypatch):
@@ -68,110 +114,117 @@ def test_each_slot_has_its_gpu_and_its_share_of_the_cores(monkeypatch):
     ] * 3
 
 
-def test_a_log_tells_how_each_run_ended(tmp_path):
-    path = tmp_path / "agent.log"
-    path.touch()
-    log = AgentLog(path, lambda values: " ".join(f"{key}={value}" for key, value in values.items()))
+def test_events_and_directories_tell_how_each_run_ended(agent, call):
+    call("study.train", *TRAINED, "--runs-dir=kept", "--data-dir=pictures")
+    one = agent(f"""
+run(train.main, *{TRAINED}, "--seed=0")
+run(train.main, "--seed=1", "--epochs=none")
+run(train.main, "--seed=2", "--epoch=1")
+run(lambda argv: (begin(argv, 2), end_by(signal.SIGTERM)), "--seed=3")
+run(lambda argv: (begin(argv, 2), end_by(signal.SIGINT)), "--seed=4")
+run(lambda argv: (begin(argv, 3), {{}}["x"]), "--seed=5")
+run(lambda argv: (begin(argv, 3), os.kill(os.getpid(), signal.SIGKILL)), "--seed=6")
+run(lambda argv: (events.start(argv, None), os.kill(os.getpid(), signal.SIGKILL)), "--seed=7")
+run(lambda argv: os._exit(1), "--seed=8", pause=1.0)
+""")
+    states = ["finished", "failed", "failed", "killed", "ended", "failed", "failed", "failed", "failed"]
+    assert look(one) == states == [run.state for run in one.runs.started]
+    assert [run.label for run in one.runs.started[:8]] == [f"seed {seed}" for seed in range(8)]
+    texts = [run.text for run in one.runs.started]
+    assert texts[0].startswith("best val acc ")
+    assert "'none'" in texts[1] and "'epoch'" in texts[2], "its own errors"
+    assert "W&B" in texts[3] and "SIGINT" in texts[4] and "KeyError" in texts[5]
+    assert "died after epoch 3" in texts[6] and "died" in texts[7] and "died" in texts[8]
 
-    def write(text: str) -> list[tuple[str, str, str]]:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-        return [(run.label, run.state, run.text) for run in log.read()]
 
-    assert write(f'{START} --seed=0 --batch-size=8 "--setting=model=mlp epochs=2"\nepoch 1/2  acc') == []
-    assert (log.current.label, log.current.text) == ("seed=0 batch_size=8 setting=model=mlp epochs=2", "")
-    assert write(" 50 %\n") == []
-    assert log.current.text == "epoch 1/2  acc 50 %"
-    assert write("finished: best val acc 90 %\nwandb: uploading\neverything is in runs/a\n") == [
-        ("seed=0 batch_size=8 setting=model=mlp epochs=2", "finished", "best val acc 90 %")
-    ]
-    assert log.current is None
-    assert log.runs[-1].directory == "runs/a"
-    assert write(f"{START} --seed=1\nerror: the disk is full\n{START} --seed=2\nerror: ended by SIGTERM\n") == [
-        ("seed=1", "failed", "the disk is full"), ("seed=2", "ended", "ended by SIGTERM"),
-    ]  # fmt: skip
-    assert write(f"{START} --seed=3\nTraceback …\nKeyError: 'x'\n{AGENT}Cleaning up finished run: abc\n") == [
-        ("seed=3", "failed", "died; its last line: KeyError: 'x'")
-    ]
-    assert write(f"{START} --seed=4\n") == []
-    assert [(run.state, run.text) for run in log.read(agent_has_ended=True)] == [("failed", "died in silence")]
-    assert [run.state for run in log.runs] == ["finished", "failed", "ended", "failed", "failed"]
-    assert write(f"{START} --seed=5\n{AGENT}Stop: abc\nerror: ended by SIGTERM\n{START} --seed=6\n") == [
-        ("seed=5", "killed", "stopped at W&B, by a person or by early_terminate")
-    ]
-    directory = tmp_path / "b c"
-    directory.mkdir()
-    (directory / "run.json").write_text('{"wandb_missing": "no answer"}', encoding="utf-8")
-    assert write(f"epoch 1\nfinished: best\neverything is in {directory}\n") == [("seed=6", "finished", "best")]
-    assert log.runs[-1].outcome == "best, not in W&B"
-    assert [(run.directory, run.is_sent) for run in log.runs if run.directory] == [
-        ("runs/a", True),
-        (str(directory), False),
-    ]
+def test_a_run_that_was_asked_to_end_was_not_stopped_at_wandb(agent):
+    one = agent('run(lambda argv: (begin(argv, 1), time.sleep(60)), "--seed=0")')
+    wait_for(lambda: one.look(print) or (one.runs.current and not one.runs.is_starting))
+    one.is_asked = True
+    os.kill(one.runs.current.pid, signal.SIGKILL)
+    assert look(one) == ["failed"]
+    other = agent("""
+def wait(argv):
+    begin(argv, 1)
+    signal.signal(signal.SIGTERM, lambda signum, frame: end_by(signum))
+    time.sleep(60)
+run(wait, "--seed=0")
+""")
+    wait_for(lambda: other.look(print) or (other.runs.current and not other.runs.is_starting))
+    time.sleep(0.1)
+    other.is_asked = True
+    os.kill(other.runs.current.pid, signal.SIGTERM)
+    assert look(other) == ["ended"]
+
+
+def test_a_result_that_wandb_lacks_is_told_from_one_that_it_has(agent, call):
+    call("study.train", *TRAINED, "--runs-dir=kept", "--data-dir=pictures")
+    (path,) = Path("kept").glob("mlp-*")
+    directory = RunDirectory(path)
+    directory.write_info({**directory.info(), "wandb_missing": "no answer"})
+    one = agent(f"run(train.main, *{TRAINED})\nrun(train.main, '--epochs=none')")
+    assert look(one) == ["finished", "failed"]
+    assert [run.is_sent for run in one.runs.started] == [False, True]
 
 
 def test_two_that_train_a_sweep_on_one_machine_keep_their_runs_apart(agent):
-    script = f"print('{START} --seed=0', flush=True); time.sleep(0.3); print('finished: best', flush=True)"
-    both = agent(script), agent(script)
-    assert look(*both) == ["finished"] * 2
-    assert [len(one.log.runs) for one in both] == [1, 1]
+    both = [agent("run(lambda argv: (begin(argv, 1), end_by(signal.SIGINT)), '--seed=0')") for _ in range(2)]
+    assert look(*both) == ["ended"] * 2
+    assert [len(one.runs.started) for one in both] == [1, 1]
 
 
 def test_runs_of_agents_go_to_the_folders_that_were_said(agent, tmp_path):
     (tmp_path / "kept").mkdir()
-    one = agent("print(*(os.environ[name] for name in ('STUDY_RUNS_DIR', 'STUDY_DATA_DIR', 'WANDB_DIR')))")
+    one = agent("print(*(os.environ[name] for name in ('STUDY_RUNS_DIR', 'STUDY_DATA_DIR', 'WANDB_DIR')))", quick=True)
     look(one)
-    assert one.log.path.read_text(encoding="utf-8").split() == ["kept", "pictures", str(tmp_path / "kept")]
-    assert one.log.path.is_relative_to("kept")
+    assert one.log.read_text(encoding="utf-8").split() == ["kept", "pictures", str(tmp_path / "kept")]
+    assert one.log.is_relative_to("kept")
 
 
 def test_what_agents_do_fits_into_a_narrow_terminal(agent, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(agent_slot.AgentLog, "current", Run("dropout 0.5, seed 0", "running", "epoch 1/300  " * 20))
     display = agents.Display(None)
-    display.console.print(display.table([agent("time.sleep(60)")]))
+    one = agent('run(lambda argv: (begin(argv, 1), time.sleep(60)), "--seed=0")')
+    wait_for(lambda: one.look(print) or (one.runs.current and one.runs.current.text))
+    display.console.print(display.table([one]))
     head, line = capsys.readouterr().out.splitlines()
     assert head.split() == ["agent", "ended", "failed", "trains"]
-    assert line.split()[:8] == ["cpu", "0", "0", "0", "dropout", "0.5,", "seed", "0"]
-    assert "epoch 1/300" in line and line.strip().endswith("…")
+    assert line.split()[:8] == ["cpu", "0", "0", "0", "seed", "0", "epoch", "1/300"]
+    assert "loss" in line and line.strip().endswith("…")
 
 
-DOWN = """
-print('wandb: ERROR Find detailed error logs at: /tmp/debug', flush=True)
-sys.exit('Error: the server is silent')
-"""
+DOWN = "sys.exit('Error: the server is silent')"
 ONCE_DOWN = f"""
 if not os.path.exists('was-down'):
     open('was-down', 'w').close()
-    {"; ".join(DOWN.split(chr(10))[1:-1])}
-print('{START} --seed=0')
-print('finished: best')
-print('{AGENT}Received exit command. Killing runs and quitting.')
+    {DOWN}
+run(lambda argv: (begin(argv, 1), end_by(signal.SIGINT)), '--seed=0')
 """
 
 
 def test_an_agent_that_fails_is_started_again(agent):
     said: list[str] = []
     one = agent(ONCE_DOWN)
-    assert look(one, said=said) == ["finished"]
-    assert said == ["cpu 0: the agent ended with exit code 1: the server is silent; it is started again in 0.05s"]
-    assert one.reason() == "no point was left"
+    assert look(one, said=said) == ["ended"]
+    assert len(said) == 1 and "exit code 1: Error: the server is silent; " in said[0], "the last line of its log"
+    assert "silent" not in one.reason() and one.process.returncode == 0
 
 
 def test_an_agent_that_goes_on_failing_is_over_after_a_while(agent, monkeypatch):
-    monkeypatch.setattr(agent_slot, "PATIENCE", 0.5)
+    monkeypatch.setattr(agent_slot, "PATIENCE", 1.0)
     said: list[str] = []
-    one = agent(DOWN)
+    one = agent(DOWN, quick=True)
     assert look(one, said=said) == []
-    assert 1 <= len(said) <= 4, "pauses grow"
-    assert one.reason() == "ended with exit code 1: the server is silent"
+    assert 1 <= len(said) <= 5, "pauses grow"
+    assert one.reason().endswith("exit code 1: Error: the server is silent")
 
 
-def test_an_agent_is_not_started_again_after_five_failures_or_when_it_was_asked_to_end(agent):
-    fails = f"for seed in range(5): print('{START}', seed); print('error: no device', flush=True)\nsys.exit(1)"
+def test_an_agent_is_over_after_five_failures_or_when_it_was_asked_to_end(agent):
     said: list[str] = []
-    assert look(agent(fails), said=said) == ["failed"] * 5
-    asked = agent("time.sleep(60)")
+    faulty = agent("for seed in range(5): run(train.main, f'--seed={seed}', '--epochs=none')")
+    assert look(faulty, said=said) == ["failed"] * 5
+    assert "5 runs failed" in faulty.reason()
+    asked = agent("time.sleep(60)", quick=True)
     asked.send(signal.SIGINT)
     look(asked, said=said)
     assert said == []
@@ -179,26 +232,25 @@ def test_an_agent_is_not_started_again_after_five_failures_or_when_it_was_asked_
 
 def test_an_agent_that_was_killed_is_started_again(agent):
     said: list[str] = []
-    one = agent("if not os.path.exists('x'): open('x', 'w').close(); os.kill(os.getpid(), 9)")
+    one = agent("if not os.path.exists('x'): open('x', 'w').close(); os.kill(os.getpid(), 9)", quick=True)
     look(one, said=said)
     assert said == ["cpu 0: the agent was ended by SIGKILL; it is started again in 0.05s"]
 
 
-def test_at_the_end_it_is_shown_what_can_be_done_next(agent, monkeypatch, capsys):
+def test_at_the_end_it_is_shown_what_can_be_done_next(agent, call, monkeypatch, capfd):
     monkeypatch.setattr(agents, "STAGGER_SECONDS", 0)
-    script = "\n".join(f"print({line!r})" for line in (
-        f"{START} --seed=0", "finished: best", "everything is in kept/a b",
-        f"{START} --seed=1", "error: the disk is full", f"{AGENT}Received exit command. Killing runs and quitting.",
-    ))  # fmt: skip
-    agent(script)  # takes the place of `wandb agent`
-    Path("kept/a b").mkdir(parents=True)
-    Path("kept/a b/run.json").write_text('{"wandb_missing": "no answer"}', encoding="utf-8")
-    grid = SimpleNamespace(path="me/proj/abc", left=2, label=str, sweep=SimpleNamespace(method="grid"))
+    monkeypatch.setitem(FOLDERS, "runs_dir", "kept here")
+    call("study.train", *TRAINED, "--runs-dir=kept here", "--data-dir=pictures")
+    (path,) = Path("kept here").glob("mlp-*")
+    directory = RunDirectory(path)
+    directory.write_info({**directory.info(), "wandb_missing": "no answer"})
+    agent(f"run(train.main, *{TRAINED})\nrun(train.main, '--epochs=none')")  # takes the place of `wandb agent`
+    grid = SimpleNamespace(path="me/proj/abc", left=2, label=label, sweep=SimpleNamespace(is_search=False))
     assert agents.run_agents(grid, [agent_slot.Slot("cpu 0", {})], FOLDERS, 1) == 1
-    told = capsys.readouterr().out
-    assert "best, not in W&B  [1 of at most 2" in told and "1 finished, 1 failed, 1 not in W&B" in told
-    assert "log of cpu 0: kept/wandb/agents/abc/" in told
-    assert "python -m study.sync 'kept/a b'" in told
+    told = capfd.readouterr().out
+    assert "not in W&B  [1 of at most 2" in told and "1 finished, 1 failed, 1 not in W&B" in told
+    assert "log of cpu 0: kept here/wandb/agents/abc/" in told
+    assert f"python -m study.sync '{path}'" in told
     assert "create --missing me/proj/abc" in told and "the same command" not in told
 
 
@@ -298,7 +350,7 @@ def test_of_an_array_of_jobs_one_goes_back_into_the_queue(job, monkeypatch):
 
 def test_signals_that_come_at_once_are_one(monkeypatch):
     monkeypatch.setattr(agents, "AT_ONCE_SECONDS", 0.1)
-    signals = agents._Signals()
+    signals = agents.EndSignals()
     for _ in range(2):
         signal.raise_signal(signal.SIGTERM)
     assert signals.received == [signal.SIGTERM]

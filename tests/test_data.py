@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from study.data.memory import Memory
 
 from study.config import Config
 from study.data import dataset as data
@@ -20,8 +21,8 @@ from study.system import files as cache
 from study.system.errors import UserError
 
 
-def load(**values):
-    return data.load(Config(**values), "cpu", say=lambda text: None)
+def load(memory=None, **values):
+    return data.load(Config(**values), "cpu", say=lambda text: None, memory=memory)
 
 
 def digest(split):
@@ -62,15 +63,30 @@ def test_a_folder_is_decoded_once(photo_folder, digit_images):
     assert photos.image_shape == (3, 16, 16)
     cache = next((photo_folder.parent / ".cache").glob("*.pt"))
     written = cache.stat().st_mtime_ns
-    data._loaded.clear()
     assert digest(load(**values).train) == digest(photos.train)
     assert cache.stat().st_mtime_ns == written
 
     Image.new("RGB", (16, 16), "red").save(photo_folder / "train" / "one" / "00.png")
-    data._loaded.clear()
     reds = [image for image in load(**values).train.images if (image[0] == 255).all()]
     assert len(list((photo_folder.parent / ".cache").glob("*.pt"))) == 1
     assert len(reds) <= 1
+
+
+def test_a_memory_keeps_the_data_set_that_was_loaded_last(photo_folder):
+    memory = Memory()
+    photos = {"dataset": "folder:photos", "data_dir": str(photo_folder.parent)}
+
+    def place(**values) -> int:
+        return load(memory, **values).val.images.data_ptr()
+
+    first = load(memory, dataset="digits", seed=0)
+    assert place(dataset="digits", seed=1) == first.val.images.data_ptr()
+    assert load(dataset="digits").val.images.data_ptr() != first.val.images.data_ptr()
+    assert place(dataset="digits", split_seed=1) != first.val.images.data_ptr()
+    here = load(memory, **photos)
+    assert place(**photos) == here.val.images.data_ptr()
+    Image.new("RGB", (16, 16), "red").save(photo_folder / "train" / "one" / "00.png")
+    assert place(**photos) != here.val.images.data_ptr(), "its files have changed"
 
 
 def test_labels_stay_with_their_images(photo_folder):
@@ -143,7 +159,6 @@ def test_a_few_unreadable_files_are_skipped_and_named(photo_folder):
     assert len(photos.train) + len(photos.val) + len(photos.test) == 140
     assert [line for line in told if "train/two/broken.png" in line]
     assert len(photos.describe()["unreadable"]) == 1
-    data._loaded.clear()
     told.clear()
     assert len(data.load(config, "cpu", told.append).unreadable) == 1
     assert len(told) == 1 and "train/two/broken.png" in told[0], "it is named whenever the data are loaded"
@@ -157,7 +172,6 @@ def test_a_broken_cache_is_made_anew(photo_folder):
     values = {"dataset": "folder:photos", "data_dir": str(photo_folder.parent)}
     before = digest(load(**values).train)
     next((photo_folder.parent / ".cache").glob("*.pt")).write_bytes(b"PK broken")
-    data._loaded.clear()
     assert digest(load(**values).train) == before
 
 
@@ -204,10 +218,8 @@ def test_train_images_are_drawn_by_seed_in_proportion():
 def test_images_on_the_host_give_the_same_batches(monkeypatch):
     here = load(dataset="digits")
     monkeypatch.setattr(data, "_fits", lambda size, device: False)
-    data._loaded.clear()
     told = []
     there = data.load(Config(dataset="digits"), "cpu", told.append)
-    data._loaded.clear()
     assert "stay on the host" in told[0]
     order = torch.randperm(len(here.train))
     for a, b in zip(here.train.take(order).batches(100), there.train.take(order).batches(100), strict=True):

@@ -33,7 +33,6 @@ def config_of(root: Path, **values) -> Config:
 
 
 def load(root: Path, said: list[str] | None = None, **values):
-    data._loaded.clear()
     return data.load(config_of(root, **values), "cpu", [].append if said is None else said.append)
 
 

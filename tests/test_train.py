@@ -17,6 +17,7 @@ from study import models, train
 from study.config import Config
 from study.record.directory import DONE, RunDirectory
 from study.record.display import Display
+from study.remote import offline
 from study.remote.run import place_of
 from study.system.errors import Interrupted
 from study.training.evaluation import Evaluator
@@ -31,10 +32,16 @@ def only_run(folder) -> RunDirectory:
 
 
 def offline_records(folder):
-    """Read the records of the one offline log below a folder (LevelDB's log format, protobuf records)."""
+    """Read the records of the one offline log below a folder of runs."""
+    (log,) = folder.glob("wandb/offline-run-*")
+    return records(log)
+
+
+def records(log):
+    """Read the records of an offline log (LevelDB's log format, protobuf records)."""
     from wandb.proto import wandb_internal_pb2
 
-    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    (log,) = log.glob("*.wandb")
     content, position, parts = log.read_bytes(), 7, b""
     while position + 7 <= len(content):
         left = 32768 - position % 32768
@@ -360,15 +367,31 @@ def test_early_stopping_is_a_state_with_a_result(call, tmp_path):
 KEY = "k" * 40
 
 
-def test_without_an_answer_from_wandb_a_run_goes_on_offline(command, tmp_path, monkeypatch):
+TRAIN_TWO = """
+from study.config import Config
+from study.record.display import RunDisplay
+from study.remote.sink import Sinks
+from study.system.process import Signals
+from study.training.run import train
+connect = Sinks().connect
+for seed in (0, 1):
+    train(Config(dataset="digits", epochs=2, model="mlp", seed=seed), RunDisplay(), Signals(), connect=connect)
+"""
+
+
+def test_without_an_answer_from_wandb_runs_go_on_offline_and_only_the_first_waits(command, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
-    out = command("study.train", *QUICK).stdout
-    assert "W&B does not answer" in out and "recorded offline" in out
-    run = only_run(tmp_path / "runs")
-    assert run.state() == "finished"
-    assert any(record.HasField("history") for record in offline_records(tmp_path / "runs"))
+    assert command("-c", TRAIN_TWO).stdout.count("W&B does not answer") == 1
+    runs = [RunDirectory(path) for path in sorted((tmp_path / "runs").glob("mlp-*"))]
+    assert [run.state() for run in runs] == ["finished"] * 2
+    assert all("W&B does not answer" in run.info()["wandb_missing"] for run in runs)
+    first, second = (run.info()["wandb_id"] for run in runs)
+    assert (first, second) == (f"{runs[0].path.name}-offline", runs[1].path.name), "the second was offline at once"
+    for run in runs:
+        (log,) = offline.logs(run)
+        assert len([record for record in records(log) if record.HasField("history")]) == 3
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 

@@ -11,6 +11,7 @@ import timm.optim
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from study.data.memory import Memory
 from torch.optim import lr_scheduler
 
 from study import models
@@ -24,10 +25,11 @@ from study.training import trainer as trainer_module
 from study.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+MEMORY = Memory()
 
 
 def digits(device="cpu", **values):
-    return data.load(Config(**{"dataset": "digits", **values}), device, say=lambda text: None)
+    return data.load(Config(**{"dataset": "digits", **values}), device, say=lambda text: None, memory=MEMORY)
 
 
 def trainer(images=None, device=CPU, **values) -> Trainer:

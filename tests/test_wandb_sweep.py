@@ -256,7 +256,7 @@ def test_agents_that_are_asked_to_end_leave_no_process_and_tell_what_failed(day)
     assert (second.exit_code, second.processes) == (130, []), "the deaf run too"
     assert "failed    cpu" in first.output and "train_images must be at most 1,151" in first.output
     assert "ended by SIGINT" in first.output
-    assert "died; its last line: epoch" in second.output
+    assert "died after epoch" in second.output
     assert all(f"│ 1 {state}" in first.output for state in ("failed", "ended")), "the table of exits"
 
 
@@ -270,6 +270,21 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
     assert epochs == list(range(1, len(epochs) + 1)), "none is sent twice"
     assert len(epochs) >= first.epochs
     assert day.endless.state() == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_at_wandb_is_neither_failed_nor_queued_again(machine):
+    content = {key: value for key, value in SWEEP.items() if key not in ("program", "command")}
+    setting = ["model=mlp hidden=30 epochs=100000"]
+    path = machine.write("stopped.yaml", content, setting={"values": setting}, seed={"value": 0})
+    sweep = machine.run("-m", "study.sweep", "create", path, "--project=other").stdout.strip()
+    supervisor = machine.start("-m", "study.sweep", "agents", sweep, "--cpus=1", folder="stopped")
+    wait_for(lambda: list(machine.folder.glob("stopped/runs/mlp-*/history.jsonl")))
+    (run,) = (run for run in machine.server.runs.values() if run.sweep == sweep.split("/")[-1])
+    run.stop = True
+    output, _ = supervisor.communicate(timeout=60)
+    assert supervisor.returncode == 0 and "│ 1 killed" in output
+    assert run.state == "failed" and machine.processes("stopped") == []
 
 
 def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):

@@ -17,6 +17,7 @@ from study.data import sources
 from study.data import splits
 from study.config import Config
 from study.data.folder import Folder
+from study.data.memory import Memory
 from study.data.pictures import NAMED, Range, Say
 from study.data.sources import Source
 
@@ -164,8 +165,10 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
-def load(config: Config, device: torch.device | str, say: Say = print, shared_by: int = 1) -> Data:
-    """Load the data set of a config onto a device; a second call for the same data returns the same tensors.
+def load(
+    config: Config, device: torch.device | str, say: Say = print, shared_by: int = 1, memory: Memory | None = None
+) -> Data:
+    """Load the data set of a config onto a device; a second call for the same data and `memory` has the same tensors.
 
     The images stay on the host if they do not fit on the device for `shared_by` processes at once. Raises UserError if
     the data are missing, cannot be read or cannot be split.
@@ -174,7 +177,8 @@ def load(config: Config, device: torch.device | str, say: Say = print, shared_by
     files = folder.of(config, say)
     splits.check(config, files)
 
-    # Load the images, unless the last call loaded the same
+    # Load the images, unless they are in memory
+    memory = memory or Memory()
     key = (
         config.dataset,
         config.classes,
@@ -184,12 +188,9 @@ def load(config: Config, device: torch.device | str, say: Say = print, shared_by
         files and files.digest,
         str(device),
     )
-    if key not in _loaded:
-        _loaded.clear()
-        _loaded[key] = _load(config, files, torch.device(device), say, shared_by)
+    data = memory.through(key, lambda: _load(config, files, torch.device(device), say, shared_by))
 
     # Draw the training images, which depend on the run's seed
-    data = _loaded[key]
     return replace(data, train=drawn(data.train, config, data.classes))
 
 
@@ -200,9 +201,6 @@ def drawn(train: Split, config: Config, classes: tuple[str, ...]) -> Split:
         return train
     _, kept = splits.hold_out(train.labels.cpu().numpy(), config.train_images, config.seed, 0)
     return train[torch.from_numpy(kept)]
-
-
-_loaded: dict[tuple, Data] = {}
 
 
 def _load(config: Config, files: Folder | None, device: torch.device, say: Say, shared_by: int) -> Data:

@@ -12,18 +12,21 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from study.config import Config
+from study.data.memory import Memory
 from study.record.display import Display, result
-from study.remote import sink
+from study.remote.sink import Sinks
 from study.system import devices
 from study.system.errors import Busy, Interrupted, UserError, is_device_failure, one_line
 from study.system.process import Signals, leave_garbage
-from study.training.run import train
+from study.training.run import Outcome, train
 
 GRACE_SECONDS = 30.0
 """Seconds that a worker has to write a checkpoint before it is killed."""
@@ -66,13 +69,15 @@ def work(connection: Connection, device: str, threads: int, device_shared_by: in
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    # Try the device, then train run after run
+    # Try the device, then train run after run, which share the data and what is known of W&B
+    shared = {"device_shared_by": device_shared_by, "connect": Sinks().connect, "memory": Memory()}
+    train_here = partial(train, signals=signals, **shared)
     try:
         unfit = devices.trouble(device)
         connection.send(("unfit", unfit) if unfit else ("ready", None))
         while not unfit and not signals.received:
             order = connection.recv()
-            kind, value = _train(order, connection, signals, device, threads, device_shared_by)
+            kind, value = _train(order, connection, signals, device, threads, train_here)
             connection.send((kind, value))
             if kind != "end":
                 return
@@ -84,7 +89,12 @@ def work(connection: Connection, device: str, threads: int, device_shared_by: in
 
 
 def _train(
-    order: Order, connection: Connection, signals: Signals, device: str, threads: int, device_shared_by: int
+    order: Order,
+    connection: Connection,
+    signals: Signals,
+    device: str,
+    threads: int,
+    train_here: Callable[..., Outcome],
 ) -> tuple[str, Any]:
     """Train a run, and return the message about its end."""
 
@@ -99,15 +109,8 @@ def _train(
     # Train on this worker's device and threads, and report how it ended; an unexpected error ends the worker
     config = order.config.model_copy(update={"device": device, "threads": order.config.threads or threads})
     try:
-        outcome = train(
-            config,
-            _Messages(connection),
-            signals,
-            order.force,
-            device_shared_by,
-            is_given_up if order.asks else None,
-            sink.connect,
-        )
+        gives_up = is_given_up if order.asks else None
+        outcome = train_here(config, _Messages(connection), force=order.force, gives_up=gives_up)
     except Busy as error:
         return "end", ("busy", one_line(error))
     except UserError as error:

@@ -46,6 +46,10 @@ Say = Callable[[str], None]
 WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
 
 
+LAST_BYTES = 16_384
+"""The last row of history.jsonl lies within its last bytes, this number of them."""
+
+
 def make(folder: Path) -> None:
     """Make a folder unless it exists; raise UserError if it cannot be made."""
     try:
@@ -89,6 +93,22 @@ class RunDirectory:
         if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
             raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: a line is not the row of an epoch")
         return rows
+
+    def last_row(self) -> dict[str, Any]:
+        """Read the last complete row of history.jsonl; return {} if there is none, raise CorruptRun if it is broken."""
+        path = self.path / "history.jsonl"
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - LAST_BYTES))
+                lines = file.read().split(b"\n")[:-1]
+            row = json.loads(lines[-1]) if lines else {}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError) as error:
+            raise CorruptRun(f"{path} is broken: {error}") from None
+        if lines and not (isinstance(row, dict) and isinstance(row.get("epoch"), int)):
+            raise CorruptRun(f"{path} is broken: its last line is not the row of an epoch")
+        return row
 
     def evaluation(self) -> dict[str, Any]:
         """Read the arrays of evaluation.npz; raise CorruptRun if it is missing or broken."""
@@ -215,10 +235,6 @@ class RunDirectory:
         with self.locked():
             info = {} if self.defect() else self.info()
             self.write_info({**(info or described(config, data_digest)), "state": "failed", "error": error})
-
-    def offline_logs(self, run_id: str = "") -> list[Path]:
-        """List W&B's logs of offline trainings of the run; `run_id` is its id in W&B, by default its name."""
-        return sorted(self.path.parent.glob(f"wandb/offline-run-*-{run_id or self.path.name}*"))
 
     def clear(self) -> None:
         """Delete the files of earlier starts, except run.json, which the next start replaces."""

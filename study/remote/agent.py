@@ -21,7 +21,8 @@ import psutil
 from study.config.argv import VARIABLES
 from study.record.directory import Say, make
 from study.record.display import duration
-from study.remote.log import AgentLog, Run
+from study.remote import events
+from study.remote.outcomes import AgentRun, AgentRuns, Processes
 from study.system import devices
 from study.system.errors import UserError
 from study.system.process import how_ended
@@ -46,10 +47,13 @@ LONGEST_PAUSE = 60.0
 PATIENCE = 600.0
 """Seconds of failures after which an agent is not started again."""
 
-CLIENT_STATE = ("WANDB_SERVICE", "WANDB_SILENT", "WANDB_ENTITY", "WANDB_PROJECT")
+CLIENT_STATE = ("WANDB_SERVICE", "WANDB_ENTITY", "WANDB_PROJECT")
 
 FAILURES_IN_A_ROW = 5
 """An agent ends after this many failed runs in a row: probably its device is faulty. Other agents get its points."""
+
+LAST_BYTES = 4_096
+"""The last line of an agent's log is looked for in this number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,20 @@ def _gpu_places(gpus: str | None, per_gpu: int) -> list[tuple[str, str]]:
 
 
 class Agent:
-    """Runs a `wandb agent` and its log, in a process session that also holds its runs.
+    """Runs a `wandb agent`, in a process session that also holds its runs.
 
-    `folders` are the runs_dir and the data_dir, which apply unless the sweep sets them.
+    `folders` are the runs_dir and the data_dir, which apply unless the sweep sets them. `log` is the file with the
+    output of the agent and its runs, beside the file with the events of the runs.
     """
 
     def __init__(self, slot: Slot, sweep: str, folders: Mapping[str, str], label: Callable[[Mapping[str, Any]], str]):
         self.slot = slot
         self.sweep = sweep
         self.folders = folders
-        self.log = AgentLog(_new_log(Path(folders["runs_dir"]), sweep.split("/")[-1], slot), label)
+        self.log = _new_log(Path(folders["runs_dir"]), sweep.split("/")[-1], slot)
+        self.events = self.log.with_suffix(".jsonl")
+        self.events.touch()
+        self.runs = AgentRuns(self.events, label)
         self.is_over = self.is_asked = False
         self.pause = FIRST_PAUSE
         self.failing_since = time.monotonic()
@@ -109,8 +117,8 @@ class Agent:
         """Start the process of the agent."""
         self.started = time.monotonic()
         self.starts_again = None
-        self.runs_before = len(self.log.runs)
-        self.log.last_words = ""
+        self.runs_before = len(self.runs.started)
+        self.log_before = self.log.stat().st_size
 
         # Set its environment: this `python` for its runs, without the state of our own W&B client
         inherited = {name: value for name, value in os.environ.items() if name not in CLIENT_STATE}
@@ -121,6 +129,7 @@ class Agent:
             "PYTHONUNBUFFERED": "1",
             **self.slot.environment,
             **{VARIABLES[name]: folder for name, folder in self.folders.items()},
+            events.VARIABLE: str(self.events.resolve()),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         }
 
@@ -132,7 +141,7 @@ class Agent:
             f"--max-consecutive-failed-runs={FAILURES_IN_A_ROW}",
             self.sweep,
         ]
-        with self.log.path.open("ab") as output:
+        with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
                 env=environment,
@@ -142,48 +151,57 @@ class Agent:
                 start_new_session=True,
             )
 
-    def members(self) -> list[psutil.Process]:
-        """List the living processes of the agent's session: the agent and its runs, even if the agent is gone."""
-        members = []
-        for process in psutil.process_iter(["status"]) if not (self.is_over or self.starts_again) else ():
-            with suppress(OSError):
-                if os.getsid(process.pid) == self.process.pid and process.info["status"] != psutil.STATUS_ZOMBIE:
-                    members.append(process)
-        return members
+    def processes(self) -> Processes:
+        """List the processes of the agent's session: the agent and its runs, even if the agent is gone."""
+        living = set()
+        children = set()
+        for pid in psutil.pids() if not (self.is_over or self.starts_again) else ():
+            with suppress(OSError, psutil.Error):
+                if os.getsid(pid) != self.process.pid:
+                    continue
+                process = psutil.Process(pid)
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    living.add(pid)
+                if process.ppid() == self.process.pid and os.getpgid(pid) == pid:
+                    children.add(pid)
+        return Processes(frozenset(living), frozenset(children))
 
-    def look(self, say: Say) -> list[Run]:
-        """Read the log and update the agent's state; return the runs that ended since the last call.
+    def look(self, say: Say) -> list[AgentRun]:
+        """Update the agent's state; return the runs that ended since the last call.
 
         An agent has ended when no process of its session is left; a failed agent is started again.
         """
-        # Start a failed agent again when its pause is over, unless it was asked to end; read the log of a running one
-        ended: list[Run] = []
-        if self.starts_again and not self.is_asked:
-            if time.monotonic() >= self.starts_again:
+        # Start a failed agent again when its pause is over, unless it was asked to end
+        if self.starts_again:
+            if self.is_asked:
+                self.is_over = True
+                self.starts_again = None
+            elif time.monotonic() >= self.starts_again:
                 self._start()
-        elif self.starts_again:
-            self.is_over = True
-            self.starts_again = None
-        elif not self.is_over:
-            has_ended = self.process.poll() is not None and not self.members()
-            ended = self.log.read(has_ended)
-            if has_ended:
-                self._conclude(say)
+            return []
+        if self.is_over:
+            return []
+
+        # Look at the runs of a running one; if it has ended, a second time for those that started since the first
+        is_gone = self.process.poll() is not None
+        processes = self.processes()
+        ended = self.runs.update(processes, self.is_asked)
+        if is_gone and not processes.living:
+            ended += self.runs.update(processes, self.is_asked)
+            self._conclude(say)
         return ended
 
     def _conclude(self, say: Say) -> None:
         """Note that the agent is over, or if it failed, perhaps because there is no server, when it starts again."""
         # Start counting failures anew after a run, or after a long time
         now = time.monotonic()
-        runs = self.log.runs
-        if len(runs) > self.runs_before or now - self.started > PATIENCE:
+        if len(self.runs.started) > self.runs_before or now - self.started > PATIENCE:
             self.pause = FIRST_PAUSE
             self.failing_since = now
 
-        # Give up an agent that ended as it should, or that failed too often or for too long
-        is_faulty = [run.state for run in runs[-FAILURES_IN_A_ROW:]] == ["failed"] * FAILURES_IN_A_ROW
+        # Give up an agent that ended as it should, or that failed for too long
         is_too_late = now + self.pause > self.failing_since + PATIENCE
-        if self.process.returncode == 0 or self.is_asked or is_faulty or is_too_late:
+        if self.process.returncode == 0 or self.is_asked or is_too_late:
             self.is_over = True
             return
 
@@ -195,30 +213,40 @@ class Agent:
     def reason(self) -> str:
         """Return in a few words how and why the agent ended."""
         code = self.process.returncode
-        last_words = self.log.last_words.removeprefix("ERROR ")
         if code is None or code < 0:
             return how_ended(code)
         if self.is_asked:
             return "asked to"
         if code == 0:
-            return "no point was left" if last_words.startswith("Received exit command") else last_words
-        return f"{how_ended(code)}: {last_words}" if last_words else how_ended(code)
+            last = [run.state for run in self.runs.started[-FAILURES_IN_A_ROW:]]
+            is_faulty = last == ["failed"] * FAILURES_IN_A_ROW
+            return f"{FAILURES_IN_A_ROW} runs failed in a row" if is_faulty else "no point was left"
+        last_line = self._last_line()
+        return f"{how_ended(code)}: {last_line}" if last_line else how_ended(code)
+
+    def _last_line(self) -> str:
+        """Return the last line that the agent or its run has written into the log since the agent's start."""
+        with self.log.open("rb") as file:
+            file.seek(max(self.log_before, self.log.stat().st_size - LAST_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def send(self, signum: int) -> None:
         """Send a signal to the agent, which passes it on to its run; if the agent is gone, to the run itself."""
         self.is_asked |= not self.is_over
-        receivers = [self.process] if self.process.poll() is None else self.members()
-        for process in receivers:
-            with suppress(psutil.Error, ProcessLookupError):
-                process.send_signal(signum)
+        receivers = [self.process.pid] if self.process.poll() is None else self.processes().living
+        for pid in receivers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
 
     def kill(self) -> None:
         """Kill the agent, its runs and their W&B services."""
         self.is_asked |= not self.is_over
-        processes = self.members()
-        for process in list(processes):
+        processes = []
+        for pid in self.processes().living:
             with suppress(psutil.Error):
-                processes += process.children(recursive=True)
+                process = psutil.Process(pid)
+                processes += [process, *process.children(recursive=True)]
         for process in processes:
             with suppress(psutil.Error):
                 process.kill()

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from rich.live import Live
 from rich.table import Table
 
-from study.record.directory import DONE
 from study.record.display import duration
 from study.remote.agent import Agent, Slot
 from study.remote.sweep import WandbSweep
@@ -29,8 +28,11 @@ POLL_SECONDS = 0.25
 AT_ONCE_SECONDS = 0.5
 LINE_SECONDS = 300.0
 
+START_SECONDS = 15.0
+"""Longest wait for a run to be in W&B before it gets the signal to end; it may be waiting for another process."""
 
-class _Signals:
+
+class EndSignals:
     """Records the signals that ask a program to end; signals at the same time, to a job and its script, count once."""
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, 
     Raises Interrupted after SIGINT, SIGTERM or SIGHUP, once all processes have ended; they are killed after
     `grace_seconds` or at a second signal.
     """
-    signals = _Signals()
+    signals = EndSignals()
     agents = []
     with Display(sweep.left) as display:
         try:
@@ -88,18 +90,26 @@ def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, 
     return 1 if any(_counts(agent)["failed"] or agent.process.returncode for agent in agents) else 0
 
 
-def _interrupt(agents: Sequence[Agent], display: "Display", signals: _Signals, grace_seconds: float) -> None:
+def _interrupt(agents: Sequence[Agent], display: "Display", signals: EndSignals, grace_seconds: float) -> None:
     """Send all agents SIGINT, which returns their runs to the queue, and wait for their end.
 
-    A run that has not printed anything yet cannot return itself to the queue, so it gets the signal later.
+    A run that W&B does not have yet cannot return itself to the queue, so it gets the signal later.
     """
     unasked = list(agents)
-    deadline = time.monotonic() + grace_seconds
-    while time.monotonic() < deadline and len(signals.received) < 2 and not all(agent.is_over for agent in agents):
+    asked = time.monotonic()
+    latest = asked + min(START_SECONDS, grace_seconds / 2)
+    for agent in agents:
+        agent.is_asked |= not agent.is_over
+    while (
+        time.monotonic() < asked + grace_seconds
+        and len(signals.received) < 2
+        and not all(agent.is_over for agent in agents)
+    ):
         display.show(agents)
-        for agent in [agent for agent in unasked if not agent.log.current or agent.log.current.text]:
-            agent.send(signal.SIGINT)
-            unasked.remove(agent)
+        for agent in list(unasked):
+            if not agent.runs.is_starting or time.monotonic() > latest:
+                agent.send(signal.SIGINT)
+                unasked.remove(agent)
         signals.pause(POLL_SECONDS, patience=1)
 
 
@@ -140,7 +150,7 @@ class Display:
         elif time.monotonic() - self.reported > LINE_SECONDS:
             self.reported = time.monotonic()
             for agent in agents:
-                if run := agent.log.current:
+                if run := agent.runs.current:
                     self.say(f"{run.state:<9} {agent.slot.name}  {run.label}  {run.outcome}")
 
     def _progress(self) -> str:
@@ -161,7 +171,7 @@ class Display:
         # Add a row for each agent
         for agent in agents:
             counts = _counts(agent)
-            run = agent.log.current
+            run = agent.runs.current
             idle = "has ended" if agent.is_over else "starts again" if agent.starts_again else "waits"
             activity = (run.label, run.text) if run else (idle, "")
             table.add_row(agent.slot.name, str(counts.total()), str(counts["failed"]), *activity)
@@ -175,28 +185,28 @@ class Display:
             table.add_column(name, no_wrap=name == "agent")
         for agent in agents:
             counts = _counts(agent)
-            counts["not in W&B"] = sum(run.state in DONE and not run.is_sent for run in agent.log.runs)
+            counts["not in W&B"] = sum(not run.is_sent for run in agent.runs.started)
             runs = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
             table.add_row(agent.slot.name, runs, agent.reason())
         console(width=self.console.width if self.console.is_terminal else 200).print(table)
 
         # Name the logs
         for agent in agents:
-            self.say(f"log of {agent.slot.name}: {agent.log.path}")
+            self.say(f"log of {agent.slot.name}: {agent.log}")
 
     def advise(self, agents: Sequence[Agent], sweep: WandbSweep) -> None:
         """Print the commands for what is left to do."""
-        runs = [run for agent in agents for run in agent.log.runs]
-        unsent = dict.fromkeys(run.directory for run in runs if run.directory and not run.is_sent)
+        runs = [run for agent in agents for run in agent.runs.started]
+        unsent = dict.fromkeys(str(run.directory.path) for run in runs if not run.is_sent)
         if unsent:
             self.say(f"what W&B lacks: python -m study.sync {shlex.join(unsent)}")
         if any(agent.is_asked or agent.process.returncode for agent in agents):
             self.say("the same command resumes from here")
-        if sweep.sweep.method == "grid" and any(run.state in ("failed", "killed") for run in runs):
+        if not sweep.sweep.is_search and any(run.state in ("failed", "killed") for run in runs):
             self.say(
                 f"to train again what failed, once all have ended: python -m study.sweep create --missing {sweep.path}"
             )
 
 
 def _counts(agent: Agent) -> Counter:
-    return Counter(run.state for run in agent.log.runs if run.state != "running")
+    return Counter(run.state for run in agent.runs.started if run.state != "running")

@@ -9,13 +9,13 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from study.record.directory import DONE
+from study.record.directory import DONE, Say
 from study.system.errors import UserError
 
 TIMEOUT = 60
@@ -126,16 +126,15 @@ def connect() -> Any:
     import wandb
 
     # Check that W&B is not turned off
-    os.environ.setdefault("WANDB_SILENT", "true")
     mode = check_settings()
     if mode in ("offline", "dryrun", "disabled"):
         raise UserError(f"W&B's mode is {mode}, but its server is needed for this: unset WANDB_MODE, or `wandb online`")
 
     # Log in, with fewer retries than the client's default
     try:
+        wandb.setup(wandb.Settings(silent=True, **unless_set(PATIENCE)))
         if not has_key():
             raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY")
-        wandb.setup(wandb.Settings(silent=True, **unless_set(PATIENCE)))
         return wandb.Api(timeout=int(float(os.environ.get("WANDB_HTTP_TIMEOUT", TIMEOUT))))
     except (wandb.Error, OSError) as error:
         raise UserError(trouble(error)) from None
@@ -143,21 +142,26 @@ def connect() -> Any:
 
 def ask(question: Callable[[Any], Answer], failed: str, attempts: int = ATTEMPTS) -> Answer:
     """Ask W&B's public API; raise a UserError that starts with `failed` if there is no answer."""
-    # Print a line if the answer takes long
-    waiting = threading.Timer(QUIET, print, ["W&B has not answered yet"], {"file": sys.stderr, "flush": True})
-    waiting.daemon = True
-    waiting.start()
-
-    # Ask, and explain any error
     try:
-        api = connect()
-        api.flush()
-        return patiently(lambda: question(api), attempts)
+        with announced(QUIET, lambda text: print(text, file=sys.stderr, flush=True), "W&B has not answered yet"):
+            api = connect()
+            api.flush()
+            return patiently(lambda: question(api), attempts)
     except UserError:
         raise
     except Exception as error:  # the client's errors have no common class
         cause = "W&B has none of that name, or you may not see it" if is_missing(error) else trouble(error)
         raise UserError(f"{failed}: {cause}") from None
+
+
+@contextmanager
+def announced(seconds: float, say: Say, text: str) -> Iterator[None]:
+    """Print a line if the `with` block takes longer than some seconds."""
+    waiting = threading.Timer(seconds, say, [text])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
     finally:
         waiting.cancel()
 

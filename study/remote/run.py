@@ -6,11 +6,11 @@ A run is recorded online if there is a key, otherwise offline; there are no prom
 import hashlib
 import os
 import re
-import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,18 @@ import wandb
 
 from study.config import Config
 from study.record.directory import RunDirectory, Say, finite
-from study.remote.api import ask, check_settings, handed_out, has_key, is_missing, state_of, trouble, unless_set
+from study.remote import offline
+from study.remote.api import (
+    announced,
+    ask,
+    check_settings,
+    handed_out,
+    has_key,
+    is_missing,
+    state_of,
+    trouble,
+    unless_set,
+)
 from study.system.errors import UserError, one_line
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
@@ -42,91 +53,29 @@ QUIET = 5
 """Seconds after which a line reports that W&B has not answered yet."""
 
 
+@dataclass
 class WandbRun:
-    """Records one run in W&B; if it `goes_on`, rows that W&B has are not sent again.
+    """A run that was started in W&B, and sends to it.
 
-    `place` is the entity, project and sweep of the run; for a run of an agent, the agent sets them. `went_offline` is
-    the reason why the run is recorded offline instead of online, empty if there is none.
+    `mode` is `online` or `offline`, and `no_answer` the reason if it is offline because W&B did not answer, else empty.
+    `place` is the entity, project and sweep of the run. The first `epochs` rows are in W&B already.
     """
 
-    def __init__(
-        self,
-        directory: RunDirectory,
-        config: Config,
-        run_id: str,
-        say: Say,
-        goes_on: bool,
-        place: Mapping[str, Any] | None = None,
-    ):
-        self.directory = directory
-        self.run_id = handed_out() or run_id
-        self.went_offline = ""
-        self.place = place if place and not handed_out() else place_of(config)
+    run: Any
+    directory: RunDirectory
+    mode: str
+    no_answer: str
+    place: Mapping[str, Any]
+    epochs: int
 
-        # Delete offline logs of earlier starts: all of their content is sent again
-        for name in (self.run_id, directory.path.name):
-            for log in directory.offline_logs(name):
-                shutil.rmtree(log, ignore_errors=True)
-
-        # Start the run, offline if W&B cannot be reached
-        chosen = mode(config)
-        waiting = threading.Timer(QUIET, say, ["W&B has not answered yet; the run will continue without it"])
-        waiting.daemon = True
-        waiting.start()
-        try:
-            self.run = self._init(config, chosen)
-        except wandb.Error as error:
-            if chosen != "online" or handed_out():
-                raise
-            self.went_offline = trouble(error)
-            say(f"{self.went_offline}; the run is recorded offline")
-            chosen = os.environ["WANDB_MODE"] = "offline"  # the next runs of this process need not wait
-            self.run_id += "-offline"  # the client keeps the id that it failed to start
-            self.run = self._init(config, chosen)
-        finally:
-            waiting.cancel()
-
-        # Plot against epochs, and find the rows that W&B has
-        self.run_id = self.run.id
-        self.run.define_metric("epoch", hidden=True)
-        self.run.define_metric("*", step_metric="epoch")
-        self.logged = epochs_of(self.run.summary) if chosen == "online" and goes_on else 0
-        if chosen == "online":
-            self.place = {**self.place, "entity": self.run.entity, "project": self.run.project}
-            say(f"W&B: {self.run.url}")
-
-    def _init(self, config: Config, chosen: str):
-        """Start the run in W&B, in the chosen mode."""
-        # Collect the settings that no environment variable sets
-        patience = PATIENCE | ({"init_timeout": SWEEP_PATIENCE} if handed_out() else {})
-        settings = unless_set({**patience, "sweep_id": self.place["sweep"]})
-        folder = _files(self.directory.path.parent, chosen)
-        os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
-
-        # Start the run
-        return wandb.init(
-            id=self.run_id,
-            entity=self.place["entity"],
-            project=self.place["project"],
-            name=os.environ.get("WANDB_NAME") or self.directory.path.name,
-            group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
-            job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
-            tags=[tag.strip()[:LONGEST_TAG] for tag in config.tags.split(",") if tag.strip()] or None,
-            notes=config.notes or None,
-            config={**config.model_dump(), "fingerprint": config.fingerprint, "info": self._info()},
-            dir=folder,
-            mode=chosen,
-            resume="allow" if chosen == "online" else None,
-            settings=wandb.Settings(silent=True, disable_code=True, **settings),
-        )
-
-    def _info(self) -> dict[str, Any]:
-        """Return run.json without the config, so that the run in W&B is as complete as its directory."""
-        return {name: value for name, value in self.directory.info().items() if name != "config"}
+    @property
+    def run_id(self) -> str:
+        """Return the id of the run in W&B."""
+        return self.run.id
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Send the row of one epoch."""
-        if row["epoch"] > self.logged:
+        if row["epoch"] > self.epochs:
             self.run.log(dict(row))
 
     def finish(self, code: int, summary: Mapping[str, Any]) -> list[str]:
@@ -138,7 +87,7 @@ class WandbRun:
         lost = []
         try:
             # Send the summary first
-            self.run.config.update({"info": self._info()}, allow_val_change=True)
+            self.run.config.update({"info": _info(self.directory)}, allow_val_change=True)
             self.run.summary.update(finite(summary))
 
             # Send the evaluation
@@ -193,6 +142,97 @@ class WandbRun:
         self.run.log_artifact(artifact)
 
 
+def connect(
+    directory: RunDirectory,
+    config: Config,
+    run_id: str,
+    say: Say,
+    resumes: bool,
+    place: Mapping[str, Any] | None = None,
+    no_answer: str = "",
+) -> WandbRun:
+    """Start a run in W&B: online, or offline without a key or an answer.
+
+    If it `resumes`, rows that W&B has are not sent again. For a run of an agent, the agent sets its id and its place.
+    With `no_answer`, the reason why W&B did not answer an earlier run, W&B is not asked again.
+    Raises UserError if W&B's settings are wrong, and the client's error if the run cannot be started.
+    """
+    # Choose where it is recorded
+    run_id = handed_out() or run_id
+    place = place if place and not handed_out() else place_of(config)
+    chosen = mode(config)
+    no_answer = no_answer if chosen == "online" and not handed_out() else ""
+    if no_answer:
+        chosen = "offline"
+
+    # Start it without the offline logs of earlier starts, whose content is sent again
+    offline.delete_logs(directory, run_id)
+    with announced(QUIET, say, "W&B has not answered yet; the run will continue without it"):
+        try:
+            run = _start(directory, config, run_id, place, chosen)
+        except wandb.Error as error:
+            # Record it offline, except for an agent, under another id: the client keeps the one that it failed to start
+            if chosen != "online" or handed_out():
+                raise
+            chosen = "offline"
+            no_answer = trouble(error)
+            say(f"{no_answer}; the run is recorded offline")
+            run = _start(directory, config, f"{run_id}-offline", place, chosen)
+
+    # Plot against epochs, and find the rows that W&B has
+    run.define_metric("epoch", hidden=True)
+    run.define_metric("*", step_metric="epoch")
+    if chosen == "offline":
+        return WandbRun(run, directory, chosen, no_answer, place, epochs=0)
+    say(f"W&B: {run.url}")
+    place = {**place, "entity": run.entity, "project": run.project}
+    return WandbRun(run, directory, chosen, no_answer, place, epochs_of(run.summary) if resumes else 0)
+
+
+def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[str, Any], chosen: str) -> Any:
+    """Start a run by W&B's client in the chosen mode."""
+    # Collect the settings that no environment variable sets
+    for_agent = {"init_timeout": SWEEP_PATIENCE, "stop_fn": _end_at_stop} if handed_out() else {}
+    settings = unless_set({**PATIENCE, **for_agent, "sweep_id": place["sweep"]})
+    folder = _files(directory.path.parent, chosen)
+    _stage_artifacts_in(folder)
+
+    # Start the run
+    return wandb.init(
+        id=run_id,
+        entity=place["entity"],
+        project=place["project"],
+        name=os.environ.get("WANDB_NAME") or directory.path.name,
+        group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
+        job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
+        tags=[tag.strip()[:LONGEST_TAG] for tag in config.tags.split(",") if tag.strip()] or None,
+        notes=config.notes or None,
+        config={**config.model_dump(), "fingerprint": config.fingerprint, "info": _info(directory)},
+        dir=folder,
+        mode=chosen,
+        resume="allow" if chosen == "online" else None,
+        settings=wandb.Settings(silent=True, disable_code=True, **settings),
+    )
+
+
+def _end_at_stop() -> None:
+    """End a sweep's run that is stopped at W&B by SIGTERM, as its agent does; the client's SIGINT would requeue it."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+
+def _stage_artifacts_in(folder: Path) -> None:
+    """Let W&B's client copy artifacts to a folder before they are sent, instead of to the user's home folder.
+
+    The client reads this from the environment only, none of its settings has it (wandb.env.get_data_dir).
+    """
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
+
+
+def _info(directory: RunDirectory) -> dict[str, Any]:
+    """Return run.json without the config, so that the run in W&B is as complete as its directory."""
+    return {name: value for name, value in directory.info().items() if name != "config"}
+
+
 def artifact_name(run_id: str) -> str:
     """Return a unique name for the artifact of a run that W&B accepts: ASCII, at most 128 characters."""
     name = "evaluation-" + re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)
@@ -223,7 +263,7 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
     """Send a run with a result to W&B from its directory, which is not changed; raise UserError if that fails."""
     info = directory.info()
     try:
-        run = WandbRun(directory, config, info["wandb_id"], say, goes_on=True, place=info.get("wandb"))
+        run = connect(directory, config, info["wandb_id"], say, resumes=True, place=info.get("wandb"))
         for row in directory.history():
             run.log(row)
         lost = run.finish(0, {**directory.summary(), "state": info["state"]})

@@ -1,6 +1,6 @@
 """Connect a training to W&B, which gets its rows and its result; errors of W&B do not stop the training.
 
-    train(config, display, signals, connect=sink.connect)
+    train(config, display, signals, connect=sink.Sinks().connect)
 
 `wandb` is imported only if the run is recorded there.
 """
@@ -18,37 +18,43 @@ if TYPE_CHECKING:
     from study.remote.run import WandbRun
 
 
-def connect(
-    directory: RunDirectory, config: Config, run_id: str, resumes: bool, say: Say, note: Callable[..., None]
-) -> "WandbSink | None":
-    """Start a run in W&B unless it is disabled; if that fails, print why and return None.
+class Sinks:
+    """Makes the sinks of a process's runs; once W&B has not answered, further runs are recorded offline at once."""
 
-    With `resumes`, rows that W&B has are not sent again. `note` adds values to run.json. Raises UserError if W&B's
-    settings are wrong.
-    """
-    if is_disabled(config):
-        return None
-    from study.remote.run import WandbRun, place_of
+    def __init__(self) -> None:
+        self.no_answer = ""
 
-    # Start the run
-    run_id = handed_out() or run_id
-    note(wandb_id=run_id, wandb=place_of(config))
-    try:
-        run = WandbRun(directory, config, run_id, say, resumes)
-    except UserError:
-        raise
-    except Exception as error:
-        remedy = f"to send it when it has a result: {_command(directory)}"
-        message = f"{trouble(error)}; the run continues without it; {remedy}"
-        say(message)
-        note(wandb_missing=message)
-        return None
+    def connect(
+        self, directory: RunDirectory, config: Config, run_id: str, resumes: bool, say: Say, note: Callable[..., None]
+    ) -> "WandbSink | None":
+        """Start a run in W&B unless it is disabled; if that fails, print why and return None.
 
-    # Record where it is
-    note(wandb_id=run.run_id, wandb=run.place)
-    if run.went_offline:
-        note(wandb_missing=f"{run.went_offline}; it is in an offline log")
-    return WandbSink(run, directory, say)
+        If it `resumes`, rows that W&B has are not sent again. `note` adds values to run.json. Raises UserError if W&B's
+        settings are wrong.
+        """
+        if is_disabled(config):
+            return None
+        from study.remote import run as wandb_run
+
+        # Start the run
+        note(wandb_id=handed_out() or run_id, wandb=wandb_run.place_of(config))
+        try:
+            run = wandb_run.connect(directory, config, run_id, say, resumes, no_answer=self.no_answer)
+        except UserError:
+            raise
+        except Exception as error:
+            remedy = f"to send it when it has a result: {_command(directory)}"
+            message = f"{trouble(error)}; the run continues without it; {remedy}"
+            say(message)
+            note(wandb_missing=message)
+            return None
+
+        # Record where it is
+        note(wandb_id=run.run_id, wandb=run.place)
+        if run.no_answer:
+            self.no_answer = run.no_answer
+            note(wandb_missing=f"{run.no_answer}; it is in an offline log")
+        return WandbSink(run, directory, say)
 
 
 def is_disabled(config: Config) -> bool:

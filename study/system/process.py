@@ -99,10 +99,11 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a program to end: from Ctrl-C, a scheduler, a terminal that closes."""
 
 
-def run_command(main: Callable[[list[str]], int | None]) -> None:
+def run_command(main: Callable[[list[str]], int | None], at_end: Callable[[int, str], None] | None = None) -> None:
     """Run a command's main and exit with the code of the table above.
 
     Characters that the terminal cannot show are printed as escapes. A user without a home folder gets a temporary one.
+    `at_end` gets the exit code and the error in one sentence, which is empty without an error.
     """
     # Print characters that the terminal cannot show as escapes
     for stream in (sys.stdout, sys.stderr):
@@ -114,10 +115,12 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except RuntimeError:  # in a container, for a user without a name
         os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
     # Print a user's mistake as one sentence, anything unexpected with its traceback
+    text = ""
     try:
         code = main(sys.argv[1:]) or 0
     except (UserError, Busy, Interrupted) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        text = one_line(error)
+        print(f"error: {text}", file=sys.stderr)
         code = exit_code(error)
     except KeyboardInterrupt:
         code = 130
@@ -125,11 +128,16 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         sys.stderr.close()
         code = 1
     except Exception as error:
+        text = one_line(error)
         if is_out_of_memory(error):
-            print(f"error: out of memory: {one_line(error)}", file=sys.stderr)
+            text = f"out of memory: {text}"
+            print(f"error: {text}", file=sys.stderr)
         else:
             traceback.print_exc()
         code = exit_code(error)
+    # Report the end
+    if at_end:
+        at_end(code, text)
     leave_garbage()
     sys.exit(code)
 

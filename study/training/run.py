@@ -14,6 +14,7 @@ from typing import Any
 
 from study.config import Config
 from study.data import folder, splits
+from study.data.memory import Memory
 from study.record.directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
 from study.record.display import Display
 from study.record.tracker import Connect, Tracker
@@ -40,12 +41,14 @@ def train(
     gives_up: Callable[[dict[str, float]], bool] | None = None,
     connect: Connect | None = None,
     waits: bool = False,
+    memory: Memory | None = None,
 ) -> Outcome:
     """Train one config, unless it has been trained, and return how it ended.
 
     `device_shared_by` is the number of runs that may use the device at once; it is recorded because it affects times.
     `gives_up` decides from the row of an epoch whether the run's sweep stops it. `connect` makes a sink for the rows
-    and the result, such as W&B. With `waits`, wait for a run that another process is training.
+    and the result, such as W&B. With `waits`, wait for a run that another process is training. `memory` keeps the data
+    for the next run of the process.
     Raises UserError, Busy, Interrupted (the run can be resumed), or the error that made the run fail.
     """
     # Return an earlier result, which needs neither the lock nor permission to write
@@ -94,7 +97,7 @@ def train(
         try:
             if connect:
                 tracker.sink = connect(directory, config, tracker.info["wandb_id"], resumes, display.say, tracker.note)
-            outcome = _train(config, display, signals, tracker, resumes, gives_up, device_shared_by)
+            outcome = _train(config, display, signals, tracker, resumes, gives_up, device_shared_by, memory or Memory())
             if is_forced:
                 directory.drop_aside()
             return outcome
@@ -119,6 +122,7 @@ def _train(
     resumes: bool,
     gives_up: Callable[[dict[str, float]], bool] | None,
     device_shared_by: int,
+    memory: Memory,
 ) -> Outcome:
     """Train a run whose tracker exists: load its data, build its network, train and evaluate it."""
     import numpy as np
@@ -136,12 +140,12 @@ def _train(
     torch.set_flush_denormal(True)
 
     # Load the data, and build the network
-    data = transfer.load_data(config, pretraining, device, display.say, device_shared_by)
+    data = transfer.load_data(config, pretraining, device, display.say, device_shared_by, memory)
     tracker.note(device=devices.describe(device), data=data.describe())
     if pretraining:
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
     if config.finetune == "svm":
-        return _fit_svm(config, display, tracker, pretraining, data, device)
+        return _fit_svm(config, display, tracker, pretraining, data, device, memory)
     with _too_small_explained(config):
         trainer = _trainer(config, data, device, pretraining, display, tracker, resumes)
     occupancy = devices.Occupancy(device)
@@ -238,13 +242,15 @@ def _trainer(
     return trainer
 
 
-def _fit_svm(config: Config, display: Display, tracker: Tracker, pretraining: Any, data: Any, device: Any) -> Outcome:
+def _fit_svm(
+    config: Config, display: Display, tracker: Tracker, pretraining: Any, data: Any, device: Any, memory: Memory
+) -> Outcome:
     """Fit an SVM to the features of a frozen network, and record the result."""
     from study.training import svm as transfer
 
     display.start(config, str(data), 0)
     with devices.Occupancy(device) as occupancy:
-        svm = transfer.fit_svm(config, pretraining, device, display.say, display.batch)
+        svm = transfer.fit_svm(config, pretraining, device, display.say, display.batch, memory)
         shared_by = max(tracker.info["device_shared_by"], occupancy.runs())
     tracker.note(device_shared_by=shared_by, precision="float32", svm_penalty=svm.penalty)
     tracker.log(svm.row)

@@ -26,6 +26,7 @@ from study.config import RESULTS_VERSION, Config
 from study.data import dataset as data_sets
 from study.data import folder
 from study.data.dataset import Data, Split, memory_format
+from study.data.memory import Memory
 from study.models import pretrained
 from study.models.pretrained import Pretrained
 from study.system import devices
@@ -60,15 +61,21 @@ class Svm:
 
 
 def load_data(
-    config: Config, pretraining: Pretrained | None, device: torch.device, say: Say, shared_by: int = 1
+    config: Config,
+    pretraining: Pretrained | None,
+    device: torch.device,
+    say: Say,
+    shared_by: int = 1,
+    memory: Memory | None = None,
 ) -> Data:
     """Load the data of a config; for a pretrained network, with its image size, mean and standard deviation.
 
-    `shared_by` is that of `dataset.load`.
+    `shared_by` and `memory` are those of `dataset.load`.
     """
     if pretraining is None:
-        return data_sets.load(config, device, say, shared_by)
-    data = data_sets.load(config.model_copy(update={"image_size": pretraining.image_size}), device, say, shared_by)
+        return data_sets.load(config, device, say, shared_by, memory)
+    config = config.model_copy(update={"image_size": pretraining.image_size})
+    data = data_sets.load(config, device, say, shared_by, memory)
     mean = pretraining.mean
     std = pretraining.std
     if data.image_shape[0] == 1:
@@ -78,16 +85,22 @@ def load_data(
 
 
 def fit_svm(
-    config: Config, pretraining: Pretrained, device: torch.device, say: Say, on_batch: Callable[[int, int], None]
+    config: Config,
+    pretraining: Pretrained,
+    device: torch.device,
+    say: Say,
+    on_batch: Callable[[int, int], None],
+    memory: Memory | None = None,
 ) -> Svm:
     """Fit a linear SVM to the frozen network's features of the training images, and test it once.
 
     The features of all images of a data set are extracted and kept in DATA_DIR/.cache. `on_batch` gets the number of
-    finished batches and of all batches. Recorded times are those of the fit and of the extraction of the images used,
-    also if they were extracted before. Raises UserError if the network does not end in one linear layer.
+    finished batches and of all batches; `memory` is that of `dataset.load`. Recorded times are those of the fit and of
+    the extraction of the images used, also if they were extracted before. Raises UserError if the network does not end
+    in one linear layer.
     """
     # Build the network, and check that an SVM can be its head
-    all_data = load_data(config.model_copy(update={"train_images": None}), pretraining, device, say)
+    all_data = load_data(config.model_copy(update={"train_images": None}), pretraining, device, say, memory=memory)
     model = models.create(config, all_data.image_shape, len(all_data.classes))
     head = _head(config, model, pretrained.begin(model, pretraining, config))
     model.to(device, memory_format=memory_format(device)).eval()

@@ -1,0 +1,23 @@
+"""Find and delete W&B's logs of runs that were recorded offline.
+
+python -c "from study.record.directory import RunDirectory; from study.remote import offline; \\
+    print(offline.logs(RunDirectory('runs/NAME')))"
+"""
+
+import shutil
+from pathlib import Path
+
+from study.record.directory import RunDirectory
+
+
+def logs(directory: RunDirectory, run_id: str = "") -> list[Path]:
+    """List the offline logs of a run; `run_id` is its id in W&B, by default its name."""
+    name = run_id or directory.path.name
+    return sorted(directory.path.parent.glob(f"wandb/offline-run-*-{name}*"))
+
+
+def delete_logs(directory: RunDirectory, run_id: str) -> None:
+    """Delete the offline logs of a run, those with its id in W&B and those with its name."""
+    for name in {run_id, directory.path.name}:
+        for log in logs(directory, name):
+            shutil.rmtree(log, ignore_errors=True)
