@@ -6,7 +6,8 @@ python -m study.sync runs/NAME …
 from study.config import Config
 from study.record.directory import DONE, RunDirectory
 from study.remote import offline
-from study.remote.run import is_whole, mode, replay
+from study.remote.replay import is_whole, replay
+from study.remote.run import mode
 from study.system.errors import UserError
 from study.system.process import run_command
 

@@ -65,7 +65,7 @@ def is_disabled(config: Config) -> bool:
 def send_again(directory: RunDirectory, config: Config, say: Say) -> None:
     """Send a run that was trained before to W&B, if one of W&B's agents started this process."""
     if handed_out() and config.wandb != "disabled":
-        from study.remote.run import replay
+        from study.remote.replay import replay
 
         replay(directory, config, say)
 

@@ -1,0 +1,61 @@
+"""Send a run that has a result to W&B from its directory, and look whether W&B has all of it.
+
+replay(RunDirectory("runs/NAME"), config, print)
+"""
+
+from typing import Any
+
+import wandb
+
+from study.config import Config
+from study.record.directory import RunDirectory, Say
+from study.remote.api import ask, is_missing, state_of, trouble
+from study.remote.run import CONFUSION, connect, epochs_of, place_of
+from study.system.errors import UserError
+
+
+def replay(directory: RunDirectory, config: Config, say: Say) -> None:
+    """Send a run with a result to W&B from its directory, which is not changed; raise UserError if that fails."""
+    info = directory.info()
+    try:
+        run = connect(directory, config, info["wandb_id"], say, resumes=True, place=info.get("wandb"))
+        for row in directory.history():
+            run.log(row)
+        lost = run.finish(0, {**directory.summary(), "state": info["state"]})
+        if lost:
+            raise UserError(f"{directory.path} is sent without {' and '.join(lost)}; the same command sends them")
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{directory.path} cannot be sent; {trouble(error)}") from None
+
+
+def is_whole(directory: RunDirectory, config: Config) -> bool:
+    """Return whether W&B has all epochs, the result and the evaluation of a run with a result."""
+    # Find the place of the run in W&B
+    info = directory.info()
+    place = info.get("wandb") or place_of(config)
+
+    # Compare the run there with its directory
+    def look(api: Any) -> bool:
+        """Return whether the run is there and complete."""
+        try:
+            run = api.run(f"{place['entity'] or api.default_entity}/{place['project']}/{info['wandb_id']}")
+        except (wandb.Error, ValueError) as error:
+            if is_missing(error):
+                return False
+            raise
+        return (
+            run.state == "finished"
+            and state_of(run) == info["state"]
+            and epochs_of(run.summary_metrics) >= directory.summary()["last/epoch"]
+            and (not directory.has_evaluation() or _has_pictures(run))
+        )
+
+    return ask(look, f"{directory.path} cannot be looked for at W&B")
+
+
+def _has_pictures(run: Any) -> bool:
+    """Return whether W&B has the charts and the artifact of a run."""
+    has_charts = f"{CONFUSION}_table" in run.summary_metrics
+    return has_charts and any(artifact.type == "evaluation" for artifact in run.logged_artifacts())
