@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.data import folder
-from study.data import sources
-from study.data import splits
 from study.config import Config
+from study.data import folder, sources, splits
 from study.data.folder import Folder
 from study.data.memory import Memory
 from study.data.pictures import NAMED, Range, Say

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import stat
-import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -25,8 +24,22 @@ from study.system.progress import Progress
 Say = Callable[[str], None]
 
 IMAGE_SUFFIXES = {
-    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif",
-    ".tiff", ".webp",
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tga",
+    ".tif",
+    ".tiff",
+    ".webp",
 }
 
 SPLIT_NAME = re.compile(

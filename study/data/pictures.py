@@ -9,7 +9,6 @@ value.
 """
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +22,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from study.system.errors import UserError, printable
-from study.system.progress import Progress
 from study.system.files import replace_text
+from study.system.progress import Progress
 
 Say = Callable[[str], None]
 Size = tuple[int, int]

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.system import files as cache
-from study.data import pictures
 from study.config import RESULTS_VERSION, Config
-from study.system.errors import UserError
+from study.data import pictures
 from study.data.folder import Folder, cache_stem
 from study.data.pictures import Listing, Range, Say
+from study.system import files as cache
+from study.system.errors import UserError
 
 
 @dataclass(frozen=True)

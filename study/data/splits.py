@@ -13,8 +13,8 @@ import numpy as np
 
 from study.config import Config
 from study.config.choices import DATASETS
-from study.system.errors import UserError, nearest
 from study.data.folder import Folder
+from study.system.errors import UserError, nearest
 
 NAMES = ("train", "val", "test")
 SHARE = 5
@@ -65,8 +65,7 @@ def check_train_images(config: Config, images: int, classes: int) -> None:
         return
     if config.train_images > images:
         raise UserError(
-            f"train_images must be at most {images:,}, the images left for training, not "
-            f"{config.train_images:,}"
+            f"train_images must be at most {images:,}, the images left for training, not {config.train_images:,}"
         )
     if config.train_images < classes:
         raise UserError(f"train_images must be at least {classes}, one of each class, not {config.train_images}")
@@ -148,7 +147,9 @@ def _too_few(
     # Name the empty folders, or what cannot be held out
     empty_folders = [name for name in empty if name in labels]
     if empty_folders:
-        return f"the {' and '.join(empty_folders)} folder of {dataset} holds no image of {', '.join(kept[:LISTED])}{more}"
+        return (
+            f"the {' and '.join(empty_folders)} folder of {dataset} holds no image of {', '.join(kept[:LISTED])}{more}"
+        )
     return (
         f"{dataset} has {', '.join(fewest)}{more}: that leaves no image for {' and '.join(empty)}; "
         "a class needs three images to be in train, val and test, or give the data set val and test folders"
