@@ -67,6 +67,14 @@ def test_every_package_says_what_is_in_it():
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
+def test_git_and_the_linter_see_new_files_of_every_package():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    files = [str(folder / "new.py") for tree in ORDER for folder in (ROOT / tree).glob("*/")]
+    ignored = subprocess.run(["git", "check-ignore", *files], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert ignored.returncode == 1, f"{ignored.stdout}{ignored.stderr}"
+
+
 def test_wandb_is_imported_in_remote_only():
     users = {module for module, path in modules() for name in imports(path) if name.split(".")[0] == "wandb"}
     assert users and all(module.startswith("study.remote.") for module in users)
