@@ -56,7 +56,7 @@ def test_confusions_are_pairs_both_ways(cells):
 def answer(*rows):
     names = list("abc")[: len(rows)]
     words = {"setting": "mlp", "seed": 0, "dataset": "digits"}
-    return confusion._answer(pd.DataFrame(list(rows), index=names, columns=names), words)
+    return confusion.answer(pd.DataFrame(list(rows), index=names, columns=names), words)
 
 
 def test_classes_that_are_level_are_named_together_and_chance_is_said():

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from study.data.memory import Memory
 
 from study.config import Config
 from study.data import dataset as data
 from study.data import folder, pictures
+from study.data.memory import Memory
 from study.system import files as cache
 from study.system.errors import UserError
 
@@ -217,7 +217,7 @@ def test_train_images_are_drawn_by_seed_in_proportion():
 
 def test_images_on_the_host_give_the_same_batches(monkeypatch):
     here = load(dataset="digits")
-    monkeypatch.setattr(data, "_fits", lambda size, device: False)
+    monkeypatch.setattr(data, "fits_on", lambda size, device: False)
     told = []
     there = data.load(Config(dataset="digits"), "cpu", told.append)
     assert "stay on the host" in told[0]

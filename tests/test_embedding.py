@@ -111,20 +111,20 @@ def test_a_cut_is_said_to_be_flattered_where_its_classifier_learned_from_more_im
         layer.probe[:2] = False  # 1 % of the images: a price that is not known to be less than a point
     best = pd.DataFrame({"setting": ["s"], "params_intermediate": [1000.0], "params_penultimate": [9000.0],
                          "params_logits": [9650.0], "seed": [0], "dataset": ["digits"]}, index=["a"])  # fmt: skip
-    _, prices, table = layers._cuts(best, {"a": one}, {"a": trained})
+    _, prices, table = layers.cuts(best, {"a": one}, {"a": trained})
     assert price in prices.texts[0]
     assert note in " ".join(table.notes)
 
 
 @pytest.mark.parametrize(("members", "enough"), [([10, 9], False), ([10, 10], True), ([30], False), ([2] * 50, False)])
 def test_too_few_images_are_not_looked_at(members, enough):
-    assert embedding._is_enough(np.repeat(np.arange(len(members)), members)) == enough
+    assert embedding.is_enough(np.repeat(np.arange(len(members)), members)) == enough
 
 
 def test_a_layer_is_looked_at_once(digits, monkeypatch):
-    first = embedding._look(*digits)
+    first = embedding.look_at(*digits)
     monkeypatch.setattr(embedding, "tsne", lambda features: pytest.fail("it is in the cache"))
-    again = embedding._look(*digits)
+    again = embedding.look_at(*digits)
     assert np.array_equal(first.points, again.points) and np.array_equal(first.probe, again.probe)
     assert (first.numbers, first.knn, first.silhouette) == (again.numbers, again.knn, again.silhouette)
 

@@ -11,13 +11,13 @@ import timm.optim
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from study.data.memory import Memory
 from torch.optim import lr_scheduler
 
 from study import models
 from study.config import Config, affects
 from study.config.choices import SCHEDULES
 from study.data import dataset as data
+from study.data.memory import Memory
 from study.system import devices
 from study.system.errors import UserError
 from study.training import evaluation, optim, step
@@ -114,7 +114,7 @@ def test_three_steps_are_those_of_a_plain_script(values):
         plain = torch.optim.SGD(twin.parameters(), momentum=c.momentum, nesterov=c.nesterov, **decay)
     else:
         plain = timm.optim.Lion(twin.parameters(), **decay)
-    torch.manual_seed(trainer_module._stream(c.seed, 0, "dropout"))
+    torch.manual_seed(trainer_module.stream_seed(c.seed, 0, "dropout"))
     for images, labels in shown:
         outputs = twin.train()(images)
         losses = [

@@ -55,7 +55,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
     words = words_of(best.loc[run])
     pairs = frequent(counts)
-    content: list[Block] = [Heading(label("confusion")), Paragraph(_answer(counts, words))]
+    content: list[Block] = [Heading(label("confusion")), Paragraph(answer(counts, words))]
     if left_out:
         content.append(Items(left_out, soft=True))
 
@@ -194,7 +194,7 @@ def words_of(run: pd.Series) -> dict[str, object]:
     }
 
 
-def _answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
+def answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
     """Report the classes with the lowest accuracy and precision, and the confusions that do not occur.
 
     Also report if the lowest accuracy may be due to chance.

@@ -72,7 +72,7 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
     arrays_of = {
         run: arrays
         for run, arrays in arrays_of.items()
-        if "feature_targets" in arrays and _is_enough(arrays["feature_targets"])
+        if "feature_targets" in arrays and is_enough(arrays["feature_targets"])
     }
     layers = {
         run: [name for name in LAYERS if name in arrays and not _is_next(arrays, name)]
@@ -89,7 +89,7 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
                     for (other, its), task in tasks.items()
                     if its == layer and _is_same(arrays_of[other], arrays, layer)
                 )
-                tasks[run, layer] = next(alike, None) or pool.submit(_look, arrays[layer], arrays["feature_targets"])
+                tasks[run, layer] = next(alike, None) or pool.submit(look_at, arrays[layer], arrays["feature_targets"])
         for task in progress.as_completed(set(tasks.values()), "t-SNE"):
             task.result()
 
@@ -120,13 +120,13 @@ def _is_same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], layer: st
     return bool(np.linalg.norm(features - others) <= SAME * np.linalg.norm(features))
 
 
-def _is_enough(targets: np.ndarray) -> bool:
+def is_enough(targets: np.ndarray) -> bool:
     """Return whether there are enough images, in all and per class on average, to measure separability."""
     members = np.unique(targets, return_counts=True)[1]
     return len(targets) >= FEWEST_IMAGES and members.mean() >= FOLDS and (members > 1).sum() > 1
 
 
-def _look(features: np.ndarray, targets: np.ndarray) -> Layer:
+def look_at(features: np.ndarray, targets: np.ndarray) -> Layer:
     """Embed and measure one layer, or take it from the cache."""
     # the key covers everything that the result depends on
     settings = json.dumps(

@@ -31,7 +31,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if not seen:
         return []
     trained = {run: frames.data(run)["images"]["train"] for run in seen}
-    return _layers(best, seen, frames.data(best.index[0])["classes"]) + _cuts(best.loc[list(seen)], seen, trained)
+    return _layers(best, seen, frames.data(best.index[0])["classes"]) + cuts(best.loc[list(seen)], seen, trained)
 
 
 def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]) -> list[Block]:
@@ -73,7 +73,7 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     ]
 
 
-def _cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]) -> list[Block]:
+def cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]) -> list[Block]:
     """Show what cuts would save and cost, if the runs recorded the parameters of their layers.
 
     `trained` is the number of training images of each network; if it is smaller than that of the classifier of a cut,

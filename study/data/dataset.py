@@ -222,11 +222,11 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
 
     # Move them to the device, if they fit
     mean, std = _pixel_statistics(split_images["train"].images)
-    fits = _fits(shared_by * sum(split.images.nbytes for split in split_images.values()), device)
-    if not fits:
+    is_on_device = fits_on(shared_by * sum(split.images.nbytes for split in split_images.values()), device)
+    if not is_on_device:
         times = f", {shared_by} times," if shared_by > 1 else ""
         say(f"the images{times} do not fit half the memory of {device}: they stay on the host")
-    on_device = {name: split.to(device, images_too=fits) for name, split in split_images.items()}
+    on_device = {name: split.to(device, images_too=is_on_device) for name, split in split_images.items()}
     return Data(
         config.dataset,
         plan.classes,
@@ -275,7 +275,7 @@ def _taken(images: Tensor, index: np.ndarray | None, in_place: bool) -> Tensor:
     return rows[: len(chosen)].permute(0, 3, 1, 2)
 
 
-def _fits(size: int, device: torch.device) -> bool:
+def fits_on(size: int, device: torch.device) -> bool:
     """Return whether `size` bytes fit into half of the device's memory."""
     if device.type == "cuda":
         return size <= torch.cuda.get_device_properties(device).total_memory / 2

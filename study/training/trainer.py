@@ -74,7 +74,7 @@ class Trainer:
         self.device = device
 
         # Build the network
-        torch.manual_seed(_stream(config.seed, "weights"))
+        torch.manual_seed(stream_seed(config.seed, "weights"))
         self.model = models.create(config, data.image_shape, len(data.classes))
         heads = pretrained.begin(self.model, pretraining, config) if pretraining else ()
         self.model.to(device, memory_format=memory_format(device))
@@ -186,15 +186,15 @@ class Trainer:
 
         # Draw the order of the images, the same when a run resumes within an epoch
         order = torch.randperm(
-            len(data.train), generator=torch.Generator().manual_seed(_stream(config.seed, progress.epoch, "order"))
+            len(data.train), generator=torch.Generator().manual_seed(stream_seed(config.seed, progress.epoch, "order"))
         )
 
         # Seed dropout and augmentation
         if progress.batch == 0:
-            torch.manual_seed(_stream(config.seed, progress.epoch, "dropout"))
-            self.augment_generator.manual_seed(_stream(config.seed, progress.epoch, "augment"))
+            torch.manual_seed(stream_seed(config.seed, progress.epoch, "dropout"))
+            self.augment_generator.manual_seed(stream_seed(config.seed, progress.epoch, "augment"))
         if self.mirrored is not None:
-            generator = torch.Generator().manual_seed(_stream(config.seed, "mirrored"))
+            generator = torch.Generator().manual_seed(stream_seed(config.seed, "mirrored"))
             self.mirrored.copy_(alternating_flips(len(self.mirrored), progress.epoch, generator))
 
         # Train batch by batch
@@ -354,6 +354,6 @@ def _is_better(row: dict[str, float], best: dict[str, float]) -> bool:
     return not best or (row["val/acc"], -row["val/loss"]) > (best["val/acc"], -best["val/loss"])
 
 
-def _stream(*keys: Any) -> int:
+def stream_seed(*keys: Any) -> int:
     """Derive a random seed from the run's seed, the epoch and the name of its purpose."""
     return int.from_bytes(hashlib.sha256(repr(keys).encode()).digest()[:8]) >> 1
