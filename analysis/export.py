@@ -4,8 +4,8 @@
 
 A copy is a run directory that `python -m analysis.summarize` reads, and that a sweep counts as trained. It holds
 `run.json`, `history.jsonl`, `summary.json` and, of `evaluation.npz`, the class and the prediction of each test image:
-some 20 kB for 10,000 test images. It lacks the weights, the pictures of mistakes and the features, and so what a report
-shows of them; and the names of folders, which mean nothing on another machine.
+some 20 kB for 10,000 test images. It lacks the weights, the pictures of mistakes and the features, so a report of
+copies has no pictures of mistakes and no t-SNE; and the names of folders, which mean nothing on another machine.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 
 from study.config import Config
 from study.config.checks import user_path
+from study.config.setting import read_pairs, written
 from study.record.directory import DONE, RunDirectory
 from study.system.errors import UserError
 from study.system.process import Parser, run_command
@@ -40,12 +41,13 @@ def export(run: RunDirectory, folder: Path) -> RunDirectory:
 
 
 def _without_folders(info: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's description with default folders, and of a file of weights the name alone."""
+    """Return a run's description with default folders, and only the name of the weights file."""
     config = info["config"] | {name: Config.model_fields[name].default for name in ("data_dir", "runs_dir")}
     if not config["weights"]:
         return info | {"config": config}
     name = Path(config["weights"]).name
-    setting = config["setting"].replace(config["weights"], name)
+    pairs = read_pairs(config["setting"])
+    setting = written(pairs | {"weights": name}) if "weights" in pairs else config["setting"]
     pretrained = info["pretrained"] | {"source": name}
     return info | {"config": config | {"weights": name, "setting": setting}, "pretrained": pretrained}
 

@@ -19,7 +19,7 @@ from analysis.page.attempt import attempted
 from analysis.themes import comparison, per_class
 from analysis.wording import texts as wording
 from study.config import RESULTS_VERSION
-from study.config.argv import separated
+from study.config.argv import parse_words
 from study.config.checks import user_path
 from study.remote import api as wandb_api
 from study.sweeps import definition as search
@@ -100,11 +100,13 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         help="compare each class's accuracy with another run's, by its directory, or with a CSV file: class,accuracy",
     )
     parser.add_argument("--pdf", action="store_true", help="also print report.pdf (needs Chromium or Chrome)")
-    args = parser.parse_args(separated(argv))
+    args, more = parse_words(parser, argv)
 
-    # a directory is no sweep: after --sweep it is the source
-    for word in [word for word in args.sweep if Path(word).is_dir()]:
+    # a directory is no sweep: after --sweep it is the source, as is a word after other options
+    folders = [word for word in args.sweep if Path(word).is_dir()]
+    for word in folders:
         args.sweep.remove(word)
+    for word in [*folders, *more]:
         args.source = user_path(word)
     return args
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study.config import Config, is_identity
-from study.config.argv import separated
+from study.config.argv import parse_words
 from study.config.checks import positive, user_path
 from study.data import folder, splits
 from study.local import status as local_status
@@ -297,9 +297,12 @@ def main(argv: list[str]) -> int:
     )
 
     # Read it
-    args = parser.parse_args(separated(argv))
+    args, more = parse_words(parser, argv)
     if args.function is agents:
+        if more:
+            parser.error(f"unrecognized arguments: {' '.join(more)}")
         return agents(args)
+    args.files += more
     if "runs_dir" in vars(args):
         args.runs_dir = user_path(search.assignments(args.set).get("runs_dir", args.runs_dir))
     if not args.files:

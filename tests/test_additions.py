@@ -13,36 +13,46 @@ import yaml
 ROOT = Path(__file__).parent.parent
 
 ADDED = {
-    "an option": {
-        "study/config/options.py": (
+    "an option": [
+        (
+            "study/config/options.py",
             "    epochs: int =",
-            '    gain: float = _option(1.0, "training", RESULT, "factor of the loss", gt=0)\n',
+            '    gain: float = _option(1.0, "training", RESULT, "factor of the learning rate", gt=0)\n',
         ),
-        "analysis/wording/texts.yaml": ("option epochs:", "option gain: {en: gain, es: ganancia}\n"),
-    },
-    "an augmentation": {
-        "study/config/choices.py": ('    "cutout": {', '    "invert": {"invert_share": 0.5},\n'),
-        "study/config/options.py": (
+        (
+            "study/training/trainer.py",
+            "            progress.lr = config.lr * factor",
+            "            factor *= config.gain\n",
+        ),
+        ("analysis/wording/texts.yaml", "option epochs:", "option gain: {en: gain, es: ganancia}\n"),
+    ],
+    "an augmentation": [
+        ("study/config/choices.py", '    "cutout": {', '    "invert": {"invert_share": 0.5},\n'),
+        (
+            "study/config/options.py",
             "    cutout_share: float",
             '    invert_share: float | None = _option(None, "augmentation", RESULT, "share of images", gt=0)\n',
         ),
-        "study/data/augment.py": (
+        (
+            "study/data/augment.py",
             '    "cutout": _cutout',
             '    "invert": lambda images, share, generator: torch.where(\n'
             "        _uniform(images, generator).view(-1, 1, 1, 1) < 2 * share - 1, 255 - images, images\n"
             "    ),\n",
         ),
-    },
-    "a metric per epoch": {
-        "study/record/metrics.py": ('    Metric("lr"),', '    Metric("time/batches"),\n'),
-        "study/training/trainer.py": (
+    ],
+    "a metric per epoch": [
+        ("study/record/metrics.py", '    Metric("lr"),', '    Metric("time/batches"),\n'),
+        (
+            "study/training/trainer.py",
             '            "memory/peak_mb": peak,',
             '            "time/batches": self.batches,\n',
         ),
-    },
-    "a data set": {
-        "study/config/choices.py": ('    "pets": DataSet', '    "stripes": DataSet(8),\n'),
-        "study/data/sources.py": (
+    ],
+    "a data set": [
+        ("study/config/choices.py", '    "pets": DataSet', '    "stripes": DataSet(8),\n'),
+        (
+            "study/data/sources.py",
             '    if config.dataset == "pets":',
             '    if config.dataset == "stripes":\n'
             "        labels = torch.arange(200) % 2\n"
@@ -50,15 +60,16 @@ ADDED = {
             "        images[labels == 1, :, ::2] = 200\n"
             '        return Source({"train": (images, labels)}, ("plain", "striped"))\n',
         ),
-    },
-    "a sweep method": {
-        "study/sweeps/file.py": (
-            '    "random": random.METHOD,',
-            '    "ends": __import__("study.sweeps.ends", fromlist=["METHOD"]).METHOD,\n',
-        ),
-    },
+    ],
+    "a sweep method": [
+        ("study/sweeps/file.py", "from study.sweeps import distributions as space", "from study.sweeps import ends\n"),
+        ("study/sweeps/file.py", '    "random": random.METHOD,', '    "ends": ends.METHOD,\n'),
+    ],
 }
-"""For each kind the files that it touches, with the line before which it puts its own."""
+"""For each kind its changes: the file, the line before which something is put, and what is put there."""
+
+FILES = {"an option": 2, "an augmentation": 3, "a metric per epoch": 2, "a data set": 2, "a sweep method": 2}
+"""Number of files of code that each kind may touch, a new one included."""
 
 ENDS = '''"""The first and the last point of a grid."""
 
@@ -77,16 +88,20 @@ METHOD = Method(points, size=lambda parameters, run_cap: 2, is_search=False)
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-    """Copy the code and put everything of ADDED into it."""
+    """Copy the code and put everything of ADDED into it, each kind in its number of files."""
     folder = tmp_path_factory.mktemp("house")
     for tree in ("study", "analysis"):
         shutil.copytree(ROOT / tree, folder / tree, ignore=shutil.ignore_patterns("__pycache__"))
-    for files in ADDED.values():
-        for name, (before, line) in files.items():
+    for kind, changes in ADDED.items():
+        for name, before, line in changes:
             text = (folder / name).read_text(encoding="utf-8")
             assert text.count(before) == 1, f"{name} has no single {before!r}"
             (folder / name).write_text(text.replace(before, line + before), encoding="utf-8")
-    (folder / "study" / "sweeps" / "ends.py").write_text(ENDS, encoding="utf-8")
+        touched = {name for name, _, _ in changes if name.endswith(".py")}
+        if kind == "a sweep method":
+            (folder / "study" / "sweeps" / "ends.py").write_text(ENDS, encoding="utf-8")
+            touched.add("study/sweeps/ends.py")
+        assert len(touched) <= FILES[kind], f"{kind} touches {touched}"
     return folder
 
 
@@ -117,20 +132,10 @@ def test_one_of_each_kind_is_added_and_used(house):
     infos = [json.loads(path.read_text(encoding="utf-8")) for path in house.glob("runs/*/run.json")]
     assert [info["state"] for info in infos] == ["finished"] * 2
     assert {(info["config"]["gain"], info["config"]["seed"]) for info in infos} == {(1.0, 0), (3.0, 1)}
+    histories = [path.read_text(encoding="utf-8").splitlines() for path in house.glob("runs/*/history.jsonl")]
+    assert {json.loads(row)["lr"] for rows in histories for row in rows} == {0.01, 0.03}, "the option is used"
     assert {info["config"]["invert_share"] for info in infos} == {0.5}
     assert len({info["fingerprint"] for info in infos}) == 2, "the option is part of what a run computes"
     code = "from analysis.frames import runs; print(runs.load('runs').history['time/batches'].tolist())"
     assert json.loads(run(house, "-c", code)) == [2.0] * 4
     assert "gain 3.0" in run(house, "-c", "import study.sweep as s; s.main(['status', 'added.yaml'])")
-
-
-def test_an_addition_touches_few_files():
-    code = {kind: [name for name in files if name.endswith(".py")] for kind, files in ADDED.items()}
-    code["a sweep method"].append("study/sweeps/ends.py")
-    assert {kind: len(files) for kind, files in code.items()} == {
-        "an option": 1,
-        "an augmentation": 3,
-        "a metric per epoch": 2,
-        "a data set": 2,
-        "a sweep method": 2,
-    }

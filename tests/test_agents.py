@@ -237,7 +237,7 @@ def test_an_agent_that_was_killed_is_started_again(agent):
     assert said == ["cpu 0: the agent was ended by SIGKILL; it is started again in 0.05s"]
 
 
-def test_at_the_end_it_is_shown_what_can_be_done_next(agent, call, monkeypatch, capfd):
+def test_the_end_shows_what_to_do_next(agent, call, monkeypatch, capfd):
     monkeypatch.setattr(agents, "STAGGER_SECONDS", 0)
     monkeypatch.setitem(FOLDERS, "runs_dir", "kept here")
     call("study.train", *TRAINED, "--runs-dir=kept here", "--data-dir=pictures")

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from study import models
 from study.config import Config, is_identity
-from study.config.argv import parser, read_argv
+from study.config.argv import parse_words, parser, read_argv
 from study.config.choices import AUGMENTATIONS, NETWORKS, OPTIMIZERS, SCHEDULES, own_options
 from study.data import augment
 from study.system.errors import UserError
+from study.system.process import Parser
 from study.training import optim
 
 FROZEN = {
@@ -157,6 +158,42 @@ def test_a_mistake_is_one_sentence(argv, message):
     with pytest.raises(UserError) as caught:
         from_argv(*argv)
     assert str(caught.value) == message
+
+
+def test_lists_are_read_as_they_are_typed_and_as_wandb_agent_writes_them():
+    for text in ("64,32", "[64, 32]", [64, 32], (64.0, 32.0)):
+        assert Config.parse({"model": "mlp", "hidden": text}).hidden == (64, 32)
+    for text in ("cat,dog", "['cat', 'dog']", ["dog", "cat"]):
+        assert Config.parse({"classes": text}).classes == ("cat", "dog")
+    assert Config.parse({"classes": 0}).classes == ("0",)
+    with pytest.raises(UserError, match=r"^augment must be a list .*not 'flip\\ncrop'$"):
+        Config.parse({"augment": "flip\ncrop"})
+
+
+def test_the_home_folder_is_expanded_within_setting(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    config = Config.parse({"setting": "model=resnet18 weights=~/w.pt data_dir=~/d"})
+    assert (config.weights, config.data_dir) == (f"{tmp_path}/w.pt", f"{tmp_path}/d")
+    assert config.weights_digest == Config.parse({"model": "resnet18", "weights": "~/w.pt"}).weights_digest
+
+
+@pytest.mark.parametrize(
+    ("argv", "pairs", "words"),
+    [
+        (["--set", "a=1", "b=2", "x.yaml"], ["a=1", "b=2"], ["x.yaml"]),
+        (["x.yaml", "--set", "a=1", "y.yaml"], ["a=1"], ["x.yaml", "y.yaml"]),
+        (["--set", "a=1", "--set=a=2", "x.yaml"], ["a=1", "a=2"], ["x.yaml"]),
+        (["--set", "a=1", "--", "x.yaml"], ["a=1"], ["x.yaml"]),
+        (["--set", "a", "x.yaml"], ["a"], ["x.yaml"]),
+    ],
+)
+def test_set_takes_pairs_and_leaves_other_words(argv, pairs, words):
+    options = Parser("test")
+    options.add_argument("files", nargs="*")
+    options.add_argument("--set", action="append", default=[])
+    args, more = parse_words(options, argv)
+    assert (args.set, [*args.files, *more]) == (pairs, words)
 
 
 def test_setting_overrides_what_stands_beside_it():

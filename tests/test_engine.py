@@ -142,7 +142,7 @@ def test_what_another_sweep_leaves_unfinished_is_taken_over(start, sweep_file, t
         ("mat1 and mat2 shapes cannot be multiplied", False),
     ],
 )
-def test_a_failing_device_is_shown_from_a_failing_run(error, is_the_device):
+def test_a_failing_device_is_distinguished_from_a_failing_run(error, is_the_device):
     assert is_device_failure(RuntimeError(error)) == is_the_device
 
 

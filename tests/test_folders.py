@@ -478,7 +478,7 @@ def test_predict_sees_what_was_evaluated(tmp_path, call, digit_images, side, ima
 
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = Config(data_dir="~/images", runs_dir="~/runs")
+    config = Config.parse({"data_dir": "~/images", "runs_dir": "~/runs"})
     assert (config.data_dir, config.runs_dir) == (f"{tmp_path}/images", f"{tmp_path}/runs")
 
 

@@ -10,9 +10,9 @@ from scipy import stats
 
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section, best_of_settings
-from analysis.page.blocks import Paragraph
+from analysis.page.blocks import Paragraph, Table
 from analysis.themes import answers, changes, comparison, costs, effects, space, speed, training
-from analysis.wording.texts import language
+from analysis.wording.texts import language, shown, shown_value
 from study.config.setting import Listed, Setting
 from study.record.directory import RunDirectory
 
@@ -350,7 +350,9 @@ def product(tops, names, noise=1e-3):
     made = section({setting: [(line(tops[values], 0, noise, 9 * place + s), line(*FLAT)) for s in range(4)]
                     for place, (setting, values) in enumerate(settings.items())})  # fmt: skip
     columns = zip(*(settings[setting] for setting in made.runs.setting), strict=True)
-    given = dict(zip(names, columns, strict=True))
+    given = {
+        name: pd.Series(list(column), dtype=object).to_numpy() for name, column in zip(names, columns, strict=True)
+    }
     return replace(made, varied=names, runs=made.runs.assign(**given), points=made.points.assign(**given))
 
 
@@ -376,6 +378,20 @@ def test_all_single_changes_of_a_product_are_listed():
     assert "6 changes help (p < 0.05)" in said and "12 of the 18 changes" in said and "averaged over the others" in said
     larger = {(*values, batch): top for values, top in tops.items() for batch in (32, 64)}
     assert changes.one_at_a_time(product(larger, ["hidden", "lr", "model", "batch_size"])).empty, "48 of them"
+
+
+def test_values_are_shown_as_they_are_in_tables():
+    tops = {(batch, stop): 0.7 for batch in (32, 64) for stop in (None, 5)}
+    made = product(tops, ["batch_size", "early_stopping"])
+    table = effects.table(made, effects.measure(made))
+    assert [row[1].text for row in table.rows] == ["32", "64", "5", "none"]
+    (table,) = (block for block in changes.blocks(None, made, {}) if isinstance(block, Table))
+    texts = {cell.text for row in table.rows for cell in row}
+    assert {"batch size 64 (instead of 32)", "early stopping none (instead of 5)"} <= texts
+    made = product({(name,): top for name, top in (("none", 0.7), ("cosine", 0.8), ("step", 0.6))}, ["schedule"])
+    with language("es"):
+        assert shown_value("schedule", "none") == "ninguno"
+        assert shown(Setting((("schedule", "none"),))) == "tasa de aprendizaje constante"
 
 
 @pytest.mark.parametrize(

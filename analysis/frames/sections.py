@@ -157,7 +157,7 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     drawn = [name for name in names if is_search and sweep.parameters[name].choices is None]
     left_out = {*sweep.varied} & {*TASK}
     whole = [point.setting.without(left_out) for point in chosen_points]
-    settings = _rounded([setting if setting.pairs else Setting((("", sweep.name),)) for setting in whole], drawn)
+    settings = _rounded([setting if setting.pairs else Setting((), sweep.name) for setting in whole], drawn)
 
     # one row per point
     rows = [

@@ -88,6 +88,8 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
             row["p" if what == "val_acc" else "gap_p"] = math.nan if pair is None else pair.p
         rows.append(row)
     frame = pd.DataFrame(rows)
+    for name in ("before", "after") if rows else ():
+        frame[name] = pd.Series([row[name] for row in rows], dtype=object)  # as they are: 10, not 10.0; None, not NaN
 
     # correct p for the number of tests
     if rows:
@@ -148,11 +150,9 @@ def _change(row: Mapping[str, Any]) -> str:
     """Write a change: the new value, and the old one in brackets if it is given."""
     name = row["option"]
     after = option_value(name, row["after"])
-    return (
-        after
-        if row["before"] in ("", (), None)
-        else f"{after} ({sentence('instead', value=shown_value(name, row['before']))})"
-    )
+    if row["before"] == "":
+        return after
+    return f"{after} ({sentence('instead', value=shown_value(name, row['before']))})"
 
 
 def _answer(frame: pd.DataFrame, averaged: bool) -> str:

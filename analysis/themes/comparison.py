@@ -21,7 +21,7 @@ from analysis.page.letters import Plot
 from analysis.page.tables import Column, Table, p_column
 from analysis.wording.texts import label, sentence, shown
 from study.config import affects
-from study.record.metrics import scaled
+from study.record.metrics import METRICS, scaled
 
 PER_RUN = {
     "val_acc": lambda runs: scaled(runs, "best/val_acc"),
@@ -71,7 +71,8 @@ def compare(section: Section) -> pd.DataFrame:
         for _, run in section.runs[~section.runs.setting.duplicated(keep=False)].iterrows()
     }
     for place, name in enumerate(("test_acc_low", "test_acc_high")):
-        means[name] = pd.Series({setting: 100 * pair[place] for setting, pair in bounds.items()}, dtype=float)
+        shares = {setting: pair[place] for setting, pair in bounds.items()}
+        means[name] = METRICS["test/acc"].scale * pd.Series(shares, dtype=float)
 
     # one row per setting of the design, with or without a result
     asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]

@@ -39,7 +39,7 @@ def measure(section: Section) -> pd.DataFrame:
     their intervals over seeds as `…_ci95` (paired as in `comparison.pairwise`) and p as `…_p`, corrected for the number
     of differences (Holm).
     """
-    # the measures of each run; an option with its value is a setting, which pandas can group by also without a value
+    # the measures of each run; each value is wrapped in a setting, since pandas leaves None out of groups
     runs = section.runs
     varied = section.varied
     measured = (
@@ -90,6 +90,7 @@ def measure(section: Section) -> pd.DataFrame:
         *(f"{what}{more}" for what in ("val_acc", "gap_last") for more in ("", "_change", "_change_ci95", "_change_p")),
     ]
     frame = pd.DataFrame(rows, columns=columns)
+    frame["value"] = pd.Series([row["value"] for row in rows], dtype=object)  # as it is: 32, not 32.0; None, not NaN
 
     # correct p for the number of differences
     for name in ("val_acc_change_p", "gap_last_change_p"):

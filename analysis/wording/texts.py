@@ -109,7 +109,7 @@ def shown(setting: Setting) -> str:
 
     In Spanish, which has decimal commas, options are separated by a dot.
     """
-    if spoken() == "en":
+    if spoken() == "en" or setting.name:
         return str(setting)
     return " · ".join(
         shown_value(name, value) if name in WITHOUT_NAME else option_value(name, value) for name, value in setting.pairs
@@ -157,7 +157,7 @@ def shown_value(name: str, value: Any) -> str:
 
 def _is_empty(value: Any) -> bool:
     """Return whether an option has no value: none, no text, or an empty list."""
-    return value is None or value in ("", ())
+    return value is None or value in ("", "none", ())
 
 
 def _augmentations(names: Sequence[str]) -> str:

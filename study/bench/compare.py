@@ -44,6 +44,7 @@ from study.bench import loops
 from study.config import Config
 from study.config.checks import positive, user_path
 from study.data import dataset as data_sets
+from study.data.memory import Memory
 from study.system import devices
 from study.system.console import console
 from study.system.errors import one_line
@@ -193,13 +194,15 @@ def _contenders(config: Config, device: torch.device, threads: int) -> Iterator[
         yield contender(f"reference, {workers} workers", partial(loops.reference, workers=workers), workers=workers)
 
 
-def compare(config: Config, device: torch.device, steps: int | None, turns: int, threads: int) -> dict[str, Any]:
+def compare(
+    config: Config, device: torch.device, steps: int | None, turns: int, threads: int, memory: Memory
+) -> dict[str, Any]:
     """Time all loops for one config in turns.
 
     Returns for each loop milliseconds per step, images per second, ratios to the reference, TFLOP/s and MB.
     """
     # Count the operations of the network
-    data = data_sets.load(config, "cpu")
+    data = data_sets.load(config, "cpu", memory=memory)
     model = models.create(config, data.image_shape, len(data.classes))
     flops = evaluation.measure(model, data, config.model, print).get("flops", math.nan)
 
@@ -322,7 +325,8 @@ def main(argv: list[str]) -> int:
     device = devices.pick(configs[0].device)
     threads = args.threads or devices.cores()
     torch.set_num_threads(threads)
-    data = data_sets.load(configs[0], "cpu")
+    memory = Memory()
+    data = data_sets.load(configs[0], "cpu", memory=memory)
     for config in configs:
         loops.check(config, data)
 
@@ -344,7 +348,7 @@ def main(argv: list[str]) -> int:
     # Compare the loops in each case
     for config in configs:
         title = f"{config.model}, batch {config.batch_size}, augment {config.augment or 'none'}"
-        figures["cases"][title] = compare(config, device, args.steps, args.turns, threads)
+        figures["cases"][title] = compare(config, device, args.steps, args.turns, threads, memory)
         _show(title, figures["cases"][title])
     if args.out:
         replace_text(args.out, json.dumps(figures, indent=1) + "\n")

@@ -64,7 +64,7 @@ def add_option(to: Any, name: str, is_shown: bool = True) -> None:
 
 
 def _own_default(option: str) -> str:
-    """Return the help's note on a default that depends on other options: the only value, or whose it is."""
+    """Return the help's note on a default that depends on other options: the only one, or that it is the network's."""
     tables = (NETWORKS, TRANSFER, SCHEDULES, AUGMENTATIONS, EARLY_STOPPING)
     defaults = {
         repr(options[option]): options[option] for table in tables for options in table.values() if option in options
@@ -101,22 +101,28 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
     return vars(values)
 
 
-def separated(argv: Sequence[str]) -> list[str]:
-    """Give each pair after `--set` an option of its own at the end, so that any other word stands for itself.
+def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse a command line whose `--set` takes pairs; return what was parsed, and words that follow options.
 
-    `A --set epochs=2 seed=0 B` becomes `A B --set=epochs=2 --set=seed=0`.
+    `--set epochs=2 seed=0 FILE` is read as `--set=epochs=2 --set=seed=0 FILE`, so that a file after the pairs stays a
+    file.
     """
+    # Write each pair as an option of its own
     words: list[str] = []
-    pairs: list[str] = []
     follows = False
     for place, word in enumerate(argv):
         starts = word == "--set" and any(map(_is_pair, argv[place + 1 : place + 2]))
-        if follows and _is_pair(word):
-            pairs.append(f"--set={word}")
-        elif not starts:
-            words.append(word)
-        follows = starts or (follows and _is_pair(word))
-    return words + pairs
+        is_value = follows and _is_pair(word)
+        if not starts:
+            words.append(f"--set={word}" if is_value else word)
+        follows = starts or is_value
+
+    # Parse; argparse leaves over words that follow other words and then options
+    args, rest = parser.parse_known_args(words)
+    unknown = [word for word in rest if word.startswith("-")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args, rest
 
 
 def _is_pair(word: str) -> bool:

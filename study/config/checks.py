@@ -61,7 +61,7 @@ def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = Fals
             return None
         # Drop empty words; "none" is empty too, except as the name of a class
         absent = ("",) if names is None else ("", "none", "None")
-        wanted = [word for word in read_list(value or "") if word not in absent]
+        wanted = [word for word in read_list("" if value is None else value) if word not in absent]
         # Check each name
         for word in wanted if names is not None else ():
             if word not in names:
@@ -162,7 +162,10 @@ def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
     yield "optimizer", svm or [str(values["optimizer"])], OPTIMIZERS
     yield "schedule", svm or [str(values["schedule"])], FINETUNING_SCHEDULES if pretrained else SCHEDULES
     # Each chosen augmentation, and early stopping
-    words = read_list(values["augment"] or "")
+    try:
+        words = read_list("" if values["augment"] is None else values["augment"])
+    except ValueError as error:
+        raise ValueError(f"augment {error}") from None
     yield "augment", [word for word in words if word not in ("", "none", "None")], AUGMENTATIONS
     yield "a run", ["with early stopping" if values["early_stopping"] else "without early stopping"], EARLY_STOPPING
 

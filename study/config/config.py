@@ -114,14 +114,12 @@ class Config(Options):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Config":
-        """Convert and check a mapping of options; raise UserError with one sentence for each wrong value.
+        """Convert and check a mapping of options, with the digest of a file of weights.
 
-        `~` in paths becomes the home folder, and the identity gets the digest of a file of weights.
+        Raises UserError with one sentence for each wrong value.
         """
         try:
-            flat = _flat(values)[1]
-            paths = {name: user_path(flat[name]) for name in PATHS if isinstance(flat.get(name), str)}
-            return cls.model_validate({**values, **paths, **digest_of_weights(flat | paths)})
+            return cls.model_validate({**values, **digest_of_weights(_flat(values)[1])})
         except ValidationError as error:
             raise UserError("; ".join(sentence(detail) for detail in error.errors())) from None
         except ValueError as error:  # of `setting`
@@ -167,10 +165,14 @@ class Config(Options):
 
 
 def _flat(options: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the pairs of `setting`, and the options that they override; names have underscores."""
+    """Return the pairs of `setting`, and the options that they override.
+
+    Names have underscores, and `~` in paths becomes the home folder.
+    """
     values = {key.replace("-", "_"): value for key, value in dict(options).items()}
     setting = read_pairs(values.get("setting") or "")
-    return setting, values | setting
+    values |= setting
+    return setting, values | {name: user_path(values[name]) for name in PATHS if isinstance(values.get(name), str)}
 
 
 def affects(name: str, what: str) -> bool:

@@ -6,15 +6,17 @@ A setting stays data from the sweep file to the last figure. `str` writes it in 
 language of a report.
 """
 
+import ast
 import csv
 import io
 import shlex
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-WITHOUT_NAME = ("model", "")
-"""Options that a setting names by their value alone; the empty name is that of a setting with a name of its own."""
+WITHOUT_NAME = ("model",)
+"""Options of which a setting gives the value alone."""
 
 ALL_BY_DEFAULT = ("classes", "train_images")
 """Options whose empty value means all classes or all images."""
@@ -26,35 +28,57 @@ class Listed(tuple):
     __slots__ = ()
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        csv.writer(text).writerow(self)
-        return text.getvalue().removesuffix("\r\n") if self else ""
+        text = _row(self, csv.QUOTE_MINIMAL) if self else ""
+        return _row(self, csv.QUOTE_ALL) if _is_bracketed(text) else text
+
+
+def _row(items: Iterable[Any], quoting: int) -> str:
+    """Return a row of a CSV file, without its line end."""
+    text = io.StringIO()
+    csv.writer(text, quoting=quoting).writerow(items)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def _is_bracketed(text: str) -> bool:
+    return text.startswith("[") and text.endswith("]")
 
 
 def read_list(value: Any) -> list[str]:
-    """Read a comma list, or take the items of a list, without spaces around them; raise ValueError if it is neither."""
+    """Read a comma list, or take the items of a list, without spaces around them; raise ValueError if it is neither.
+
+    `wandb agent` passes a list of a sweep's values as `[32, 64]`.
+    """
+    if isinstance(value, str) and _is_bracketed(value):
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
     if not isinstance(value, str):
         return [str(item).strip() for item in (value if isinstance(value, list | tuple) else [value])]
     try:
         return [word.strip() for row in csv.reader([value], skipinitialspace=True) for word in row]
-    except csv.Error as error:
-        raise ValueError(f"must be a list separated by commas, not {value!r} ({error})") from None
+    except csv.Error:
+        raise ValueError(f"must be a list separated by commas, not {value!r}") from None
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Options with their values, (option, value) pairs; hashable, and ordered by its text."""
+    """Options with their values, (option, value) pairs; hashable, and ordered by its text.
+
+    A setting with a `name` of its own, such as that of a sweep that varies nothing, is written by it.
+    """
 
     pairs: tuple[tuple[str, Any], ...]
+    name: str = ""
 
     def __str__(self) -> str:
-        return ", ".join(_in_words(name, value) for name, value in self.pairs)
+        return self.name or ", ".join(_in_words(name, value) for name, value in self.pairs)
 
     def __lt__(self, other: "Setting") -> bool:
         return str(self) < str(other)
 
     def plus(self, name: str, value: Any) -> "Setting":
         """Return the setting with one more pair."""
+        if self.name:
+            return Setting((), f"{self.name}, {_in_words(name, value)}")
         return Setting((*self.pairs, (name, value)))
 
     def without(self, names: Collection[str]) -> "Setting":
@@ -79,13 +103,13 @@ def read_pairs(text: str) -> dict[str, str]:
     return dict(read_pair(word) for word in shlex.split(str(text)))
 
 
-def read_pair(word: str) -> tuple[str, str]:
-    """Read one `key=value` pair; raise ValueError if it is none."""
+def read_pair(word: str, option: str = "setting") -> tuple[str, str]:
+    """Read one `key=value` pair of an option; raise ValueError if it is not a pair."""
     key, equals, value = word.partition("=")
     if not equals or not key:
-        raise ValueError(f"setting takes key=value pairs, such as model=mlp epochs=50, not {word!r}")
+        raise ValueError(f"{option} takes key=value pairs, such as model=mlp epochs=50, not {word!r}")
     if key.replace("-", "_") == "setting":
-        raise ValueError("setting cannot hold another setting")
+        raise ValueError(f"{option} cannot hold a setting: name its options")
     return key.replace("-", "_"), value
 
 

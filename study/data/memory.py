@@ -16,7 +16,7 @@ class Memory:
         self.data: Any = None
 
     def through(self, key: Hashable, read: Callable[[], Any]) -> Any:
-        """Return the kept data if the key is theirs; otherwise forget them, call `read` and keep its result."""
+        """Return the data if they were kept under this key; otherwise drop them, call `read` and keep its result."""
         if self.data is None or key != self.key:
             self.data = None  # frees the memory for the next data set
             self.data = read()

@@ -47,7 +47,7 @@ WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.p
 
 
 LAST_BYTES = 16_384
-"""The last row of history.jsonl lies within its last bytes, this number of them."""
+"""The last row of history.jsonl is looked for in this number of bytes at its end."""
 
 
 def make(folder: Path) -> None:

@@ -14,45 +14,48 @@ PERCENT = 100
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its key, its goal (`maximize`, `minimize` or none), and the scale by which it is shown."""
+    """A metric: its key, its goal (`maximize`, `minimize` or none), the scale by which it is shown, and its unit."""
 
     key: str
     goal: str = ""
     scale: int = 1
-
-
-def _losses_and_accuracies(prefix: str, *keys: str) -> tuple[Metric, ...]:
-    """Return the rows of losses and accuracies."""
-    return tuple(
-        Metric(prefix + key, "maximize", PERCENT) if key.endswith("acc") else Metric(prefix + key, "minimize")
-        for key in keys
-    )
+    unit: str = ""
 
 
 EPOCH_METRICS = (
-    *_losses_and_accuracies("", "train/loss", "train/acc", "val/loss", "val/acc"),
+    Metric("train/loss", "minimize"),
+    Metric("train/acc", "maximize", PERCENT, "%"),
+    Metric("val/loss", "minimize"),
+    Metric("val/acc", "maximize", PERCENT, "%"),
     Metric("lr"),
-    Metric("time/epoch"),  # seconds
+    Metric("time/epoch", unit="s"),
     Metric("time/images_per_second"),
-    Metric("memory/peak_mb"),  # MB of 10^6 bytes
+    Metric("memory/peak_mb", unit="MB"),
 )
 """Metrics that are logged once per epoch, in addition to `epoch`."""
 
 END_METRICS = (
     Metric("best/epoch"),
-    *_losses_and_accuracies("best/", "val_acc", "val_loss", "train_acc", "train_loss"),
-    *_losses_and_accuracies("test/", "acc", "loss"),
+    Metric("best/val_acc", "maximize", PERCENT, "%"),
+    Metric("best/val_loss", "minimize"),
+    Metric("best/train_acc", "maximize", PERCENT, "%"),
+    Metric("best/train_loss", "minimize"),
+    Metric("test/acc", "maximize", PERCENT, "%"),
+    Metric("test/loss", "minimize"),
     Metric("last/epoch"),
-    *_losses_and_accuracies("last/", "val_acc", "val_loss", "train_acc", "train_loss"),
+    Metric("last/val_acc", "maximize", PERCENT, "%"),
+    Metric("last/val_loss", "minimize"),
+    Metric("last/train_acc", "maximize", PERCENT, "%"),
+    Metric("last/train_loss", "minimize"),
     Metric("params"),
     Metric("params_intermediate"),
     Metric("params_penultimate"),
     Metric("params_logits"),
     Metric("param_bytes"),
-    Metric("flops"),  # of one image
+    Metric("flops"),
     Metric("iterations"),
-    Metric("train_seconds"),
-    Metric("energy_joules"),
+    Metric("train_seconds", unit="s"),
+    Metric("energy_joules", unit="J"),
 )
 """Metrics that are written once, at the end of a run."""
 

@@ -26,8 +26,9 @@ TRIES = 100
 
 
 def choose(sweep: Sweep, base: Mapping[str, Any], runs: Runs, handled: set[str]) -> Iterator[Point]:
-    """Yield new points of a sweep up to its cap, then those that other processes chose; none if all are known before.
+    """Yield new points of a sweep up to its cap, then those that other processes chose.
 
+    A method whose points are all known beforehand has none.
     `handled` holds the fingerprints of points that the caller has already; new ones are added. Raises UserError if a
     chosen run is not found in the directory of runs.
     """

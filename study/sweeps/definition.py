@@ -194,7 +194,7 @@ class Sweep:
         for name in self.varied:
             varied |= read_pairs(values[name] or "") if name == "setting" else {name: values[name]}
         varied.pop("seed", None)
-        return setting_of(varied | dict(typed or {}), varied) if varied else Setting((("", self.name),))
+        return setting_of(varied | dict(typed or {}), varied) if varied else Setting((), self.name)
 
     def replaced(self, values: Mapping[str, str]) -> "Sweep":
         """Return the sweep with these values in place of its own parameters, also within `setting`."""
@@ -212,9 +212,9 @@ class Sweep:
 def assignments(words: Sequence[str]) -> dict[str, str]:
     """Read the words after --set, key=value pairs; raise UserError if one is no pair."""
     try:
-        return dict(read_pair(word) for word in words)
+        return dict(read_pair(word, "--set") for word in words)
     except ValueError as error:
-        raise UserError(str(error).replace("setting", "--set")) from None
+        raise UserError(str(error)) from None
 
 
 def _without(setting: str, names: Mapping[str, Any]) -> str:

@@ -254,7 +254,7 @@ def _check(name: str, parameter: Parameter) -> None:
 
 
 def _check_choices(name: str, values: Any, shares: Any) -> None:
-    """Raise UserError if values are no list of values of options, or their probabilities do not fit."""
+    """Raise UserError if `values` is not a list of option values, or their probabilities do not fit."""
     if not isinstance(values, list) or not values:
         raise UserError(f"the values of parameter {name} must be a list that is not empty, not {values!r}")
     for value in values:

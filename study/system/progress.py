@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class Progress:
-    """Prints a line such as `decoded 2,000 of 60,000 images, ETA 9 s`, at most one in some seconds."""
+    """Prints a line such as `decoded 2,000 of 60,000 images, ETA 9 s`, at most once every `seconds`."""
 
     def __init__(self, total: int, done: str, what: str, say: Callable[[str], None], seconds: float = 5.0):
         self.total = total
