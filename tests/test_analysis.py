@@ -205,6 +205,15 @@ def test_a_sweep_chooses_its_runs_and_names_what_is_missing(folder, tmp_path):
     assert len(found.history) == 6 * EPOCHS
 
 
+def test_a_sweep_that_varies_nothing_but_the_seed_names_its_setting(folder, tmp_path):
+    text = SWEEP.replace("values: [0.5, 0.0]", "value: 0.5")
+    (tmp_path / "one.yaml").write_text(text, encoding="utf-8")
+    (found,) = of_sweep(runs.load(folder), search.read(tmp_path / "one.yaml"))
+    assert {str(setting) for setting in found.runs.setting} == {"dropout"}
+    assert found.missing == ["dropout, seed 3"]
+    assert comparison.table(found).rows[0][0].text == "dropout"
+
+
 SEARCH = """
 method: random
 run_cap: 3

@@ -179,7 +179,10 @@ def _rounded(settings: Sequence[Setting], drawn: Sequence[str]) -> list[Setting]
     """Round drawn numbers to the fewest digits with which all settings are different."""
     for digits in range(FEWEST_DIGITS, MOST_DIGITS):
         short = [
-            Setting(tuple((name, _round(value, digits) if name in drawn else value) for name, value in setting.pairs))
+            replace(
+                setting,
+                pairs=tuple((name, _round(value, digits) if name in drawn else value) for name, value in setting.pairs),
+            )
             for setting in settings
         ]
         if len(set(short)) == len(set(settings)):

@@ -12,7 +12,7 @@ import io
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 WITHOUT_NAME = ("model",)
@@ -83,7 +83,7 @@ class Setting:
 
     def without(self, names: Collection[str]) -> "Setting":
         """Return the setting without some options."""
-        return Setting(tuple(pair for pair in self.pairs if pair[0] not in names))
+        return replace(self, pairs=tuple(pair for pair in self.pairs if pair[0] not in names))
 
 
 def setting_of(values: Mapping[str, Any], names: Iterable[str]) -> Setting:
