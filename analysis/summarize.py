@@ -7,6 +7,7 @@ python -m analysis.summarize ENTITY/PROJECT[/SWEEP_ID]      # runs in W&B
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,15 @@ from study.config.argv import parse_words
 from study.config.checks import user_path
 from study.remote import api as wandb_api
 from study.sweeps import definition as search
+from study.sweeps.definition import Sweep
 from study.system.errors import UserError, printable
 from study.system.process import Parser, run_command
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
     """Make a section for each named sweep; without names, for the sweeps in `sweeps/` with runs and for the other runs.
+
+    Without names, a sweep also has a section for each other data set on which its points were trained.
 
     A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` replace values of the sweep.
     """
@@ -37,11 +41,11 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
         sweeps = [pull.read_sweep(path) if wandb_api.sweep_path(path) else search.read(path) for path in named]
         return [section for sweep in sweeps for section in of_sweep(frames, sweep.replaced(values))]
 
-    # the sweeps in sweeps/ that have runs
+    # the sweeps in sweeps/ that have runs, on their own data or on others
     listed = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
         try:
-            tasks = of_sweep(frames, search.read(path).replaced(values))
+            tasks = _on_all_data(frames, search.read(path).replaced(values))
         except UserError as error:
             print(f"warning: no section for a sweep: {printable(error)}", file=sys.stderr)
             continue
@@ -53,6 +57,19 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
     if listed:
         others = [replace(section, name=f"{section.name}, {wording.label('others_of')}") for section in others]
     return listed + others
+
+
+def _on_all_data(frames: runs.Frames, sweep: Sweep) -> list[Section]:
+    """Make the sections of a sweep on its own data set and, if it has only one, on each other that runs are of."""
+    listed = of_sweep(frames, sweep)
+    dataset = sweep.parameters.get("dataset")
+    if dataset is None or dataset.varies:
+        return listed
+    for other in sorted({*frames.runs.dataset} - {*dataset.choices}):
+        with suppress(UserError):  # the sweep cannot be run on it
+            name = f"{sweep.name}, {other.removeprefix('folder:')}"
+            listed += [replace(section, name=name) for section in of_sweep(frames, sweep.replaced({"dataset": other}))]
+    return listed
 
 
 def _read_argv(argv: list[str]) -> argparse.Namespace:

@@ -202,13 +202,15 @@ def test_without_sweeps_those_in_the_folder_that_have_runs_are_shown(study, call
     (tmp_path / "sweeps" / "other.yaml").write_text(
         ONE.replace("<one> & co", "other").replace("value: 4", "value: 50"), encoding="utf-8"
     )
+    elsewhere = ONE.replace("<one> & co", "elsewhere").replace("value: digits", "value: mnist").replace("0.5]", "0.1]")
+    (tmp_path / "sweeps" / "elsewhere.yaml").write_text(elsewhere, encoding="utf-8")
     (tmp_path / "sweeps" / "broken.yaml").write_text("method: [", encoding="utf-8")
     shown = {}
     monkeypatch.setattr(report, "write", lambda frames, found, *rest: shown.update(found=found) or tmp_path)
     result = call("analysis.summarize")
     assert "broken.yaml" in result.stderr
-    assert [section.name for section in shown["found"]] == ["<one> & co", "digits, other runs"]
-    assert [len(section.runs) for section in shown["found"]] == [4, 20], "each run in one of them"
+    assert [section.name for section in shown["found"]] == ["elsewhere, digits", "<one> & co", "digits, other runs"]
+    assert [len(section.runs) for section in shown["found"]] == [2, 4, 20], "a sweep of other data has its points too"
 
 
 def words(texts) -> set[str]:
