@@ -1,6 +1,7 @@
 """What the tests share: commands as real processes, and a folder of real images."""
 
 import importlib
+import multiprocessing.forkserver
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from study.local import engine  # noqa: F401 — says what the server of its workers imports
 from study.record.directory import RunDirectory
 from study.system.process import ENDS, run_command
 from tests.forkserver import Process, open_server
@@ -51,6 +53,12 @@ def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no core waits for one of them at the end."""
     places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers():
+    """Start the server that forks the workers of sweeps while the folder of temporary files is the machine's."""
+    multiprocessing.forkserver.ensure_running()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 from functools import partial
@@ -53,8 +52,7 @@ def test_every_loop_is_timed_beside_the_fastest_reference(call, tmp_path, monkey
     assert found["limits"]["float32_tflops"] > 0
 
 
-def test_runs_at_a_time_are_processes_whose_memory_is_added(monkeypatch):
-    monkeypatch.setattr(compare, "PROCESSES", multiprocessing.get_context("spawn"))
+def test_runs_at_a_time_are_processes_whose_memory_is_added():
     config = Config.parse({"dataset": "digits", "model": "mlp", "batch_size": 32})
     loop = partial(loops.ours, precision="float32")
     one, two = (Contender(f"{runs}", loop, config, torch.device("cpu"), threads=2, runs=runs) for runs in (1, 2))
@@ -80,9 +78,7 @@ def test_what_cannot_be_compared_is_a_mistake(call, words, sentence):
     assert call("study.bench.__main__", "--model=mlp", *words, code=2).stderr.strip() == sentence
 
 
-def test_a_loop_that_fails_is_named(monkeypatch):
-    spawn = multiprocessing.get_context("spawn")  # a server of forks outlives a test
-    monkeypatch.setattr(compare, "PROCESSES", spawn)
+def test_a_loop_that_fails_is_named():
     config = Config.parse({"dataset": "digits", "model": "mlp"})
     with pytest.raises(RuntimeError, match=r"^broken: ValueError: not such a loop$"):
         Contender("broken", broken, config, torch.device("cpu"), threads=1)

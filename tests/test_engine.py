@@ -29,11 +29,12 @@ def children(pid: int) -> list[int]:
 
 
 def workers(pid: int) -> list[int]:
+    """List the workers of a sweep: processes of the server that its process started."""
     found = []
     for child in children(pid):
         with suppress(OSError):  # it has ended meanwhile
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
+            if b"multiprocessing.forkserver" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found += children(child)
     return found
 
 

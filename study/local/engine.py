@@ -8,6 +8,7 @@ end with the process that started them.
 """
 
 import multiprocessing
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -32,7 +33,10 @@ STRIKES = 3
 """Number of failures in a row after which a device is dropped."""
 
 POLL_SECONDS = 0.5
-_spawn = multiprocessing.get_context("spawn")
+
+# Workers are forked from a server that has imported once what a training needs, and uses no device
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["study.training.trainer", "study.training.svm", "sklearn.svm", "torch._dynamo"])
 
 
 @dataclass
@@ -173,10 +177,9 @@ class Engine:
 
     def _start(self, device: str) -> _Worker:
         """Start a worker process on a device."""
-        engine_end, worker_end = _spawn.Pipe()
-        process = _spawn.Process(
-            target=work, args=(worker_end, device, self.threads, max(1, self.shared_by[device])), daemon=False
-        )
+        engine_end, worker_end = _processes.Pipe()
+        words = (worker_end, device, self.threads, max(1, self.shared_by[device]), dict(os.environ))
+        process = _processes.Process(target=work, args=words, daemon=False)
         process.start()
         worker_end.close()
         self.workers.append(_Worker(device, process, engine_end))

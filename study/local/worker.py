@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -61,8 +61,16 @@ class _Messages(Display):
             self.connection.send((kind, value))
 
 
-def work(connection: Connection, device: str, threads: int, device_shared_by: int) -> None:
-    """Train the ordered runs until the connection closes, or an error may have left the device unusable."""
+def work(
+    connection: Connection, device: str, threads: int, device_shared_by: int, environment: Mapping[str, str]
+) -> None:
+    """Train the ordered runs until the connection closes, or an error may have left the device unusable.
+
+    `environment` is the engine's: the server that forked this process has that of its own start.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+
     # Leave SIGINT and SIGHUP to the engine, which ends its workers; end if the engine dies
     signals = Signals()
     for signum in (signal.SIGINT, signal.SIGHUP):
