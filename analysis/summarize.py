@@ -45,11 +45,13 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
     listed = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
         try:
-            tasks = _on_all_data(frames, search.read(path).replaced(values))
+            sweep = search.read(path)
         except UserError as error:
             print(f"warning: no section for a sweep: {printable(error)}", file=sys.stderr)
             continue
-        listed += [section for section in tasks if not section.runs.empty]
+        with suppress(UserError):  # values that do not fit it
+            tasks = _on_all_data(frames, sweep.replaced(values))
+            listed += [section for section in tasks if not section.runs.empty]
 
     # the other runs, by data set
     shown = {run for section in listed for run in section.runs.index}
@@ -148,11 +150,14 @@ def main(argv: list[str]) -> int:
         print(f"warning: {printable(problem)}", file=sys.stderr)
 
     # group the runs into sections
+    everything = frames
     named = args.sweep or [args.source] * bool(wandb_api.sweep_path(args.source))
     with wording.language(args.lang):
-        listed = sections(frames, named, search.assignments(args.set))
+        listed = sections(everything, named, search.assignments(args.set))
     if named:
-        frames = runs.chosen(frames, {fingerprint for section in listed for fingerprint in section.points.fingerprint})
+        frames = runs.chosen(
+            everything, {fingerprint for section in listed for fingerprint in section.points.fingerprint}
+        )
 
     # without results there is no report
     if all(section.runs.empty for section in listed):
@@ -162,6 +167,8 @@ def main(argv: list[str]) -> int:
             f": the results of {outdated} are of another version of the code and not comparable" if outdated else ""
         )
         remedy = "train some with `python -m study.sweep run`"
+        if named and len(runs.with_result(everything.runs)) > outdated:
+            remedy += ", or give the `--set` with which they were run"
         if not Path(args.source).is_dir():
             remedy = "W&B has no others" if counts or named else "check its name in W&B, and that your key has access"
         raise UserError(f"{args.source} holds no finished run{what}{others}; {remedy}")

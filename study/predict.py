@@ -36,7 +36,10 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
     if not info:
         raise UserError(f"{path} is no run: it has no run.json")
     if not weights.exists():
-        raise UserError(f"{path} has no best.pt: it is {directory.state()}, or was trained with --keep-weights False")
+        raise UserError(
+            f"{path} has no best.pt: the run is {directory.state()}, and its weights were not kept (--keep-weights "
+            "False) or not copied (analysis.export)"
+        )
     config = Config.recorded(info["config"])
 
     # Restore how it prepared images; runs of version 2 did not record it and resized directly to the network's input

@@ -171,7 +171,7 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
 def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
     """Return the Pareto front: settings for which no other is more accurate at the same cost or as accurate at less."""
     known = frame[frame[cost].notna()]
-    costs = known[cost].to_numpy()
+    costs = known[cost].map("{:.9g}".format).astype(float).to_numpy()  # equal costs have means that differ in last bits
     accuracies = known.val_acc.to_numpy().round(6)
     better = (costs <= costs[:, None]) & (accuracies >= accuracies[:, None])
     alike = (costs == costs[:, None]) & (accuracies == accuracies[:, None])

@@ -130,13 +130,14 @@ def _is_pair(word: str) -> bool:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Read the options in a run.json, without device and threads, or a JSON file of options.
+    """Read the options in a run.json, without device and threads, or a JSON file of options; or in a run's folder.
 
     Raises UserError if the file cannot be read or holds no options.
     """
     # Read the file
+    file = Path(path) / "run.json" if Path(path).is_dir() else Path(path)
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

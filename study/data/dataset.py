@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from study.config import Config
+from study.config.setting import Listed
 from study.data import folder, sources, splits
 from study.data.folder import Folder
 from study.data.memory import Memory
@@ -155,7 +156,7 @@ class Data:
     def _class_names(self) -> str:
         """Return the names of a folder's classes in brackets if they are few, so that a wrong folder is noticed."""
         few = self.name.startswith("folder:") and len(self.classes) <= NAMED_CLASSES
-        return f" ({', '.join(self.classes)})" if few else ""
+        return f" ({Listed(self.classes)})" if few else ""
 
 
 @lru_cache(maxsize=64)

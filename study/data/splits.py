@@ -13,6 +13,7 @@ import numpy as np
 
 from study.config import Config
 from study.config.choices import DATASETS
+from study.config.setting import Listed
 from study.data.folder import Folder
 from study.system.errors import UserError, nearest
 
@@ -125,7 +126,9 @@ def _places(classes: Sequence[str], chosen: Sequence[str], dataset: str) -> tupl
     """Return the new label of each class, -1 for those that are dropped, and the names of the kept classes."""
     for name in chosen:
         if name not in classes:
-            raise UserError(f"{dataset} has no class {name!r}; {nearest(name, classes)}")
+            hint = "; quote a name that has a comma" if any("," in known for known in classes) else ""
+            known = [str(Listed([name])) for name in classes]
+            raise UserError(f"{dataset} has no class {name!r}; {nearest(name, known)}{hint}")
     if len(set(chosen)) == 1:
         raise UserError(f"classes must name two or more, such as {','.join(classes[:2])}, not only {chosen[0]}")
     kept = tuple(name for name in classes if name in chosen or not chosen)
