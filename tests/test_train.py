@@ -8,6 +8,8 @@ import time
 
 import pytest
 import torch
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb.sdk.lib import config_util
 
 from analysis import report
 from analysis.frames import sections
@@ -431,6 +433,47 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         server.fail("RunResumeStatus", *[500] * 50)
         told = command("study.train", *QUICK, code=2).stderr
         assert "cannot be sent; W&B does not answer" in told and len(told.splitlines()) == 1
+
+
+def hand_out(folder, args, monkeypatch):
+    """Return the words with which `wandb agent` starts a run with these values, and leave its file beside them."""
+    path = folder / "config-handed.yaml"
+    config_util.save_config_file_from_dict(str(path), args)
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(path))
+    return create_sweep_command_args({"args": args})["args"]
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_run_that_is_handed_out_again_with_its_whole_config_takes_the_keys_of_its_sweep(
+    command, tmp_path, monkeypatch, is_recorded
+):
+    values = {"dataset": "digits", "epochs": 2, "setting": "model=mlp hidden=20", "augment": "flip,crop", "seed": 1}
+    with Server() as server:
+        for name, value in agent(server).items():
+            monkeypatch.setenv(name, value)
+        words = hand_out(tmp_path, {name: {"value": value} for name, value in values.items()}, monkeypatch)
+        monkeypatch.setenv("STUDY_RUNS_DIR", "first")
+        command("study.train", "--threads=2", *words)
+
+        # Another machine, with other folders, gets the run
+        config = server.runs["handed"].config
+        assert config["sweep_keys"]["value"].split(",") == list(values)
+        if not is_recorded:  # a run that an older version of this program began
+            del config["sweep_keys"]
+        words = hand_out(tmp_path, config, monkeypatch)
+        assert {word.partition("=")[0] for word in words} >= {"--info", "--fingerprint", "--runs_dir", "--threads"}
+        monkeypatch.setenv("STUDY_RUNS_DIR", "second")
+        monkeypatch.setenv("STUDY_DATA_DIR", "pictures")
+        told = command("study.train", "--threads=1", "--device=cpu", *words)
+        assert "locked" not in told.stdout + told.stderr
+        first, second = (only_run(tmp_path / name) for name in ("first", "second"))
+        assert second.path.name == first.path.name and second.summary()["last/epoch"] == 2
+        info = second.info()
+        here = {"runs_dir": "second", "data_dir": "pictures", "device": "cpu", "threads": 1}
+        assert {name: info["config"][name] for name in here} == here
+        assert server.runs["handed"].config["info"]["value"]["started"] == info["started"]
+        assert server.runs["handed"].config["info"]["value"]["state"] == "finished"
+        assert all(server.runs["handed"].config[name]["value"] == value for name, value in (here | values).items())
 
 
 def test_a_point_that_another_process_trains_is_waited_for_and_sent(start, call, tmp_path, monkeypatch):

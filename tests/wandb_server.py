@@ -65,14 +65,16 @@ class Sweep:
         return [dict(zip(self.config["parameters"], point, strict=True)) for point in itertools.product(*values)]
 
     def next_command(self, runs: dict[str, Run]) -> dict[str, Any]:
-        """Tell an agent that has nothing to do what to do; as W&B does, by the runs' configs."""
+        """Tell an agent that has nothing to do what to do; as W&B does, by the runs' configs.
+
+        A run that was preempted comes with its whole config, not only with the keys of the sweep.
+        """
         mine = [run for run in runs.values() if run.sweep == self.name]
         program = self.config.get("program", "")
         for run in mine:
             if run.state == "preempted":
                 run.exitcode, run.preempting = None, False
-                args = {key: run.config[key] for key in self.config["parameters"]}
-                return {"type": "resume", "run_id": run.name, "args": args, "program": program}
+                return {"type": "resume", "run_id": run.name, "args": run.config, "program": program}
         for point in self.points() if self.state == "RUNNING" else ():
             if not any(all(run.config.get(k, {}).get("value") == v for k, v in point.items()) for run in mine):
                 run = Run(f"{self.name}r{len(mine)}", {k: {"value": v} for k, v in point.items()}, self.name)

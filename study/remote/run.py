@@ -19,7 +19,7 @@ import wandb
 
 from study.config import Config
 from study.record.directory import RunDirectory, Say, finite
-from study.remote import offline
+from study.remote import handed, offline
 from study.remote.api import announced, check_settings, handed_out, has_key, trouble, unless_set
 from study.system.errors import UserError, one_line
 
@@ -184,6 +184,7 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
     # Collect the settings that no environment variable sets
     for_agent = {"init_timeout": SWEEP_PATIENCE, "stop_fn": _end_at_stop} if handed_out() else {}
     settings = unless_set({**PATIENCE, **for_agent, "sweep_id": place["sweep"]})
+    sweep_keys = {handed.SWEEP_KEYS: ",".join(handed.sweep_keys())} if handed_out() else {}
     folder = _files(directory.path.parent, chosen)
     _stage_artifacts_in(folder)
 
@@ -197,7 +198,7 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
         job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
         tags=[tag.strip()[:LONGEST_TAG] for tag in config.tags.split(",") if tag.strip()] or None,
         notes=config.notes or None,
-        config={**config.model_dump(), "fingerprint": config.fingerprint, "info": _info(directory)},
+        config={**config.model_dump(), "fingerprint": config.fingerprint, "info": _info(directory), **sweep_keys},
         dir=folder,
         mode=chosen,
         resume="allow" if chosen == "online" else None,
