@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+import wandb
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb.sdk.lib import config_util
 
@@ -20,6 +21,7 @@ from study.config import Config
 from study.record.directory import DONE, RunDirectory
 from study.record.display import Display
 from study.remote import offline
+from study.remote.api import state_of
 from study.remote.run import place_of
 from study.system.errors import Interrupted
 from study.training.evaluation import Evaluator
@@ -395,6 +397,50 @@ def test_without_an_answer_from_wandb_runs_go_on_offline_and_only_the_first_wait
         (log,) = offline.logs(run)
         assert len([record for record in records(log) if record.HasField("history")]) == 3
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("status", [500, 400])
+def test_a_result_that_wandb_does_not_take_is_recorded_as_missing_there(command, tmp_path, monkeypatch, status):
+    with Server() as server:
+        for name, value in agent(server, WANDB_FINISH_TIMEOUT="3").items():
+            monkeypatch.setenv(name, value)
+        server.fail("file_stream", *[status] * 1000)  # the client tries again after 500, and gives up after 400
+        told = command("study.train", *QUICK).stdout
+        run = only_run(tmp_path / "runs")
+        assert run.state() == "finished" and f"python -m study.sync runs/{run.path.name}" in told
+        assert "study.sync" in run.info()["wandb_missing"]
+        assert server.runs["handed"].config["info"]["value"]["state"] == "finished"
+        server.runs["handed"].crashed = True
+        api = wandb.Api({"base_url": server.url}, api_key=KEY)
+        assert state_of(api.run("somebody/proj/handed")) == "crashed", "it has no result there"
+
+
+def test_a_sweep_whose_results_are_not_all_in_wandb_ends_with_1(command, sweep_file, tmp_path, monkeypatch):
+    with Server() as server:
+        for name, value in {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        server.fail("file_stream", *[400] * 1000)
+        words = (sweep_file({"dropout": {"value": 0.0}, "seed": {"value": 0}}), "--runs-dir=kept here")
+        told = command("study.sweep", "run", *words, "--devices=cpu", "--per-device=1", code=1).stdout
+    run = only_run(tmp_path / "kept here")
+    assert run.state() == "finished" and "study.sync" in run.info()["wandb_missing"]
+    remedy = f"python -m study.sync 'kept here/{run.path.name}'"
+    assert remedy in told and remedy in command("study.sweep", "status", *words).stdout
+
+
+def test_a_run_whose_id_is_refused_gets_another_and_the_next_run_is_online_too(command, tmp_path, monkeypatch):
+    with Server() as server:
+        for name, value in {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "WANDB_INIT_TIMEOUT": "3"}.items():
+            monkeypatch.setenv(name, value)
+        refused = Config(dataset="digits", epochs=2, model="mlp", seed=0).run_name
+        server.deleted.add(refused)
+        command("-c", TRAIN_TWO)
+    first, second = (RunDirectory(path) for path in sorted((tmp_path / "runs").glob("mlp-*")))
+    assert first.info()["wandb_id"].startswith(f"{refused}-") and second.info()["wandb_id"] == second.path.name
+    for run in (first, second):
+        assert "wandb_missing" not in run.info() and not offline.logs(run)
+        sent = server.runs[run.info()["wandb_id"]]
+        assert sent.state == "finished" and run.summary().items() <= sent.summary.items()
 
 
 def agent(server, **more):
