@@ -604,6 +604,10 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
             rows = [{key: row[key] for key in row if key[0] != "_"} for row in sent.history if "val/loss" in row]
             assert rows == run.history()
             assert run.summary().items() <= sent.summary.items()
+            best = {"train/acc": max, "val/acc": max, "train/loss": min, "val/loss": min}
+            for key, choose in best.items():
+                assert sent.summary[key] == {choose.__name__: choose(row[key] for row in run.history())}
+            assert sent.summary["epoch"] == sent.summary["last/epoch"] == 2 and sent.summary["lr"] == rows[-1]["lr"]
             assert {key: value["value"] for key, value in sent.config.items() if key in run.info()["config"]} == (
                 run.info()["config"]
             )

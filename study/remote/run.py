@@ -21,6 +21,7 @@ import wandb
 
 from study.config import Config
 from study.record.directory import RunDirectory, Say, finite
+from study.record.metrics import EPOCH_METRICS
 from study.remote import handed, offline
 from study.remote.api import announced, ask, check_settings, handed_out, has_key, is_refused, trouble, unless_set
 from study.system.errors import UserError, one_line
@@ -40,6 +41,9 @@ LONGEST_NAME = 128
 
 MOST_CELLS = 10_000
 """Most rows that W&B keeps of a table; of a larger confusion matrix, the most frequent cells are sent."""
+
+BEST = {"maximize": "max", "minimize": "min"}
+"""What W&B's summary keeps of a metric with a goal: `summary["val/acc"]` is `{"max": …}`."""
 
 CONFUSION = "test/confusion"
 """Name of the chart of the confusion matrix; its table is `test/confusion_table` in the summary."""
@@ -213,9 +217,12 @@ def connect(
                 say(f"{no_answer}; the run is recorded offline")
                 run = _start(directory, config, f"{run_id}-offline", place, chosen)
 
-    # Plot against epochs, and find the rows that W&B has
+    # Plot against epochs, rank runs by their best epoch, and find the rows that W&B has
     run.define_metric("epoch", hidden=True)
     run.define_metric("*", step_metric="epoch")
+    for metric in EPOCH_METRICS:
+        if metric.goal:
+            run.define_metric(metric.key, step_metric="epoch", summary=BEST[metric.goal])
     if chosen == "offline":
         return WandbRun(run, directory, chosen, no_answer, place, 0, say)
     say(f"W&B: {run.url}")
