@@ -414,6 +414,24 @@ def test_a_result_that_wandb_does_not_take_is_recorded_as_missing_there(command,
         api = wandb.Api({"base_url": server.url}, api_key=KEY)
         assert state_of(api.run("somebody/proj/handed")) == "crashed", "it has no result there"
 
+        # It is sent later, under another id if the run was deleted meanwhile
+        for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):
+            monkeypatch.delenv(name)
+        command("study.sync", run.path, code=2)
+        assert "wandb_missing" in run.info()
+        server.failures.clear()
+        if status == 400:
+            server.deleted.add("handed")
+            del server.runs["handed"]
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+        assert "is sent" in command("study.sync", run.path).stdout
+        assert "wandb_missing" not in run.info() and (run.info()["wandb_id"] == "handed") == (status == 500)
+        sent = server.runs[run.info()["wandb_id"]]
+        assert (sent.sweep, sent.state, sent.summary["test/acc"]) == ("sweep", "finished", run.summary()["test/acc"])
+        run.write_info({**run.info(), "wandb_missing": "an older version of this program kept it"})
+        assert "is in W&B already" in command("study.sync", run.path).stdout
+        assert "wandb_missing" not in run.info()
+
 
 def test_a_sweep_whose_results_are_not_all_in_wandb_ends_with_1(command, sweep_file, tmp_path, monkeypatch):
     with Server() as server:
