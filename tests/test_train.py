@@ -644,6 +644,35 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
         assert len(sent.history) == before + 3, "its own rows and pictures, beside those of another start"
 
 
+RESUMED = """
+from pathlib import Path
+from study.config import Config
+from study.record.directory import RunDirectory
+from study.remote.run import connect
+directory = RunDirectory("runs/resumed")
+directory.path.mkdir(parents=True)
+directory.write_info({"config": {}})
+rows = [{"epoch": epoch, "val/acc": acc, "val/loss": 1 - acc} for epoch, acc in enumerate((0.5, 0.9, 0.7, 0.8), 1)]
+for end in (2, 4):
+    run = connect(directory, Config(), "resumed", print, resumes=True)
+    directory.write_history(rows[:end])
+    for row in rows[:end]:
+        run.log(row)
+    run.finish(1, {})
+"""
+
+
+def test_the_best_epoch_of_a_resumed_run_may_lie_before_its_resumption(command, monkeypatch):
+    with Server() as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        command("-c", RESUMED)
+    sent = server.runs["resumed"]
+    assert [row["epoch"] for row in sent.history] == [1, 2, 3, 4]
+    assert sent.summary["val/acc"] == {"max": 0.9} and sent.summary["val/loss"] == {"min": pytest.approx(0.1)}
+    assert sent.summary["epoch"] == 4
+
+
 def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
     from PIL import Image
 

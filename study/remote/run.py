@@ -92,7 +92,7 @@ class WandbRun:
         try:
             # Send the summary first
             self.run.config.update({"info": _info(self.directory)}, allow_val_change=True)
-            self.run.summary.update(finite(summary))
+            self.run.summary.update(finite(summary) | self._best())
 
             # Send the evaluation
             if code == 0 and (self.directory.path / "evaluation.npz").exists():
@@ -132,6 +132,17 @@ class WandbRun:
             if summary.get("state") == state:
                 return True
         return False
+
+    def _best(self) -> dict[str, dict[str, float]]:
+        """Return the best value of each metric with a goal; for a resumed run, the client knows only its last rows."""
+        best = {}
+        rows = self.directory.history()
+        for metric in EPOCH_METRICS:
+            values = [row[metric.key] for row in rows if row.get(metric.key) is not None]
+            if metric.goal and values:
+                word = BEST[metric.goal]
+                best[metric.key] = {word: max(values) if word == "max" else min(values)}
+        return best
 
     def _send_charts(self, epoch: int) -> None:
         """Send the confusion matrix of the test images, and the accuracy of each class that has test images."""
