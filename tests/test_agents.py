@@ -281,7 +281,8 @@ def test_agents_end_with_the_process_that_started_them_even_if_that_is_killed(st
     supervisor = start("-c", (
         "import sys, time; from study.remote import agent as agent_slot\n"
         f"agent_slot.WANDB_AGENT = (sys.executable, '-c', {'import time' + chr(10) + script!r})\n"
-        "agent_slot.Agent(agent_slot.Slot('cpu 0', {}), 'me/proj/abc', {'runs_dir': 'kept', 'data_dir': 'data'}, str)\n"
+        "folders = {'runs_dir': 'kept', 'data_dir': 'data'}\n"
+        "agent_slot.Agent(agent_slot.Slot('cpu 0', {}), 'me/proj/abc', folders, str, 60)\n"
         "time.sleep(60)"
     ))  # fmt: skip
     for name in ("begun", "ended"):
