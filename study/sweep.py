@@ -33,6 +33,7 @@ from study.remote import agents as wandb_agents
 from study.remote import api as wandb_api
 from study.remote import offline
 from study.remote import sweep as wandb_sweep
+from study.remote.sink import sync_command
 from study.sweeps import definition as search
 from study.sweeps import standing
 from study.sweeps.definition import Sweep
@@ -157,7 +158,7 @@ def clean(args: argparse.Namespace) -> int:
 
 
 def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace) -> int:
-    """Print the outcomes of a sweep; return 0 if every run has a result, else 1."""
+    """Print the outcomes of a sweep; return 0 if every run has a result, and W&B too where it should, else 1."""
     # Count the states, and name the runs without a result
     counts = Counter(outcome.state for outcome in outcomes)
     counts["missing"] = max(0, count - len(outcomes))
@@ -169,11 +170,15 @@ def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace)
     # Print what can be done next
     if any(offline.logs(RunDirectory.of(outcome.config)) for outcome in outcomes):
         print(f"W&B: offline; to upload the runs: wandb sync {args.runs_dir}/wandb/offline-run-*")
+    done = [RunDirectory.of(outcome.config) for outcome in outcomes if outcome.state in DONE]
+    unsent = [directory for directory in done if not directory.is_sent()]
+    if unsent:
+        print(f"what W&B lacks: {sync_command(*unsent)}")
     if any(number for state, number in counts.items() if state not in DONE):
         return 1
     words = [args.runs_dir, "--sweep", *args.files, *(["--set", *args.set] if args.set else [])]
     print(f"report: python -m analysis.summarize {shlex.join(words)}")
-    return 0
+    return 1 if unsent else 0
 
 
 def _read(path: str, args: argparse.Namespace) -> Sweep:

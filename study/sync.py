@@ -6,7 +6,7 @@ python -m study.sync runs/NAME …
 from study.config import Config
 from study.record.directory import DONE, RunDirectory
 from study.remote import offline
-from study.remote.replay import is_whole, replay
+from study.remote.replay import is_whole, note_sent, replay
 from study.remote.run import mode
 from study.system.errors import UserError
 from study.system.process import run_command
@@ -30,6 +30,8 @@ def main(argv: list[str]) -> int:
 
         # Send it unless W&B has it, or record it in an offline log
         if mode(config) == "online" and is_whole(directory, config):
+            if not directory.is_sent():
+                note_sent(directory)
             print(f"{path} is in W&B already")
             continue
         replay(directory, config, print)

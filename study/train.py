@@ -16,7 +16,7 @@ from study.data.sheet import show_augment
 from study.record.directory import RunDirectory
 from study.record.display import RunDisplay
 from study.record.tracker import Sink
-from study.remote import events, offline, sink
+from study.remote import events, handed, offline, sink
 from study.remote.api import handed_out
 from study.system.errors import UserError
 from study.system.process import Signals, run_command
@@ -26,6 +26,7 @@ from study.training.run import train
 def main(argv: list[str]) -> int:
     """Train the config of the command line, and report it to `study.sweep agents` if that started this process."""
     # Read the command line
+    argv = handed.own_words(argv)
     events.start(argv, handed_out())
     options = parser("python -m study.train", __doc__)
     commands = options.add_argument_group("command")

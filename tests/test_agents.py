@@ -61,7 +61,7 @@ def agent(monkeypatch, tmp_path):
     def start(script: str, quick: bool = False) -> agent_slot.Agent:
         script = ("import os, sys, time\n" if quick else AGENT) + script
         monkeypatch.setattr(agent_slot, "WANDB_AGENT", (sys.executable, "-c", script))
-        made.append(agent_slot.Agent(agent_slot.Slot("cpu 0", {}), "me/proj/abc", FOLDERS, label))
+        made.append(agent_slot.Agent(agent_slot.Slot("cpu 0", {}), "me/proj/abc", FOLDERS, label, 60))
         return made[-1]
 
     monkeypatch.chdir(tmp_path)
@@ -167,6 +167,27 @@ def test_a_result_that_wandb_lacks_is_told_from_one_that_it_has(agent, call):
     assert [run.is_sent for run in one.runs.started] == [False, True]
 
 
+def test_agents_whose_results_are_not_all_in_wandb_end_with_1(agent, call, monkeypatch):
+    call("study.train", *TRAINED, "--runs-dir=kept", "--data-dir=pictures")
+    (path,) = Path("kept").glob("mlp-*")
+    agent(f"run(train.main, *{TRAINED})")  # takes the place of `wandb agent`
+    grid = SimpleNamespace(path="me/proj/abc", left=1, label=label, sweep=SimpleNamespace(is_search=False))
+    assert agents.run_agents(grid, [agent_slot.Slot("cpu 0", {})], FOLDERS, 1) == 0
+    directory = RunDirectory(path)
+    directory.write_info({**directory.info(), "wandb_missing": "no answer"})
+    assert agents.run_agents(grid, [agent_slot.Slot("cpu 0", {})], FOLDERS, 1) == 1
+
+
+def test_runs_of_agents_wait_for_wandb_for_less_than_the_agents_wait_for_them(agent, monkeypatch):
+    script = "print(os.environ['WANDB_FINISH_TIMEOUT'])"
+    one = agent(script, quick=True)
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "7")
+    other = agent(script, quick=True)
+    look(one, other)
+    told = [float(each.log.read_text(encoding="utf-8")) for each in (one, other)]
+    assert 20 < told[0] < 60 and told[1] == 7, "unless a person chose another limit"
+
+
 def test_two_that_train_a_sweep_on_one_machine_keep_their_runs_apart(agent):
     both = [agent("run(lambda argv: (begin(argv, 1), end_by(signal.SIGINT)), '--seed=0')") for _ in range(2)]
     assert look(*both) == ["ended"] * 2
@@ -260,7 +281,8 @@ def test_agents_end_with_the_process_that_started_them_even_if_that_is_killed(st
     supervisor = start("-c", (
         "import sys, time; from study.remote import agent as agent_slot\n"
         f"agent_slot.WANDB_AGENT = (sys.executable, '-c', {'import time' + chr(10) + script!r})\n"
-        "agent_slot.Agent(agent_slot.Slot('cpu 0', {}), 'me/proj/abc', {'runs_dir': 'kept', 'data_dir': 'data'}, str)\n"
+        "folders = {'runs_dir': 'kept', 'data_dir': 'data'}\n"
+        "agent_slot.Agent(agent_slot.Slot('cpu 0', {}), 'me/proj/abc', folders, str, 60)\n"
         "time.sleep(60)"
     ))  # fmt: skip
     for name in ("begun", "ended"):

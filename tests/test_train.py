@@ -8,6 +8,9 @@ import time
 
 import pytest
 import torch
+import wandb
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb.sdk.lib import config_util
 
 from analysis import report
 from analysis.frames import sections
@@ -18,6 +21,7 @@ from study.config import Config
 from study.record.directory import DONE, RunDirectory
 from study.record.display import Display
 from study.remote import offline
+from study.remote.api import state_of
 from study.remote.run import place_of
 from study.system.errors import Interrupted
 from study.training.evaluation import Evaluator
@@ -395,6 +399,68 @@ def test_without_an_answer_from_wandb_runs_go_on_offline_and_only_the_first_wait
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.parametrize("status", [500, 400])
+def test_a_result_that_wandb_does_not_take_is_recorded_as_missing_there(command, tmp_path, monkeypatch, status):
+    with Server() as server:
+        for name, value in agent(server, WANDB_FINISH_TIMEOUT="3").items():
+            monkeypatch.setenv(name, value)
+        server.fail("file_stream", *[status] * 1000)  # the client tries again after 500, and gives up after 400
+        told = command("study.train", *QUICK).stdout
+        run = only_run(tmp_path / "runs")
+        assert run.state() == "finished" and f"python -m study.sync runs/{run.path.name}" in told
+        assert "study.sync" in run.info()["wandb_missing"]
+        assert server.runs["handed"].config["info"]["value"]["state"] == "finished"
+        server.runs["handed"].crashed = True
+        api = wandb.Api({"base_url": server.url}, api_key=KEY)
+        assert state_of(api.run("somebody/proj/handed")) == "crashed", "it has no result there"
+
+        # It is sent later, under another id if the run was deleted meanwhile
+        for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):
+            monkeypatch.delenv(name)
+        command("study.sync", run.path, code=2)
+        assert "wandb_missing" in run.info()
+        server.failures.clear()
+        if status == 400:
+            server.deleted.add("handed")
+            del server.runs["handed"]
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+        assert "is sent" in command("study.sync", run.path).stdout
+        assert "wandb_missing" not in run.info() and (run.info()["wandb_id"] == "handed") == (status == 500)
+        sent = server.runs[run.info()["wandb_id"]]
+        assert (sent.sweep, sent.state, sent.summary["test/acc"]) == ("sweep", "finished", run.summary()["test/acc"])
+        run.write_info({**run.info(), "wandb_missing": "an older version of this program kept it"})
+        assert "is in W&B already" in command("study.sync", run.path).stdout
+        assert "wandb_missing" not in run.info()
+
+
+def test_a_sweep_whose_results_are_not_all_in_wandb_ends_with_1(command, sweep_file, tmp_path, monkeypatch):
+    with Server() as server:
+        for name, value in {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        server.fail("file_stream", *[400] * 1000)
+        words = (sweep_file({"dropout": {"value": 0.0}, "seed": {"value": 0}}), "--runs-dir=kept here")
+        told = command("study.sweep", "run", *words, "--devices=cpu", "--per-device=1", code=1).stdout
+    run = only_run(tmp_path / "kept here")
+    assert run.state() == "finished" and "study.sync" in run.info()["wandb_missing"]
+    remedy = f"python -m study.sync 'kept here/{run.path.name}'"
+    assert remedy in told and remedy in command("study.sweep", "status", *words).stdout
+
+
+def test_a_run_whose_id_is_refused_gets_another_and_the_next_run_is_online_too(command, tmp_path, monkeypatch):
+    with Server() as server:
+        for name, value in {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "WANDB_INIT_TIMEOUT": "3"}.items():
+            monkeypatch.setenv(name, value)
+        refused = Config(dataset="digits", epochs=2, model="mlp", seed=0).run_name
+        server.deleted.add(refused)
+        command("-c", TRAIN_TWO)
+    first, second = (RunDirectory(path) for path in sorted((tmp_path / "runs").glob("mlp-*")))
+    assert first.info()["wandb_id"].startswith(f"{refused}-") and second.info()["wandb_id"] == second.path.name
+    for run in (first, second):
+        assert "wandb_missing" not in run.info() and not offline.logs(run)
+        sent = server.runs[run.info()["wandb_id"]]
+        assert sent.state == "finished" and run.summary().items() <= sent.summary.items()
+
+
 def agent(server, **more):
     return {
         "WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "handed",
@@ -431,6 +497,47 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         server.fail("RunResumeStatus", *[500] * 50)
         told = command("study.train", *QUICK, code=2).stderr
         assert "cannot be sent; W&B does not answer" in told and len(told.splitlines()) == 1
+
+
+def hand_out(folder, args, monkeypatch):
+    """Return the words with which `wandb agent` starts a run with these values, and leave its file beside them."""
+    path = folder / "config-handed.yaml"
+    config_util.save_config_file_from_dict(str(path), args)
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(path))
+    return create_sweep_command_args({"args": args})["args"]
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_run_that_is_handed_out_again_with_its_whole_config_takes_the_keys_of_its_sweep(
+    command, tmp_path, monkeypatch, is_recorded
+):
+    values = {"dataset": "digits", "epochs": 2, "setting": "model=mlp hidden=20", "augment": "flip,crop", "seed": 1}
+    with Server() as server:
+        for name, value in agent(server).items():
+            monkeypatch.setenv(name, value)
+        words = hand_out(tmp_path, {name: {"value": value} for name, value in values.items()}, monkeypatch)
+        monkeypatch.setenv("STUDY_RUNS_DIR", "first")
+        command("study.train", "--threads=2", *words)
+
+        # Another machine, with other folders, gets the run
+        config = server.runs["handed"].config
+        assert config["sweep_keys"]["value"].split(",") == list(values)
+        if not is_recorded:  # a run that an older version of this program began
+            del config["sweep_keys"]
+        words = hand_out(tmp_path, config, monkeypatch)
+        assert {word.partition("=")[0] for word in words} >= {"--info", "--fingerprint", "--runs_dir", "--threads"}
+        monkeypatch.setenv("STUDY_RUNS_DIR", "second")
+        monkeypatch.setenv("STUDY_DATA_DIR", "pictures")
+        told = command("study.train", "--threads=1", "--device=cpu", *words)
+        assert "locked" not in told.stdout + told.stderr
+        first, second = (only_run(tmp_path / name) for name in ("first", "second"))
+        assert second.path.name == first.path.name and second.summary()["last/epoch"] == 2
+        info = second.info()
+        here = {"runs_dir": "second", "data_dir": "pictures", "device": "cpu", "threads": 1}
+        assert {name: info["config"][name] for name in here} == here
+        assert server.runs["handed"].config["info"]["value"]["started"] == info["started"]
+        assert server.runs["handed"].config["info"]["value"]["state"] == "finished"
+        assert all(server.runs["handed"].config[name]["value"] == value for name, value in (here | values).items())
 
 
 def test_a_point_that_another_process_trains_is_waited_for_and_sent(start, call, tmp_path, monkeypatch):
@@ -515,6 +622,10 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
             rows = [{key: row[key] for key in row if key[0] != "_"} for row in sent.history if "val/loss" in row]
             assert rows == run.history()
             assert run.summary().items() <= sent.summary.items()
+            best = {"train/acc": max, "val/acc": max, "train/loss": min, "val/loss": min}
+            for key, choose in best.items():
+                assert sent.summary[key] == {choose.__name__: choose(row[key] for row in run.history())}
+            assert sent.summary["epoch"] == sent.summary["last/epoch"] == 2 and sent.summary["lr"] == rows[-1]["lr"]
             assert {key: value["value"] for key, value in sent.config.items() if key in run.info()["config"]} == (
                 run.info()["config"]
             )
@@ -531,6 +642,35 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
         monkeypatch.setenv("WANDB_RUN_ID", path.name)
         command("study.train", *QUICK, f"--seed={seed}")
         assert len(sent.history) == before + 3, "its own rows and pictures, beside those of another start"
+
+
+RESUMED = """
+from pathlib import Path
+from study.config import Config
+from study.record.directory import RunDirectory
+from study.remote.run import connect
+directory = RunDirectory("runs/resumed")
+directory.path.mkdir(parents=True)
+directory.write_info({"config": {}})
+rows = [{"epoch": epoch, "val/acc": acc, "val/loss": 1 - acc} for epoch, acc in enumerate((0.5, 0.9, 0.7, 0.8), 1)]
+for end in (2, 4):
+    run = connect(directory, Config(), "resumed", print, resumes=True)
+    directory.write_history(rows[:end])
+    for row in rows[:end]:
+        run.log(row)
+    run.finish(1, {})
+"""
+
+
+def test_the_best_epoch_of_a_resumed_run_may_lie_before_its_resumption(command, monkeypatch):
+    with Server() as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        command("-c", RESUMED)
+    sent = server.runs["resumed"]
+    assert [row["epoch"] for row in sent.history] == [1, 2, 3, 4]
+    assert sent.summary["val/acc"] == {"max": 0.9} and sent.summary["val/loss"] == {"min": pytest.approx(0.1)}
+    assert sent.summary["epoch"] == 4
 
 
 def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):

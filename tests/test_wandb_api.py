@@ -33,13 +33,21 @@ def test_a_file_or_a_folder_is_no_sweep(tmp_path, monkeypatch):
     ("wandb_says", "told", "state"),
     [
         ("running", {"state": "finished"}, "running"), ("pending", None, "queued"), ("preempted", {}, "queued"),
-        ("crashed", {"state": "stopped"}, "stopped"), ("killed", {"state": "failed"}, "killed"),
+        ("crashed", {"state": "stopped"}, "crashed"), ("killed", {"state": "failed"}, "killed"),
+        ("finished", {"state": "stopped"}, "stopped"),
         ("finished", {"state": "diverged"}, "diverged"), ("finished", {"started": "now"}, "interrupted"),
         ("failed", {"state": "failed"}, "failed"), ("failed", None, "failed"), ("a new word", None, "interrupted"),
     ],
 )  # fmt: skip
 def test_the_state_of_a_run(wandb_says, told, state):
-    assert state_of(SimpleNamespace(state=wandb_says, config={"info": told} if told is not None else {})) == state
+    config = {"info": told} if told is not None else {}
+    assert state_of(SimpleNamespace(state=wandb_says, config=config, summary_metrics={})) == state
+
+
+def test_a_result_counts_once_its_summary_is_there():
+    for told in ("finished", "stopped"):
+        run = SimpleNamespace(state="crashed", config={"info": {"state": told}}, summary_metrics={"state": told})
+        assert state_of(run) == told
 
 
 @pytest.mark.parametrize("language", wording.LANGUAGES)

@@ -3,7 +3,8 @@
 python -m tests.wandb_server 8080    # then WANDB_BASE_URL=http://127.0.0.1:8080 and any key of 40 characters
 
 with Server() as server:
-    server.fail("Runs", 429, "silence")   # the next two requests of this operation
+    server.fail("Runs", 429, "silence")   # the next two requests of this operation, or of `file_stream`
+    server.deleted.add("abc")             # this run's id is refused with 409
     server.runs["abc"].broken = True      # whatever asks for this run gets an error
     server.requests["Runs"]               # how often it was asked for
 """
@@ -65,14 +66,16 @@ class Sweep:
         return [dict(zip(self.config["parameters"], point, strict=True)) for point in itertools.product(*values)]
 
     def next_command(self, runs: dict[str, Run]) -> dict[str, Any]:
-        """Tell an agent that has nothing to do what to do; as W&B does, by the runs' configs."""
+        """Tell an agent that has nothing to do what to do; as W&B does, by the runs' configs.
+
+        A run that was preempted comes with its whole config, not only with the keys of the sweep.
+        """
         mine = [run for run in runs.values() if run.sweep == self.name]
         program = self.config.get("program", "")
         for run in mine:
             if run.state == "preempted":
                 run.exitcode, run.preempting = None, False
-                args = {key: run.config[key] for key in self.config["parameters"]}
-                return {"type": "resume", "run_id": run.name, "args": args, "program": program}
+                return {"type": "resume", "run_id": run.name, "args": run.config, "program": program}
         for point in self.points() if self.state == "RUNNING" else ():
             if not any(all(run.config.get(k, {}).get("value") == v for k, v in point.items()) for run in mine):
                 run = Run(f"{self.name}r{len(mine)}", {k: {"value": v} for k, v in point.items()}, self.name)
@@ -96,6 +99,7 @@ class Server(ThreadingHTTPServer):
         self.sweeps: dict[str, Sweep] = {}
         self.agents: dict[str, Sweep] = {}
         self.unknown: set[str] = set()
+        self.deleted: set[str] = set()
         self.requests: Counter[str] = Counter()
         self.failures: dict[str, deque[int | str]] = defaultdict(deque)
         self.blobs: dict[str, bytes] = {}
@@ -138,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/graphql":
             self._graphql(body)
         elif stream := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
+            if self._fails("file_stream"):
+                return
             with self.server.lock:
                 run = self.server.run(stream[1])
                 _take_stream(run, body)
@@ -162,18 +168,26 @@ class _Handler(BaseHTTPRequestHandler):
 
         named = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
         operation = request.get("operationName") or (named[1] if named else "")
+        variables = request.get("variables") or {}
+        if operation == "UpsertBucket" and variables.get("name") in self.server.deleted:
+            self._answer({"errors": [{"message": "run was previously created and deleted"}]}, 409)
+        elif not self._fails(operation):
+            with self.server.lock:
+                answer = wandb_graphql.answer(self.server, operation, variables)
+            self._answer(answer)
+
+    def _fails(self, operation: str) -> bool:
+        """Count a request; if the next one of its operation is to fail, let it fail."""
         self.server.requests[operation] += 1
-        if self.server.failures[operation]:
-            failure = self.server.failures[operation].popleft()
-            if failure == "silence":
-                time.sleep(SILENCE_SECONDS)
-                self.close_connection = True
-            else:
-                self._answer({"errors": [{"message": f"{operation} fails with {failure}"}]}, failure)
-            return
-        with self.server.lock:
-            answer = wandb_graphql.answer(self.server, operation, request.get("variables") or {})
-        self._answer(answer)
+        if not self.server.failures[operation]:
+            return False
+        failure = self.server.failures[operation].popleft()
+        if failure == "silence":
+            time.sleep(SILENCE_SECONDS)
+            self.close_connection = True
+        else:
+            self._answer({"errors": [{"message": f"{operation} fails with {failure}"}]}, failure)
+        return True
 
     def _body(self) -> bytes:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -12,7 +12,8 @@ from typing import Any
 from rich.table import Table
 
 from study.config import RESULTS_VERSION
-from study.record.directory import RunDirectory
+from study.record.directory import DONE, RunDirectory
+from study.remote.sink import sync_command
 from study.sweeps.definition import Sweep
 from study.sweeps.standing import Runs, explanation
 from study.system.console import console
@@ -27,12 +28,17 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
     # Make the table
     table = Table("run", "state", "result", "directory", title=f"{sweep.name} ({sweep.path})", title_justify="left")
     states = Counter()
+    unsent = {}
     points = runs.points(sweep, base)
     for point in points:
         directory = RunDirectory.of(point.config)
         state = directory.state()
         states[state] += 1
-        table.add_row(point.label, state, explanation(directory, state, point.config.epochs), point.config.run_name)
+        text = explanation(directory, state, point.config.epochs)
+        if state in DONE and not directory.is_sent():
+            unsent[directory.path] = directory
+            text += ", not in W&B"
+        table.add_row(point.label, state, text, point.config.run_name)
     if count := sweep.open_points(points):
         states["missing"] += count
 
@@ -40,7 +46,9 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
     console(width=None if sys.stdout.isatty() else 200).print(table)
     print(", ".join(f"{count} {state}" for state, count in states.most_common()))
 
-    # Report runs of another version, and duplicates
+    # Report what W&B lacks, runs of another version, and duplicates
+    if unsent:
+        print(f"what W&B lacks: {sync_command(*unsent.values())}")
     outdated = sum(info.get("results_version") != RESULTS_VERSION for info in runs.infos().values())
     if outdated:
         print(f"{outdated} runs in {runs.path} are of another version of the code, whose results cannot be compared")

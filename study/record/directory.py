@@ -81,6 +81,10 @@ class RunDirectory:
         """Read summary.json; return {} if there is none."""
         return self._read_json("summary.json")
 
+    def is_sent(self) -> bool:
+        """Return whether W&B has the whole run, or was not meant to have it, according to run.json."""
+        return not self.info().get("wandb_missing")
+
     def history(self) -> list[dict[str, Any]]:
         """Read the rows of history.jsonl, without a last line that is incomplete; raise CorruptRun if it is broken."""
         try:

@@ -1,7 +1,7 @@
 """Start a `wandb agent` in a slot of this machine, which trains one run at a time.
 
 for slot in slots(gpus=None, per_gpu=1, cpus=2):
-    agent = Agent(slot, "ENTITY/PROJECT/ID", {"runs_dir": "runs", "data_dir": "data"}, label)
+    agent = Agent(slot, "ENTITY/PROJECT/ID", {"runs_dir": "runs", "data_dir": "data"}, label, grace_seconds=60)
 """
 
 import os
@@ -52,6 +52,9 @@ CLIENT_STATE = ("WANDB_SERVICE", "WANDB_ENTITY", "WANDB_PROJECT")
 FAILURES_IN_A_ROW = 5
 """An agent ends after this many failed runs in a row: probably its device is faulty. Other agents get its points."""
 
+FINISH_SHARE = 2 / 3
+"""Share of the grace in which W&B must take the end of a run; the rest is for the checkpoint."""
+
 LAST_BYTES = 4_096
 """The last line of an agent's log is looked for in this number of bytes."""
 
@@ -96,11 +99,20 @@ def _gpu_places(gpus: str | None, per_gpu: int) -> list[tuple[str, str]]:
 class Agent:
     """Runs a `wandb agent`, in a process session that also holds its runs.
 
+    Its runs are killed `grace_seconds` after they were asked to end, so W&B gets less time to take them.
     `folders` are the runs_dir and the data_dir, which apply unless the sweep sets them. `log` is the file with the
     output of the agent and its runs, beside the file with the events of the runs.
     """
 
-    def __init__(self, slot: Slot, sweep: str, folders: Mapping[str, str], label: Callable[[Mapping[str, Any]], str]):
+    def __init__(
+        self,
+        slot: Slot,
+        sweep: str,
+        folders: Mapping[str, str],
+        label: Callable[[Mapping[str, Any]], str],
+        grace_seconds: float,
+    ):
+        self.finish_seconds = FINISH_SHARE * grace_seconds
         self.slot = slot
         self.sweep = sweep
         self.folders = folders
@@ -125,6 +137,7 @@ class Agent:
         environment = {
             "WANDB_AGENT_DISABLE_FLAPPING": "true",
             "WANDB_DIR": str(Path(self.folders["runs_dir"]).resolve()),
+            "WANDB_FINISH_TIMEOUT": f"{self.finish_seconds:.1f}",
             **inherited,
             "PYTHONUNBUFFERED": "1",
             **self.slot.environment,

@@ -7,7 +7,6 @@ interrupted, its runs write a checkpoint and return to the sweep's queue, and no
 """
 
 import math
-import shlex
 import signal
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from study.record.display import duration
 from study.remote.agent import Agent, Slot
+from study.remote.sink import sync_command
 from study.remote.sweep import WandbSweep
 from study.system.console import console
 from study.system.errors import Interrupted
@@ -53,7 +53,7 @@ class EndSignals:
 
 
 def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, str], grace_seconds: float) -> int:
-    """Start an agent in each slot, wait until all have ended, and return 0 if none of their runs failed, else 1.
+    """Start an agent in each slot, wait until all have ended, and return 0 if W&B has a result of each run, else 1.
 
     `folders` are the runs_dir, which also holds the agents' logs, and the data_dir.
     Raises Interrupted after SIGINT, SIGTERM or SIGHUP, once all processes have ended; they are killed after
@@ -66,7 +66,7 @@ def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, 
             # Start the agents one after the other
             for slot in places:
                 if not signals.received:
-                    agents.append(Agent(slot, sweep.path, folders, sweep.label))
+                    agents.append(Agent(slot, sweep.path, folders, sweep.label, grace_seconds))
                     display.show(agents)
                     signals.pause(STAGGER_SECONDS if slot is not places[-1] else 0)
 
@@ -87,7 +87,8 @@ def run_agents(sweep: WandbSweep, places: Sequence[Slot], folders: Mapping[str, 
     display.advise(agents, sweep)
     if signals.received:
         raise Interrupted(signals.received[0])
-    return 1 if any(_counts(agent)["failed"] or agent.process.returncode for agent in agents) else 0
+    are_sent = all(run.is_sent for agent in agents for run in agent.runs.started)
+    return 1 if any(_counts(agent)["failed"] or agent.process.returncode for agent in agents) or not are_sent else 0
 
 
 def _interrupt(agents: Sequence[Agent], display: "Display", signals: EndSignals, grace_seconds: float) -> None:
@@ -197,9 +198,9 @@ class Display:
     def advise(self, agents: Sequence[Agent], sweep: WandbSweep) -> None:
         """Print the commands for what is left to do."""
         runs = [run for agent in agents for run in agent.runs.started]
-        unsent = dict.fromkeys(str(run.directory.path) for run in runs if not run.is_sent)
+        unsent = {run.directory.path: run.directory for run in runs if not run.is_sent}
         if unsent:
-            self.say(f"what W&B lacks: python -m study.sync {shlex.join(unsent)}")
+            self.say(f"what W&B lacks: {sync_command(*unsent.values())}")
         if any(agent.is_asked or agent.process.returncode for agent in agents):
             self.say("the same command resumes from here")
         if not sweep.sweep.is_search and any(run.state in ("failed", "killed") for run in runs):

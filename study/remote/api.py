@@ -63,12 +63,15 @@ def handed_out() -> str | None:
 
 
 def state_of(run: Any) -> str:
-    """Return the state of a run in W&B: one of our states of runs, or `queued`, `crashed`, `killed`."""
+    """Return the state of a run in W&B: one of our states of runs, or `queued`, `crashed`, `killed`.
+
+    A run that ended without sending its summary has no result in W&B, whatever its config says.
+    """
     info = run.config.get("info")
     state = info.get("state") if isinstance(info, dict) else None
     if run.state in ("running", "pending"):
         return STATES[run.state]
-    if state in DONE:
+    if state in DONE and (run.state == "finished" or run.summary_metrics.get("state") == state):
         return state
     if run.state in ("finished", "failed"):
         return state or ("interrupted" if info else "failed")
@@ -88,7 +91,14 @@ def trouble(error: BaseException) -> str:
     text = " ".join(str(cause).split())
     if getattr(getattr(cause, "response", None), "http_status", 0) == 401 or "error 401" in text:
         return "W&B refuses the key: type `wandb login --relogin`, or set WANDB_API_KEY"
+    if is_refused(error):
+        return "W&B refuses the id of the run, probably because the run was deleted there"
     return f"W&B does not answer: {text}"
+
+
+def is_refused(error: BaseException) -> bool:
+    """Return whether W&B refuses the id of a run, as it does after the run was deleted: HTTP status 409."""
+    return "HTTP 409" in str(error) or "error 409" in str(error) or "created and deleted" in str(error)
 
 
 def check_settings() -> str:

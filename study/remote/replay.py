@@ -3,19 +3,24 @@
 replay(RunDirectory("runs/NAME"), config, print)
 """
 
+from contextlib import suppress
 from typing import Any
 
 import wandb
 
 from study.config import Config
 from study.record.directory import RunDirectory, Say
-from study.remote.api import ask, is_missing, state_of, trouble
+from study.remote.api import ask, handed_out, is_missing, state_of, trouble
 from study.remote.run import CONFUSION, connect, epochs_of, place_of
 from study.system.errors import UserError
 
 
 def replay(directory: RunDirectory, config: Config, say: Say) -> None:
-    """Send a run with a result to W&B from its directory, which is not changed; raise UserError if that fails."""
+    """Send a run with a result to W&B from its directory; raise UserError if that fails.
+
+    Then `wandb_missing` is removed from run.json, and if W&B did not take the run under the id that it had, its new
+    place is recorded.
+    """
     info = directory.info()
     try:
         run = connect(directory, config, info["wandb_id"], say, resumes=True, place=info.get("wandb"))
@@ -24,10 +29,20 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
         lost = run.finish(0, {**directory.summary(), "state": info["state"]})
         if lost:
             raise UserError(f"{directory.path} is sent without {' and '.join(lost)}; the same command sends them")
+        is_new = run.run_id != (handed_out() or info["wandb_id"])
+        if run.mode == "online" and (is_new or info.get("wandb_missing")):
+            note_sent(directory, wandb_id=run.run_id, wandb=dict(run.place))
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{directory.path} cannot be sent; {trouble(error)}") from None
+
+
+def note_sent(directory: RunDirectory, **place: Any) -> None:
+    """Remove `wandb_missing` from run.json, and record the place of the run in W&B if it is given."""
+    info = {name: value for name, value in directory.info().items() if name != "wandb_missing"}
+    with suppress(OSError):  # of another user
+        directory.write_info(info | place)
 
 
 def is_whole(directory: RunDirectory, config: Config) -> bool:

@@ -9,7 +9,9 @@ import re
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,19 @@ import wandb
 
 from study.config import Config
 from study.record.directory import RunDirectory, Say, finite
-from study.remote import offline
-from study.remote.api import announced, check_settings, handed_out, has_key, trouble, unless_set
+from study.record.metrics import EPOCH_METRICS
+from study.remote import handed, offline
+from study.remote.api import announced, ask, check_settings, handed_out, has_key, is_refused, trouble, unless_set
 from study.system.errors import UserError, one_line
 
-PATIENCE = {"init_timeout": 30, "finish_timeout": 120}
-"""Timeouts in seconds, unless WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT are set."""
+PATIENCE = {"init_timeout": 30, "finish_timeout": 120, "finish_timeout_raises": True}
+"""Timeouts in seconds, unless WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT are set; `agents` sets the latter."""
 
 SWEEP_PATIENCE = 120
 """`init_timeout` of a run that W&B's server distributed, which cannot continue offline."""
+
+RETRIES = {"x_graphql_retry_max": 20, "x_graphql_retry_wait_min_seconds": 2, "x_graphql_retry_wait_max_seconds": 60}
+"""The client's own retries, which `ask` would make fewer for the following runs of the process."""
 
 LONGEST_TAG = 64
 LONGEST_NAME = 128
@@ -36,11 +42,17 @@ LONGEST_NAME = 128
 MOST_CELLS = 10_000
 """Most rows that W&B keeps of a table; of a larger confusion matrix, the most frequent cells are sent."""
 
+BEST = {"maximize": "max", "minimize": "min"}
+"""What W&B's summary keeps of a metric with a goal: `summary["val/acc"]` is `{"max": …}`."""
+
 CONFUSION = "test/confusion"
 """Name of the chart of the confusion matrix; its table is `test/confusion_table` in the summary."""
 
 QUIET = 5
 """Seconds after which a line reports that W&B has not answered yet."""
+
+PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before each look whether W&B shows the result that it was sent."""
 
 
 @dataclass
@@ -57,6 +69,7 @@ class WandbRun:
     no_answer: str
     place: Mapping[str, Any]
     epochs: int
+    say: Say
 
     @property
     def run_id(self) -> str:
@@ -71,14 +84,15 @@ class WandbRun:
     def finish(self, code: int, summary: Mapping[str, Any]) -> list[str]:
         """Send the summary, and if there is an evaluation, its charts and evaluation.npz; then end the run.
 
-        Returns a few words for each of the latter that could not be sent. A sweep's run that ends by SIGINT returns to
+        Returns a few words for each of the latter that could not be sent. Raises TimeoutError if W&B does not take the
+        run in time, and wandb.Error if it does not have the result then. A sweep's run that ends by SIGINT returns to
         W&B's queue. One that ends by SIGTERM does not, because W&B stops runs by SIGTERM.
         """
         lost = []
         try:
             # Send the summary first
             self.run.config.update({"info": _info(self.directory)}, allow_val_change=True)
-            self.run.summary.update(finite(summary))
+            self.run.summary.update(finite(summary) | self._best())
 
             # Send the evaluation
             if code == 0 and (self.directory.path / "evaluation.npz").exists():
@@ -91,8 +105,44 @@ class WandbRun:
             # End the run in any case
             if code == 128 + signal.SIGINT and "WANDB_SWEEP_ID" in os.environ:
                 self.run.mark_preempting()
-            self.run.finish(exit_code=code)
+            self._end(code)
+
+        # Look whether W&B has it: the client does not report an upload that it has given up
+        if code == 0 and self.mode == "online" and not self._has_result(summary["state"]):
+            raise wandb.Error("it has no result of the run")
         return lost
+
+    def _end(self, code: int) -> None:
+        """Send what is left, and end the run; raise TimeoutError if that takes too long."""
+        limit = self.run.settings.finish_timeout
+        with announced(QUIET, self.say, f"W&B has not taken the run yet; it has {limit:g} seconds for it"):
+            try:
+                self.run.finish(exit_code=code)
+            except TimeoutError:
+                raise TimeoutError(f"it did not take all of it within {limit:g} seconds") from None
+
+    def _has_result(self, state: str) -> bool:
+        """Return whether W&B shows that the run ended in this state; its server may need some seconds for that."""
+        path = f"{self.place['entity']}/{self.place['project']}/{self.run_id}"
+        for pause in PAUSES:
+            time.sleep(pause)
+            summary = ask(
+                lambda wandb_api: wandb_api.run(path).summary_metrics, "its result cannot be looked for", attempts=1
+            )
+            if summary.get("state") == state:
+                return True
+        return False
+
+    def _best(self) -> dict[str, dict[str, float]]:
+        """Return the best value of each metric with a goal; for a resumed run, the client knows only its last rows."""
+        best = {}
+        rows = self.directory.history()
+        for metric in EPOCH_METRICS:
+            values = [row[metric.key] for row in rows if row.get(metric.key) is not None]
+            if metric.goal and values:
+                word = BEST[metric.goal]
+                best[metric.key] = {word: max(values) if word == "max" else min(values)}
+        return best
 
     def _send_charts(self, epoch: int) -> None:
         """Send the confusion matrix of the test images, and the accuracy of each class that has test images."""
@@ -144,7 +194,8 @@ def connect(
     """Start a run in W&B: online, or offline without a key or an answer.
 
     If it `resumes`, rows that W&B has are not sent again. For a run of an agent, the agent sets its id and its place.
-    With `no_answer`, the reason why W&B did not answer an earlier run, W&B is not asked again.
+    With `no_answer`, the reason why W&B did not answer an earlier run, W&B is not asked again. A run whose id W&B
+    refuses, as that of a deleted run, gets another id.
     Raises UserError if W&B's settings are wrong, and the client's error if the run cannot be started.
     """
     # Choose where it is recorded
@@ -161,29 +212,41 @@ def connect(
         try:
             run = _start(directory, config, run_id, place, chosen)
         except wandb.Error as error:
-            # Record it offline, except for an agent, under another id: the client keeps the one that it failed to start
+            # Use another id, since the client keeps the one that it failed to start; an agent's run has no other
             if chosen != "online" or handed_out():
                 raise
-            chosen = "offline"
-            no_answer = trouble(error)
-            say(f"{no_answer}; the run is recorded offline")
-            run = _start(directory, config, f"{run_id}-offline", place, chosen)
+            run = None
+            if is_refused(error):
+                say(f"{trouble(error)}; it gets another id")
+                with suppress(wandb.Error):
+                    run = _start(directory, config, f"{run_id}-{int(time.time()):x}", place, chosen)
 
-    # Plot against epochs, and find the rows that W&B has
+            # Without an answer, record it offline
+            if run is None:
+                chosen = "offline"
+                no_answer = trouble(error)
+                say(f"{no_answer}; the run is recorded offline")
+                run = _start(directory, config, f"{run_id}-offline", place, chosen)
+
+    # Plot against epochs, rank runs by their best epoch, and find the rows that W&B has
     run.define_metric("epoch", hidden=True)
     run.define_metric("*", step_metric="epoch")
+    for metric in EPOCH_METRICS:
+        if metric.goal:
+            run.define_metric(metric.key, step_metric="epoch", summary=BEST[metric.goal])
     if chosen == "offline":
-        return WandbRun(run, directory, chosen, no_answer, place, epochs=0)
+        return WandbRun(run, directory, chosen, no_answer, place, 0, say)
     say(f"W&B: {run.url}")
     place = {**place, "entity": run.entity, "project": run.project}
-    return WandbRun(run, directory, chosen, no_answer, place, epochs_of(run.summary) if resumes else 0)
+    return WandbRun(run, directory, chosen, no_answer, place, epochs_of(run.summary) if resumes else 0, say)
 
 
 def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[str, Any], chosen: str) -> Any:
     """Start a run by W&B's client in the chosen mode."""
     # Collect the settings that no environment variable sets
     for_agent = {"init_timeout": SWEEP_PATIENCE, "stop_fn": _end_at_stop} if handed_out() else {}
-    settings = unless_set({**PATIENCE, **for_agent, "sweep_id": place["sweep"]})
+    settings = unless_set({**PATIENCE, **RETRIES, **for_agent, "sweep_id": place["sweep"]})
+    sweep_keys = {handed.SWEEP_KEYS: ",".join(handed.sweep_keys())} if handed_out() else {}
     folder = _files(directory.path.parent, chosen)
     _stage_artifacts_in(folder)
 
@@ -197,7 +260,7 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
         job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
         tags=[tag.strip()[:LONGEST_TAG] for tag in config.tags.split(",") if tag.strip()] or None,
         notes=config.notes or None,
-        config={**config.model_dump(), "fingerprint": config.fingerprint, "info": _info(directory)},
+        config={**config.model_dump(), "fingerprint": config.fingerprint, "info": _info(directory), **sweep_keys},
         dir=folder,
         mode=chosen,
         resume="allow" if chosen == "online" else None,

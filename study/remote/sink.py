@@ -6,6 +6,7 @@
 """
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class Sinks:
         except UserError:
             raise
         except Exception as error:
-            remedy = f"to send it when it has a result: {_command(directory)}"
+            remedy = f"to send it when it has a result: {sync_command(directory)}"
             message = f"{trouble(error)}; the run continues without it; {remedy}"
             say(message)
             note(wandb_missing=message)
@@ -84,11 +85,11 @@ class WandbSink:
 
     def finish(self, code: int, summary: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send the result and end the run."""
-        report = self._attempt(lambda run: run.finish(code, summary))
+        report = self._attempt(lambda run: run.finish(code, summary), has_result=code == 0)
         self.run = None
         return report
 
-    def _attempt(self, send: "Callable[[WandbRun], list[str] | None]") -> Mapping[str, Any]:
+    def _attempt(self, send: "Callable[[WandbRun], list[str] | None]", has_result: bool = False) -> Mapping[str, Any]:
         """Send something; return values to add to run.json if W&B did not take all of it."""
         # Send it, and stop sending after an error
         if self.run is None:
@@ -97,18 +98,19 @@ class WandbSink:
             lost = send(self.run)
         except Exception as error:
             self.run = None
-            message = f"W&B did not take the run ({one_line(error)}); to send it when it has a result: "
+            later = "" if has_result else " when it has a result"
+            message = f"W&B did not take the run ({one_line(error)}); to send it{later}: "
         else:
             if not lost:
                 return {}
             message = f"W&B has the run without its {' and '.join(lost)}; to send them: "
 
         # Report what is missing, and how to send it later
-        message += _command(self.directory)
+        message += sync_command(self.directory)
         self.say(message)
         return {"wandb_missing": message}
 
 
-def _command(directory: RunDirectory) -> str:
-    """Return the command that sends a run to W&B."""
-    return f"python -m study.sync {directory.path}"
+def sync_command(*directories: RunDirectory) -> str:
+    """Return the command that sends runs to W&B."""
+    return f"python -m study.sync {shlex.join(str(directory.path) for directory in directories)}"
