@@ -189,7 +189,8 @@ def test_runs_of_agents_wait_for_wandb_for_less_than_the_agents_wait_for_them(ag
 
 
 def test_two_that_train_a_sweep_on_one_machine_keep_their_runs_apart(agent):
-    both = [agent("run(lambda argv: (begin(argv, 1), end_by(signal.SIGINT)), '--seed=0')") for _ in range(2)]
+    script = "run(lambda argv: (begin(argv, 1), end_by(signal.SIGINT)), '--seed={}')"
+    both = [agent(script.format(seed)) for seed in range(2)]
     assert look(*both) == ["ended"] * 2
     assert [len(one.runs.started) for one in both] == [1, 1]
 

@@ -227,6 +227,11 @@ FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 NETWORK = ("model", "filters", "hidden", "activation", "batch_norm", "softmax_output")
 
 
+FIVE_SEEDS = ("quickstart", "dropout", "depth", "mlp", "augmentation", "all-conv", "simple-cnn", "alexnet")
+SEEDS = {"resnet-grid": 1, "resnet-search": 1, **dict.fromkeys(FIVE_SEEDS, 5)}
+"""Number of seeds of the sweeps that do not have three."""
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_sweeps_are_right(path):
     sweep = search.read(path)
@@ -235,7 +240,7 @@ def test_the_sweeps_are_right(path):
     assert sweep.description.endswith("?"), "a description states the question"
     assert sweep.varied or path.stem in ("simple-cnn", "alexnet")
     seeds = {point.config.seed for point in points}
-    assert seeds == set(range({"resnet-grid": 1, "resnet-search": 1, "quickstart": 5}.get(path.stem, 3)))
+    assert seeds == set(range(SEEDS.get(path.stem, 3)))
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert content["command"] == ["${env}", "${interpreter}", "-m", "study.train", "${args}"]
     opening = path.read_text(encoding="utf-8").partition("name:")[0]
