@@ -78,6 +78,8 @@ def _no_account(monkeypatch, tmp_path):
         signal.signal(signum, handler)
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]  # the client leaves the address of its service, which the next fixture must not find
     shutil.rmtree(place, ignore_errors=True)
 
 

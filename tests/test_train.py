@@ -399,6 +399,7 @@ def test_without_an_answer_from_wandb_runs_go_on_offline_and_only_the_first_wait
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [500, 400])
 def test_a_result_that_wandb_does_not_take_is_recorded_as_missing_there(command, tmp_path, monkeypatch, status):
     with Server() as server:
