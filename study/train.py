@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     """Train the config of the command line, and report it to `study.sweep agents` if that started this process."""
     # Read the command line
     argv = handed.own_words(argv)
-    events.start(argv, handed_out())
+    events.start(argv)
     options = parser("python -m study.train", __doc__)
     commands = options.add_argument_group("command")
     commands.add_argument(

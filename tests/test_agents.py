@@ -40,7 +40,7 @@ def run(main, *argv, pause=0.0):
         run_command(main, at_end=events.end)
 
 def begin(argv, epochs):
-    events.start(argv, None)
+    events.start(argv)
     directory = RunDirectory("kept/begun")
     directory.path.mkdir(exist_ok=True)
     directory.write_info({"config": {"epochs": 300}})
@@ -124,7 +124,7 @@ run(lambda argv: (begin(argv, 2), end_by(signal.SIGTERM)), "--seed=3")
 run(lambda argv: (begin(argv, 2), end_by(signal.SIGINT)), "--seed=4")
 run(lambda argv: (begin(argv, 3), {{}}["x"]), "--seed=5")
 run(lambda argv: (begin(argv, 3), os.kill(os.getpid(), signal.SIGKILL)), "--seed=6")
-run(lambda argv: (events.start(argv, None), os.kill(os.getpid(), signal.SIGKILL)), "--seed=7")
+run(lambda argv: (events.start(argv), os.kill(os.getpid(), signal.SIGKILL)), "--seed=7")
 run(lambda argv: os._exit(1), "--seed=8", pause=1.0)
 """)
     states = ["finished", "failed", "failed", "killed", "ended", "failed", "failed", "failed", "failed"]

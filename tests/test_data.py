@@ -306,13 +306,13 @@ def test_what_cannot_be_kept_is_made_anew(tmp_path):
     path = tmp_path / "cache" / "ones.pt"
     path.with_suffix(".tmp").mkdir(parents=True)
     for _ in range(2):
-        assert torch.equal(cache.through(path, make, "the ones", told.append)["ones"], torch.ones(2))
+        assert torch.equal(cache.cached(path, make, "the ones", told.append)["ones"], torch.ones(2))
     assert len(made) == len(told) == 2 and "the ones are computed again at every start" in told[0]
     path.with_suffix(".tmp").rmdir()
     for _ in range(2):
-        cache.through(path, make, "the ones", told.append)
+        cache.cached(path, make, "the ones", told.append)
     assert len(made) == 3 and len(told) == 2
     path.with_suffix(".lock").unlink(missing_ok=True)
     path.with_suffix(".lock").mkdir()  # no lock can be had
-    cache.through(path, make, "the ones", told.append)
+    cache.cached(path, make, "the ones", told.append)
     assert len(made) == 3

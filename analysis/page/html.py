@@ -24,6 +24,7 @@ from analysis.page.letters import advice
 from analysis.page.tables import Table
 from analysis.wording.texts import MARKUP, label, restored, sentence, spoken
 from study.system.errors import UserError
+from study.system.files import replace_bytes
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PIXELS = 115
@@ -227,8 +228,6 @@ def _plain(text: str) -> str:
 
 def save(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.tmp")
     if isinstance(content, str):
         content = restored(content).encode("utf-8", "backslashreplace")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    replace_bytes(path, content)

@@ -1,4 +1,4 @@
-"""Options and their values as data: lists, and the setting that tells runs of a sweep apart.
+"""Options and their values as data: lists, and the setting that distinguishes the runs of a sweep.
 
     python -c "from study.config.setting import Setting; print(Setting((('model', 'mlp'), ('dropout', 0.5))))"
 

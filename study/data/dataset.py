@@ -187,7 +187,7 @@ def load(
         files and files.digest,
         str(device),
     )
-    data = memory.through(key, lambda: _load(config, files, torch.device(device), say, shared_by))
+    data = memory.cached(key, lambda: _load(config, files, torch.device(device), say, shared_by))
 
     # Draw the training images, which depend on the run's seed
     return replace(data, train=drawn(data.train, config, data.classes))

@@ -15,7 +15,7 @@ class Memory:
         self.key: Hashable = None
         self.data: Any = None
 
-    def through(self, key: Hashable, read: Callable[[], Any]) -> Any:
+    def cached(self, key: Hashable, read: Callable[[], Any]) -> Any:
         """Return the data if they were kept under this key; otherwise drop them, call `read` and keep its result."""
         if self.data is None or key != self.key:
             self.data = None  # frees the memory for the next data set

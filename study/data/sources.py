@@ -159,7 +159,7 @@ def _cached(
         return {"splits": splits, "range": decoded.range, "unreadable": decoded.unreadable}
 
     # Read it or decode the files, and delete the caches of other contents
-    content = cache.through(path, decode, f"the decoded images of {root}", say)
+    content = cache.cached(path, decode, f"the decoded images of {root}", say)
     with suppress(OSError):
         for outdated in folder_name.glob(f"{kind}-{'?' * len(digest)}.pt"):
             if outdated != path:

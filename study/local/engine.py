@@ -178,8 +178,8 @@ class Engine:
     def _start(self, device: str) -> _Worker:
         """Start a worker process on a device."""
         engine_end, worker_end = _processes.Pipe()
-        words = (worker_end, device, self.threads, max(1, self.shared_by[device]), dict(os.environ))
-        process = _processes.Process(target=work, args=words, daemon=False)
+        arguments = (worker_end, device, self.threads, max(1, self.shared_by[device]), dict(os.environ))
+        process = _processes.Process(target=work, args=arguments, daemon=False)
         process.start()
         worker_end.close()
         self.workers.append(_Worker(device, process, engine_end))

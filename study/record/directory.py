@@ -31,6 +31,7 @@ import filelock
 
 from study.config import RESULTS_VERSION, Config
 from study.system.errors import Busy, UserError
+from study.system.files import tail
 
 DONE = ("finished", "diverged", "stopped")
 """States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
@@ -102,9 +103,7 @@ class RunDirectory:
         """Read the last complete row of history.jsonl; return {} if there is none, raise CorruptRun if it is broken."""
         path = self.path / "history.jsonl"
         try:
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - LAST_BYTES))
-                lines = file.read().split(b"\n")[:-1]
+            lines = tail(path, LAST_BYTES).split(b"\n")[:-1]
             row = json.loads(lines[-1]) if lines else {}
         except (FileNotFoundError, NotADirectoryError):
             return {}

@@ -25,6 +25,7 @@ from study.remote import events
 from study.remote.outcomes import AgentRun, AgentRuns, Processes
 from study.system import devices
 from study.system.errors import UserError
+from study.system.files import tail
 from study.system.process import how_ended
 
 WANDB_AGENT = (sys.executable, "-m", "wandb", "agent")
@@ -239,9 +240,7 @@ class Agent:
 
     def _last_line(self) -> str:
         """Return the last line that the agent or its run has written into the log since the agent's start."""
-        with self.log.open("rb") as file:
-            file.seek(max(self.log_before, self.log.stat().st_size - LAST_BYTES))
-            lines = file.read().decode(errors="replace").split("\n")
+        lines = tail(self.log, LAST_BYTES, self.log_before).decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def send(self, signum: int) -> None:

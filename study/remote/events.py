@@ -5,7 +5,7 @@
 
 | event       | holds, besides the process id                                                    |
 |-------------|----------------------------------------------------------------------------------|
-| `start`     | the values of its command line, its id in W&B, its process group                  |
+| `start`     | the values of its command line, its process group                                 |
 | `directory` | the path of its directory                                                         |
 | `connected` | W&B has the run, or it is trained without W&B                                     |
 | `end`       | its exit code, and its error in one sentence, which is empty without an error     |
@@ -31,9 +31,9 @@ def append(event: str, **values: Any) -> None:
             file.write(line)
 
 
-def start(argv: Sequence[str], wandb_id: str | None) -> None:
+def start(argv: Sequence[str]) -> None:
     """Report that this process starts to train what its command line says."""
-    append("start", values=_values(argv), wandb_id=wandb_id, group=os.getpgrp())
+    append("start", values=_values(argv), group=os.getpgrp())
 
 
 def end(code: int, error: str) -> None:

@@ -64,7 +64,7 @@ class AgentRun:
 
     @property
     def is_sent(self) -> bool:
-        """Return whether W&B has the complete run, according to its run.json; a run without a result is not sent."""
+        """Return False if the run has a result that W&B lacks, according to its run.json."""
         return self.state not in DONE or not self._read(RunDirectory.info).get("wandb_missing")
 
     @property
@@ -138,7 +138,7 @@ class AgentRuns:
             if run.state == "running" and run.pid not in processes.living:
                 run.die()
 
-        # So has a child of the agent that is gone without a `start`
+        # A child of the agent that ended without a `start` has died too
         self.silent = (self.silent | processes.children) - {run.child for run in self.started}
         for child in self.silent - processes.living:
             error = "died before it could report anything: see the log"

@@ -62,8 +62,8 @@ def suggestions(name: str, parameters: Parameters, run_cap: int, trials: Sequenc
 
     # Ask for suggestions
     while True:
-        found = study.ask(space).params
-        yield {name: _value(parameter, found.get(name)) for name, parameter in parameters.items()}
+        coordinates = study.ask(space).params
+        yield {name: _value(parameter, coordinates.get(name)) for name, parameter in parameters.items()}
 
 
 def _coordinate(parameter: Parameter, value: Any) -> float:

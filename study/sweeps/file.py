@@ -127,8 +127,8 @@ class SweepFile(BaseModel):
     @property
     def ignored(self) -> tuple[str, ...]:
         """List the keys of the file that have an effect only on W&B."""
-        given = [name for name in Metric.model_fields if name in self.metric.model_fields_set - {"name", "goal"}]
-        return (*(f"metric.{name}" for name in given), *(["controller"] if self.controller else []))
+        of_metric = [name for name in Metric.model_fields if name in self.metric.model_fields_set - {"name", "goal"}]
+        return (*(f"metric.{name}" for name in of_metric), *(["controller"] if self.controller else []))
 
 
 class _UniqueKeys(yaml.SafeLoader):

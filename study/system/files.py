@@ -1,7 +1,7 @@
 """Write files whole, and cache tensors that take long to compute.
 
 replace_text(path, text)
-content = files.through(path, make, "the features", say)
+content = files.cached(path, make, "the features", say)
 """
 
 import hashlib
@@ -20,9 +20,21 @@ import filelock
 def replace_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8 under a temporary name, then rename it; the folder is made if it is missing."""
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def tail(path: Path, size: int, start: int = 0) -> bytes:
+    """Read the last `size` bytes of a file, but none before `start`."""
+    with path.open("rb") as file:
+        file.seek(max(start, path.stat().st_size - size))
+        return file.read()
 
 
 def file_digest(path: Path) -> str:
@@ -42,7 +54,7 @@ def _known_digest(path: Path, size: int, changed: int) -> str:
     return file_digest(path)
 
 
-def through(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Callable[[str], None]) -> dict[str, Any]:
+def cached(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Read a file of tensors; if it is missing or broken, call `make` and write the file, one process at a time.
 
     If the folder cannot be written, `say` reports that `what` will be computed at every start.

@@ -110,7 +110,7 @@ def fit_svm(
     # Extract the features, or read them from the cache
     path = Path(config.data_dir) / ".cache" / f"features-{_key(config, pretraining, all_data)}.pt"
     size = evaluation.batch_size(all_data.image_shape, config.batch_size, device)
-    content = cache.through(path, lambda: _extract(model, all_data, size, device, say, on_batch), "the features", say)
+    content = cache.cached(path, lambda: _extract(model, all_data, size, device, say, on_batch), "the features", say)
 
     # Fit the SVM, and compute its logits for every split
     data = replace(all_data, train=data_sets.drawn(all_data.train, config, all_data.classes))
