@@ -1,4 +1,4 @@
-"""Build and read the command line of a run: an option of the command line for every option of `Config`.
+"""Build and read the command line of a run, which has every option of `Config`.
 
 python -m study.train --help
 """
@@ -130,7 +130,7 @@ def _is_pair(word: str) -> bool:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Read the options in a run.json, without device and threads, or a JSON file of options; or in a run's folder.
+    """Read the options of a run from its folder or run.json, without device and threads, or those in a JSON file.
 
     Raises UserError if the file cannot be read or holds no options.
     """

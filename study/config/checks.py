@@ -36,7 +36,7 @@ FEW = 6
 def one_of(kind: str, names: Iterable[str], *prefixes: str, own: str = "") -> BeforeValidator:
     """Make a check that a text is one of `names`, or one of the prefixes followed by a name.
 
-    `own` says where a name that is like none of them would have to be added.
+    `own` is a hint for a name that resembles none of them.
     """
     names = [name for name in names if not name.endswith(":")]
 

@@ -63,7 +63,7 @@ def read_list(value: Any) -> list[str]:
 class Setting:
     """Options with their values, (option, value) pairs; hashable, and ordered by its text.
 
-    A setting with a `name` of its own, such as that of a sweep that varies nothing, is written by it.
+    A setting with a `name` of its own, such as that of a sweep that varies nothing, is shown by that name.
     """
 
     pairs: tuple[tuple[str, Any], ...]

@@ -100,7 +100,8 @@ def _gpu_places(gpus: str | None, per_gpu: int) -> list[tuple[str, str]]:
 class Agent:
     """Runs a `wandb agent`, in a process session that also holds its runs.
 
-    Its runs are killed `grace_seconds` after they were asked to end, so W&B gets less time to take them.
+    Its runs are killed `grace_seconds` after they were asked to end, so W&B's client gets less time than that to send
+    them.
     `folders` are the runs_dir and the data_dir, which apply unless the sweep sets them. `log` is the file with the
     output of the agent and its runs, beside the file with the events of the runs.
     """

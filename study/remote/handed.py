@@ -33,9 +33,9 @@ def sweep_keys() -> list[str]:
 
 
 def own_words(argv: Sequence[str]) -> list[str]:
-    """Return a command line without the options that only a run that returns from the queue is given.
+    """Return the command line with only the options of the sweep, also for a run that returns from the queue.
 
-    They are also removed from the file that the agent wrote, or the client would lock their values.
+    The others are also removed from the file that the agent wrote, or the client would lock their values.
     """
     # Find the keys of the sweep; a run that starts for the first time has no fingerprint
     values = _values()
