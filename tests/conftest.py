@@ -2,6 +2,7 @@
 
 import importlib
 import multiprocessing.forkserver
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from study.local import engine  # noqa: F401 — says what the server of its workers imports
 from study.record.directory import RunDirectory
@@ -46,18 +48,41 @@ SMALL = {
 }
 
 
-LONGEST = ("wandb_sweep", "report", "train", "models", "sweep", "engine", "anatomy", "names", "bench", "search")
+SHARED = tuple(f"test_{name}.py" for name in (
+    "wandb_sweep", "report", "pull", "names", "additions", "damage", "embedding",
+))  # fmt: skip
+"""The files whose tests share what takes long to make: one process runs all tests of such a file."""
+
+LONG = tuple(f"test_{name}.py" for name in ("train", "engine", "bench", "sweep", "transfer", "confusion", "export"))
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest, so that no core waits for one of them at the end."""
-    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    """Begin with what takes longest, so that no core waits for it at the end."""
+    order = SHARED + LONG
+    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
+
+
+class Schedule(LoadScopeScheduling):
+    """Gives each process the next test, and all of a file whose tests share something."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file.endswith(SHARED) else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Schedule(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _workers():
-    """Start the server that forks the workers of sweeps while the folder of temporary files is the machine's."""
+def _sockets():
+    """Make the folder of multiprocessing's sockets while the folder of temporary files is the machine's."""
+    multiprocessing.util.get_temp_dir()
+
+
+@pytest.fixture(scope="session")
+def workers():
+    """Start the server that forks workers, which outlives the test that needs it first."""
     multiprocessing.forkserver.ensure_running()
 
 
@@ -137,7 +162,7 @@ def command(start):
 
 @pytest.fixture
 def call(monkeypatch, tmp_path, capfd):
-    """Do as `command` does, in this process: for what neither signals nor W&B take part in."""
+    """Do as `command` does, in this process: for what neither signals nor W&B nor workers take part in."""
 
     def call(module: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
         monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ AT_IMPORT that differs, and any system that is not Linux.
         start(["-m", "study.train", "--help"], cwd=folder).communicate()
 """
 
+import fcntl
 import gc
 import importlib
 import json
@@ -27,6 +28,7 @@ import types
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import util
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -38,8 +40,8 @@ LIBRARIES = (
 COMMANDS = ("study.train", "study.predict", "study.sweep", "study.sync", "analysis.summarize", "analysis.anatomy")
 """These are run, and `python -m` imports nothing of that name first."""
 
-AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "PYTHON", "CUDA_", "MPL", "LC_", "LANG", "WANDB_ERROR_REPORTING")
-"""What the names of variables begin with that are read as Python or a library begins."""
+AT_IMPORT = ("MKL_", "OPENBLAS_", "PYTHON", "CUDA_", "MPL", "LC_", "LANG", "WANDB_ERROR_REPORTING")
+"""What the names of variables begin with that are read as Python or a library begins; runs set torch's threads."""
 
 TEMPORARY: list[tempfile.TemporaryDirectory] = []
 """The folders that libraries made as they were imported, as wandb does for pictures."""
@@ -216,6 +218,8 @@ def become(request: dict) -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     words = request["words"]
+    if "study.sweep" in words:
+        stand_by()
     if words[0] == "-W":
         warnings.simplefilter(words[1])
         sys.warnoptions.append(words[1])
@@ -229,6 +233,48 @@ def become(request: dict) -> None:
         sys.argv[0], sys.path[0] = "-c", ""
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(name, "<string>", "exec"), main.__dict__)
+
+
+def stand_by() -> None:
+    """Fork a process that becomes multiprocessing's own server of workers when the command starts one.
+
+    It would be a new interpreter, which needs five seconds to import what this process has.
+    """
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid:
+        its.close()
+        start_interpreter = util.spawnv_passfds
+
+        def start(path, args, passfds):
+            if "multiprocessing.forkserver" not in args[-1] or ours.fileno() < 0:
+                return start_interpreter(path, args, passfds)
+            socket.send_fds(ours, [json.dumps([args[-1], list(passfds)]).encode("utf-8")], passfds)
+            ours.close()
+            return pid
+
+        util.spawnv_passfds = start
+        return
+
+    # Wait for the command to start its server, and end if the command does
+    ours.close()
+    content, received, *_ = socket.recv_fds(its, 1 << 20, 8)
+    if not content:
+        os._exit(0)
+    its.close()
+    code, numbers = json.loads(content)
+
+    # Give the files the numbers that they have in the command, and run what the new interpreter would
+    kept = [fcntl.fcntl(end, fcntl.F_DUPFD, 1000) for end in received]
+    for end in received:
+        os.close(end)
+    for end, number in zip(kept, numbers, strict=True):
+        os.dup2(end, number, inheritable=False)
+        os.close(end)
+    try:
+        exec(code, {})
+    finally:
+        os._exit(0)
 
 
 def preload() -> None:

@@ -32,9 +32,11 @@ class Here(Contender):
         del self.loop
 
 
+@pytest.mark.usefixtures("workers")
 def test_every_loop_is_timed_beside_the_fastest_reference(call, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "Contender", Here)
     monkeypatch.setattr(Here, "turns", 0)
+    monkeypatch.setattr(compare, "SIDE", {"cpu": 256})
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # of this process, for later tests too
     words = ("--dataset=digits", "--batch-size=32", "--steps=3", "--threads=2", "--device=cpu", "--out=bench.json")
     out = call("study.bench.__main__", "--model=mlp", "--turns=2", *words).stdout
@@ -52,6 +54,7 @@ def test_every_loop_is_timed_beside_the_fastest_reference(call, tmp_path, monkey
     assert found["limits"]["float32_tflops"] > 0
 
 
+@pytest.mark.usefixtures("workers")
 def test_runs_at_a_time_are_processes_whose_memory_is_added():
     config = Config.parse({"dataset": "digits", "model": "mlp", "batch_size": 32})
     loop = partial(loops.ours, precision="float32")
@@ -78,6 +81,7 @@ def test_what_cannot_be_compared_is_a_mistake(call, words, sentence):
     assert call("study.bench.__main__", "--model=mlp", *words, code=2).stderr.strip() == sentence
 
 
+@pytest.mark.usefixtures("workers")
 def test_a_loop_that_fails_is_named():
     config = Config.parse({"dataset": "digits", "model": "mlp"})
     with pytest.raises(RuntimeError, match=r"^broken: ValueError: not such a loop$"):

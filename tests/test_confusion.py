@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from analysis import report
 from analysis.frames import runs
 from analysis.page import figures
-from analysis.themes import confusion, per_class
+from analysis.themes import comparison, confusion, layers, per_class
 from study.system.errors import UserError
 from tests.test_analysis import assert_labelled, make_run, text_of
 
@@ -141,7 +142,8 @@ def test_given_accuracies_are_read_or_refused(tmp_path):
         per_class.read_accuracies(tmp_path / "none.csv")
 
 
-def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
+def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "THEMES", (comparison.blocks, confusion.blocks, per_class.blocks, layers.blocks))
     for model in ("mlp", "single-block"):
         call("study.train", "--dataset=digits", f"--model={model}", "--epochs=2", "--wandb=disabled")
     failed = make_run(tmp_path / "runs", 0.5, state="failed")  # before it had read its data
@@ -166,9 +168,9 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path):
     for name in ("confusion-counts", "confusion-shares", "class-accuracy", "mistakes", f"confusion-{other}"):
         assert any(stem.startswith(f"digits-{name}") for stem in drawn), name
     assert np.allclose(per_class.read_accuracies(tmp_path / "runs" / best), table.accuracy)
-    layers = pd.read_csv(tmp_path / "report" / "tables" / "digits-layers.csv")
-    assert len(layers) == 5, "the last block of a perceptron is its layer before the last"
-    assert layers.probe.between(30, 100).all() and "tsne" in str(drawn)
+    probes = pd.read_csv(tmp_path / "report" / "tables" / "digits-layers.csv")
+    assert len(probes) == 5, "the last block of a perceptron is its layer before the last"
+    assert probes.probe.between(30, 100).all() and "tsne" in str(drawn)
     cuts = pd.read_csv(tmp_path / "report" / "tables" / "digits-cuts.csv")
     whole = frames.runs[frames.runs.model == "single-block"].iloc[0]
     assert cuts.params.tolist() == [whole.params_intermediate + 513 * 10, whole.params]

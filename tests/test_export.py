@@ -5,11 +5,11 @@ from analysis.themes import comparison, confusion, per_class
 from study.record.directory import RunDirectory
 
 
-def test_a_copy_gives_the_same_tables_and_counts_as_trained(call, sweep_file, tmp_path, monkeypatch):
+def test_a_copy_gives_the_same_tables_and_counts_as_trained(command, call, sweep_file, tmp_path, monkeypatch):
     themes = (comparison.blocks, report.each_run, confusion.blocks, per_class.blocks)
     monkeypatch.setattr(report, "THEMES", themes)  # those whose tables a copy holds
     path = sweep_file({"epochs": {"value": 1}, "seed": {"values": [0]}})
-    call("study.sweep", "run", path, "--wandb=disabled", f"--runs-dir={tmp_path / 'runs'}")
+    command("study.sweep", "run", path, "--wandb=disabled", f"--runs-dir={tmp_path / 'runs'}")
     said = call("analysis.export", "runs", "copies").stdout
     assert "2 runs copied" in said
     assert "0 runs copied, 2 were there" in call("analysis.export", "runs", "copies").stdout

@@ -22,7 +22,7 @@ from analysis import report
 from analysis.frames import runs
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, figures, tables
-from analysis.themes import answers, clouds, comparison, effects, embedding, layers, space, training
+from analysis.themes import answers, clouds, comparison, confusion, costs, effects, embedding, layers, space, training
 from analysis.wording import texts as wording
 from study.config.setting import Listed, setting_of
 from study.record.directory import RunDirectory
@@ -153,7 +153,9 @@ def tables_in(made, language):
     return [block for block in made[language, "three"] if isinstance(block, tables.Table)]
 
 
-def test_a_sweep_becomes_a_page(study, call, tmp_path):
+def test_a_sweep_becomes_a_page(study, call, tmp_path, monkeypatch):
+    themes = (answers.blocks, comparison.blocks, report.each_run, costs.blocks, confusion.blocks)
+    monkeypatch.setattr(report, "THEMES", themes)  # test_names.py makes a report of all
     shutil.copytree(study / "runs", tmp_path / "runs")
     shutil.copy(study / "one.yaml", tmp_path)
     result = call("analysis.summarize", "--sweep", "one.yaml")

@@ -79,10 +79,10 @@ def test_a_damaged_run_is_found_and_trained_anew(command, call, sweep_file, tmp_
     assert set(states(tmp_path / "runs").values()) == {"finished"}
 
 
-def test_status_names_copies_and_clean_removes_what_has_no_result(call, sweep_file, tmp_path, monkeypatch):
+def test_status_names_copies_and_clean_removes_what_has_no_result(command, call, sweep_file, tmp_path, monkeypatch):
     path = sweep_file({"setting": {"values": ["model=cnn train_images=5000", "model=mlp"]}, "seed": {"value": 0},
                        "epochs": {"value": 1}, "dropout": {"values": [0.0, 0.1]}})  # fmt: skip
-    call("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1", code=1)
+    command("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1", code=1)
     runs = {state: RunDirectory(tmp_path / "runs" / name) for name, state in states(tmp_path / "runs").items()}
     shutil.copytree(runs["finished"].path, tmp_path / "runs" / "copy")
     (tmp_path / "runs" / "copy.txt").touch()

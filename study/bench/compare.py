@@ -62,6 +62,7 @@ CASES = (
 # Import once what takes long to import and uses no device
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["study.bench.loops", "sklearn.model_selection", "torch._dynamo"])
+SIDE = {"cuda": 8192, "cpu": 2048}
 PACKED_ON_CUDA = 4
 WARM_UP_STEPS = 6
 LEAST_STEPS = 4
@@ -243,7 +244,7 @@ def compare(
 def limits(device: torch.device) -> dict[str, float]:
     """Measure the limits of a device: matrix products in both precisions (TFLOP/s), copies (GB/s read and written)."""
     # Multiply large matrices
-    side = 8192 if device.type == "cuda" else 2048
+    side = SIDE.get(device.type, SIDE["cpu"])
     result = {}
     for precision in (torch.float32, torch.bfloat16):
         left, right = (torch.randn(side, side, device=device).to(precision) for _ in range(2))
