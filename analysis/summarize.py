@@ -38,19 +38,22 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
     """
     # named sweeps
     if named:
-        sweeps = [pull.read_sweep(path) if wandb_api.sweep_path(path) else search.read(path) for path in named]
-        return [section for sweep in sweeps for section in of_sweep(frames, sweep.replaced(values))]
+        sweeps = [
+            pull.read_sweep(path).replaced(values) if wandb_api.sweep_path(path) else search.read(path, values)
+            for path in named
+        ]
+        return [section for sweep in sweeps for section in of_sweep(frames, sweep)]
 
     # the sweeps in sweeps/ that have runs, on their own data or on others
     listed = []
     for path in sorted(Path("sweeps").glob("*.yaml")):
         try:
-            sweep = search.read(path)
+            sweep = search.read(path, values)
         except UserError as error:
             print(f"warning: no section for a sweep: {printable(error)}", file=sys.stderr)
             continue
         with suppress(UserError):  # values that do not fit it
-            tasks = _on_all_data(frames, sweep.replaced(values))
+            tasks = _on_all_data(frames, sweep)
             listed += [section for section in tasks if not section.runs.empty]
 
     # the other runs, by data set

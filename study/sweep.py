@@ -182,7 +182,7 @@ def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace)
 
 
 def _read(path: str, args: argparse.Namespace) -> Sweep:
-    return search.read(path).replaced(search.assignments(args.set))
+    return search.read(path, search.assignments(args.set))
 
 
 def _base(args: argparse.Namespace) -> dict[str, str]:

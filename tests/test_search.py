@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,7 +94,7 @@ def test_distributions_mean_what_they_mean_in_wandb(given, quantiles):
     ("given", "message"),
     [
         ({"parameters": {"a": {"value": 1}}}, "parameter lr is nested"),
-        ({"min": "1e-4", "max": 0.1}, "min must be a number, not '1e-4'; YAML reads it as text: write 0.0001"),
+        ({"min": "small", "max": 0.1}, "min must be a number, not 'small'"),
         ({"min": 0.1}, "distribution uniform needs 'max'"),
         ({"min": 0.5, "max": 0.1}, "min must be less than max, not 0.5 and 0.1"),
         ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "must be greater than 0, not 0"),
@@ -110,6 +111,17 @@ def test_a_mistake_in_a_parameter_is_one_sentence(given, message):
     with pytest.raises(UserError) as caught:
         space.read("lr", given)
     assert message in str(caught.value)
+
+
+RATES = """
+method: random
+parameters:
+  dataset: {value: digits}
+  model: {value: mlp}
+  lr: {min: 1e-5, max: 0.1}
+  dropout: {distribution: q_uniform, min: 0, max: 5e-1, q: 1e-2}
+  batch_size: {values: [1e2, 64]}
+"""
 
 
 def test_random_points_follow_from_the_file_and_the_index(sweep_file):
@@ -136,10 +148,42 @@ def test_a_grid_takes_ranges_of_whole_numbers_and_steps_and_a_cap(sweep_file):
     assert len(search.read(sweep_file(counted, run_cap=4)).points()) == 4
 
 
+def test_numbers_are_numbers_however_yaml_reads_them(tmp_path):
+    """YAML 1.1 reads a number with an exponent but without a point as text."""
+    path = tmp_path / "rates.yaml"
+    path.write_text(RATES, encoding="utf-8")
+    assert yaml.safe_load(RATES)["parameters"]["lr"]["min"] == "1e-5", "the reason for this test"
+    sweep = search.read(path, {"run_cap": "20"})
+    assert sweep.parameters["lr"].keys == {"min": 1e-5, "max": 0.1}
+    assert sweep.parameters["dropout"].keys["q"] == 0.01
+    configs = [point.config for point in sweep.points()]
+    assert len(configs) == 20 and {config.batch_size for config in configs} == {100, 64}
+    drawn = [config.model_copy(update={"dropout": 0.0}).fingerprint for config in configs]
+    path.write_text(RATES.replace("1e-5", "0.00001").replace("1e-2", "0.01"), encoding="utf-8")
+    points = search.read(path, {"run_cap": "20"}).points()
+    assert [point.config.model_copy(update={"dropout": 0.0}).fingerprint for point in points] == drawn
+
+
+def test_a_metric_is_only_needed_where_results_choose(sweep_file):
+    for method, metric in (("grid", None), ("random", {"name": "val/acc"})):
+        sweep = search.read(sweep_file(metric=metric, method=method), {"run_cap": "2"})
+        assert len(sweep.points()) == 2 and sweep.maximize
+    assert not search.read(sweep_file(metric={"name": "val/loss"}, method="bayes", run_cap=2)).maximize
+
+
+@pytest.mark.parametrize("cap", ["0", "-1", "2.5", "many"])
+def test_a_number_of_runs_that_is_none_is_a_mistake(sweep_file, cap):
+    with pytest.raises(UserError, match="run_cap must be a whole number from 1"):
+        search.read(sweep_file(), {"run_cap": cap})
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"method": "random"}, "method random needs `run_cap`"),
+        ({"method": "bayes", "metric": None}, "method bayes needs `metric`"),
+        ({"method": "bayes", "metric": {"name": "val/acc"}}, "without a goal, W&B minimizes it"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 1}, "metric": None}, "early_terminate needs `metric`"),
         ({"run_cap": 0}, "run_cap must be a whole number from 1, not 0"),
         ({"parameters": DRAWN}, "parameter dropout: a grid cannot have distribution uniform; give its `values`"),
         ({"metric": {"name": "val/acc", "gaol": "maximize"}}, "metric: unknown key 'gaol'; did you mean 'goal'?"),

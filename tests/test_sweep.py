@@ -182,9 +182,11 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
             {"metric": {"name": "val_acc", "goal": "maximize"}},
             "unknown metric 'val_acc'; did you mean 'val/acc'?",
         ),
-        ({"metric": {"name": "val/acc"}}, "the goal of metric val/acc must be maximize, not minimize"),
+        (
+            {"metric": {"name": "val/acc", "goal": "minimize"}},
+            "the goal of metric val/acc must be maximize, not minimize",
+        ),
         ({"metric": {"name": "flops", "goal": "least"}}, "metric: goal must be minimize or maximize, not 'least'"),
-        ({"metric": None}, "`metric` is missing; it must be {name: val/acc, goal: maximize}"),
         ({"metric": "val/acc"}, "metric must be {name: val/acc, goal: maximize}, not 'val/acc'"),
         ({"methd": "grid"}, "unknown key 'methd'; did you mean 'method'?"),
         ({"method": "gird"}, "unknown method 'gird'; did you mean 'grid'?"),
@@ -219,7 +221,7 @@ def test_check_names_every_wrong_file_and_ends_in_2(call, sweep_file, tmp_path):
     result = call("study.sweep", "check", good, bad, "missing.yaml", code=2)
     assert f"{good}: 4 runs" in result.stdout
     assert len(result.stderr.strip().splitlines()) == 2
-    assert "`metric` is missing" in call("study.sweep", "run", bad, code=2).stderr
+    assert "`parameters` is missing" in call("study.sweep", "run", bad, code=2).stderr
     assert "this machine has" in call("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
 
 

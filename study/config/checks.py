@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,6 +124,13 @@ def is_true(value: Any) -> bool:
 def user_path(text: str) -> str:
     """Expand `~` to the home folder, which shells do not do in `--option=~/folder`."""
     return os.path.expanduser(text)  # noqa: PTH111 — Path would normalise the rest of the path
+
+
+def whole(text: str) -> int | str:
+    """Convert a text such as 1e2, which YAML does not read as a number, to a whole number; return others unchanged."""
+    with suppress(ValueError):
+        return int(number) if "e" in text.lower() and (number := float(text)).is_integer() else text
+    return text
 
 
 def positive(text: str) -> int:

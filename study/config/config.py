@@ -23,6 +23,7 @@ from study.config.checks import (
     refuse_small_images,
     sentence,
     user_path,
+    whole,
 )
 from study.config.choices import AUGMENTATIONS, NETWORKS, own_options
 from study.config.options import Options
@@ -61,6 +62,8 @@ class Config(Options):
                 raise ValueError(f"{name} cannot hold nested parameters; write them flat")
             if isinstance(value, int | float) and field.annotation is str:
                 values[name] = str(value)
+            if isinstance(value, str) and field.annotation in (int, int | None):
+                values[name] = whole(value)
             if value in ("None", "none", "") and field.default is None:
                 values[name] = None
 

@@ -177,7 +177,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     else:
         content = sweep_file.load(Path(word))
         sweep = search.parse(word, content)
-    sweep = search.with_end(sweep).replaced(assignments)
+    sweep = search.with_end(sweep.replaced(assignments))
     points = sweep.points()
 
     # Choose the entity and the project
@@ -188,6 +188,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     project = project or content.get("project") or os.environ.get("WANDB_PROJECT") or Config().project
 
     # Write the parameters, with `missing` those of the remaining points
+    content = content | ({"run_cap": sweep.run_cap} if sweep.run_cap else {})
     parameters = _parameters(content, sweep, assignments)
     if missing:
         if sweep.is_search:
@@ -229,6 +230,8 @@ def _parameters(content: Mapping[str, Any], sweep: Sweep, assignments: Mapping[s
             result[name] = {"value": _typed(parameter.choices[0])}
         elif name == "setting":
             result[name] = {"values": parameter.choices}
+        elif parameter.choices is None:  # numbers that YAML reads as texts, such as 1e-5
+            result[name] = {key: parameter.keys.get(key, value) for key, value in result[name].items()}
     return result
 
 

@@ -197,7 +197,20 @@ class Sweep:
         return setting_of(varied | dict(typed or {}), varied) if varied else Setting((), self.name)
 
     def replaced(self, values: Mapping[str, str]) -> "Sweep":
-        """Return the sweep with these values in place of its own parameters, also within `setting`."""
+        """Return the sweep with these values in place of its own parameters, also within `setting`.
+
+        `run_cap` replaces the number of runs. Raises UserError if it is none.
+        """
+        # The number of runs is no parameter
+        run_cap = self.run_cap
+        if "run_cap" in values:
+            text = values["run_cap"]
+            if not text.isdecimal() or not int(text):
+                raise UserError(f"{self.path}: run_cap must be a whole number from 1, not {text!r}")
+            run_cap = int(text)
+            values = {name: value for name, value in values.items() if name != "run_cap"}
+
+        # Replace the parameters, and remove them from the values of `setting`
         parameters = {name: parameter for name, parameter in self.parameters.items() if name not in values}
         if "setting" in parameters:
             settings = [_without(text, values) for text in parameters["setting"].choices]
@@ -205,7 +218,9 @@ class Sweep:
                 parameters["setting"], distribution="categorical", keys={"values": settings}
             )
         return replace(
-            self, parameters=parameters | {name: space.of_choices([value]) for name, value in values.items()}
+            self,
+            parameters=parameters | {name: space.of_choices([value]) for name, value in values.items()},
+            run_cap=run_cap,
         )
 
 
@@ -222,15 +237,21 @@ def _without(setting: str, names: Mapping[str, Any]) -> str:
     return written({name: value for name, value in read_pairs(setting).items() if name not in names})
 
 
-def read(path: str | Path) -> Sweep:
-    """Read a sweep file that has an end; raise UserError with the file's name and what is wrong in it."""
-    return with_end(parse(path, sweep_file.load(Path(path))))
+def read(path: str | Path, values: Mapping[str, str] | None = None) -> Sweep:
+    """Read a sweep file that has an end, and replace values of its parameters.
+
+    Raises UserError with the file's name and what is wrong in it.
+    """
+    return with_end(parse(path, sweep_file.load(Path(path))).replaced(values or {}))
 
 
 def with_end(sweep: Sweep) -> Sweep:
     """Return the sweep; raise UserError if it is a search without `run_cap`, which W&B allows."""
     if sweep.size is None:
-        raise UserError(f"{sweep.path}: method {sweep.method} needs `run_cap`, the number of runs")
+        raise UserError(
+            f"{sweep.path}: method {sweep.method} needs `run_cap`, the number of runs; "
+            "give it in the file or by --set run_cap=20"
+        )
     return sweep
 
 
@@ -249,8 +270,8 @@ def parse(path: str | Path, content: Any) -> Sweep:
         description=file.description,
         parameters=file.parameters,
         method=file.method,
-        metric=file.metric.name,
-        maximize=file.metric.goal == "maximize",
+        metric=file.metric.name if file.metric else "val/acc",
+        maximize=file.metric.is_maximized if file.metric else True,
         run_cap=file.run_cap,
         early_terminate=file.early_terminate,
         where={key: value for key in ("project", "entity") if (value := getattr(file, key))},

@@ -200,8 +200,10 @@ def read(name: str, content: Any) -> Parameter:
         if default is None and key not in content:
             raise UserError(f"parameter {name}: distribution {distribution} needs {key!r}")
 
-    # Fill in the defaults, and check the values
-    parameter = Parameter(distribution, known | {key: content[key] for key in known if key in content})
+    # Fill in the defaults, and check the values; YAML 1.1 reads numbers such as 1e-5 as texts
+    given = {key: content[key] for key in known if key in content}
+    given = {key: value if key in ("value", "values") else _number(value) for key, value in given.items()}
+    parameter = Parameter(distribution, known | given)
     _check(name, parameter)
     return parameter
 
@@ -231,8 +233,7 @@ def _check(name: str, parameter: Parameter) -> None:
     # Numbers, and the order of min and max
     for key, value in keys.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-            hint = f"; YAML reads it as text: write {float(value)}" if _is_number(value) else ""
-            raise UserError(f"parameter {name}: {key} must be a number, not {value!r}{hint}")
+            raise UserError(f"parameter {name}: {key} must be a number, not {value!r}")
     if distribution == "int_uniform" and not all(isinstance(keys[key], int) for key in ("min", "max")):
         raise UserError(f"parameter {name}: min and max of int_uniform must be whole numbers")
     if "min" in keys and not keys["min"] < keys["max"]:
@@ -267,11 +268,14 @@ def _check_choices(name: str, values: Any, shares: Any) -> None:
         raise UserError(f"parameter {name}: probabilities must be as many as the values and sum to 1, not {shares!r}")
 
 
-def _is_number(value: Any) -> bool:
+def _number(value: Any) -> Any:
+    """Convert a text that is a finite number, and those of a list; return anything else as it is."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
     try:
-        return isinstance(value, str) and math.isfinite(float(value))
+        return float(value) if isinstance(value, str) and math.isfinite(float(value)) else value
     except ValueError:
-        return False
+        return value
 
 
 def _cumulated(shares: list[float]) -> list[float]:

@@ -36,6 +36,9 @@ METHODS: dict[str, Method] = {
 }
 """The methods of sweeps by their names in a file."""
 
+METRIC = "{name: val/acc, goal: maximize}"
+"""An example of a metric, for errors."""
+
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 Text = Annotated[str, Field(description="a text")]
 
@@ -46,7 +49,7 @@ class Metric(BaseModel):
     model_config = STRICT
 
     name: Annotated[str, one_of("metric", METRICS)] = Field(description="the name of a metric, such as val/acc")
-    goal: Literal["minimize", "maximize"] = Field("minimize", description="minimize or maximize")
+    goal: Literal["minimize", "maximize"] | None = Field(None, description="minimize or maximize")
     target: Any = None
     impute: Any = None
     impute_while_running: Any = None
@@ -54,10 +57,15 @@ class Metric(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "Metric":
         """Raise ValueError if a loss is maximized or an accuracy minimized."""
-        right = METRICS[self.name].goal or self.goal
-        if self.goal != right:
+        right = METRICS[self.name].goal
+        if self.goal and right and self.goal != right:
             raise ValueError(f"the goal of metric {self.name} must be {right}, not {self.goal}")
         return self
+
+    @property
+    def is_maximized(self) -> bool:
+        """Return whether larger values are better."""
+        return (self.goal or METRICS[self.name].goal) == "maximize"
 
 
 class Controller(BaseModel):
@@ -81,7 +89,7 @@ class SweepFile(BaseModel):
     program: Text = ""
     command: Any = None
     method: Annotated[str, one_of("method", METHODS)] = Field(description=f"one of {', '.join(METHODS)}")
-    metric: Metric = Field(description="{name: val/acc, goal: maximize}")
+    metric: Metric = Field(None, description=METRIC)
     early_terminate: Hyperband = Field(None, description=EXAMPLE)
     run_cap: int | None = Field(None, ge=1, description="a whole number from 1")
     project: Text = ""
@@ -119,7 +127,14 @@ class SweepFile(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> "SweepFile":
-        """Raise ValueError for keys that exclude each other."""
+        """Raise ValueError for keys that need or exclude each other."""
+        # A method that chooses by results needs a metric; W&B minimizes one without a goal
+        chooser = "early_terminate" if self.early_terminate else f"method {self.method}"
+        if self.early_terminate or METHODS[self.method].next:
+            if not self.metric:
+                raise ValueError(f"{chooser} needs `metric`, such as {METRIC}")
+            if not self.metric.goal and self.metric.is_maximized:
+                raise ValueError(f"{chooser}: metric needs `goal: maximize`; without a goal, W&B minimizes it")
         if self.early_terminate and self.metric.name not in HISTORY:
             raise ValueError(f"early_terminate needs a metric that is logged each epoch, not {self.metric.name}")
         return self
@@ -127,7 +142,8 @@ class SweepFile(BaseModel):
     @property
     def ignored(self) -> tuple[str, ...]:
         """List the keys of the file that have an effect only on W&B."""
-        of_metric = [name for name in Metric.model_fields if name in self.metric.model_fields_set - {"name", "goal"}]
+        given = self.metric.model_fields_set - {"name", "goal"} if self.metric else ()
+        of_metric = [name for name in Metric.model_fields if name in given]
         return (*(f"metric.{name}" for name in of_metric), *(["controller"] if self.controller else []))
 
 
@@ -179,7 +195,7 @@ def _sentence(detail: Mapping[str, Any]) -> str:
 
     # Use the description of the field
     if key is None:
-        return "a sweep file must hold a mapping with `method`, `metric` and `parameters`"
+        return "a sweep file must hold a mapping with `method` and `parameters`"
     if detail["type"] in ("extra_forbidden", "invalid_key"):
         return f"{prefix}unknown key {key!r}; {nearest(str(key), model.model_fields)}"
     right = f"must be {model.model_fields[key].description}"
