@@ -1,15 +1,20 @@
 """Points of sweeps: parameters in W&B's vocabulary, random and Bayesian searches, Hyperband's rule."""
 
+import argparse
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+from study.config import Config
+from study.config.argv import parser, read_argv, read_config
 from study.local import status
 from study.local.plan import Plan
 from study.record.directory import RunDirectory
@@ -175,6 +180,69 @@ def test_a_metric_is_only_needed_where_results_choose(sweep_file):
 def test_a_number_of_runs_that_is_none_is_a_mistake(sweep_file, cap):
     with pytest.raises(UserError, match="run_cap must be a whole number from 1"):
         search.read(sweep_file(), {"run_cap": cap})
+
+
+PYTHON = ["${env}", "${interpreter}"]
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ([*PYTHON, "-m", "study.train", "--model=mlp", "--epochs", "3", "--lr=1", "${args}"], ""),
+        ([*PYTHON, "-m", "study.train", "${args}", "--lr=0.3", "--batch_size", "16"], ""),
+        ([*PYTHON, "${program}", "--model=mlp", "${args_no_equals}"], "study/train.py"),
+        ([*PYTHON, "-m", "${program}", "${args}"], "study.train"),
+        (["uv", "run", "python3.12", "./study/train.py", "--model=mlp", "${args_no_boolean_flags}", "--nesterov"], ""),
+        ([*PYTHON, "-m", "study.train", "--epochs=3", "--config", "${args_json_file}"], ""),
+        (None, "study/train.py"),
+        (None, ""),
+    ],
+)
+def test_a_point_is_what_wandb_agent_would_start(sweep_file, tmp_path, monkeypatch, command, program):
+    """The client's own functions make the command line."""
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    varied = {"lr": {"values": [0.1, 0.01]}, "softmax_output": {"values": [True]}, "momentum": {"value": 0.9}}
+    chosen = {"command": command} if command else {}
+    sweep = search.read(sweep_file(varied, **chosen, program=program))
+    points = {point.config.fingerprint for point in sweep.points()}
+    started = set()
+    for values in itertools.product([0.1, 0.01], [0.0, 0.5], [0, 1]):
+        given = dict(zip(("lr", "dropout", "seed"), values, strict=True))
+        given |= {"dataset": "digits", "model": "mlp", "epochs": 2, "softmax_output": True, "momentum": 0.9}
+        made = create_sweep_command_args({"args": {name: {"value": value} for name, value in given.items()}})
+        file = tmp_path / "args.json"
+        file.write_text(made["args_json"][0], encoding="utf-8")
+        words = []
+        for word in create_sweep_command(list(command or ["${env}", "${interpreter}", "${program}", "${args}"])):
+            words += [str(file)] if word == "${args_json_file}" else made.get(word[2:-1], [word])
+        words = words[next(place for place, word in enumerate(words) if "train" in word or word == "${program}") + 1 :]
+        options = parser("study.train", "")
+        options.add_argument("--config", default=argparse.SUPPRESS)
+        read = read_argv(options, words)
+        start = read_config(read.pop("config")) if "config" in read else {}
+        started.add(Config.parse(start | read).fingerprint)
+    assert points == started
+
+
+@pytest.mark.parametrize(
+    ("command", "program", "message"),
+    [
+        (["echo", "study.train", "${args}"], "", "which trains"),
+        (["echo", "-m", "study.train", "${args}"], "", "which trains"),
+        ([*PYTHON, "${args}", "-m", "study.train"], "", "after study.train"),
+        ([*PYTHON, "-m", "study.train"], "", "after study.train"),
+        ([*PYTHON, "-m", "study.train", "${args_no_hyphens}"], "", "after study.train"),
+        ([*PYTHON, "-m", "study.train", "--modl=mlp", "${args}"], "", "did you mean 'model'"),
+        ([*PYTHON, "-m", "study.train", "${args_json_file}"], "", '"--config" before'),
+        ([*PYTHON, "-m", "study.train", "${args_no_boolean_flags}"], "", "leaves out decay_norm_bias=False"),
+        ("python -m study.train", "", "command must be ["),
+        (None, "main.py", "with program main.py"),
+    ],
+)
+def test_a_command_that_does_not_train_the_points_is_a_mistake(sweep_file, command, program, message):
+    given = {"command": command, "program": program}
+    with pytest.raises(UserError, match=re.escape(message)):
+        search.read(sweep_file({"decay_norm_bias": {"values": [True, False]}}, **given))
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,15 @@ def _without(setting: str, names: Mapping[str, Any]) -> str:
     return written({name: value for name, value in read_pairs(setting).items() if name not in names})
 
 
+def _parameters(file: sweep_file.SweepFile) -> dict[str, Parameter]:
+    """Return the parameters of a file with the options that its command adds."""
+    before, after = (
+        {name: space.of_choices([value]) for name, value in options.items()}
+        for options in (file.training.before, file.training.after)
+    )
+    return before | file.parameters | after
+
+
 def read(path: str | Path, values: Mapping[str, str] | None = None) -> Sweep:
     """Read a sweep file that has an end, and replace values of its parameters.
 
@@ -268,7 +277,7 @@ def parse(path: str | Path, content: Any) -> Sweep:
         path=Path(path),
         name=file.name or Path(path).stem,
         description=file.description,
-        parameters=file.parameters,
+        parameters=_parameters(file),
         method=file.method,
         metric=file.metric.name if file.metric else "val/acc",
         maximize=file.metric.is_maximized if file.metric else True,

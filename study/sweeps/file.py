@@ -4,6 +4,7 @@ python -c "from study.sweeps import file as sweep_file; print(sweep_file.load('s
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,11 +20,13 @@ from pydantic import (
     model_validator,
 )
 
+from study.config import Config
 from study.config.checks import one_of
 from study.config.setting import read_pairs
 from study.record.metrics import HISTORY, METRICS
-from study.sweeps import bayes, grid, random
+from study.sweeps import bayes, command, grid, random
 from study.sweeps import distributions as space
+from study.sweeps.command import Command
 from study.sweeps.distributions import Parameter
 from study.sweeps.hyperband import EXAMPLE, Hyperband
 from study.sweeps.method import Method
@@ -77,7 +80,7 @@ class Controller(BaseModel):
 
 
 class SweepFile(BaseModel):
-    """The keys of a sweep file; only W&B uses `program`, `command` and `controller`.
+    """The keys of a sweep file; only W&B uses `controller`.
 
     The description of a key says in errors what would be right.
     """
@@ -99,17 +102,6 @@ class SweepFile(BaseModel):
         min_length=1, description="a mapping such as {dropout: {values: [0.0, 0.5]}}"
     )
 
-    @field_validator("command")
-    @classmethod
-    def _trains(cls, command: Any) -> Any:
-        """Return the command; raise ValueError if `wandb agent` would not train the points with it."""
-        words = [str(word) for word in command] if isinstance(command, list) else []
-        is_right = "study.train" in words and {"${args}", "${args_no_boolean_flags}"} & set(words)
-        if command is not None and not is_right:
-            example = '["${env}", "${interpreter}", "-m", "study.train", "${args}"]'
-            raise ValueError(f"command must be {example}, not {command!r}")
-        return command
-
     @field_validator("parameters", mode="before")
     @classmethod
     def _read(cls, content: Any, info: ValidationInfo) -> Any:
@@ -128,6 +120,13 @@ class SweepFile(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> "SweepFile":
         """Raise ValueError for keys that need or exclude each other."""
+        # The command must train, and start the points as they are
+        omits_false = self.training.omits_false
+        for name in self.parameters.keys() & Config.model_fields.keys():
+            is_lost = omits_false and Config.model_fields[name].default is not False
+            if is_lost and any(choice is False for choice in self.parameters[name].choices or ()):
+                raise ValueError(f"command: ${{args_no_boolean_flags}} leaves out {name}=False; use ${{args}}")
+
         # A method that chooses by results needs a metric; W&B minimizes one without a goal
         chooser = "early_terminate" if self.early_terminate else f"method {self.method}"
         if self.early_terminate or METHODS[self.method].next:
@@ -138,6 +137,11 @@ class SweepFile(BaseModel):
         if self.early_terminate and self.metric.name not in HISTORY:
             raise ValueError(f"early_terminate needs a metric that is logged each epoch, not {self.metric.name}")
         return self
+
+    @cached_property
+    def training(self) -> Command:
+        """Return the options that the command adds to each point; raise ValueError if it does not train."""
+        return command.read(self.command, self.program)
 
     @property
     def ignored(self) -> tuple[str, ...]:

@@ -1,0 +1,90 @@
+"""The command of a sweep file, by which `wandb agent` starts a run: which options it adds to those of a point.
+
+print(read(["${env}", "${interpreter}", "-m", "study.train", "--model=mlp", "${args}"], "").before)
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from study.config import Config, is_identity
+from study.config.argv import parser, read_argv
+from study.system.errors import UserError, one_line
+
+DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
+"""W&B's command for a file without one."""
+
+PROGRAM = "study/train.py"
+EXAMPLE = '["${env}", "${interpreter}", "-m", "study.train", "${args}"]'
+ARGUMENTS = ("${args}", "${args_no_equals}", "${args_no_boolean_flags}", "${args_json_file}")
+"""W&B's words for the values of a point that the training can read."""
+
+PYTHON = re.compile(r"python[\d.]*(\.exe)?")
+
+
+@dataclass(frozen=True)
+class Command:
+    """The options that a command adds to a point, as texts, and whether it leaves out options that are False.
+
+    A point replaces those `before` its arguments; those `after` replace the point's.
+    """
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    omits_false: bool
+
+
+def read(words: Sequence[Any] | None, program: str) -> Command:
+    """Read a command; raise ValueError if `wandb agent` would not train the points with it.
+
+    Options that are not part of a run's identity, such as its folder, are checked and left out.
+    """
+    # Find what starts the training: `-m study.train`, or the file of that module
+    if not isinstance(words, list | None):
+        raise ValueError(f"command must be {EXAMPLE}, not {words!r}")
+    written = [str(word) for word in words or DEFAULT]
+    filled = [(program or PROGRAM) if word == "${program}" else word for word in written]
+    start = next((place for place, word in enumerate(filled) if _is_training(filled, place)), None)
+    has_python = start is not None and any(map(_is_python, filled[:start]))
+    if not has_python:
+        named = f" with program {program}" if program and "${program}" in written else ""
+        raise ValueError(f"command must be {EXAMPLE}, which trains; {written!r}{named} does not")
+
+    # Find the place of the point's values
+    options = filled[start + 1 :]
+    places = [place for place, word in enumerate(options) if word.startswith("${args")]
+    if len(places) != 1 or options[places[0]] not in ARGUMENTS:
+        raise ValueError(f"command needs one of {', '.join(ARGUMENTS)} after study.train, as in {EXAMPLE}")
+    (place,) = places
+    before, after = options[:place], options[place + 1 :]
+
+    # The values in a file are read by --config, and then every other option replaces them
+    if options[place] == "${args_json_file}":
+        if before[-1:] != ["--config"]:
+            raise ValueError('command needs "--config" before "${args_json_file}"')
+        before, after = [], before[:-1] + after
+    return Command(_options(before), _options(after), options[place] == "${args_no_boolean_flags}")
+
+
+def _is_training(words: Sequence[str], place: int) -> bool:
+    """Return whether the word at a place is the training."""
+    if words[place] == "study.train":
+        return words[place - 1 : place] == ["-m"]
+    return PurePath(words[place]).parts[-2:] == ("study", "train.py")
+
+
+def _is_python(word: str) -> bool:
+    return word == "${interpreter}" or bool(PYTHON.fullmatch(PurePath(word).name))
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """Read the options among the words of a command; raise ValueError for other words."""
+    options = parser("study.train", "")
+    options.add_argument("--force", nargs="?")
+    try:
+        values = read_argv(options, list(words))
+    except UserError as error:
+        raise ValueError(f"command: {one_line(error)}") from None
+    return {name: value for name, value in values.items() if name in Config.model_fields and is_identity(name)}
