@@ -182,6 +182,37 @@ def test_a_number_of_runs_that_is_none_is_a_mistake(sweep_file, cap):
         search.read(sweep_file(), {"run_cap": cap})
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("accuracy", "val/acc"), ("val_acc", "val/acc"), ("validation_accuracy", "val/acc"), ("eval/acc", "val/acc"),
+        ("epoch/val_loss", "val/loss"), ("validation_loss", "val/loss"), ("loss", "val/loss"),
+        ("test_accuracy", "test/acc"), ("training.loss", "train/loss"), ("best_val_accuracy", "best/val_acc"),
+        ("val/acuracy", "val/acc"),
+    ],
+)  # fmt: skip
+def test_a_metric_of_another_name_is_understood(sweep_file, name, known):
+    with pytest.raises(UserError, match=f"unknown metric '{name}'; did you mean '{known}'"):
+        search.read(sweep_file(metric={"name": name}))
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("learning_rate", "lr"), ("learn-rate", "lr"), ("optimizer.lr", "lr"), ("bs", "batch_size"),
+        ("wd", "weight_decay"), ("arch", "model"), ("patience", "early_stopping"), ("grad_clip", "clip_norm"),
+        ("num_epochs", "epochs"), ("optim", "optimizer"), ("step_size", "step_epochs"), ("gamma", "step_factor"),
+        ("dropuot", "dropout"), ("fc_layer_size", "hidden"), ("data_augmentation", "augment"),
+        ("betas", None), ("beta1", None), ("kernel", None), ("keep_prob", None),
+    ],
+)  # fmt: skip
+def test_an_option_of_another_name_is_understood_and_nothing_else_suggested(sweep_file, name, known):
+    with pytest.raises(UserError) as caught:
+        search.read(sweep_file({name: {"value": 1}})).points()
+    message = str(caught.value)
+    assert f"did you mean '{known}'" in message if known else "did you mean" not in message
+
+
 PYTHON = ["${env}", "${interpreter}"]
 
 

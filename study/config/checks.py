@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
+from study.config import aliases
 from study.config.choices import (
     AUGMENTATIONS,
     DATASETS,
@@ -216,6 +217,9 @@ def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> st
 
     `known` replaces the names of the fields, where there are more options than fields.
     """
+    other = aliases.option(name)
+    if other in fields:
+        return f"did you mean {other!r}?"
     described = [option for option, field in fields.items() if field.description.startswith(name.replace("_", " "))]
     if described and not closest(name, known or fields):
         return f"did you mean {min(described, key=len)!r}?"

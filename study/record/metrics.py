@@ -5,6 +5,7 @@
 Their names for a reader are in `analysis/wording/texts.yaml`, under the same keys.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,23 @@ END_METRICS = (
 METRICS = {metric.key: metric for metric in (*EPOCH_METRICS, *END_METRICS)}
 HISTORY = [metric.key for metric in EPOCH_METRICS]
 SUMMARY = [metric.key for metric in END_METRICS]
+
+
+_KINDS = {"loss": "loss", **dict.fromkeys(("acc", "accuracy", "top1"), "acc")}
+_IMAGES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SAME = {"val", "valid", "validation", "eval", "dev", "epoch", "avg", "mean", "final", "max", "min"}
+
+
+def meant(name: str) -> str | None:
+    """Return the metric that other projects call by a name, such as val/acc for validation_accuracy, or None."""
+    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    kinds = [_KINDS[word] for word in words if word in _KINDS]
+    if len(kinds) != 1 or not all(word in {*_KINDS, *_IMAGES, *_SAME, "best", "last"} for word in words):
+        return None
+    images = next((_IMAGES[word] for word in words if word in _IMAGES), "val")
+    when = next((word for word in words if word in ("best", "last")), None)
+    key = f"{when}/{images}_{kinds[0]}" if when else f"{images}/{kinds[0]}"
+    return key if key in METRICS else None
 
 
 def scaled(values: Any, key: str) -> Any:

@@ -23,7 +23,7 @@ from pydantic import (
 from study.config import Config
 from study.config.checks import one_of
 from study.config.setting import read_pairs
-from study.record.metrics import HISTORY, METRICS
+from study.record.metrics import HISTORY, METRICS, meant
 from study.sweeps import bayes, command, grid, random
 from study.sweeps import distributions as space
 from study.sweeps.command import Command
@@ -51,11 +51,21 @@ class Metric(BaseModel):
 
     model_config = STRICT
 
-    name: Annotated[str, one_of("metric", METRICS)] = Field(description="the name of a metric, such as val/acc")
+    name: str = Field(description="the name of a metric, such as val/acc")
     goal: Literal["minimize", "maximize"] | None = Field(None, description="minimize or maximize")
     target: Any = None
     impute: Any = None
     impute_while_running: Any = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        """Return the name; raise ValueError with the metric that was probably meant if there is none of that name."""
+        if name not in METRICS:
+            known = meant(name)
+            hint = f"did you mean {known!r}?" if known else nearest(name, METRICS)
+            raise ValueError(f"unknown metric {name!r}; {hint}")
+        return name
 
     @model_validator(mode="after")
     def _fits(self) -> "Metric":

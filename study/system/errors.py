@@ -104,10 +104,14 @@ def with_place(error: BaseException) -> str:
     return one_line(error) + ("" if isinstance(error, UserError) else place)
 
 
+LIKE = 0.7
+"""Least similarity, from 0 to 1, of a name that was probably meant."""
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the known name that was probably meant, None if none is similar."""
     lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=LIKE)
     return lower[close[0]] if close else None
 
 
