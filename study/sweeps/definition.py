@@ -22,6 +22,9 @@ from study.system.errors import UserError
 PROBES = 100
 """Number of random points of an adaptive sweep that are checked before any is trained."""
 
+NEAR = 0.001
+"""Distance of the checked values from the ends of a range, which may themselves be no values, such as lr 0."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -173,11 +176,11 @@ class Sweep:
             return point if point.config.fingerprint == config.fingerprint else None
 
     def _probes(self) -> Iterable[dict[str, Any]]:
-        """Yield values to check before an adaptive search: random ones, and both ends of each range."""
+        """Yield values to check before an adaptive search: random ones, and some near both ends of each range."""
         draws = [random.draw(self.parameters, index) for index in range(PROBES)]
         yield from draws
         for name, parameter in self.parameters.items():
-            for quantile in (0.0, 1.0) if "min" in parameter.keys else ():
+            for quantile in (NEAR, 1 - NEAR) if "min" in parameter.keys else ():
                 yield {**draws[0], name: parameter.value(quantile)}
 
     def losses(self, rows: Iterable[Mapping[str, Any]]) -> list[float]:

@@ -215,8 +215,14 @@ def _implied(name: str, content: Mapping[str, Any]) -> str:
     if "values" in content:
         return "categorical_w_probabilities" if "probabilities" in content else "categorical"
     if "min" in content or "max" in content:
-        are_whole = all(isinstance(content.get(key), int) for key in ("min", "max"))
-        return "int_uniform" if are_whole else "uniform"
+        are_whole = {isinstance(content[key], int) for key in ("min", "max") if key in content}
+        if len(are_whole) == 2:
+            low, high = content["min"], content["max"]
+            raise UserError(
+                f"parameter {name}: W&B takes min {low} and max {high} together only with a `distribution`; "
+                "add `distribution: uniform`, or write both with a point or both without"
+            )
+        return "int_uniform" if are_whole == {True} and len(content) == 2 else "uniform"
     raise UserError(f"parameter {name} needs `value: …`, `values: […]` or `min: …` and `max: …`, not {dict(content)!r}")
 
 
@@ -264,7 +270,7 @@ def _check_choices(name: str, values: Any, shares: Any) -> None:
     if shares is None:
         return
     fits = isinstance(shares, list) and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
-    if not fits or len(shares) != len(values) or not math.isclose(sum(shares), 1, abs_tol=1e-8):
+    if not fits or len(shares) != len(values) or not math.isclose(sum(shares), 1, abs_tol=1e-5):
         raise UserError(f"parameter {name}: probabilities must be as many as the values and sum to 1, not {shares!r}")
 
 
