@@ -15,6 +15,7 @@ from study.config import RESULTS_VERSION
 from study.record.directory import RunDirectory
 from study.record.display import Display
 from study.sweeps import definition as search
+from study.system import devices
 from study.system.errors import UserError
 from study.train import Signals, train
 from tests.conftest import SMALL, states
@@ -41,7 +42,7 @@ def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, 
     assert "2 of 4 runs would be trained" in call("study.sweep", "run", path, "--dry-run").stderr
 
     out = command("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu").stdout
-    assert "4 runs, 2 to train" in out
+    assert f"4 runs, 2 to train, {min(2, devices.cores())} at a time" in out, "OMP_NUM_THREADS is the threads of a run"
     assert "[2/2" in out
     everything = states(tmp_path / "runs")
     assert set(first) < set(everything)

@@ -324,7 +324,7 @@ def main(argv: list[str]) -> int:
     cases = ({},) if is_one_case else CASES
     configs = [Config.parse({**case, **options}) for case in cases]
     device = devices.pick(configs[0].device)
-    threads = args.threads or devices.cores()
+    threads = args.threads or devices.threads()
     torch.set_num_threads(threads)
     memory = Memory()
     data = data_sets.load(configs[0], "cpu", memory=memory)

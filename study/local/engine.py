@@ -22,7 +22,7 @@ from study.data import folder
 from study.local.worker import GRACE_SECONDS, Order, work
 from study.record.directory import RunDirectory
 from study.record.display import SweepDisplay, result
-from study.system.devices import cores
+from study.system.devices import threads
 from study.system.errors import Busy, UserError, one_line
 from study.system.process import how_ended
 
@@ -105,7 +105,7 @@ class Engine:
         used = self.slots[:count]
         self.free = used + [device for device in dict.fromkeys(self.slots) if device not in used]
         self.shared_by = Counter(used)
-        self.threads = max(1, cores() // max(1, len(used)))
+        self.threads = threads(len(used))
 
         # Hand out jobs and take messages until all have ended
         try:

@@ -18,15 +18,20 @@ from study.system.errors import UserError, one_line
 
 
 def cores() -> int:
-    """Count the CPU cores that this process may use: its container's share, or OMP_NUM_THREADS where that is set."""
-    if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
-        return max(1, int(os.environ["OMP_NUM_THREADS"]))
+    """Count the CPU cores that this process may use: its container's share."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return max(1, min(available, int(quota) // int(period)))
     except (OSError, ValueError):
         return available
+
+
+def threads(runs: int = 1) -> int:
+    """Return the CPU threads of each of some runs at a time: an equal share of the cores, at most OMP_NUM_THREADS."""
+    share = max(1, cores() // max(1, runs))
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, max(1, int(most))) if most.isdecimal() else share
 
 
 def names() -> list[str]:

@@ -89,7 +89,7 @@ def train(
             data_digest=digest,
             device_shared_by=max(device_shared_by, before.get("device_shared_by", 1)),
             wandb_id=before.get("wandb_id", fresh_id),
-            threads=before.get("threads") or config.threads or devices.cores(),
+            threads=before.get("threads") or config.threads or devices.threads(),
             precision=before.get("precision") or config.precision,
             **({"first_started": before.get("first_started", before.get("started"))} if before else {}),
             **({"sweeps": sweeps} if sweeps else {}),
