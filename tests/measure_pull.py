@@ -54,7 +54,9 @@ def main(folder: Path) -> None:
         environment = os.environ | account | {"XDG_CACHE_HOME": cache, "HOME": cache}
         for _ in range(2):
             server.requests.clear()
-            pulled = subprocess.run([sys.executable, "-c", PULL], env=environment, stdout=subprocess.PIPE, text=True)
+            pulled = subprocess.run(
+                [sys.executable, "-c", PULL], env=environment, stdout=subprocess.PIPE, encoding="utf-8"
+            )
             print(f"{pulled.stdout}, {server.requests.total()} requests: {dict(server.requests)}", flush=True)
 
 
