@@ -304,20 +304,21 @@ def test_parallel_coordinates_place_what_was_drawn_by_its_size():
     )  # fmt: skip
     stopped = pd.DataFrame({"lr": [0.01], "momentum": [0.5], "hidden": [Listed([20])], "val_acc": [20.0]})
     axes = space.parallel(frame, ["lr", "momentum", "hidden"], "Title", ["lr", "momentum"], stopped).axes[0]
-    drawn = [row for row in axes.get_lines() if len(row.get_ydata()) == 4 and row.get_marker() != "_"]
-    heights = np.array([row.get_ydata() for row in drawn])
+    settings, given_up = axes.collections
+    heights = np.array([row[:, 1] for row in [*settings.get_segments(), *given_up.get_segments()]])
     assert heights[:4, 0] == pytest.approx([0, 1 / 3, np.log10(200) / 3, 1]), "by its logarithm"
     assert heights[:4, 1] == pytest.approx([0, 0.125, 0.75, 1]) and heights[:4, 3] == pytest.approx(
         [0, 50 / 88, 87.5 / 88, 1]
     )
-    assert heights[4] == pytest.approx([2 / 3, 0.5, 0, 10 / 88]) and drawn[4].get_linestyle() == "--"
+    assert heights[4] == pytest.approx([2 / 3, 0.5, 0, 10 / 88]) and len(heights) == 5
+    assert given_up.get_linestyle()[0][1] and not settings.get_linestyle()[0][1], "dashed, and not"
     ticks = [[text.get_text() for text in axes.texts if int(text.get_position()[0]) == place] for place in range(4)]
     assert ticks[0] == ["0.0001", "0.001", "0.01", "0.1"], "decades show that the scale is logarithmic"
     assert ticks[1] == ["0.2", "0.4", "0.6", "0.8"] and ticks[3] == ["20", "40", "60", "80"]
     assert ticks[2] == ["20", "50", "64,32", "200"], "in the order of numbers, evenly"
     without = frame.assign(momentum=pd.Series([0.9, None, None, 0.5], dtype=object))
     axes = space.parallel(without, ["lr", "momentum"], "Title").axes[0]
-    heights = [row.get_ydata()[1] for row in axes.get_lines() if len(row.get_ydata()) == 3 and row.get_marker() != "_"]
+    heights = [row[1, 1] for row in axes.collections[0].get_segments()]
     assert heights == [0.5, 1, 1, 0], "what has no such option is above the others"
     narrow = space.parallel(frame[2:], ["lr", "momentum", "hidden"], "Title").axes[0]
     ticks = [text.get_text() for text in narrow.texts if text.get_position()[0] > 3]

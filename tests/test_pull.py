@@ -1,6 +1,7 @@
 """Runs in W&B read back by the real client, against a stand-in server."""
 
 import copy
+import json
 import os
 
 import pytest
@@ -40,6 +41,14 @@ finished = frames.runs[frames.runs.state == "finished"].index
 print(*(f"{n} {state}" for state, n in sorted(frames.runs.state.value_counts().items())), end=", ")
 print(frames.directories[finished[0]].path.name, "counts in", section.name, len(section.runs), len(section.missing))
 print(*frames.problems, sep="\\n")
+"""
+
+PULL = """
+import sys
+from analysis.frames import pull
+directories, problems = pull.pull(sys.argv[1])
+assert not problems, problems
+print(*(f"{directory.path.name} {len(directory.history())}" for directory in directories), sep="\\n")
 """
 
 SWEEP = """
@@ -92,8 +101,29 @@ def test_a_directory_and_wandb_give_equal_frames_and_equal_tables(there, run_pyt
     here, there = ({path.name: path.read_bytes() for path in (tmp_path / name / "tables").iterdir()}
                    for name in ("here", "there"))  # fmt: skip
     assert here == there and len(here) >= 3
-    assert server.requests["HistoryPage"] == 2 * 8, "each run is fetched once, and once more to refresh"
+    assert server.requests["RunContents"] == 2, "all runs are fetched once, and once more to refresh"
+    assert server.requests["GET"] == 2 * 4, "the evaluation of each finished run is downloaded as often"
+    assert not {"Run", "HistoryPage", "RunOutputArtifacts"} & server.requests.keys(), "nothing is asked for run by run"
     assert not server.unknown
+
+
+def test_only_runs_that_have_changed_are_pulled_again(there, run_python, tmp_path):
+    server, folder = there
+    run_python(["-c", PULL, PROJECT], tmp_path)
+    server.requests.clear()
+    run_python(["-c", PULL, PROJECT], tmp_path)
+    assert server.requests["Runs"] == 1 and not {"RunContents", "GET"} & server.requests.keys()
+
+    # a run that was sent again, and one with more rows than one request returns
+    sent, long = (server.runs[path.name] for path in sorted(folder.glob("mlp-*"))[:2])
+    lines = dict(long.lines)
+    sent.fields["heartbeatAt"] = "2026-02-01T00:00:00"
+    long.lines |= {step: json.dumps({"_step": step, "epoch": step + 1, "val/acc": 0.5}) for step in range(9, 2009)}
+    epochs = {row["epoch"] for row in long.history}
+    out = run_python(["-c", PULL, PROJECT], tmp_path).stdout
+    long.lines = lines
+    del sent.fields["heartbeatAt"]
+    assert server.requests["RunContents"] == 1 and f"{long.name} {len(epochs)}\n" in out and len(epochs) > 2000
 
 
 def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there, run_python, tmp_path):
@@ -114,7 +144,7 @@ def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there, run_
     server.runs["elsewhere"].name, server.runs["elsewhere"].sweep = "elsewhere", "two"
     server.sweeps["one"] = Sweep("one", PROJECT.split("/")[1], yaml.safe_load(SWEEP))
     server.fail("Runs", 429)
-    server.fail("HistoryPage", "silence", 503)
+    server.fail("RunContents", "silence", 503)
     told = run_python(["-c", LOAD, f"{PROJECT}/one"], tmp_path).stdout.splitlines()
     assert told[0] == f"1 crashed 4 diverged 1 finished 1 running, {kept} counts in pulled 1 7"
     assert len(told) == 4

@@ -13,14 +13,17 @@ if TYPE_CHECKING:
 
 ENTITY = "somebody"
 CREATED = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
+ROWS = 1000
 LAST_PAGE = {"endCursor": None, "hasNextPage": False}
 
 
 def answer(server: "Server", operation: str, variables: dict[str, Any]) -> dict[str, Any]:
     """Answer one request."""
-    named = server.runs.get(variables.get("name") or variables.get("run") or variables.get("runName") or "")
-    if named and named.broken:
-        return {"errors": [{"message": f"run {named.name} cannot be read"}], "data": None}
+    several = json.loads(variables.get("filters") or "{}").get("name")
+    names = several["$in"] if isinstance(several, dict) else [variables.get(key) for key in ("name", "run", "runName")]
+    for name in names:
+        if name in server.runs and server.runs[name].broken:
+            return {"errors": [{"message": f"run {name} cannot be read"}], "data": None}
     function = OPERATIONS.get(operation)
     if function is None:
         server.unknown.add(operation)
@@ -180,6 +183,20 @@ def runs(server: "Server", variables: dict) -> dict:
                         "runs": {"edges": edges, "pageInfo": page}}}  # fmt: skip
 
 
+def run_contents(server: "Server", variables: dict) -> dict:
+    """Serve runs with their history and their artifacts, as study/remote/contents.py asks for them."""
+    page = runs(server, variables)
+    for edge in page["project"]["runs"]["edges"]:
+        run = server.runs[edge["node"]["name"]]
+        artifacts = []
+        for made in run.artifacts:
+            files = [{"node": {"name": name, "url": url, "sizeBytes": None}} for name, url in made["files"].items()]
+            artifacts.append({"node": {"versionIndex": made["version"], "artifactType": {"name": made["type"]},
+                                       "files": {"edges": files[:1]}}})  # fmt: skip
+        edge["node"] |= {"rows": [json.dumps(row) for row in run.history[:ROWS]], "artifacts": {"edges": artifacts}}
+    return page
+
+
 def one_run(server: "Server", variables: dict) -> dict:
     run = server.runs.get(variables["name"])
     return {"project": {"run": _run(run) if run else None}}
@@ -222,8 +239,9 @@ def _run(run: "Run") -> dict[str, Any]:
         "id": run.name, "projectId": "1", "tags": fields.get("tags") or [], "name": run.name,
         "displayName": fields.get("displayName") or run.name, "sweepName": run.sweep, "state": run.state,
         "config": json.dumps(run.config), "group": fields.get("groupName"), "jobType": fields.get("jobType"),
-        "commit": None, "readOnly": False, "createdAt": CREATED, "heartbeatAt": CREATED, "description": None,
-        "notes": fields.get("notes"), "systemMetrics": "{}", "summaryMetrics": json.dumps(run.summary),
+        "commit": None, "readOnly": False, "createdAt": CREATED, "description": None,
+        "heartbeatAt": fields.get("heartbeatAt", CREATED), "notes": fields.get("notes"),
+        "systemMetrics": "{}", "summaryMetrics": json.dumps(run.summary),
         "historyLineCount": len(rows), "user": {"name": ENTITY, "username": ENTITY},
         "historyKeys": {"lastStep": max((row.get("_step", 0) for row in rows), default=-1), "keys": keys},
     }  # fmt: skip
@@ -327,9 +345,9 @@ OPERATIONS: dict[str, Callable[["Server", dict], dict]] = {
     "CreateArtifactFiles": create_artifact_files,
     "UpsertSweep": upsert_sweep, "GetSweep": get_sweep, "SweepWithRuns": get_sweep,
     "CreateAgent": create_agent, "Heartbeat": heartbeat,
-    "Runs": runs, "Run": one_run, "RunState": one_run, "RunHistoryKeys": one_run, "RunFullHistory": history,
-    "HistoryPage": history, "RunSampledHistory": sampled_history, "RunParquetHistory": parquet_history,
-    "RunFiles": run_files, "RunOutputArtifacts": run_output_artifacts,
+    "Runs": runs, "RunContents": run_contents, "Run": one_run, "RunState": one_run, "RunHistoryKeys": one_run,
+    "RunFullHistory": history, "HistoryPage": history, "RunSampledHistory": sampled_history,
+    "RunParquetHistory": parquet_history, "RunFiles": run_files, "RunOutputArtifacts": run_output_artifacts,
     "ArtifactMembershipByName": artifact_membership, "FetchArtifactManifest": artifact_manifest,
     "GetArtifactMembershipFileUrls": artifact_file_urls,
 }  # fmt: skip

@@ -2,8 +2,9 @@
 
     python -m analysis.summarize ENTITY/PROJECT [--refresh]
 
-The cache is `~/.cache/image-classifier-study/wandb/` (XDG_CACHE_HOME moves it). A run whose state
-and last step in W&B have not changed since it was pulled is not pulled again.
+The cache is `~/.cache/image-classifier-study/wandb/` (XDG_CACHE_HOME moves it). A run whose state, last sign of life
+and number of rows in W&B have not changed since it was pulled is not pulled again. The others come in pages of many
+runs, with one further request for the evaluation of each.
 """
 
 import json
@@ -11,8 +12,10 @@ import math
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,16 @@ from study.config import Config
 from study.record.directory import RunDirectory
 from study.record.metrics import HISTORY
 from study.remote import api as wandb_api
+from study.remote import contents
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system.errors import UserError, one_line
 
 PARALLEL = 8
-PAGE = 100
+"""Pages of runs that are pulled at a time."""
 
 KEY = "pulled.json"
-"""File with the state and last step that W&B reported when a run was pulled."""
+"""File with what W&B reported of a run when it was pulled, as `contents.stamp` returns it."""
 
 
 def read_sweep(path: str) -> Sweep:
@@ -49,41 +53,60 @@ def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str
     """
     # list the runs of the project or sweep
     entity, project, *sweep = wandb_api.path(path)
-    filters = {"sweep": sweep[0]} if sweep else {}
-    listed = wandb_api.ask(
-        lambda api: list(api.runs(f"{entity}/{project}", filters, per_page=PAGE, lazy=False)),
-        f"the runs of {entity}/{project} cannot be fetched",
-    )
+    listed = contents.listed(f"{entity}/{project}", {"sweep": sweep[0]} if sweep else {})
 
     # pull those that have changed; the lock keeps out another process that pulls the same project
     server = re.sub(r"\W+", "-", wandb_api.connect().settings["base_url"])
     folder = cache.folder() / "wandb" / server / entity / project
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
-        changed = [run for run in listed if refresh or _read_key(folder / run.id) != _key(run)]
-        failed = _fetch_all(changed, folder)
+        stamps = {run.id: contents.stamp(run) for run in listed}
+        changed = {name: key for name, key in stamps.items() if refresh or _read_key(folder / name) != key}
+        failed = _fetch_all(changed, f"{entity}/{project}", folder)
 
     # runs that failed are reported, not read
-    directories = [RunDirectory(folder / run.id) for run in listed if run.id not in failed]
+    directories = [RunDirectory(folder / name) for name in stamps if name not in failed]
     problems = [f"{entity}/{project}/{name} is left out: {reason}" for name, reason in failed.items()]
     return directories, problems
 
 
-def _fetch_all(runs: list[Any], folder: Path) -> dict[str, str]:
-    """Fetch runs, several at a time; return the reason of each failure, by run id."""
+def _fetch_all(stamps: Mapping[str, list[Any]], project: str, folder: Path) -> dict[str, str]:
+    """Fetch runs, several pages at a time; return the reason of each failure, by run id."""
     failed: dict[str, str] = {}
+    names = list(stamps)
+    pages = [names[start : start + contents.PAGE] for start in range(0, len(names), contents.PAGE)]
     pool = ThreadPoolExecutor(PARALLEL)
     try:
-        tasks = {pool.submit(wandb_api.patiently, lambda run=run: _fetch(run, folder)): run for run in runs}
+        tasks = {pool.submit(_fetch_page, page, stamps, project, folder): len(page) for page in pages}
         for task in progress.as_completed(tasks, "pulled from W&B"):
-            if error := task.exception():
-                failed[tasks[task].id] = one_line(error)
+            failed |= task.result()
     finally:
         pool.shutdown(cancel_futures=True)
+    return {name: failed[name] for name in names if name in failed}
+
+
+def _fetch_page(names: Sequence[str], stamps: Mapping[str, list[Any]], project: str, folder: Path) -> dict[str, str]:
+    """Put a page of runs into the cache; return the reason of each failure, by run id."""
+    # all runs by one request; if it fails, which one bad run can cause, each is asked for by itself
+    try:
+        runs = contents.of_runs(project, names)
+    except Exception:  # the client's errors have no common class
+        runs = {}
+
+    # write them
+    failed = {}
+    for name in names:
+        try:
+            if name in runs:
+                wandb_api.patiently(partial(_write, runs[name], stamps[name], folder))
+            else:
+                wandb_api.patiently(lambda name=name: _write(contents.of_run(project, name), stamps[name], folder))
+        except Exception as error:
+            failed[name] = one_line(error)
     return failed
 
 
-def _fetch(run: Any, folder: Path) -> None:
+def _write(run: Any, stamp: list[Any], folder: Path) -> None:
     """Put a run into the cache, completely or not at all."""
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".pull-"))
     try:
@@ -93,8 +116,8 @@ def _fetch(run: Any, folder: Path) -> None:
         directory.write_history(_history(run))
         if summary := _summary(run):
             directory.write_summary(summary)
-        _download_evaluation(run, temporary)
-        (temporary / KEY).write_text(json.dumps(_key(run)), encoding="utf-8")
+        contents.download(run, "evaluation", temporary)
+        (temporary / KEY).write_text(json.dumps(stamp), encoding="utf-8")
 
         # replace the old directory
         shutil.rmtree(folder / run.id, ignore_errors=True)
@@ -103,13 +126,8 @@ def _fetch(run: Any, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _key(run: Any) -> list[Any]:
-    """Return the state and last step of a run, which change whenever there is something to pull."""
-    return [run.state, wandb_api.state_of(run), (run.history_keys or {}).get("lastStep", -1)]
-
-
 def _read_key(path: Path) -> list[Any] | None:
-    """Read the key with which a run was pulled; None if it was not."""
+    """Read the stamp with which a run was pulled; None if it was not."""
     try:
         return json.loads((path / KEY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -128,7 +146,7 @@ def _info(run: Any) -> dict[str, Any]:
 def _history(run: Any) -> list[dict[str, Any]]:
     """Return one row per epoch; if an epoch was logged more than once, the last row."""
     rows = {}
-    for row in run.scan_history(use_cache=False):
+    for row in contents.rows(run):
         if not row.keys().isdisjoint(HISTORY) and "epoch" in row:
             values = {name: _plain(value) for name, value in row.items() if not name.startswith("_")}
             rows[int(row["epoch"])] = values | {"epoch": int(row["epoch"])}
@@ -150,11 +168,3 @@ def _plain(value: Any) -> Any:
     if value in ("NaN", "Infinity", "-Infinity") or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value
-
-
-def _download_evaluation(run: Any, folder: Path) -> None:
-    """Download evaluation.npz from the newest artifact of that type, if there is one."""
-    artifacts = [artifact for artifact in run.logged_artifacts() if artifact.type == "evaluation"]
-    if artifacts:
-        newest = max(artifacts, key=lambda artifact: int(artifact.version.removeprefix("v")))
-        newest.download(root=str(folder), skip_cache=True)

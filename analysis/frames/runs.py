@@ -116,7 +116,7 @@ def _frames(listed: Sequence[RunDirectory], problems: Sequence[str], is_pulled: 
         return "/".join(directory.path.parts[-3:]) if is_pulled else str(directory.path)
 
     # read every directory; one that cannot be read is a problem, not an error
-    copies: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], list[dict[str, Any]]]]] = {}
+    copies: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], np.ndarray]]] = {}
     problems = list(problems)
     for directory in listed:
         try:
@@ -129,22 +129,23 @@ def _frames(listed: Sequence[RunDirectory], problems: Sequence[str], is_pulled: 
 
     # of several copies of a run, keep the best one
     rows: list[dict[str, Any]] = []
-    lines: list[dict[str, Any]] = []
+    histories: dict[str, np.ndarray] = {}
     configs: dict[str, Config] = {}
     directories: dict[str, RunDirectory] = {}
     for name, same in sorted(copies.items()):
         kept = max(same, key=lambda copy: (*_rank(copy[2]), copy[0].path.name == name))
-        directories[name], configs[name], row, history = kept
+        directories[name], configs[name], row, histories[name] = kept
         rows.append(row)
-        lines += [{"run": name, **line} for line in history]
         others = [place(copy[0]) for copy in same if copy is not kept]
         problems += [f"{other} is left out: it is the same run as {place(kept[0])}" for other in others]
 
     # numbers are floats, NaN where a run lacks one
     runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY], dtype=object)
     runs[SUMMARY] = runs[SUMMARY].astype(float)
-    history = pd.DataFrame(lines, columns=["run", "epoch", *HISTORY])
-    history[HISTORY] = history[HISTORY].astype(float)
+    numbers = np.concatenate([np.empty((0, 1 + len(HISTORY))), *histories.values()])
+    history = pd.DataFrame(numbers, columns=["epoch", *HISTORY]).astype({"epoch": int})
+    names = pd.Index(list(histories), dtype=object).repeat([len(epochs) for epochs in histories.values()])
+    history.insert(0, "run", names)
     return Frames(runs.rename_axis("run"), history, configs, directories, problems)
 
 
@@ -153,16 +154,13 @@ def _rank(row: Mapping[str, Any]) -> tuple[bool, str]:
     return has_result(row["state"], row["stopped_by"]), row["started"] or ""
 
 
-def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], list[dict[str, Any]]]:
-    """Return the config, the row and the history of a run; raise CorruptRun if its files do not agree."""
-    state = directory.state()
-    if state == "corrupt":
-        raise CorruptRun(directory.defect())
+def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], np.ndarray]:
+    """Return the config, the row, and the epochs with the values of HISTORY; raise CorruptRun if files do not agree."""
+    info, lines, summary, state, defect = directory.read()
+    if defect:
+        raise CorruptRun(defect)
     if state == "missing":
         raise CorruptRun("it has no run.json")
-    info = directory.info()
-    summary = directory.summary()
-    lines = directory.history()
 
     # the config must be the one that the run was trained with
     config = Config.recorded(info["config"])
@@ -177,13 +175,15 @@ def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], list[dict[st
     row |= {name: _number(summary, name) for name in SUMMARY}
 
     # one line per epoch
-    history = [{"epoch": line["epoch"], **{name: _number(line, name) for name in HISTORY}} for line in lines]
-    return config, row, history
+    history = [(line["epoch"], *(_number(line, name) for name in HISTORY)) for line in lines]
+    return config, row, np.array(history, dtype=float).reshape(-1, 1 + len(HISTORY))
 
 
 def _number(values: Mapping[str, Any], name: str) -> float:
     """Return a number, or NaN if it is missing; raise CorruptRun if it is anything else."""
     value = values.get(name)
+    if type(value) is float:
+        return value
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise CorruptRun(f"its {name} must be a number, not {value!r}")
     return math.nan if value is None else float(value)

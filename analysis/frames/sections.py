@@ -40,7 +40,7 @@ class Section:
     fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; options that a sweep varies together are the
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
-    from a distribution.
+    from a distribution. `computed`: results of themes that several of them need.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Section:
     usual: Mapping[str, Any] = field(default_factory=dict)
     is_search: bool = False
     drawn: Sequence[str] = ()
+    computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def absent(self) -> pd.DataFrame:

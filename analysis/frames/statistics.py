@@ -67,7 +67,9 @@ def estimates(
     return means.join(half_widths.add_suffix("_ci95"))
 
 
-def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: float = 0.0) -> pd.DataFrame:
+def differences(
+    values: pd.Series, shared: Mapping[str, Hashable], resolution: float = 0.0, reference: Hashable = None
+) -> pd.DataFrame:
     """Compare the means of all pairs of settings that have at least two repeats.
 
     `values` is indexed by (setting, seed). Two settings with the same seeds and the same value in `shared` are paired
@@ -76,7 +78,9 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
 
     Returns a frame indexed by (a, b), both ways round: `difference` a - b, `half_width` of its 95 % interval, `p`
     (two-sided), `holm` (p corrected for the number of pairs, Holm 1979), `deviation` of one repeat, `paired`, and
-    `share`, the degrees of freedom that each repeat after the first adds if both settings have equally many.
+    `share`, the degrees of freedom that each repeat after the first adds if both settings have equally many. With a
+    `reference`, it holds only the pairs of this setting; `holm` counts all pairs, and so do `pairs`, their number, and
+    `usual_deviation`, the root of the mean square of their deviations.
     """
     # one row per setting, one column per seed
     table = values.unstack()
@@ -98,6 +102,7 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
     deviation = np.sqrt(both)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.nan_to_num(both**2 / (variance[:, None] ** 2 + variance[None, :] ** 2), nan=1.0)
+    del both  # of thousands of settings, each matrix takes much memory
 
     # paired test instead, for settings with the same seeds and the same shared value
     paired = np.zeros(difference.shape, dtype=bool)
@@ -105,7 +110,8 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
     for _, places in kinds.groupby(kinds):
         at = places.index.to_numpy()
         rows = table.iloc[at].dropna(axis=1).to_numpy(dtype=float)
-        spread = np.maximum((rows[:, None] - rows[None, :]).var(axis=2, ddof=1), 2 * rounding)
+        spread = np.stack([(row - rows).var(axis=1, ddof=1) for row in rows])  # row by row, which takes less memory
+        spread = np.maximum(spread, 2 * rounding)
         block = np.ix_(at, at)
         squared_error[block] = spread / rows.shape[1]
         degrees[block] = rows.shape[1] - 1
@@ -114,27 +120,45 @@ def differences(values: pd.Series, shared: Mapping[str, Hashable], resolution: f
         paired[block] = True
 
     # p of each pair, corrected over each pair once
-    error = np.sqrt(squared_error)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = np.where(difference == 0, 1.0, 2 * stats.t.sf(np.abs(difference) / error, degrees))
-    corrected = np.ones_like(p)
+    error = np.sqrt(squared_error, out=squared_error)
     upper = np.triu_indices(len(names), 1)
-    corrected[upper] = holm(p[upper])
-    corrected.T[upper] = corrected[upper]
-    columns = {
-        "difference": difference,
-        "half_width": _t(degrees) * error,
-        "p": p,
-        "holm": corrected,
-        "deviation": deviation,
-        "share": share,
-        "paired": paired,
-    }
+    size = np.abs(difference[upper])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tested = np.where(size == 0, 1.0, 2 * stats.t.sf(size / error[upper], degrees[upper]))
+    p = np.ones_like(difference)
+    corrected = np.ones_like(difference)
+    for matrix, of_pairs in ((p, tested), (corrected, holm(tested))):
+        matrix[upper] = of_pairs
+        matrix.T[upper] = of_pairs
 
-    # one row per ordered pair of two different settings
-    index = pd.MultiIndex.from_product([names, names], names=["a", "b"])
-    frame = pd.DataFrame({name: column.ravel() for name, column in columns.items()}, index=index)
-    return frame[frame.index.get_level_values("a") != frame.index.get_level_values("b")]
+    # ordered pairs of two different settings: all, or those of the reference
+    places = np.arange(len(names))
+    if reference is None:
+        first, second = (grid.ravel() for grid in np.meshgrid(places, places, indexing="ij"))
+    else:
+        own = np.full(len(names), names.index(reference)) if reference in names else places[:0]
+        others = places[: len(own)]
+        first, second = np.r_[own, others], np.r_[others, own]
+    differ = first != second
+    chosen = first[differ], second[differ]
+    columns = {
+        "difference": difference[chosen],
+        "half_width": _t(degrees[chosen]) * error[chosen],
+        "p": p[chosen],
+        "holm": corrected[chosen],
+        "deviation": deviation[chosen],
+        "share": share[chosen],
+        "paired": paired[chosen],
+    }
+    if reference is not None:
+        of_pairs = deviation[upper]
+        usual = math.sqrt((of_pairs**2).mean()) if len(of_pairs) else math.nan
+        columns |= {"pairs": len(of_pairs), "usual_deviation": usual}
+
+    # one row per pair
+    known = pd.Index(names, dtype=object)
+    index = pd.MultiIndex.from_arrays([known[place] for place in chosen], names=["a", "b"])
+    return pd.DataFrame(columns, index=index)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -7,10 +7,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from rich.cells import cell_len
@@ -65,6 +67,14 @@ def looks_of(settings: Sequence[str]) -> Looks:
     return {setting: look(place) for place, setting in enumerate(settings)}
 
 
+def add_lines(axes: Axes, lines: Sequence[np.ndarray], **style: Any) -> None:
+    """Draw many lines, as (x, y) rows or as heights at 0, 1, 2 …, as one object: much faster than each alone."""
+    if len(lines):
+        points = [line if line.ndim == 2 else np.column_stack([np.arange(len(line)), line]) for line in lines]
+        axes.add_collection(LineCollection(points, **{"capstyle": "projecting", **style}))
+        axes.autoscale_view()
+
+
 def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
     """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
 
@@ -85,6 +95,10 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     ranked = list(means["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
     coloured = [setting for setting in history.setting.unique() if setting in ranked[:DRAWN]]
 
+    others = {*ranked[DRAWN:]}
+    grey = {setting: rows for setting, rows in means.groupby(level="setting", sort=False) if setting in others}
+    epochs = {setting: rows.index.get_level_values("epoch") for setting, rows in grey.items()}
+
     # the figure is as high as its legend needs
     longest = max(cell_len(shown(setting)) for setting in coloured)
     columns = max(1, min(4, len(coloured), 110 // (6 + min(NAME_WIDTH, longest))))
@@ -97,8 +111,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
         for axes, metric in zip(row, ("loss", "acc"), strict=True):
             name = f"{split}/{metric}"
             scale = METRICS[name].scale
-            for setting in ranked[DRAWN:]:
-                axes.plot(scale * means.loc[setting, name], color=PALE_GREY, linewidth=1, zorder=1)
+            others = [np.column_stack([epochs[setting], scale * rows[name]]) for setting, rows in grey.items()]
+            add_lines(axes, others, color=PALE_GREY, linewidth=1, zorder=1)
             for setting in coloured:
                 values = scale * means.loc[setting, [name, f"{name}_ci95"]]
                 _band(axes, values, wrapped(setting), looks[setting], banded=len(coloured) <= BANDS)

@@ -7,8 +7,6 @@ Differences between settings are judged only with two seeds of each. A differenc
 pairs of the section, is below 5 %; it may be noise if its own interval contains 0.
 """
 
-import math
-
 import pandas as pd
 
 from analysis.frames.runs import Frames
@@ -115,7 +113,7 @@ def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
     parts = []
     for name, (of, split) in OVERFITTING.items():
         # differences from the best that are proven; a run may lack one of these numbers
-        pairs = comparison.pairwise(section, of, split)
+        pairs = comparison.pairwise(section, of, split, best)
         proven = pairs.loc[[pair for setting in settings if (pair := (setting, best)) in pairs.index]]
         proven = proven[proven.holm < ALPHA].droplevel("b")
 
@@ -139,7 +137,7 @@ def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
 def _tested(section: Section, best: str, values: dict[str, object]) -> str:
     """Report the test accuracy of the best setting, and the setting with the highest one if that is another."""
     text = sentence("answer_test", **values)
-    pairs = comparison.pairwise(section, comparison.PER_RUN["test_acc"], "test").xs(best, level="b")
+    pairs = comparison.pairwise(section, comparison.PER_RUN["test_acc"], "test", best).xs(best, level="b")
     other = pairs.loc[pairs.difference.idxmax()]
     if other.difference > 0:
         low = other.difference - other.half_width
@@ -204,15 +202,15 @@ def _needed(section: Section, best: str, undecided: pd.DataFrame) -> str:
     The deviation is at least that of all pairs: that of a few seeds of a single pair may be small by chance.
     """
     # the largest difference, with its seeds and deviation
-    pairs = comparison.pairwise(section)
+    pairs = comparison.pairwise(section, reference=best)
     seeds_of = section.runs.setting.value_counts()
     widest = undecided.below.idxmax()
     pair = pairs.loc[best, widest]
     fewest = min(seeds_of[best], seeds_of[widest])
-    deviation = max(pair.deviation, math.sqrt((pairs.deviation**2).mean()))
+    deviation = max(pair.deviation, pair.usual_deviation)
 
     # the seeds that it needs
-    seeds = seeds_to_show(pair.difference, deviation, pair.share, len(pairs) // 2, fewest)
+    seeds = seeds_to_show(pair.difference, deviation, pair.share, int(pair.pairs), fewest)
     if seeds is None:
         return sentence("answer_needed_many")
     points = float(undecided.below[widest])

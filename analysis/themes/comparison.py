@@ -21,6 +21,7 @@ from analysis.page.letters import Plot
 from analysis.page.tables import Column, Table, p_column
 from analysis.wording.texts import label, sentence, shown
 from study.config import affects
+from study.config.setting import Setting
 from study.record.metrics import METRICS, scaled
 
 PER_RUN = {
@@ -51,6 +52,13 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def compare(section: Section) -> pd.DataFrame:
+    """Return `_compare` of a section, which is computed only once."""
+    if "compare" not in section.computed:
+        section.computed["compare"] = _compare(section)
+    return section.computed["compare"].copy()
+
+
+def _compare(section: Section) -> pd.DataFrame:
     """Return one row per setting, the best validation accuracy first, settings without a result last.
 
     Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; for each of PER_RUN the
@@ -82,7 +90,7 @@ def compare(section: Section) -> pd.DataFrame:
 
     # differences from the best setting
     best = reference(frame)
-    pairs = pairwise(section).rename(columns={"half_width": "below_ci95", "holm": "p_holm"})
+    pairs = pairwise(section, reference=best).rename(columns={"half_width": "below_ci95", "holm": "p_holm"})
     with_reference = (
         pairs.xs(best, level="a") if best in pairs.index.get_level_values("a") else pairs.droplevel("a")[:0]
     )
@@ -107,17 +115,22 @@ def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairwise(
-    section: Section, of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"], split: str | None = "val"
+    section: Section,
+    of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"],
+    split: str | None = "val",
+    reference: Setting | None = None,
 ) -> pd.DataFrame:
-    """Compare a measure of all pairs of settings, as `statistics.differences` does.
+    """Compare a measure of all pairs of settings, or those of a reference, as `statistics.differences` does.
 
     `of` returns the measure of each run. For percentages of the images of a `split`, the resolution is one image; for
     other measures `split` is None.
     """
     runs = section.runs
-    kinds = dict(zip(runs.setting, beginnings(runs), strict=True))
+    if "beginnings" not in section.computed:
+        section.computed["beginnings"] = beginnings(runs)
+    kinds = dict(zip(runs.setting, section.computed["beginnings"], strict=True))
     values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
-    return differences(values, kinds, resolution(runs, split) if split else 0.0)
+    return differences(values, kinds, resolution(runs, split) if split else 0.0, reference)
 
 
 def beginnings(runs: pd.DataFrame) -> pd.Series:

@@ -90,7 +90,7 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
                     if its == layer and _is_same(arrays_of[other], arrays, layer)
                 )
                 tasks[run, layer] = next(alike, None) or pool.submit(look_at, arrays[layer], arrays["feature_targets"])
-        for task in progress.as_completed(set(tasks.values()), "t-SNE"):
+        for task in progress.as_completed(dict.fromkeys(tasks.values(), 1), "t-SNE"):
             task.result()
 
     # results by run

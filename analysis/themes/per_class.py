@@ -24,6 +24,9 @@ from study.system.errors import UserError, nearest
 LONGEST = 40
 """At most this many columns of the name of a class in a figure."""
 
+MOST_SETTINGS = 100
+"""At most this many settings, the best ones, are in the file of the accuracies of classes."""
+
 DRAWN_CLASSES = 30
 """At most this many classes, the least accurate ones, are drawn; the table has all of them."""
 
@@ -31,11 +34,12 @@ DRAWN_CLASSES = 30
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show accuracy and precision of each class, for the best setting, the others, and those of another source."""
     # rates of the best run of each setting
-    best, left_out = best_readable(frames, section)
+    best, left_out = best_readable(frames, section, MOST_SETTINGS)
     if best.empty:
         return []  # the theme of the confusions reports why
     words = confusion.words_of(best.iloc[0])
-    rates = {best.setting[run]: confusion.rates(counts) for run, counts in confusion.matrices(frames, best).items()}
+    matrices = confusion.matrices(frames, best[:MOST_SETTINGS])
+    rates = {best.setting[run]: confusion.rates(counts) for run, counts in matrices.items()}
     frame = rates[best.setting.iloc[0]]
 
     # the table of the best setting, with the difference from given accuracies
@@ -102,7 +106,7 @@ def check_classes(given: pd.Series, frames: Frames) -> None:
 
 
 def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates: Mapping[str, pd.DataFrame]) -> Table:
-    """Make the table of the accuracy of each class in each setting; the CSV file has all settings, and precisions."""
+    """Make the table of the accuracy of each class in each setting; the CSV file has more settings, and precisions."""
     first = next(iter(rates.values()))
     accuracies = {setting: frame.accuracy for setting, frame in rates.items()}
     precisions = {f"precision, {setting}": frame.precision for setting, frame in rates.items()}
@@ -110,6 +114,8 @@ def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates
     columns = [Column("class"), *(Column(setting, 1, header=shown(setting)) for setting in drawn)]
     title = sentence("per_class_settings", **confusion.words_of(best.iloc[0]))
     notes = [sentence("per_class_settings_note"), *confusion.looked_at(best)]
+    if len(best) > len(rates):
+        notes.append(sentence("per_class_most", shown=len(rates), settings=len(best)))
     return Table("per-class-settings", title, frame, columns, notes)
 
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.page.blocks import Block, Heading, Paragraph, Picture
-from analysis.page.figures import GREY, PALETTE, Looks, finish, tick_format
+from analysis.page.figures import GREY, PALETTE, Looks, add_lines, finish, tick_format
 from analysis.page.letters import Plot, in_lines, inches, short_names
 from analysis.themes import comparison, effects
 from analysis.themes.effects import MOST_VALUES, is_numeric, ordered, sizes
@@ -38,6 +38,9 @@ FEWEST_VALUES = 3
 TREES = 64
 FOLDS = 5
 REPEATS = 5
+"""Number of cross-validations of the forest; one is enough for more than MANY settings."""
+
+MANY = 100
 
 LEAST_FIT = 0.3
 """Importances are shown only if R² of the forest is above this."""
@@ -203,10 +206,9 @@ def parallel(
             axes.text(place + 0.03, height, text, fontsize=9, va="center", bbox=box, zorder=5)
 
     # a line per setting, and dashed lines for stopped runs
-    for heights, accuracy in zip(places[: len(frame)], rows.val_acc, strict=False):
-        axes.plot(heights, color=scale.to_rgba(accuracy), linewidth=2, alpha=0.85)
-    for heights in places[len(frame) :]:
-        axes.plot(heights, "--", color=GREY, linewidth=1, zorder=1)
+    colours = scale.to_rgba(rows.val_acc[: len(frame)].to_numpy(dtype=float))
+    add_lines(axes, places[: len(frame)], color=colours, linewidth=2, alpha=0.85)
+    add_lines(axes, places[len(frame) :], linestyle="--", color=GREY, linewidth=1, zorder=1)
 
     # labels, names and colour bar
     finish(axes, title, label("option"), label("value_scale"), numbers="")
@@ -292,7 +294,8 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
     inputs = pd.get_dummies(pd.DataFrame(options)).to_numpy(float)
     target = frame.val_acc.to_numpy(float)
     forest = RandomForestRegressor(TREES, random_state=0)
-    folds = [KFold(min(FOLDS, len(frame)), shuffle=True, random_state=repeat) for repeat in range(REPEATS)]
+    repeats = REPEATS if len(frame) <= MANY else 1
+    folds = [KFold(min(FOLDS, len(frame)), shuffle=True, random_state=repeat) for repeat in range(repeats)]
     fits = [r2_score(target, cross_val_predict(forest, inputs, target, cv=fold)) for fold in folds]
     fit = np.mean(fits) if np.ptp(target) > 0 else 0.0
 

@@ -6,6 +6,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
 
 import math
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -119,20 +120,40 @@ def measure(section: Section) -> pd.DataFrame:
     )
 
     # trends at the end
-    trends = {run: _trend(history) for run, history in by_run[["val/acc", "val/loss"]]}
+    lengths = by_run.size()
+    trends = [
+        _trends(section.history[section.history.run.isin(same.index)], length)
+        for length, same in lengths.groupby(lengths)
+    ]
+    return frame.join(pd.concat(trends))
+
+
+def _trends(history: pd.DataFrame, length: int) -> pd.DataFrame:
+    """Return for each run the number of its last epochs, the slopes over them with their errors, and the loss's rise.
+
+    All runs have `length` epochs. The slopes are those of least squares.
+    """
+    # runs that are too short have no trend
+    runs = history.run.unique()
     names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error", "rise"]
-    return frame.join(pd.DataFrame.from_dict(trends, orient="index", columns=names))
+    if length < FEWEST:
+        return pd.DataFrame(math.nan, runs, names)
 
+    # the lines through the last epochs; rounding errors do not make what is left negative
+    window = max(FEWEST // 2, round(END * length))
+    values = history[["val/acc", "val/loss"]].to_numpy(dtype=float).reshape(len(runs), length, 2)
+    last = values[:, -window:] * [100, 1]
+    places = np.arange(window) - (window - 1) / 2
+    spread = last - last.mean(axis=1, keepdims=True)
+    slopes = np.einsum("t,rtm->rm", places, spread) / (places**2).sum()
+    left = (spread**2).sum(axis=1) - slopes**2 * (places**2).sum()
+    errors = np.sqrt(left.clip(min=0) / (places**2).sum() / (window - 2))
 
-def _trend(history: pd.DataFrame) -> tuple[float, ...]:
-    """Return the number of last epochs of a run, the slopes over them with their errors, and the rise of the loss."""
-    if len(history) < FEWEST:
-        return (math.nan,) * 6
-    window = max(FEWEST // 2, round(END * len(history)))
-    values = history[["val/acc", "val/loss"]].to_numpy(dtype=float)[-window:].T * [[100], [1]]
-    accuracy, loss = (stats.linregress(range(window), row) for row in values)
-    means = history["val/loss"].astype(float).rolling(window).mean()
-    return window, accuracy.slope, accuracy.stderr, loss.slope, loss.stderr, means.iloc[-1] / means.min()
+    # the mean loss over the last epochs, divided by the lowest mean over equally many
+    means = np.lib.stride_tricks.sliding_window_view(values[..., 1], window, axis=1).mean(axis=2)
+    columns = (np.full(len(runs), window), slopes[:, 0], errors[:, 0], slopes[:, 1], errors[:, 1])
+    lowest = pd.DataFrame(means).min(axis=1).to_numpy()
+    return pd.DataFrame(dict(zip(names, (*columns, means[:, -1] / lowest), strict=True)), index=runs)
 
 
 def overfitting(section: Section, runs: pd.DataFrame) -> Table:
@@ -299,7 +320,9 @@ def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
     best = comparison.reference(compared)
 
     # training accuracy plus gap: its difference between two settings is that between the two parts
-    both = comparison.pairwise(section, lambda runs: 2 * scaled(runs, "best/train_acc") - scaled(runs, "best/val_acc"))
+    both = comparison.pairwise(
+        section, lambda runs: 2 * scaled(runs, "best/train_acc") - scaled(runs, "best/val_acc"), reference=best
+    )
     by_setting = frame.set_index("setting")
     sentences = []
     for setting, below in compared.below[compared.p_holm < ALPHA].items():

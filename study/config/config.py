@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 from pydantic import ValidationError, model_validator
@@ -145,7 +146,7 @@ class Config(Options):
     @property
     def fingerprint(self) -> str:
         """Return 10 hexadecimal digits: the digest of every option that the result depends on."""
-        return _digest(self.identity())
+        return _fingerprint(self)
 
     @property
     def group(self) -> str:
@@ -167,6 +168,11 @@ class Config(Options):
         }
 
 
+@lru_cache(maxsize=20_000)
+def _fingerprint(config: Config) -> str:
+    return _digest(config.identity())
+
+
 def _flat(options: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the pairs of `setting`, and the options that they override.
 
@@ -178,6 +184,7 @@ def _flat(options: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
     return setting, values | {name: user_path(values[name]) for name in PATHS if isinstance(values.get(name), str)}
 
 
+@cache
 def affects(name: str, what: str) -> bool:
     """Return whether an option affects the `result`, the `start` or the `work` of a step."""
     return what in Config.model_fields[name].json_schema_extra["affects"]

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 WITHOUT_NAME = ("model",)
@@ -69,8 +70,12 @@ class Setting:
     pairs: tuple[tuple[str, Any], ...]
     name: str = ""
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         return self.name or ", ".join(_in_words(name, value) for name, value in self.pairs)
+
+    def __str__(self) -> str:
+        return self._text
 
     def __lt__(self, other: "Setting") -> bool:
         return str(self) < str(other)

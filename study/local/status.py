@@ -22,6 +22,9 @@ from study.system.errors import UserError
 REMOVED = ("failed", "interrupted")
 """States of runs that `clean` removes."""
 
+LISTED = 1000
+"""With more points than this, those that have a result are only counted."""
+
 
 def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
     """Print a table of a sweep's points with the states of their runs, and which runs are duplicated."""
@@ -30,30 +33,35 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
     states = Counter()
     unsent = {}
     points = runs.points(sweep, base)
+    infos = runs.infos()
     for point in points:
         directory = RunDirectory.of(point.config)
-        state = directory.state()
-        states[state] += 1
-        text = explanation(directory, state, point.config.epochs)
-        if state in DONE and not directory.is_sent():
+        run = directory.read(infos.get(directory.path.name))
+        states[run.state] += 1
+        is_unsent = run.state in DONE and bool(run.info.get("wandb_missing"))
+        if is_unsent:
             unsent[directory.path] = directory
-            text += ", not in W&B"
-        table.add_row(point.label, state, text, point.config.run_name)
+        if len(points) <= LISTED or run.state not in DONE:
+            text = explanation(run, point.config.epochs) + (", not in W&B" if is_unsent else "")
+            table.add_row(point.label, run.state, text, directory.path.name)
     if count := sweep.open_points(points):
         states["missing"] += count
 
     # Print it with the number of runs in each state
-    console(width=None if sys.stdout.isatty() else 200).print(table)
+    if table.row_count:
+        console(width=None if sys.stdout.isatty() else 200).print(table)
+    if hidden := len(points) - table.row_count:
+        print(f"{hidden} points with a result are not listed, because the sweep has more than {LISTED} points")
     print(", ".join(f"{count} {state}" for state, count in states.most_common()))
 
     # Report what W&B lacks, runs of another version, and duplicates
     if unsent:
         print(f"what W&B lacks: {sync_command(*unsent.values())}")
-    outdated = sum(info.get("results_version") != RESULTS_VERSION for info in runs.infos().values())
+    outdated = sum(info.get("results_version") != RESULTS_VERSION for info in infos.values())
     if outdated:
         print(f"{outdated} runs in {runs.path} are of another version of the code, whose results cannot be compared")
-    copies = runs.copies()
-    for point in points:
+    copies = runs.copies(infos)
+    for point in points if copies else ():
         own = point.config.run_name
         for name in copies.get(point.config.fingerprint, ()):
             if name != own:
@@ -70,9 +78,10 @@ def clean(sweeps: Sequence[Sweep], runs: Runs, base: Mapping[str, Any], is_agree
     for sweep in sweeps:
         for point in runs.points(sweep, base):
             directory = RunDirectory.of(point.config)
-            if (state := directory.state()) in REMOVED and directory.path not in directories:
+            run = directory.read()
+            if run.state in REMOVED and directory.path not in directories:
                 directories[directory.path] = directory
-                print(f"{state}: {directory.path}  {explanation(directory, state, point.config.epochs)}")
+                print(f"{run.state}: {directory.path}  {explanation(run, point.config.epochs)}")
     if not directories:
         print("no run has failed or was interrupted: nothing to remove")
         return

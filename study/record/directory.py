@@ -22,10 +22,10 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 
@@ -50,6 +50,9 @@ WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.p
 LAST_BYTES = 16_384
 """The last row of history.jsonl is looked for in this number of bytes at its end."""
 
+ZIP_END, ZIP_END_BYTES = b"PK\5\6", 22
+"""The last entry of a ZIP file, after the list of its files, and the size of this entry."""
+
 
 def make(folder: Path) -> None:
     """Make a folder unless it exists; raise UserError if it cannot be made."""
@@ -61,6 +64,16 @@ def make(folder: Path) -> None:
 
 class CorruptRun(UserError):
     """A run directory that cannot be read; the message says which file and why."""
+
+
+class Contents(NamedTuple):
+    """What `RunDirectory.read` has read: run.json, history.jsonl, summary.json, the run's state and what is wrong."""
+
+    info: dict[str, Any]
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+    state: str
+    defect: str | None = None
 
 
 class RunDirectory:
@@ -89,8 +102,8 @@ class RunDirectory:
     def history(self) -> list[dict[str, Any]]:
         """Read the rows of history.jsonl, without a last line that is incomplete; raise CorruptRun if it is broken."""
         try:
-            text = (self.path / "history.jsonl").read_text(encoding="utf-8")
-            rows = [json.loads(line) for line in text.split("\n")[:-1]]
+            text = (self.path / "history.jsonl").read_bytes().decode()
+            rows = json.loads(f"[{','.join(text.split(chr(10))[:-1])}]")
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:
@@ -124,26 +137,37 @@ class RunDirectory:
             broken = self.path / "evaluation.npz"
             raise CorruptRun(f"{broken} is broken: delete it, then the same command retrains the run") from None
 
+    def read(self, info: dict[str, Any] | None = None) -> "Contents":
+        """Read all files of the run but its weights and the arrays of its evaluation, each once.
+
+        `info` is the content of run.json, if it has been read.
+        """
+        try:
+            info, history, summary = self.info() if info is None else info, self.history(), self.summary()
+        except CorruptRun as error:
+            return Contents({}, [], {}, "corrupt", str(error))
+        if defect := self._defect(info, history, summary):
+            return Contents(info, history, summary, "corrupt", defect)
+        return Contents(info, history, summary, info.get("state") or self._state_without_result())
+
     def state(self) -> str:
         """Return finished, failed, diverged, stopped, running, interrupted, missing, or corrupt."""
-        if self.defect():
-            return "corrupt"
-        state = self.info().get("state")
-        if state:
-            return state
+        return self.read().state
+
+    def defect(self) -> str | None:
+        """Return in a few words what is missing or broken in the files of a run; None if they are complete."""
+        return self.read().defect
+
+    def _state_without_result(self) -> str:
+        """Return the state of a run whose run.json has none."""
         if self.is_locked():
             return "running"
         return "interrupted" if (self.path / "run.json").exists() else "missing"
 
-    def defect(self) -> str | None:
-        """Return in a few words what is missing or broken in the files of a run; None if they are complete."""
-        # Read the files
-        try:
-            info = self.info()
-            history = self.history()
-            summary = self.summary()
-        except CorruptRun as error:
-            return str(error)
+    def _defect(
+        self, info: Mapping[str, Any], history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+    ) -> str | None:
+        """Return what is missing or broken in files that could be read."""
         if info and not is_described(info):
             return "its run.json holds no config"
 
@@ -167,10 +191,10 @@ class RunDirectory:
     def has_evaluation(self) -> bool:
         """Return whether evaluation.npz exists and lists its arrays; their contents are not checked."""
         try:
-            with zipfile.ZipFile(self.path / "evaluation.npz") as archive:
-                return "test_predictions.npy" in archive.namelist()
-        except (OSError, zipfile.BadZipFile):
+            end = tail(self.path / "evaluation.npz", LAST_BYTES)
+        except OSError:
             return False
+        return ZIP_END in end[-ZIP_END_BYTES:] and b"test_predictions.npy" in end
 
     def is_done(self, may_be_stopped: bool = False) -> bool:
         """Return whether the run has a result; one that its sweep stopped early counts only if it `may_be_stopped`."""
@@ -315,7 +339,7 @@ class RunDirectory:
     def _read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON object; return {} if there is no file, and raise CorruptRun if it is broken."""
         try:
-            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+            values = json.loads((self.path / name).read_bytes().decode())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from study.record.directory import DONE, EARLY, CorruptRun, RunDirectory, is_described
+from study.record.directory import DONE, EARLY, Contents, CorruptRun, RunDirectory, is_described
 from study.record.display import result
 from study.sweeps.definition import Point, Sweep
 
@@ -47,10 +47,10 @@ class Runs:
         others = [losses for other in every if (losses := self.losses(sweep, other))]
         return sweep.early_terminate.is_to_stop(self.losses(sweep, point), others)
 
-    def copies(self) -> dict[str, list[str]]:
+    def copies(self, infos: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, list[str]]:
         """Map fingerprints with more than one directory to the names of the directories."""
         directories = defaultdict(list)
-        for name, info in self.infos().items():
+        for name, info in (self.infos() if infos is None else infos).items():
             directories[info["fingerprint"]].append(name)
         return {fingerprint: names for fingerprint, names in directories.items() if len(names) > 1}
 
@@ -66,19 +66,19 @@ class Runs:
             return default
 
 
-def explanation(directory: RunDirectory, state: str, epochs: int) -> str:
-    """Return in a few words how far a run in a state got, its result, or why it has none."""
+def explanation(run: Contents, epochs: int) -> str:
+    """Return in a few words how far a run got, its result, or why it has none."""
     # A run without a result
-    if state == "failed":
-        return directory.info().get("error", "")
-    if state == "corrupt":
-        return f"{directory.defect()}; `run` trains it again"
-    if state in ("running", "interrupted"):
-        return f"after epoch {len(directory.history())} of {epochs}"
-    if state not in DONE:
+    if run.state == "failed":
+        return run.info.get("error", "")
+    if run.state == "corrupt":
+        return f"{run.defect}; `run` trains it again"
+    if run.state in ("running", "interrupted"):
+        return f"after epoch {len(run.history)} of {epochs}"
+    if run.state not in DONE:
         return ""
 
     # A result, perhaps of a run that was stopped
-    stopped_by = directory.info().get("stopped_by", EARLY)
-    prefix = f"by {stopped_by} after epoch {len(directory.history())} of {epochs}: " if state == "stopped" else ""
-    return prefix + result(directory.summary())
+    stopped_by = run.info.get("stopped_by", EARLY)
+    prefix = f"by {stopped_by} after epoch {len(run.history)} of {epochs}: " if run.state == "stopped" else ""
+    return prefix + result(run.summary)
