@@ -147,6 +147,10 @@ def get_sweep(server: "Server", variables: dict) -> dict:
     return {"project": {"sweep": node}}
 
 
+def get_sweep_state(server: "Server", variables: dict) -> dict:
+    return {"project": {"sweep": {"state": server.sweeps[variables["sweep"]].state}}}
+
+
 def create_agent(server: "Server", variables: dict) -> dict:
     name = f"agent{len(server.agents)}"
     server.agents[name] = server.sweeps[variables["sweep"]]
@@ -325,7 +329,7 @@ OPERATIONS: dict[str, Callable[["Server", dict], dict]] = {
     "ArtifactType": artifact_type, "CreateArtifact": create_artifact, "CommitArtifact": commit_artifact,
     "CreateArtifactManifest": create_artifact_manifest, "UpdateArtifactManifest": create_artifact_manifest,
     "CreateArtifactFiles": create_artifact_files,
-    "UpsertSweep": upsert_sweep, "GetSweep": get_sweep, "SweepWithRuns": get_sweep,
+    "UpsertSweep": upsert_sweep, "GetSweep": get_sweep, "SweepWithRuns": get_sweep, "GetSweepState": get_sweep_state,
     "CreateAgent": create_agent, "Heartbeat": heartbeat,
     "Runs": runs, "Run": one_run, "RunState": one_run, "RunHistoryKeys": one_run, "RunFullHistory": history,
     "HistoryPage": history, "RunSampledHistory": sampled_history, "RunParquetHistory": parquet_history,
