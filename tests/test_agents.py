@@ -203,7 +203,7 @@ def test_what_slots_do_fits_into_a_narrow_terminal(sweep, monkeypatch, capsys):
     one.close()
     head, line = capsys.readouterr().out.splitlines()
     assert head.split() == ["agent", "ended", "failed", "trains"]
-    assert line.split()[:6] == ["cpu", "0", "0", "0", "seed", "0"]
+    assert line.split()[:7] == ["cpu", "0", "0", "0", "small,", "seed", "0"]
     assert "epoch" in line and "/100000" in line and line.strip().endswith("…")
 
 

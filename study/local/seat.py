@@ -6,23 +6,20 @@ while not seat.is_over: seat.step(print)
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from study.config.argv import VARIABLES
 from study.local import worker
 from study.local.server import STOPPED, Ended, Order, serve
-from study.local.slots import Slot
-from study.record.directory import DONE, Say, make
+from study.local.slots import Slot, environment_of, new_log
+from study.record.directory import DONE, Say
 from study.record.display import describe, duration
 from study.remote import queue
 from study.remote.sweep import WandbSweep
@@ -44,12 +41,6 @@ LONGEST_PAUSE = 60.0
 
 FAILURES_IN_A_ROW = 5
 """A slot ends after this many failed runs in a row: probably its device is faulty. Other slots get its points."""
-
-FINISH_SHARE = 2 / 3
-"""Share of the grace in which W&B must take the end of a run; the rest is for the checkpoint."""
-
-CLIENT_STATE = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
-"""Variables of W&B's client in this process that its workers must not have."""
 
 
 @dataclass
@@ -307,31 +298,3 @@ class Seat:
     def unsent(self) -> list[HandedRun]:
         """List the runs with a result that W&B lacks."""
         return [run for run in self.runs if run.state in DONE and not run.end.is_sent]
-
-
-def environment_of(slot: Slot, sweep: WandbSweep, folders: Mapping[str, str], grace_seconds: float) -> dict[str, str]:
-    """Return the environment of a slot's workers: that of W&B's agent, with the slot's device and folders."""
-    inherited = {name: value for name, value in os.environ.items() if name not in CLIENT_STATE}
-    return {
-        "WANDB_DIR": str(Path(folders["runs_dir"]).resolve()),
-        "WANDB_FINISH_TIMEOUT": f"{FINISH_SHARE * grace_seconds:.1f}",
-        **inherited,
-        "WANDB_ENTITY": sweep.entity,
-        "WANDB_PROJECT": sweep.project,
-        "WANDB_SWEEP_ID": sweep.id,
-        **slot.environment,
-        **{VARIABLES[name]: folder for name, folder in folders.items()},
-    }
-
-
-def new_log(runs_dir: Path, sweep_id: str, slot: Slot) -> Path:
-    """Create a new log file, which no other process uses, and return its path."""
-    folder = runs_dir / "wandb" / "agents" / sweep_id
-    make(folder)
-    name = f"{socket.gethostname()}-{slot.name.replace(' ', '-').replace('#', '')}"
-    numbers = count(1)
-    while True:
-        path = folder / f"{name}-{next(numbers)}.log"
-        with suppress(FileExistsError):
-            path.touch(exist_ok=False)
-            return path

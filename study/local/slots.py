@@ -4,11 +4,25 @@ for slot in slots(gpus=None, per_gpu=1, cpus=2): print(slot.name, slot.environme
 """
 
 import os
+import socket
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
+from study.config.argv import VARIABLES
+from study.record.directory import make
+from study.remote.sweep import WandbSweep
 from study.system import devices
 from study.system.errors import UserError
+
+FINISH_SHARE = 2 / 3
+"""Share of the grace in which W&B must take the end of a run; the rest is for the checkpoint."""
+
+CLIENT_STATE = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+"""Variables of W&B's client in this process that its workers must not have."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +67,31 @@ def _gpu_places(gpus: str | None, per_gpu: int) -> list[tuple[str, str]]:
             raise UserError(f"GPU {index!r} is not there; this machine has {', '.join(available)}")
     places = [(place, index) for place in range(per_gpu) for index in chosen]
     return [(f"gpu {index}" + (f" #{place}" if per_gpu > 1 else ""), available[index]) for place, index in places]
+
+
+def environment_of(slot: Slot, sweep: WandbSweep, folders: Mapping[str, str], grace_seconds: float) -> dict[str, str]:
+    """Return the environment of a slot's workers: that of W&B's agent, with the slot's device and folders."""
+    inherited = {name: value for name, value in os.environ.items() if name not in CLIENT_STATE}
+    return {
+        "WANDB_DIR": str(Path(folders["runs_dir"]).resolve()),
+        "WANDB_FINISH_TIMEOUT": f"{FINISH_SHARE * grace_seconds:.1f}",
+        **inherited,
+        "WANDB_ENTITY": sweep.entity,
+        "WANDB_PROJECT": sweep.project,
+        "WANDB_SWEEP_ID": sweep.id,
+        **slot.environment,
+        **{VARIABLES[name]: folder for name, folder in folders.items()},
+    }
+
+
+def new_log(runs_dir: Path, sweep_id: str, slot: Slot) -> Path:
+    """Create a new log file, which no other process uses, and return its path."""
+    folder = runs_dir / "wandb" / "agents" / sweep_id
+    make(folder)
+    name = f"{socket.gethostname()}-{slot.name.replace(' ', '-').replace('#', '')}"
+    numbers = count(1)
+    while True:
+        path = folder / f"{name}-{next(numbers)}.log"
+        with suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return path

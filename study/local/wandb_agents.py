@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 
-from study.local.seat import FAILURES_IN_A_ROW, KILL_SECONDS, environment_of, new_log
-from study.local.slots import Slot
+from study.local.seat import FAILURES_IN_A_ROW, KILL_SECONDS
+from study.local.slots import Slot, environment_of, new_log
 from study.record.directory import DONE, CorruptRun, RunDirectory
 from study.remote.sink import sync_command
 from study.remote.sweep import WandbSweep
