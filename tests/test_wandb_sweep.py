@@ -273,20 +273,6 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
     assert day.endless.state() == "interrupted"
 
 
-@pytest.mark.slow
-def test_a_run_that_is_stopped_at_wandb_is_neither_failed_nor_queued_again(machine):
-    setting = ["model=mlp hidden=30 epochs=100000"]
-    path = machine.write("stopped.yaml", WITHOUT_COMMAND, setting={"values": setting}, seed={"value": 0})
-    sweep = machine.run("-m", "study.sweep", "create", path, "--project=other").stdout.strip()
-    supervisor = machine.start("-m", "study.sweep", "agents", sweep, "--cpus=1", folder="stopped")
-    wait_for(lambda: list(machine.folder.glob("stopped/runs/mlp-*/history.jsonl")))
-    (run,) = (run for run in machine.server.runs.values() if run.sweep == sweep.split("/")[-1])
-    run.stop = True
-    output, _ = supervisor.communicate(timeout=60)
-    assert supervisor.returncode == 0 and "│ 1 killed" in output
-    assert run.state == "failed" and machine.processes("stopped") == []
-
-
 def test_wandb_agent_itself_trains_a_sweep(machine):
     path = machine.write("own.yaml", SWEEP, setting={"values": ["model=mlp hidden=25"]})
     sweep = machine.run("-m", "study.sweep", "create", path, "--project=own").stdout.strip()
@@ -295,6 +281,7 @@ def test_wandb_agent_itself_trains_a_sweep(machine):
     assert machine.states(sweep) == {"finished": 2}
 
 
+@pytest.mark.slow
 def test_agents_start_wandb_agent_where_the_command_does_more_than_train(machine):
     command = ["${env}", "STUDY_NOTES=x", "${interpreter}", "-m", "study.train", "${args}"]
     path = machine.write("env.yaml", SWEEP | {"command": command}, setting={"value": "model=mlp hidden=26"},
