@@ -23,15 +23,16 @@ from study.config import Config, is_identity
 from study.config.argv import parse_words
 from study.config.checks import positive, user_path
 from study.data import folder, splits
+from study.local import slots as local_slots
 from study.local import status as local_status
+from study.local.agents import run_agents
 from study.local.engine import Engine, Outcome
 from study.local.plan import Plan
+from study.local.wandb_agents import run_wandb_agents
 from study.record.directory import DONE, RunDirectory, make
 from study.record.display import SweepDisplay
-from study.remote import agent as agent_slot
-from study.remote import agents as wandb_agents
 from study.remote import api as wandb_api
-from study.remote import offline
+from study.remote import offline, queue
 from study.remote import sweep as wandb_sweep
 from study.remote.sink import sync_command
 from study.sweeps import definition as search
@@ -144,10 +145,12 @@ def create(args: argparse.Namespace) -> int:
 
 
 def agents(args: argparse.Namespace) -> int:
-    """Train a sweep of W&B with one or more `wandb agent` processes on each GPU, or on the CPU."""
-    slots = agent_slot.slots(args.gpus, args.per_gpu, args.cpus)
+    """Train a sweep of W&B with one or more agents on each GPU, or on the CPU."""
+    slots = local_slots.slots(args.gpus, args.per_gpu, args.cpus)
     folders = {"runs_dir": args.runs_dir, "data_dir": args.data_dir}
-    return wandb_agents.run_agents(wandb_sweep.read(args.sweep), slots, folders, args.grace)
+    sweep = wandb_sweep.read(args.sweep)
+    train = run_agents if queue.can_serve(sweep.content) else run_wandb_agents
+    return train(sweep, slots, folders, args.grace)
 
 
 def clean(args: argparse.Namespace) -> int:

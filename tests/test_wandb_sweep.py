@@ -39,6 +39,7 @@ SWEEP = {
         "seed": {"values": [0, 1]},
     },
 }
+WITHOUT_COMMAND = {key: value for key, value in SWEEP.items() if key not in ("program", "command")}
 READ = """
 import json, sys, wandb
 api = wandb.Api()
@@ -93,10 +94,10 @@ class Machine:
                     found.append(int(path.parent.name))
         return found
 
-    def the_run(self, folder: str) -> int:
-        """Return the process of the only run that was started in a folder."""
+    def the_worker(self, folder: str) -> int:
+        """Return the only worker that was started in a folder; each leads a session of its own."""
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.processes(folder)}
-        (pid,) = (pid for pid, command in commands.items() if command.startswith(b"python\0-m\0study.train"))
+        (pid,) = (pid for pid, command in commands.items() if b"forkserver" in command and os.getsid(pid) == pid)
         return pid
 
 
@@ -134,7 +135,7 @@ class Ending:
 
 @dataclass
 class Day:
-    """What was seen while two sweeps were trained: one by `wandb agent`, one by `study.sweep agents`."""
+    """What was seen while `study.sweep agents` trained two sweeps, of which one was interrupted twice."""
 
     sweep: str
     trained_before: str
@@ -146,14 +147,12 @@ class Day:
 
 @pytest.fixture(scope="module")
 def day(machine):
-    """Train a grid by two agents, while others train one with a point that fails and one without end.
+    """Train a grid on two slots, while others train one with a point that fails and one without end.
 
-    Those are asked to end, and once more, when they have gone on and the run is deaf. An agent looks after its run
-    only every five seconds, so that much happens at once.
+    Those are asked to end, and once more, when they have gone on and the run is deaf.
     """
     setting = ["model=cnn train_images=5000", "model=mlp hidden=20 epochs=100000"]
-    content = {key: value for key, value in SWEEP.items() if key not in ("program", "command")}
-    path = machine.write("endless.yaml", content, setting={"values": setting}, seed={"value": 0})
+    path = machine.write("endless.yaml", WITHOUT_COMMAND, setting={"values": setting}, seed={"value": 0})
     sweep = machine.run("-m", "study.sweep", "create", path, "--project=other").stdout.strip()
     agents = ("-m", "study.sweep", "agents", sweep, "--runs-dir=kept", "--cpus=2", "--grace=4")
     supervisor = machine.start(*agents, folder="endless")
@@ -173,11 +172,13 @@ def day(machine):
     supervisor = machine.start(*agents[:-2], "--cpus=1", "--grace=2", folder="endless")
     told = machine.run("-m", "wandb", "sweep", "--project=proj", machine.write("small.yaml", SWEEP)).stderr
     grid = told.split("wandb agent ")[1].strip()
-    both = [machine.start("-m", "wandb", "agent", grid) for _ in range(2)]
+    others = machine.start("-m", "study.sweep", "agents", grid, "--cpus=2")
     wait_for(lambda: len(endless.history()) > endings[0].epochs + 1)  # so that it has told of one
-    os.kill(machine.the_run("endless"), signal.SIGSTOP)
+    os.kill(machine.the_worker("endless"), signal.SIGSTOP)
     end()
-    assert [agent.communicate(timeout=180) and agent.returncode for agent in both] == [0, 0]
+    output, errors = others.communicate(timeout=180)
+    assert others.returncode == 0, output + errors
+    assert "│ no point was left" in output
     runs = json.loads(machine.run("-c", READ, grid).stdout.splitlines()[-1])
     return Day(grid, trained_before, written_before, runs, endless, endings)
 
@@ -193,7 +194,7 @@ def train_one(machine: Machine) -> tuple[str, int]:
     return path.parent.name, path.stat().st_mtime_ns
 
 
-def test_two_agents_train_every_point_once_and_it_reads_back_whole(machine, day):
+def test_two_slots_train_every_point_once_and_it_reads_back_whole(machine, day):
     points = search.read(machine.folder / "small.yaml").points()
     assert Counter(run["config"]["fingerprint"] for run in day.runs) == Counter(p.config.fingerprint for p in points)
     for run in day.runs:
@@ -272,19 +273,23 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
     assert day.endless.state() == "interrupted"
 
 
+def test_wandb_agent_itself_trains_a_sweep(machine):
+    path = machine.write("own.yaml", SWEEP, setting={"values": ["model=mlp hidden=25"]})
+    sweep = machine.run("-m", "study.sweep", "create", path, "--project=own").stdout.strip()
+    both = [machine.start("-m", "wandb", "agent", sweep) for _ in range(2)]
+    assert [agent.communicate(timeout=120) and agent.returncode for agent in both] == [0, 0]
+    assert machine.states(sweep) == {"finished": 2}
+
+
 @pytest.mark.slow
-def test_a_run_that_is_stopped_at_wandb_is_neither_failed_nor_queued_again(machine):
-    content = {key: value for key, value in SWEEP.items() if key not in ("program", "command")}
-    setting = ["model=mlp hidden=30 epochs=100000"]
-    path = machine.write("stopped.yaml", content, setting={"values": setting}, seed={"value": 0})
-    sweep = machine.run("-m", "study.sweep", "create", path, "--project=other").stdout.strip()
-    supervisor = machine.start("-m", "study.sweep", "agents", sweep, "--cpus=1", folder="stopped")
-    wait_for(lambda: list(machine.folder.glob("stopped/runs/mlp-*/history.jsonl")))
-    (run,) = (run for run in machine.server.runs.values() if run.sweep == sweep.split("/")[-1])
-    run.stop = True
-    output, _ = supervisor.communicate(timeout=60)
-    assert supervisor.returncode == 0 and "│ 1 killed" in output
-    assert run.state == "failed" and machine.processes("stopped") == []
+def test_agents_start_wandb_agent_where_the_command_does_more_than_train(machine):
+    command = ["${env}", "STUDY_NOTES=x", "${interpreter}", "-m", "study.train", "${args}"]
+    path = machine.write("env.yaml", SWEEP | {"command": command}, setting={"value": "model=mlp hidden=26"},
+                         seed={"value": 0})  # fmt: skip
+    sweep = machine.run("-m", "study.sweep", "create", path, "--project=own").stdout.strip()
+    output = machine.run("-m", "study.sweep", "agents", sweep, "--cpus=1", folder="env").stdout
+    assert "`wandb agent` ended with exit code 0" in output and "1 finished" in output
+    assert machine.states(sweep) == {"finished": 1}
 
 
 def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):

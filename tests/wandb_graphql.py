@@ -150,6 +150,10 @@ def get_sweep(server: "Server", variables: dict) -> dict:
     return {"project": {"sweep": node}}
 
 
+def get_sweep_state(server: "Server", variables: dict) -> dict:
+    return {"project": {"sweep": {"state": server.sweeps[variables["sweep"]].state}}}
+
+
 def create_agent(server: "Server", variables: dict) -> dict:
     name = f"agent{len(server.agents)}"
     server.agents[name] = server.sweeps[variables["sweep"]]
@@ -343,7 +347,7 @@ OPERATIONS: dict[str, Callable[["Server", dict], dict]] = {
     "ArtifactType": artifact_type, "CreateArtifact": create_artifact, "CommitArtifact": commit_artifact,
     "CreateArtifactManifest": create_artifact_manifest, "UpdateArtifactManifest": create_artifact_manifest,
     "CreateArtifactFiles": create_artifact_files,
-    "UpsertSweep": upsert_sweep, "GetSweep": get_sweep, "SweepWithRuns": get_sweep,
+    "UpsertSweep": upsert_sweep, "GetSweep": get_sweep, "SweepWithRuns": get_sweep, "GetSweepState": get_sweep_state,
     "CreateAgent": create_agent, "Heartbeat": heartbeat,
     "Runs": runs, "RunContents": run_contents, "Run": one_run, "RunState": one_run, "RunHistoryKeys": one_run,
     "RunFullHistory": history, "HistoryPage": history, "RunSampledHistory": sampled_history,

@@ -82,7 +82,7 @@ class Sweep:
                 run.fields["project"] = self.project
                 runs[run.name] = run
                 return {"type": "run", "run_id": run.name, "args": run.config, "program": program}
-        self.state = "FINISHED"
+        self.state = "FINISHED" if self.state == "RUNNING" else self.state
         return {"type": "exit"}
 
 

@@ -7,11 +7,12 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from study.config import Config, is_identity
-from study.config.checks import meant
+from study.config.checks import is_true, meant, user_path
 from study.config.choices import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.system.errors import UserError
 from study.system.process import Parser
@@ -99,6 +100,38 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
             raise UserError(f"unknown option {name!r}; {meant(name, fields, known)}")
         raise UserError(f"unexpected word {word!r}; options are written --name=value, lists with commas")
     return vars(values)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line of `study.train` asks for: a config, trained again with `force`, or a `sheet` of images."""
+
+    config: Config
+    force: bool = False
+    sheet: str | None = None
+
+
+def read_command(argv: list[str], description: str = "") -> Command:
+    """Read the command line of `study.train`; raise UserError for a mistake."""
+    options = parser("python -m study.train", description)
+    commands = options.add_argument_group("command")
+    commands.add_argument(
+        "--config", type=user_path, metavar="FILE", help="start from the config of a run.json; options override it"
+    )
+    commands.add_argument(
+        "--show-augment",
+        type=user_path,
+        metavar="FILE",
+        help="draw an image and augmented copies of it (--augment), and exit",
+    )
+    commands.add_argument(
+        "--force", nargs="?", const="True", metavar="TRUE|FALSE", help="train again a run that has a result"
+    )
+    values = read_argv(options, argv)
+    file = values.pop("config", None)
+    sheet = values.pop("show_augment", None)
+    force = is_true(values.pop("force", False))
+    return Command(Config.parse((read_config(file) if file else {}) | values), force, sheet)
 
 
 def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

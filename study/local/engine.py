@@ -7,7 +7,6 @@ in a row is dropped, and its runs go to the other devices. The engine waits for 
 end with the process that started them.
 """
 
-import multiprocessing
 import os
 import time
 from collections import Counter, deque
@@ -19,7 +18,8 @@ from typing import Any
 
 from study.config import Config
 from study.data import folder
-from study.local.worker import GRACE_SECONDS, Order, work
+from study.local import worker as worker_process
+from study.local.worker import GRACE_SECONDS, Order
 from study.record.directory import RunDirectory
 from study.record.display import SweepDisplay, result
 from study.system.devices import threads
@@ -33,10 +33,6 @@ STRIKES = 3
 """Number of failures in a row after which a device is dropped."""
 
 POLL_SECONDS = 0.5
-
-# Workers are forked from a server that has imported once what a training needs, and uses no device
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["study.training.trainer", "study.training.svm", "sklearn.svm", "torch._dynamo"])
 
 
 @dataclass
@@ -177,12 +173,10 @@ class Engine:
 
     def _start(self, device: str) -> _Worker:
         """Start a worker process on a device."""
-        engine_end, worker_end = _processes.Pipe()
-        arguments = (worker_end, device, self.threads, max(1, self.shared_by[device]), dict(os.environ))
-        process = _processes.Process(target=work, args=arguments, daemon=False)
-        process.start()
-        worker_end.close()
-        self.workers.append(_Worker(device, process, engine_end))
+        process, connection = worker_process.start(
+            worker_process.work, device, self.threads, max(1, self.shared_by[device]), dict(os.environ)
+        )
+        self.workers.append(_Worker(device, process, connection))
         return self.workers[-1]
 
     def _assign(self, worker: _Worker, job: Job) -> None:

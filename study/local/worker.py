@@ -31,6 +31,10 @@ from study.training.run import Outcome, train
 GRACE_SECONDS = 30.0
 """Seconds that a worker has to write a checkpoint before it is killed."""
 
+# Workers are forked from a server that has imported once what a training needs, and uses no device
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["study.training.trainer", "study.training.svm", "sklearn.svm", "torch._dynamo"])
+
 
 @dataclass(frozen=True)
 class Order:
@@ -61,6 +65,15 @@ class _Messages(Display):
             self.connection.send((kind, value))
 
 
+def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
+    """Start a worker, which runs `target(connection, *arguments)`; return its process and our end of the connection."""
+    ours, its = _processes.Pipe()
+    process = _processes.Process(target=target, args=(its, *arguments), daemon=False)
+    process.start()
+    its.close()
+    return process, ours
+
+
 def work(
     connection: Connection, device: str, threads: int, device_shared_by: int, environment: Mapping[str, str]
 ) -> None:
@@ -75,7 +88,7 @@ def work(
     signals = Signals()
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(signal.SIGTERM)
 
     # Try the device, then train run after run, which share the data and what is known of W&B
     shared = {"device_shared_by": device_shared_by, "connect": Sinks().connect, "memory": Memory()}
@@ -128,9 +141,13 @@ def _train(
     return "end", (outcome.state, result(outcome.summary))
 
 
-def _end_with_parent() -> None:
-    """End this process after its parent has ended in any way: by SIGTERM, then by SIGKILL."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)
+def end_with_parent(signum: int) -> None:
+    """End this process after its parent has ended in any way: by a signal, later by SIGKILL."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os.kill(os.getpid(), signum)
+        time.sleep(GRACE_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -2,13 +2,15 @@
 
     argv = handed.own_words(argv)    # before `wandb` is imported
 
+A process that trains one run after another first takes on each: `take(run_id, values)`.
+
 W&B starts a run that was queued again with its whole former config (wandb issues 4237, 9143): on the command line, and
 in the file that WANDB_SWEEP_PARAM_PATH names, whose values the client locks. A run therefore records the keys of its
 sweep in its config, and takes only these when it returns. W&B's server is not asked.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,14 @@ from typing import Any
 import yaml
 
 from study.config import Config
+from study.config.argv import Command
+from study.record.directory import RunDirectory, make
+from study.record.display import RunDisplay
+from study.remote import api, sink
+from study.system.errors import UserError
 from study.system.files import replace_text
+from study.system.process import Signals
+from study.training.run import Outcome, train
 
 VARIABLE = "WANDB_SWEEP_PARAM_PATH"
 
@@ -55,6 +64,54 @@ def own_words(argv: Sequence[str]) -> list[str]:
     kept = {key: {"value": value} for key, value in values.items() if key in known}
     replace_text(Path(os.environ[VARIABLE]), yaml.safe_dump({"wandb_version": 1} | kept, sort_keys=False))
     return words
+
+
+def take(run_id: str, values: Mapping[str, Any]) -> None:
+    """Make this process what W&B's agent makes of a run's process: its id and the file of its values are set.
+
+    `values` are W&B's, `{key: {"value": …}}`. WANDB_DIR and WANDB_SWEEP_ID must be set.
+    """
+    leave()
+
+    # Write the values
+    path = Path(os.environ["WANDB_DIR"], "wandb", f"sweep-{os.environ['WANDB_SWEEP_ID']}", f"config-{run_id}.yaml")
+    make(path.parent)
+    replace_text(path, yaml.safe_dump({"wandb_version": 1, **values}, sort_keys=False))
+    os.environ |= {"WANDB_RUN_ID": run_id, VARIABLE: str(path)}
+
+
+def leave() -> None:
+    """Let W&B's client forget the run of this process, whose id and connection it keeps."""
+    import wandb
+
+    wandb.teardown()
+    api.connect.cache_clear()
+
+
+def train_command(command: Command, display: RunDisplay, signals: Signals, **options: Any) -> Outcome:
+    """Train the config of a command line by `study.training.run.train`, which describes the `options`.
+
+    For an agent, a run that another process trains is waited for, and an earlier result is sent to W&B.
+    """
+    # Train; a mistake leaves no run behind
+    directory = RunDirectory.of(command.config)
+    is_new = not directory.path.exists()
+    waits = bool(api.handed_out())
+    try:
+        outcome = train(command.config, display, signals, command.force, waits=waits, **options)
+    except UserError:
+        if is_new and directory.path.exists() and not directory.history():
+            directory.remove()
+        raise
+    finally:
+        display.close()
+
+    # Send an earlier result
+    if outcome.already:
+        sink.send_again(directory, command.config, display.say)
+        display.say(f"{directory.path} was trained before; --force trains it again")
+        display.finish(outcome.state, outcome.summary)
+    return outcome
 
 
 def _values() -> dict[str, Any]:

@@ -13,10 +13,12 @@
 
 import argparse
 import gc
+import math
 import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -24,6 +26,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from study.system.errors import Busy, Interrupted, UserError, is_out_of_memory, one_line
+
+AT_ONCE_SECONDS = 0.5
+"""EndSignals counts signals that follow each other faster than this as one."""
 
 
 def handle_ends(handler: Callable[[int, object], None]) -> None:
@@ -66,6 +71,20 @@ class Signals:
             self.held = False
 
 
+class EndSignals:
+    """Records the signals that ask a program to end; signals at the same time, to a job and its script, count once."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.last = -math.inf
+        handle_ends(self._receive)
+
+    def _receive(self, signum: int, frame: object) -> None:
+        if time.monotonic() - self.last > AT_ONCE_SECONDS:
+            self.received.append(signum)
+        self.last = time.monotonic()
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises UserError instead of printing its usage."""
 
@@ -99,11 +118,10 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a program to end: from Ctrl-C, a scheduler, a terminal that closes."""
 
 
-def run_command(main: Callable[[list[str]], int | None], at_end: Callable[[int, str], None] | None = None) -> None:
+def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Run a command's main and exit with the code of the table above.
 
     Characters that the terminal cannot show are printed as escapes. A user without a home folder gets a temporary one.
-    `at_end` gets the exit code and the error in one sentence, which is empty without an error.
     """
     # Print characters that the terminal cannot show as escapes
     for stream in (sys.stdout, sys.stderr):
@@ -115,31 +133,29 @@ def run_command(main: Callable[[list[str]], int | None], at_end: Callable[[int, 
     except RuntimeError:  # in a container, for a user without a name
         os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
     # Print a user's mistake as one sentence, anything unexpected with its traceback
-    text = ""
     try:
         code = main(sys.argv[1:]) or 0
-    except (UserError, Busy, Interrupted) as error:
-        text = one_line(error)
-        print(f"error: {text}", file=sys.stderr)
-        code = exit_code(error)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
-    except Exception as error:
-        text = one_line(error)
-        if is_out_of_memory(error):
-            text = f"out of memory: {text}"
-            print(f"error: {text}", file=sys.stderr)
-        else:
-            traceback.print_exc()
+    except (Exception, Interrupted) as error:
+        print_error(error)
         code = exit_code(error)
-    # Report the end
-    if at_end:
-        at_end(code, text)
+
     leave_garbage()
     sys.exit(code)
+
+
+def print_error(error: BaseException) -> str:
+    """Print an error, with its traceback if it is unexpected, and return it as one sentence."""
+    text = f"out of memory: {one_line(error)}" if is_out_of_memory(error) else one_line(error)
+    if is_out_of_memory(error) or isinstance(error, UserError | Busy | Interrupted):
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(error)
+    return text
 
 
 def leave_garbage() -> None:

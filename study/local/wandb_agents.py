@@ -1,0 +1,131 @@
+"""Train a W&B sweep with a `wandb agent` on each slot, which starts a process for each run.
+
+For sweeps whose command does more than start `study.train`, and clients of W&B that lack what `study.remote.queue`
+needs. What became of the runs is read from their directories.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from study.local.seat import FAILURES_IN_A_ROW, KILL_SECONDS
+from study.local.slots import Slot, environment_of, new_log
+from study.record.directory import DONE, CorruptRun, RunDirectory
+from study.remote.sink import sync_command
+from study.remote.sweep import WandbSweep
+from study.system.errors import Interrupted
+from study.system.process import EndSignals, how_ended
+
+WITH_US = (
+    sys.executable,
+    "-Ic",
+    "import ctypes, os, sys\n"
+    "ctypes.CDLL(None).prctl(1, 2)\n"  # PR_SET_PDEATHSIG, SIGINT
+    "os.execv(sys.argv[1], sys.argv[1:])",
+)
+"""Starts a command to which Linux sends SIGINT when this process ends; SIGINT gives its run back to W&B."""
+
+POLL_SECONDS = 0.25
+
+
+def run_wandb_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[str, str], grace_seconds: float) -> int:
+    """Do as `study.local.agents.run_agents` does, with `wandb agent`."""
+    # Start the agents
+    signals = EndSignals()
+    started = time.time()
+    processes: list[subprocess.Popen] = []
+    try:
+        for slot in slots:
+            log = new_log(Path(folders["runs_dir"]), sweep.id, slot)
+            print(f"log of {slot.name}: {log}", flush=True)
+            processes.append(_start(sweep, environment_of(slot, sweep, folders, grace_seconds), log))
+
+        # Wait for their end; at a signal, end their runs, which `--forward-signals` passes it on to
+        while not signals.received and _running(processes):
+            time.sleep(POLL_SECONDS)
+        deadline = time.monotonic() + grace_seconds
+        for process in processes if signals.received else ():
+            process.send_signal(signal.SIGINT)
+        while _running(processes) and len(signals.received) < 2 and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+    finally:
+        for process in processes:
+            _kill(process)
+
+    # Report how they and their runs ended
+    for slot, process in zip(slots, processes, strict=True):
+        print(f"{slot.name}: `wandb agent` {how_ended(process.returncode)}")
+    runs = _runs(Path(folders["runs_dir"]), sweep.id, started)
+    counts = Counter(info.get("state", "ended") for info in runs.values())
+    print(", ".join(f"{count} {state}" for state, count in counts.most_common()) or "no run")
+    unsent = [path for path, info in runs.items() if info.get("state") in DONE and info.get("wandb_missing")]
+    if unsent:
+        print(f"what W&B lacks: {sync_command(*map(RunDirectory, unsent))}")
+    if signals.received:
+        raise Interrupted(signals.received[0])
+    return 1 if unsent or counts["failed"] or any(process.returncode for process in processes) else 0
+
+
+def _start(sweep: WandbSweep, environment: Mapping[str, str], log: Path) -> subprocess.Popen:
+    """Start an agent in a process session of its own, with its output in a log, and this `python` for its runs."""
+    command = [
+        *(WITH_US if sys.platform == "linux" else ()),
+        *(sys.executable, "-m", "wandb", "agent", "--forward-signals"),
+        f"--max-consecutive-failed-runs={FAILURES_IN_A_ROW}",
+        sweep.path,
+    ]
+    environment = {
+        "WANDB_AGENT_DISABLE_FLAPPING": "true",
+        **environment,
+        "PYTHONUNBUFFERED": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _running(processes: Sequence[subprocess.Popen]) -> list[subprocess.Popen]:
+    return [process for process in processes if process.poll() is None]
+
+
+def _kill(agent: subprocess.Popen) -> None:
+    """Kill an agent, its runs and their W&B services: all processes of its session, and their children."""
+    processes = []
+    for pid in psutil.pids():
+        with suppress(OSError, psutil.Error):
+            if os.getsid(pid) == agent.pid:
+                process = psutil.Process(pid)
+                processes += [process, *process.children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=KILL_SECONDS)
+    with suppress(subprocess.TimeoutExpired):  # a driver can keep a process forever
+        agent.wait(KILL_SECONDS)
+
+
+def _runs(runs_dir: Path, sweep_id: str, started: float) -> dict[Path, dict[str, Any]]:
+    """Read run.json of the sweep's runs that were written since the start."""
+    runs = {}
+    for file in sorted(runs_dir.glob("*/run.json")):
+        with suppress(OSError, CorruptRun):
+            info = RunDirectory(file.parent).info()
+            if file.stat().st_mtime >= started and (info.get("wandb") or {}).get("sweep") == sweep_id:
+                runs[file.parent] = info
+    return runs
