@@ -43,7 +43,7 @@ def slots(gpus: str | None, per_gpu: int, cpus: int | None) -> list[Slot]:
     `gpus` is a comma list of torch's indices, by default all. Raises UserError if this machine lacks one of them.
     """
     places = [(f"cpu {index}", "") for index in range(cpus)] if cpus else _gpu_places(gpus, per_gpu)
-    threads = str(max(1, devices.cores() // len(places)))
+    threads = str(devices.threads(len(places)))
     shared_by = Counter(gpu for _, gpu in places)
     return [
         Slot(name, {"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": threads}, shared_by[gpu]) for name, gpu in places
