@@ -85,7 +85,8 @@ def states(server: Server, sweep) -> list[str]:
 
 def test_each_slot_has_its_gpu_and_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(devices, "names", lambda: ["cuda:0", "cuda:1", "cpu"])
-    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr(devices, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [(slot.name, *slot.environment.values()) for slot in slots(None, 2, None)] == [
         ("gpu 0 #0", "0", "2"), ("gpu 1 #0", "1", "2"), ("gpu 0 #1", "0", "2"), ("gpu 1 #1", "1", "2"),
@@ -208,6 +209,7 @@ def test_what_slots_do_fits_into_a_narrow_terminal(sweep, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes below /proc")
+@pytest.mark.slow
 def test_a_run_whose_agents_are_killed_returns_to_the_queue(sweep, server, start):
     grid = sweep(epochs=100000, hidden=28)
     supervisor = start("study.sweep", "agents", grid.path, "--cpus=1")

@@ -134,10 +134,11 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(run):
 
 
 def test_a_training_goes_on_where_no_checkpoint_can_be_written(tmp_path, monkeypatch):
-    from study import train
     from study.config import Config
     from study.record.display import Display
+    from study.system.process import Signals
     from study.training import trainer
+    from study.training.run import train
 
     class Told(Display):
         lines: ClassVar[list[str]] = []
@@ -154,7 +155,7 @@ def test_a_training_goes_on_where_no_checkpoint_can_be_written(tmp_path, monkeyp
     monkeypatch.setattr(RunDirectory, "write", full)
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
     config = Config(dataset="digits", model="mlp", epochs=2, wandb="disabled", runs_dir=str(tmp_path / "runs"))
-    assert train.train(config, Told(), train.Signals()).state == "finished"
+    assert train(config, Told(), Signals()).state == "finished"
     assert any("no checkpoint could be written (OSError: [Errno 28]" in line for line in Told.lines)
 
 

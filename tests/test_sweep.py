@@ -17,7 +17,8 @@ from study.record.display import Display
 from study.sweeps import definition as search
 from study.system import devices
 from study.system.errors import UserError
-from study.train import Signals, train
+from study.system.process import Signals
+from study.training.run import train
 from tests.conftest import SMALL, states
 
 ROOT = Path(__file__).parent.parent

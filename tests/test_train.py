@@ -16,7 +16,7 @@ from analysis import report
 from analysis.frames import sections
 from analysis.frames.runs import load
 from analysis.themes import costs, layers
-from study import models, train
+from study import models
 from study.config import Config
 from study.record.directory import DONE, RunDirectory
 from study.record.display import Display
@@ -24,7 +24,9 @@ from study.remote import offline
 from study.remote.api import state_of
 from study.remote.run import place_of
 from study.system.errors import Interrupted
+from study.system.process import Signals
 from study.training.evaluation import Evaluator
+from study.training.run import train
 from tests.wandb_server import Server
 
 QUICK = ("--dataset=digits", "--epochs=2", "--model=mlp", "--runs-dir=runs")
@@ -197,12 +199,12 @@ def test_a_run_that_is_ended_after_its_last_epoch_has_only_its_result_to_find(tm
     monkeypatch.chdir(tmp_path)
     display = Ending()
     with pytest.raises(Interrupted):
-        train.train(config(runs_dir="cut"), display, train.Signals())
+        train(config(runs_dir="cut"), display, Signals())
     assert display.last == "ended after epoch 3; the same command resumes from here"
     assert only_run(tmp_path / "cut").state() == "interrupted"
     display.told = None
-    cut = train.train(config(runs_dir="cut"), display, train.Signals())
-    whole = train.train(config(runs_dir="whole"), Display(), train.Signals())
+    cut = train(config(runs_dir="cut"), display, Signals())
+    whole = train(config(runs_dir="whole"), Display(), Signals())
     assert display.told is None, "no epoch is trained again"
     assert {**cut.summary, "train_seconds": 0} == {**whole.summary, "train_seconds": 0}
 
@@ -217,7 +219,7 @@ def test_a_run_that_is_ended_while_it_diverges_has_diverged(tmp_path, monkeypatc
     monkeypatch.setattr(Evaluator, "score", ended)
     options = {"dataset": "digits", "model": "mlp", "epochs": 1, "batch_size": 2000, "lr": 1e35, "wandb": "disabled"}
     config = Config.parse(options | {"runs_dir": str(tmp_path / "runs")})
-    assert train.train(config, Display(), train.Signals()).state == "diverged"
+    assert train(config, Display(), Signals()).state == "diverged"
     assert only_run(tmp_path / "runs").state() == "diverged"
 
 

@@ -273,6 +273,7 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
     assert day.endless.state() == "interrupted"
 
 
+@pytest.mark.slow
 def test_wandb_agent_itself_trains_a_sweep(machine):
     path = machine.write("own.yaml", SWEEP, setting={"values": ["model=mlp hidden=25"]})
     sweep = machine.run("-m", "study.sweep", "create", path, "--project=own").stdout.strip()
