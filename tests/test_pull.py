@@ -126,6 +126,7 @@ def test_only_runs_that_have_changed_are_pulled_again(there, run_python, tmp_pat
     assert server.requests["RunContents"] == 1 and f"{long.name} {len(epochs)}\n" in out and len(epochs) > 2000
 
 
+@pytest.mark.slow
 def test_runs_without_a_result_and_runs_that_cannot_be_had_are_named(there, run_python, tmp_path):
     server, _ = there
     broken, running, crashed, kept = sorted(name for name in server.runs if server.runs[name].artifacts)

@@ -264,6 +264,7 @@ def networks():
     return found.values()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", networks())
 def test_every_network_of_the_sweeps_can_be_trained(config, tmp_path):
     if config.stem:  # that for small images makes googlenet and resnet50 take 20 seconds here

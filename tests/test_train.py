@@ -385,6 +385,7 @@ for seed in (0, 1):
 """
 
 
+@pytest.mark.slow
 def test_without_an_answer_from_wandb_runs_go_on_offline_and_only_the_first_waits(command, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -436,6 +437,7 @@ def test_a_result_that_wandb_does_not_take_is_recorded_as_missing_there(command,
         assert "wandb_missing" not in run.info()
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_results_are_not_all_in_wandb_ends_with_1(command, sweep_file, tmp_path, monkeypatch):
     with Server() as server:
         for name, value in {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}.items():
