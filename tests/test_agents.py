@@ -113,6 +113,7 @@ def test_a_point_is_trained_once_and_a_failing_one_does_not_stop_the_others(swee
     output = capfd.readouterr().out
     assert (path / "summary.json").stat().st_mtime_ns == before
     assert sorted(states(server, grid)) == ["failed", "finished", "finished"]
+    assert [path.name for path in Path("kept here").iterdir() if not (path / "run.json").exists()] == ["wandb"]
     assert "train_images must be at most 1,151" in output and "no point was left" in output
     assert f"create --missing {grid.path}" in output and "the same command" not in output
     assert "log of cpu 0: kept here/wandb/agents/" in output

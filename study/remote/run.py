@@ -126,10 +126,10 @@ class WandbRun:
         path = f"{self.place['entity']}/{self.place['project']}/{self.run_id}"
         for pause in PAUSES:
             time.sleep(pause)
-            summary = ask(
-                lambda wandb_api: wandb_api.run(path).summary_metrics, "its result cannot be looked for", attempts=1
-            )
-            if summary.get("state") == state:
+            run = ask(lambda wandb_api: wandb_api.run(path), "its result cannot be looked for", attempts=1)
+            with suppress(OSError):  # the client makes an empty folder for it, here in the folder of runs
+                os.removedirs(run.dir)
+            if run.summary_metrics.get("state") == state:
                 return True
         return False
 
