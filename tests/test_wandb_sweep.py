@@ -274,12 +274,14 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
 
 
 @pytest.mark.slow
-def test_wandb_agent_itself_trains_a_sweep(machine):
-    path = machine.write("own.yaml", SWEEP, setting={"values": ["model=mlp hidden=25"]})
+def test_wandb_agent_itself_trains_a_sweep_also_with_lists_as_values(machine):
+    lists = {"filters": {"values": [[4, 8]]}, "augment": {"values": [["flip"], ["flip", "crop"]]}}
+    path = machine.write("own.yaml", SWEEP, setting={"value": "model=two-block"}, seed={"value": 3}, **lists)
     sweep = machine.run("-m", "study.sweep", "create", path, "--project=own").stdout.strip()
     both = [machine.start("-m", "wandb", "agent", sweep) for _ in range(2)]
     assert [agent.communicate(timeout=120) and agent.returncode for agent in both] == [0, 0]
     assert machine.states(sweep) == {"finished": 2}
+    assert "0 of 2 runs would be trained" in machine.run("-m", "study.sweep", "run", path, "--dry-run").stderr
 
 
 @pytest.mark.slow
