@@ -15,6 +15,8 @@ from pathlib import Path
 import jinja2
 import matplotlib
 from markupsafe import Markup, escape
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.page import tables
@@ -31,6 +33,7 @@ PIXELS = 115
 """Pixels of an inch of a figure on the page."""
 
 PICTURES = ("png", "svg", "pdf")
+DPI = 160
 
 
 @dataclass(frozen=True)
@@ -163,17 +166,23 @@ def _draw(picture: Picture, anchor: str, files: _Names, out: Path, undrawn: set[
 
 
 def drawn(figure: Figure, suffix: str, stem: str) -> bytes:
-    """Draw a figure in the format of a suffix; the bytes depend only on the figure and the stem."""
+    """Draw a figure in the format of a suffix, first as png; the bytes depend only on the figure and the stem.
+
+    The other formats keep the layout of the first, and are written without the time of writing, so that equal figures
+    give equal files.
+    """
     buffer = io.BytesIO()
+    figure.dpi = DPI
     with matplotlib.rc_context({"svg.hashsalt": stem}):
-        figure.savefig(buffer, format=suffix, dpi=160, metadata=_undated(suffix))
-    figure.set_layout_engine("none")  # the other formats keep the layout of the first
+        match suffix:
+            case "png":
+                figure.savefig(buffer, format="png", dpi=DPI)  # draws it once for the layout, and once more
+                figure.set_layout_engine("none")
+            case "svg":
+                FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+            case "pdf":
+                FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
     return buffer.getvalue()
-
-
-def _undated(suffix: str) -> dict[str, None] | None:
-    """Return metadata without the time of writing, so that equal figures give equal files."""
-    return {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
 
 
 def _strong(text: str) -> Markup:
