@@ -6,7 +6,7 @@ python -c "from study.config.checks import is_true; print(is_true('yes'))"
 import argparse
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,10 +35,16 @@ FEW = 6
 """At most this many owners of an option are listed in an error."""
 
 
-def one_of(kind: str, names: Iterable[str], *prefixes: str, own: str = "") -> BeforeValidator:
+def one_of(
+    kind: str,
+    names: Iterable[str],
+    *prefixes: str,
+    own: str = "",
+    guess: Callable[[str], str | None] = lambda name: None,
+) -> BeforeValidator:
     """Make a check that a text is one of `names`, or one of the prefixes followed by a name.
 
-    `own` is a hint for a name that resembles none of them.
+    `own` is a hint for a name that resembles none of them. `guess` returns the name that another one stands for.
     """
     names = [name for name in names if not name.endswith(":")]
 
@@ -47,6 +53,8 @@ def one_of(kind: str, names: Iterable[str], *prefixes: str, own: str = "") -> Be
             return None
         matches = [prefix for prefix in prefixes if str(value).startswith(prefix) and value != prefix]
         if value not in names and not matches:
+            if meant := guess(str(value)):
+                raise ValueError(f"unknown {kind} {value!r}; did you mean {meant!r}?")
             known = [*names, *(f"{prefix}NAME" for prefix in prefixes)]
             hint = f"; {own}" if own and not closest(value, known) else ""
             raise ValueError(f"unknown {kind} {value!r}; {nearest(value, known)}{hint}")

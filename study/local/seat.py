@@ -14,8 +14,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from study.local import worker
 from study.local.server import STOPPED, Ended, Order, serve
 from study.local.slots import Slot, environment_of, new_log
@@ -23,7 +21,7 @@ from study.record.directory import DONE, Say
 from study.record.display import describe, duration
 from study.remote import queue
 from study.remote.sweep import WandbSweep
-from study.system.process import how_ended
+from study.system.process import how_ended, kill_all
 
 BEAT_SECONDS = 5.0
 """Seconds between two questions to W&B while a run is trained, or while there is none to train."""
@@ -278,14 +276,7 @@ class Seat:
 
     def kill(self) -> None:
         """Kill the worker and its processes; a run that it trains has failed."""
-        processes = []
-        with suppress(psutil.Error):
-            process = psutil.Process(self.process.pid)
-            processes = [process, *process.children(recursive=True)]
-        for process in processes:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(processes, timeout=KILL_SECONDS)
+        kill_all([self.process.pid], KILL_SECONDS)
 
     def close(self) -> None:
         """End the slot in any case, without any process left."""

@@ -23,7 +23,7 @@ from study.record.directory import DONE, CorruptRun, RunDirectory
 from study.remote.sink import sync_command
 from study.remote.sweep import WandbSweep
 from study.system.errors import Interrupted
-from study.system.process import EndSignals, how_ended
+from study.system.process import EndSignals, how_ended, kill_all
 
 WITH_US = (
     sys.executable,
@@ -106,16 +106,12 @@ def _running(processes: Sequence[subprocess.Popen]) -> list[subprocess.Popen]:
 
 def _kill(agent: subprocess.Popen) -> None:
     """Kill an agent, its runs and their W&B services: all processes of its session, and their children."""
-    processes = []
+    pids = []
     for pid in psutil.pids():
-        with suppress(OSError, psutil.Error):
+        with suppress(OSError):
             if os.getsid(pid) == agent.pid:
-                process = psutil.Process(pid)
-                processes += [process, *process.children(recursive=True)]
-    for process in processes:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(processes, timeout=KILL_SECONDS)
+                pids.append(pid)
+    kill_all(pids, KILL_SECONDS)
     with suppress(subprocess.TimeoutExpired):  # a driver can keep a process forever
         agent.wait(KILL_SECONDS)
 

@@ -12,18 +12,18 @@ import logging
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import Pipe
-from pathlib import PurePath
 from typing import Any
 
 from study.remote import api
+from study.sweeps import command
 
 NEEDED = ("_register_agent", "_agent_heartbeat", "_get_sweep_state")
 """Functions of `wandb.apis.public.sweeps`."""
 
-PLAIN = (["${env}", "${interpreter}", "-m", "study.train"], ["${interpreter}", "-m", "study.train"])
-"""How a sweep's command starts that this project's processes can train without starting it."""
+PLAIN = (["${env}", "${interpreter}"], ["${interpreter}"])
+"""What stands before the training in a command that this project's processes need not start."""
 
 NOT_PLAIN = ("--show-augment", "--show_augment", "--config", "${args_json_file}")
 """Starts of words with which a command does something else than training its options."""
@@ -36,7 +36,7 @@ class Answer:
     commands: Sequence[Mapping[str, Any]] = ()
     is_unknown: bool = False
     error: str = ""
-    sweep_state: str = field(default="")
+    sweep_state: str = ""
 
 
 def can_serve(content: Mapping[str, Any]) -> bool:
@@ -54,26 +54,17 @@ def _options(content: Mapping[str, Any]) -> list[str] | None:
     """Return the words that follow `study.train` in a sweep's command; None if the command runs anything else."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command
 
-    # Write the program of the default command as a module
-    command = [str(word) for word in create_sweep_command(list(content.get("command") or []))]
-    is_ours = PurePath(str(content.get("program", ""))).parts[-2:] == ("study", "train.py")
-    if "${program}" in command and is_ours:
-        place = command.index("${program}")
-        command[place : place + 1] = ["-m", "study.train"]
-
-    # Compare its start
-    for start in PLAIN:
-        options = command[len(start) :]
-        if command[: len(start)] == start and not any(word.startswith(NOT_PLAIN) for word in options):
-            return options
-    return None
+    written = [str(word) for word in create_sweep_command(list(content.get("command") or []))]
+    before, options = command.split(written, str(content.get("program", "")))
+    does_more = any(word.startswith(NOT_PLAIN) for word in options)
+    return None if before not in PLAIN or does_more else options
 
 
-def words(content: Mapping[str, Any], command: Mapping[str, Any]) -> list[str]:
-    """Return the command line with which W&B's agent would start the run of a command, without its program."""
+def words(content: Mapping[str, Any], order: Mapping[str, Any]) -> list[str]:
+    """Return the command line with which W&B's agent would start the run that it orders, without its program."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-    values = create_sweep_command_args(command)
+    values = create_sweep_command_args(order)
     result = []
     for word in _options(content):
         is_macro = word.startswith("${") and word.endswith("}")

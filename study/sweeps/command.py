@@ -25,7 +25,7 @@ PYTHON = re.compile(r"python[\d.]*(\.exe)?")
 
 
 @dataclass(frozen=True)
-class Command:
+class AddedOptions:
     """The options that a command adds to a point, as texts, and whether it leaves out options that are False.
 
     A point replaces those `before` its arguments; those `after` replace the point's.
@@ -36,24 +36,21 @@ class Command:
     omits_false: bool
 
 
-def read(words: Sequence[Any] | None, program: str) -> Command:
+def read(words: Sequence[Any] | None, program: str) -> AddedOptions:
     """Read a command; raise ValueError if `wandb agent` would not train the points with it.
 
     Options that are not part of a run's identity, such as its folder, are checked and left out.
     """
-    # Find what starts the training: `-m study.train`, or the file of that module
+    # Find what starts the training
     if not isinstance(words, list | None):
         raise ValueError(f"command must be {EXAMPLE}, not {words!r}")
     written = [str(word) for word in words or DEFAULT]
-    filled = [(program or PROGRAM) if word == "${program}" else word for word in written]
-    start = next((place for place, word in enumerate(filled) if _is_training(filled, place)), None)
-    has_python = start is not None and any(map(_is_python, filled[:start]))
-    if not has_python:
+    before, options = split(written, program)
+    if not any(map(_is_python, before)):
         named = f" with program {program}" if program and "${program}" in written else ""
         raise ValueError(f"command must be {EXAMPLE}, which trains; {written!r}{named} does not")
 
     # Find the place of the point's values
-    options = filled[start + 1 :]
     places = [place for place, word in enumerate(options) if word.startswith("${args")]
     if len(places) != 1 or options[places[0]] not in ARGUMENTS:
         raise ValueError(f"command needs one of {', '.join(ARGUMENTS)} after study.train, as in {EXAMPLE}")
@@ -65,14 +62,21 @@ def read(words: Sequence[Any] | None, program: str) -> Command:
         if before[-1:] != ["--config"]:
             raise ValueError('command needs "--config" before "${args_json_file}"')
         before, after = [], before[:-1] + after
-    return Command(_options(before), _options(after), options[place] == "${args_no_boolean_flags}")
+    return AddedOptions(_options(before), _options(after), options[place] == "${args_no_boolean_flags}")
 
 
-def _is_training(words: Sequence[str], place: int) -> bool:
-    """Return whether the word at a place is the training."""
-    if words[place] == "study.train":
-        return words[place - 1 : place] == ["-m"]
-    return PurePath(words[place]).parts[-2:] == ("study", "train.py")
+def split(words: Sequence[str], program: str) -> tuple[list[str], list[str]]:
+    """Split a command at the training, `-m study.train` or the file of that module, which is in neither part.
+
+    The first part is empty if the command does not train.
+    """
+    filled = [(program or PROGRAM) if word == "${program}" else word for word in words]
+    for place, word in enumerate(filled):
+        if word == "study.train" and filled[place - 1 : place] == ["-m"]:
+            return filled[: place - 1], filled[place + 1 :]
+        if PurePath(word).parts[-2:] == ("study", "train.py"):
+            return filled[:place], filled[place + 1 :]
+    return [], []
 
 
 def _is_python(word: str) -> bool:
@@ -81,6 +85,8 @@ def _is_python(word: str) -> bool:
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
     """Read the options among the words of a command; raise ValueError for other words."""
+    if not words:
+        return {}
     options = parser("study.train", "")
     options.add_argument("--force", nargs="?")
     try:

@@ -26,7 +26,7 @@ from study.config.setting import read_pairs
 from study.record.metrics import HISTORY, METRICS, meant
 from study.sweeps import bayes, command, grid, random
 from study.sweeps import distributions as space
-from study.sweeps.command import Command
+from study.sweeps.command import AddedOptions
 from study.sweeps.distributions import Parameter
 from study.sweeps.hyperband import EXAMPLE, Hyperband
 from study.sweeps.method import Method
@@ -51,21 +51,13 @@ class Metric(BaseModel):
 
     model_config = STRICT
 
-    name: str = Field(description="the name of a metric, such as val/acc")
+    name: Annotated[str, one_of("metric", METRICS, guess=meant)] = Field(
+        description="the name of a metric, such as val/acc"
+    )
     goal: Literal["minimize", "maximize"] | None = Field(None, description="minimize or maximize")
     target: Any = None
     impute: Any = None
     impute_while_running: Any = None
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        """Return the name; raise ValueError with the metric that was probably meant if there is none of that name."""
-        if name not in METRICS:
-            known = meant(name)
-            hint = f"did you mean {known!r}?" if known else nearest(name, METRICS)
-            raise ValueError(f"unknown metric {name!r}; {hint}")
-        return name
 
     @model_validator(mode="after")
     def _fits(self) -> "Metric":
@@ -149,7 +141,7 @@ class SweepFile(BaseModel):
         return self
 
     @cached_property
-    def training(self) -> Command:
+    def training(self) -> AddedOptions:
         """Return the options that the command adds to each point; raise ValueError if it does not train."""
         return command.read(self.command, self.program)
 

@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -116,6 +116,21 @@ def how_ended(code: int | None) -> str:
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a program to end: from Ctrl-C, a scheduler, a terminal that closes."""
+
+
+def kill_all(pids: Iterable[int], seconds: float) -> None:
+    """Kill processes with all that they have started, and wait at most some seconds for their end."""
+    import psutil
+
+    processes = []
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            processes += [process, *process.children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=seconds)
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:
