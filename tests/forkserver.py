@@ -238,7 +238,7 @@ def become(request: dict) -> None:
 def stand_by() -> None:
     """Fork a process that becomes multiprocessing's own server of workers when the command starts one.
 
-    It would be a new interpreter, which needs five seconds to import what this process has.
+    Otherwise that server would be a new interpreter, which takes five seconds to import what this process already has.
     """
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()

@@ -266,8 +266,8 @@ def test_a_point_is_what_wandb_agent_would_start(sweep_file, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("command", "program", "message"),
     [
-        (["echo", "study.train", "${args}"], "", "which trains"),
-        (["echo", "-m", "study.train", "${args}"], "", "which trains"),
+        (["echo", "study.train", "${args}"], "", "does not start study.train"),
+        (["echo", "-m", "study.train", "${args}"], "", "does not start study.train"),
         ([*PYTHON, "${args}", "-m", "study.train"], "", "after study.train"),
         ([*PYTHON, "-m", "study.train"], "", "after study.train"),
         ([*PYTHON, "-m", "study.train", "${args_no_hyphens}"], "", "after study.train"),

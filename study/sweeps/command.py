@@ -48,7 +48,7 @@ def read(words: Sequence[Any] | None, program: str) -> AddedOptions:
     before, options = split(written, program)
     if not any(map(_is_python, before)):
         named = f" with program {program}" if program and "${program}" in written else ""
-        raise ValueError(f"command must be {EXAMPLE}, which trains; {written!r}{named} does not")
+        raise ValueError(f"command must be {EXAMPLE} or similar; {written!r}{named} does not start study.train")
 
     # Find the place of the point's values
     places = [place for place, word in enumerate(options) if word.startswith("${args")]

@@ -23,7 +23,7 @@ PROBES = 100
 """Number of random points of an adaptive sweep that are checked before any is trained."""
 
 NEAR = 0.001
-"""Distance of the checked values from the ends of a range, which may themselves be no values, such as lr 0."""
+"""Distance of the checked values from the ends of a range; an end itself may not be allowed, such as lr 0."""
 
 
 @dataclass(frozen=True)

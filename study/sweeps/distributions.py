@@ -220,7 +220,7 @@ def _implied(name: str, content: Mapping[str, Any]) -> str:
             low, high = content["min"], content["max"]
             raise UserError(
                 f"parameter {name}: W&B takes min {low} and max {high} together only with a `distribution`; "
-                "add `distribution: uniform`, or write both with a point or both without"
+                "add `distribution: uniform`, or write both as whole numbers or both with a decimal point"
             )
         return "int_uniform" if are_whole == {True} and len(content) == 2 else "uniform"
     raise UserError(f"parameter {name} needs `value: …`, `values: […]` or `min: …` and `max: …`, not {dict(content)!r}")
