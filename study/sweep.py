@@ -16,7 +16,8 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from study.config import Config, is_identity
@@ -35,8 +36,8 @@ from study.remote import api as wandb_api
 from study.remote import offline, queue
 from study.remote import sweep as wandb_sweep
 from study.remote.sink import sync_command
+from study.sweeps import counting, grid, random, standing
 from study.sweeps import definition as search
-from study.sweeps import standing
 from study.sweeps.definition import Sweep
 from study.system import devices
 from study.system.errors import Interrupted, UserError
@@ -50,7 +51,8 @@ def check(args: argparse.Namespace) -> int:
         # Report a mistake and go on with the next file
         try:
             sweep = _read(path, args)
-            points = sweep.points(_base(args))
+            count = counting.count(sweep, _base(args))
+            _check_folders(sweep, _base(args))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             wrong += 1
@@ -60,9 +62,8 @@ def check(args: argparse.Namespace) -> int:
         if sweep.is_adaptive:
             note = " (each is chosen from the results of the previous ones)"
         else:
-            same = sweep.size - len(points)
+            same = sweep.size - count
             note = f" ({same} more {'point computes' if same == 1 else 'points compute'} the same)" if same else ""
-        count = len(points) + sweep.open_points(points)
         print(f"{path}: {count} {'run' if count == 1 else 'runs'}{note}")
     return 2 if wrong else 0
 
@@ -220,6 +221,25 @@ def _refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
                 f"{directory.path} was trained on other files than are in {config.data_dir} now: "
                 "put them back, name another --runs-dir, or train again with --force"
             )
+
+
+def _check_folders(sweep: Sweep, base: Mapping[str, str]) -> None:
+    """Raise UserError if a folder of images lacks what a sweep names; a folder that is not there is not checked."""
+    # Take each combination of the parameters that choose images
+    parameters = {
+        name: parameter
+        for name, parameter in sweep.parameters.items()
+        if name in ("dataset", "data_dir", "classes", "train_images", "setting") and parameter.choices is not None
+    }
+    first = random.draw(sweep.parameters, 0)
+    configs = []
+    for values in grid.points(parameters, None):
+        with suppress(UserError):
+            configs.append(sweep.point(first | values, base).config)
+
+    # Check those of the folders that are there
+    there = [config for config in configs if config.dataset.startswith("folder:") and folder.path(config).is_dir()]
+    _refuse_other_data(there, is_forced=True)
 
 
 def _command(config: Config, shown: set[str]) -> str:

@@ -8,7 +8,6 @@ checkpoint. All results are written to RUNS_DIR/<model>-<dataset>-s<seed>-<finge
 
 from pathlib import Path
 
-from study.config.argv import read_command
 from study.data.sheet import show_augment
 from study.record.directory import RunDirectory
 from study.record.display import RunDisplay
@@ -18,7 +17,7 @@ from study.system.process import Signals, run_command
 
 def main(argv: list[str]) -> int:
     """Train the config of the command line."""
-    command = read_command(handed.own_words(argv), __doc__)
+    command = handed.read(argv, __doc__)
     display = RunDisplay()
 
     # Draw examples of augmentation, or train

@@ -308,7 +308,7 @@ def test_w_and_b_keeps_the_summary_of_a_run_whose_charts_it_does_not_get(command
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         said = command(
-            "-c", FAILING, "--dataset=digits", "--model=mlp", "--epochs=1", "--wandb=online", f"--tags={'long' * 30}"
+            "-c", FAILING, "--dataset=digits", "--model=mlp", "--epochs=1", "--wandb=online", f"--tags={'long' * 16}"
         ).stdout
         (path,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "wandb")
         (sent,) = server.runs.values()

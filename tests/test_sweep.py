@@ -195,12 +195,18 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
         ({"parameters": {"dropuot": {"value": 1}}}, "unknown option 'dropuot'; did you mean 'dropout'?"),
         (
             {"parameters": {"dropout": {"values": [0.5, 1.5]}}},
-            "dropout must be less than 1.0, not 1.5 (at dropout=1.5)",
+            ":16: dropout must be less than 1.0, not 1.5",
         ),
         ({"parameters": {"dropout": {"values": []}}}, "must be a list that is not empty"),
         ({"parameters": {"dropout": 0.5}}, "parameter dropout needs `value: …`, `values: […]`"),
         ({"parameters": {"dropout": {"valeus": [0.5]}}}, "parameter dropout needs `value: …`, `values: […]`"),
-        ({"parameters": {"model": {"values": ["cnn", "mlp"]}, "filters": {"value": "8,8,8"}}}, "mlp has no filters"),
+        ({"parameters": {"model": {"value": "mlp"}, "filters": {"value": "8,8,8"}}}, "mlp has no filters"),
+        (
+            {"parameters": {"warmup_epochs": {"values": [0, 3]}, "epochs": {"value": 2}}},
+            "warmup_epochs must be at most epochs, 2, not 3 (at warmup_epochs=3",
+        ),
+        ({"project": "a/b"}, "project must have no /"),
+        ({"method": "bayes", "run_cap": 2, "parameters": {"lr": {"value": 0.1}}}, "needs a parameter that varies"),
         ({"parameters": {"dataset": {"value": "digitz"}}}, "unknown data set 'digitz'; did you mean 'digits'?"),
     ],
 )

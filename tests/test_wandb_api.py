@@ -1,9 +1,12 @@
 """How W&B's names and states are read, and what is said where it cannot be asked."""
 
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 import wandb
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from analysis.wording import texts as wording
 from study.remote import api as wandb_api
@@ -21,6 +24,15 @@ def test_a_sweep_is_named_by_its_path_or_its_page():
     assert path("me/proj-1") == path("https://wandb.ai/me/proj-1") == names[:2]
     for word in ("me/proj-1", "runs", "../a/b", "/a/b/c", "sweeps/old/one.yaml", "a/b/c/d", "tests/../study"):
         assert sweep_path(word) is None
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters=r"/\#?%:", include_characters=" "),
+               min_size=1, max_size=128).filter(lambda name: name.strip(". ")))  # fmt: skip
+@example("my project (2)+'x'")
+@example(".hidden")
+def test_a_project_may_have_every_name_that_wandb_takes(name):
+    assert path(f"me/{name}") == ("me", name)
+    assert path(f"me/{name}/abc") == path(f"https://wandb.ai/me/{quote(name)}/sweeps/abc") == ("me", name, "abc")
 
 
 def test_a_file_or_a_folder_is_no_sweep(tmp_path, monkeypatch):

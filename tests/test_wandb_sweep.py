@@ -52,6 +52,11 @@ def read(run):
     }
 print(json.dumps([read(run) for run in api.sweep(sys.argv[1]).runs]))
 """
+PULLED = """
+import json, sys
+from analysis.frames import pull
+print(json.dumps([run.info()["config"]["crop_share"] for run in pull.pull(sys.argv[1])[0]]))
+"""
 
 
 class Machine:
@@ -275,13 +280,19 @@ def test_a_run_that_was_ended_with_its_agent_is_handed_out_again_and_goes_on(mac
 
 @pytest.mark.slow
 def test_wandb_agent_itself_trains_a_sweep_also_with_lists_as_values(machine):
+    """One option does not apply to one of the points, and the project has a name that needs quotes."""
     lists = {"filters": {"values": [[4, 8]]}, "augment": {"values": [["flip"], ["flip", "crop"]]}}
-    path = machine.write("own.yaml", SWEEP, setting={"value": "model=two-block"}, seed={"value": 3}, **lists)
-    sweep = machine.run("-m", "study.sweep", "create", path, "--project=own").stdout.strip()
+    path = machine.write("own.yaml", SWEEP, setting={"value": "model=two-block"}, seed={"value": 3}, **lists,
+                         crop_share={"value": 0.2})  # fmt: skip
+    sweep = machine.run("-m", "study.sweep", "create", path, "--project=my own (2)").stdout.strip()
+    assert sweep.split("/")[1] == "my own (2)"
     both = [machine.start("-m", "wandb", "agent", sweep) for _ in range(2)]
     assert [agent.communicate(timeout=120) and agent.returncode for agent in both] == [0, 0]
     assert machine.states(sweep) == {"finished": 2}
     assert "0 of 2 runs would be trained" in machine.run("-m", "study.sweep", "run", path, "--dry-run").stderr
+    assert "2 finished" in machine.run("-m", "study.sweep", "status", sweep).stdout
+    shares = json.loads(machine.run("-c", PULLED, sweep).stdout)
+    assert sorted(share or 0 for share in shares) == [0, 0.2]
 
 
 @pytest.mark.slow

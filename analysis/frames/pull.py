@@ -139,7 +139,7 @@ def _info(run: Any) -> dict[str, Any]:
     info = run.config.get("info")
     if not isinstance(info, dict):
         raise UserError("no run of this study: its config in W&B has no `info`")
-    config = Config.parse({name: value for name, value in run.config.items() if name in Config.model_fields})
+    config = Config.recorded({name: value for name, value in run.config.items() if name in Config.model_fields})
     return {"config": config.model_dump(), **info, "state": wandb_api.state_of(run)}
 
 

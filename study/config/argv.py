@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Config, is_identity
-from study.config.checks import is_true, meant, user_path
+from study.config.checks import NONE, is_true, meant, user_path
 from study.config.choices import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.system.errors import UserError
 from study.system.process import Parser
@@ -104,15 +104,22 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
 
 @dataclass(frozen=True)
 class Command:
-    """What the command line of `study.train` asks for: a config, trained again with `force`, or a `sheet` of images."""
+    """What the command line of `study.train` asks for: a config, trained again with `force`, or a `sheet` of images.
+
+    `dropped` are options that were given but do not apply to the names chosen by the others.
+    """
 
     config: Config
     force: bool = False
     sheet: str | None = None
+    dropped: tuple[str, ...] = ()
 
 
-def read_command(argv: list[str], description: str = "") -> Command:
-    """Read the command line of `study.train`; raise UserError for a mistake."""
+def read_command(argv: list[str], description: str = "", drop_unused: bool = False) -> Command:
+    """Read the command line of `study.train`; raise UserError for a mistake.
+
+    With `drop_unused`, for a sweep, an option that does not apply to the names chosen by the others is no mistake.
+    """
     options = parser("python -m study.train", description)
     commands = options.add_argument_group("command")
     commands.add_argument(
@@ -131,7 +138,9 @@ def read_command(argv: list[str], description: str = "") -> Command:
     file = values.pop("config", None)
     sheet = values.pop("show_augment", None)
     force = is_true(values.pop("force", False))
-    return Command(Config.parse((read_config(file) if file else {}) | values), force, sheet)
+    config = Config.parse((read_config(file) if file else {}) | values, drop_unused)
+    dropped = [name for name, value in values.items() if value not in NONE and not config.uses(name)]
+    return Command(config, force, sheet, tuple(dropped) if drop_unused else ())
 
 
 def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

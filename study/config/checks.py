@@ -6,7 +6,7 @@ python -c "from study.config.checks import is_true; print(is_true('yes'))"
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +30,12 @@ from study.config.choices import (
 from study.config.setting import Listed, read_list
 from study.system.errors import UserError, closest, nearest
 from study.system.files import known_digest
+
+NONE = (None, "None", "none", "")
+"""Values that mean that an option is not set."""
+
+LONGEST_TAG = 64
+"""Most characters that W&B allows in a tag."""
 
 FEW = 6
 """At most this many owners of an option are listed in an error."""
@@ -107,6 +113,16 @@ def _wandb_name(value: Any) -> str:
     return value
 
 
+def _tags(value: Any) -> Any:
+    for tag in str(value).split(","):
+        if len(tag.strip()) > LONGEST_TAG:
+            raise ValueError(f"must each have at most {LONGEST_TAG} characters (W&B's rule), not {tag!r}")
+    return value
+
+
+Tags = Annotated[str, BeforeValidator(_tags)]
+"""W&B's tags of a run, a comma list."""
+
 WandbName = Annotated[str, BeforeValidator(_wandb_name)]
 """The name of an entity or a project in W&B."""
 
@@ -175,40 +191,43 @@ def owners(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Table]]:
     transfer = [f"with finetune {values['finetune'] or 'all'}" if pretrained else "from scratch"]
     yield "a network", transfer, TRANSFER
     # The optimizer and its schedule, which an SVM does not have
-    svm = ["svm"] if values["finetune"] == "svm" else None  # in no table: `fill_own_options` skips it
+    svm = ["svm"] if values["finetune"] == "svm" else None  # in no table, so `own_defaults` skips it
     yield "optimizer", svm or [str(values["optimizer"])], OPTIMIZERS
     yield "schedule", svm or [str(values["schedule"])], FINETUNING_SCHEDULES if pretrained else SCHEDULES
     # Each chosen augmentation, and early stopping
-    try:
+    words = [str(values["augment"])]
+    with suppress(ValueError):  # a list that cannot be read is a mistake of its own
         words = read_list("" if values["augment"] is None else values["augment"])
-    except ValueError as error:
-        raise ValueError(f"augment {error}") from None
     yield "augment", [word for word in words if word not in ("", "none", "None")], AUGMENTATIONS
     yield "a run", ["with early stopping" if values["early_stopping"] else "without early stopping"], EARLY_STOPPING
 
 
-def fill_own_options(owner: str, chosen: list[str], table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the missing options of a table: the default of the chosen names, or None if they do not have the option.
+def own_defaults(
+    owner: str, chosen: list[str], table: Table, values: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return defaults for the options of a table that `values` lacks, and a sentence for each that does not apply.
 
-    Raises ValueError if `values` sets an option that none of the chosen names has.
+    The default is that of the chosen names, or None if they do not have the option. An option applies if one of the
+    chosen names has it.
     """
     # Collect the defaults of the chosen names
     known = [name for name in chosen if own_options(table, name) is not None]
     own = {option: default for name in known for option, default in own_options(table, name).items()}
-    # Fill in the options that are not set, and refuse those that do not apply
-    result = {}
+    # Fill in the options that are not set, and find those that do not apply
+    defaults: dict[str, Any] = {}
+    misplaced: dict[str, str] = {}
     for option in dict.fromkeys(option for options in table.values() for option in options):
         value = values.get(option)
-        if value in (None, "None", "none", ""):
-            result[option] = own.get(option)
+        if value in NONE:
+            defaults[option] = own.get(option)
         elif option not in own and len(known) == len(chosen):
             having = [
                 f"{name}NAME" if name.endswith(":") else name for name, options in table.items() if option in options
             ]
             owners_hint = f"only {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
             hint = f"it has {', '.join(own)}" if own and len(having) > FEW else owners_hint
-            raise ValueError(f"{owner} {','.join(chosen) or 'none'} has no {option}; {hint}")
-    return result
+            misplaced[option] = f"{owner} {','.join(chosen) or 'none'} has no {option}; {hint}"
+    return defaults, misplaced
 
 
 def refuse_small_images(model: str, dataset: str, image_size: int | None) -> None:
@@ -218,6 +237,15 @@ def refuse_small_images(model: str, dataset: str, image_size: int | None) -> Non
     smallest = SMALLEST_SIDES.get(model, 1)
     if side and side < smallest:
         raise ValueError(f"{model} needs images of at least {smallest} px, not {side}×{side}")
+
+
+def refuse_unknown_classes(dataset: str, chosen: Iterable[str], classes: Sequence[str]) -> None:
+    """Raise ValueError if a data set lacks one of the chosen classes."""
+    for name in chosen:
+        if name not in classes:
+            hint = "; quote a name that has a comma" if any("," in known for known in classes) else ""
+            known = [str(Listed([name])) for name in classes]
+            raise ValueError(f"{dataset} has no class {name!r}; {nearest(name, known)}{hint}")
 
 
 def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> str:

@@ -61,19 +61,27 @@ ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 class DataSet(NamedTuple):
     """A data set known by name: the side of its images in pixels, None if they differ, and the size of its val split.
 
-    Without `val_images` a share of the training images is held out.
+    Without `val_images` a share of the training images is held out. `classes` are the names of its classes, where they
+    are few.
     """
 
     side: int | None
     val_images: int | None = None
+    classes: tuple[str, ...] = ()
 
+
+_NUMERALS = tuple("0123456789")
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 
 DATASETS = {
-    "digits": DataSet(8),
-    "cifar10": DataSet(32, 10_000),
+    "digits": DataSet(8, None, _NUMERALS),
+    "cifar10": DataSet(32, 10_000, _CIFAR10),
     "cifar100": DataSet(32, 10_000),
-    "mnist": DataSet(28, 10_000),
-    "fashion-mnist": DataSet(28, 10_000),
+    "mnist": DataSet(28, 10_000, _NUMERALS),
+    "fashion-mnist": DataSet(28, 10_000, _FASHION),
     "pets": DataSet(None),
 }
 """Data sets known by name; any other is a `folder:NAME` of class folders."""

@@ -11,28 +11,40 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import ConfigDict, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from study.config.checks import (
+    LONGEST_TAG,
     digest_of_weights,
-    fill_own_options,
     is_from_scratch,
     meant,
+    own_defaults,
     owners,
     refuse_small_images,
+    refuse_unknown_classes,
     sentence,
     user_path,
     whole,
 )
-from study.config.choices import AUGMENTATIONS, NETWORKS, own_options
+from study.config.choices import AUGMENTATIONS, DATASETS, NETWORKS, own_options
 from study.config.options import Options
 from study.config.setting import read_list, read_pairs
-from study.system.errors import UserError
+from study.system.errors import Mistakes, Place
 
 RESULTS_VERSION = 3
 """Increased by every change that makes the same config give other results."""
+
+DROP_UNUSED = "drop unused options"
+"""The context of a validation that drops the options that do not apply to the chosen names."""
+
+INTERACTING = (
+    "model", "filters", "pretrained", "weights", "weights_digest", "finetune", "stem", "dataset", "image_size",
+    "classes", "augment", "epochs", "warmup_epochs", "early_stopping", "optimizer", "momentum", "nesterov", "schedule",
+    "setting",
+)  # fmt: skip
+"""Options that are checked together, or decide which others apply; each other option is checked by itself."""
 
 PATHS = ("weights", "data_dir", "runs_dir")
 """Options that name a file or a folder."""
@@ -47,26 +59,21 @@ class Config(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _complete(cls, options: Any) -> dict[str, Any]:
-        """Apply `setting`, refuse unknown keys, and fill in the defaults that depend on the chosen names."""
+    def _complete(cls, options: Any, info: ValidationInfo) -> dict[str, Any]:
+        """Apply `setting`, refuse unknown keys, and fill in the defaults that depend on the chosen names.
+
+        With the context DROP_UNUSED, options that do not apply to the chosen names are dropped, except in `setting`.
+        """
         # Let the pairs of `setting` override the other options
         setting, values = _flat(options)
 
-        # Refuse unknown options, and convert what YAML and the command line write differently
+        # Find unknown options, and convert what YAML and the command line write differently
+        mistakes: dict[str, str] = {}
         for name, value in values.items():
-            field = cls.model_fields.get(name)
-            if field is None:
-                raise ValueError(f"unknown option {name!r}; {meant(name, cls.model_fields)}")
-            if isinstance(value, bool) and field.annotation not in (bool, bool | None):
-                raise ValueError(f"{name} needs a value, such as --{name.replace('_', '-')}=…")
-            if isinstance(value, Mapping):
-                raise ValueError(f"{name} cannot hold nested parameters; write them flat")
-            if isinstance(value, int | float) and field.annotation is str:
-                values[name] = str(value)
-            if isinstance(value, str) and field.annotation in (int, int | None):
-                values[name] = whole(value)
-            if value in ("None", "none", "") and field.default is None:
-                values[name] = None
+            try:
+                values[name] = _converted(name, value)
+            except ValueError as error:
+                mistakes[name] = str(error)
 
         # Pretrained weights mean that the network is pretrained
         if values.get("weights"):
@@ -74,13 +81,22 @@ class Config(Options):
 
         # Fit an SVM in one epoch; if `setting` chose it, drop the options that it does not use
         if values.get("finetune") == "svm":
-            unused = set(UNUSED_BY_SVM) - setting.keys() if "finetune" in setting else ()
+            drops = info.context == DROP_UNUSED
+            unused = set(UNUSED_BY_SVM) - setting.keys() if drops or "finetune" in setting else ()
             values = {"epochs": 1} | {name: value for name, value in values.items() if name not in unused}
 
         # Fill in the defaults, first the fixed ones, then those of the chosen names
         values = {name: field.default for name, field in cls.model_fields.items()} | values
         for owner, chosen, table in owners(values):
-            values |= fill_own_options(owner, chosen, table, values)
+            defaults, misplaced = own_defaults(owner, chosen, table, values)
+            if info.context == DROP_UNUSED:
+                dropped = misplaced.keys() - setting.keys()
+                defaults |= dict.fromkeys(dropped)
+                misplaced = {name: text for name, text in misplaced.items() if name not in dropped}
+            mistakes |= misplaced
+            values |= defaults
+        if mistakes:
+            raise Mistakes([((name,), text) for name, text in mistakes.items()])
         return values
 
     @model_validator(mode="after")
@@ -112,27 +128,58 @@ class Config(Options):
             raise ValueError("weights_digest needs --pretrained")
 
         # The data
+        if known := DATASETS.get(self.dataset):
+            refuse_unknown_classes(self.dataset, self.classes, known.classes or self.classes)
         if self.dataset == "pets" and not self.image_size and not self.pretrained:
             raise ValueError("pets are photographs of many sizes; give --image-size, such as 224")
         return self
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> "Config":
+    def parse(cls, values: Mapping[str, Any], drop_unused: bool = False) -> "Config":
         """Convert and check a mapping of options, with the digest of a file of weights.
 
-        Raises UserError with one sentence for each wrong value.
+        With `drop_unused`, options that do not apply to the chosen names, such as the momentum of adam, are dropped,
+        except those in `setting`; without, they are mistakes. Raises Mistakes with a sentence for each wrong option, at
+        the place (name,).
         """
         try:
-            return cls.model_validate({**values, **digest_of_weights(_flat(values)[1])})
-        except ValidationError as error:
-            raise UserError("; ".join(sentence(detail) for detail in error.errors())) from None
+            flat = _flat(values)[1]
+            values = {**values, **digest_of_weights(flat)}
         except ValueError as error:  # of `setting`
-            raise UserError(str(error)) from None
+            raise Mistakes([(("setting",), str(error))]) from None
+
+        context = DROP_UNUSED if drop_unused else None
+        try:
+            return cls.model_validate(values, context=context)
+        except ValidationError as error:
+            mistakes = dict(_mistakes(error))
+        if ("weights",) in mistakes:  # it implies others
+            mistakes = {place: text for place, text in mistakes.items() if not place or place[0] in flat}
+
+        # Options that are unknown or do not apply hide wrong values of the others
+        known = {name: value for name, value in flat.items() if (name,) not in mistakes and name != "setting"}
+        try:
+            cls.model_validate(known, context=context)
+        except ValidationError as error:
+            more = {place: text for place, text in _mistakes(error) if place}
+            mistakes = more | mistakes
+        raise Mistakes(list(mistakes.items()))
 
     @classmethod
     def recorded(cls, values: Mapping[str, Any]) -> "Config":
-        """Read the config that a run recorded, without `setting`: its pairs are among the other values."""
-        return cls.parse({name: value for name, value in values.items() if name != "setting"})
+        """Read the config that a run recorded, without `setting`: its pairs are among the other values.
+
+        Values that did not apply to the run, which W&B keeps for a sweep, are dropped, and so is the end of a tag that
+        is too long, which was once allowed.
+        """
+        values = {name: value for name, value in values.items() if name != "setting"}
+        if values.get("tags"):
+            values["tags"] = ",".join(tag.strip()[:LONGEST_TAG] for tag in str(values["tags"]).split(","))
+        return cls.parse(values, drop_unused=True)
+
+    def uses(self, name: str) -> bool:
+        """Return whether an option that was given a value applies to the chosen names."""
+        return getattr(self, name) is not None and not (self.finetune == "svm" and name in UNUSED_BY_SVM)
 
     def identity(self) -> dict[str, Any]:
         """Return the values that decide what is computed and that differ from the defaults."""
@@ -171,6 +218,58 @@ class Config(Options):
 @lru_cache(maxsize=20_000)
 def _fingerprint(config: Config) -> str:
     return _digest(config.identity())
+
+
+def check_value(name: str, value: Any) -> Any:
+    """Return a value of one option as a config has it; raise Mistakes if the option is unknown or cannot have it.
+
+    What depends on other options is not checked.
+    """
+    try:
+        converted = _converted(name, value)
+        return _adapter(name).validate_python(converted)
+    except ValidationError as error:
+        raise Mistakes([((), text) for _, text in _mistakes(error, name)]) from None
+    except ValueError as error:
+        raise Mistakes([((), str(error))]) from None
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter:
+    """Return pydantic's check of one option."""
+    field = Config.model_fields[name]
+    return TypeAdapter(Annotated[field.annotation, field], config=ConfigDict(allow_inf_nan=False))
+
+
+def _converted(name: str, value: Any) -> Any:
+    """Convert what YAML and the command line write differently; raise ValueError for what no option takes."""
+    field = Config.model_fields.get(name)
+    if field is None:
+        raise ValueError(f"unknown option {name!r}; {meant(name, Config.model_fields)}")
+    if isinstance(value, bool) and field.annotation not in (bool, bool | None):
+        raise ValueError(f"{name} needs a value, such as --{name.replace('_', '-')}=…")
+    if isinstance(value, Mapping):
+        raise ValueError(f"{name} cannot hold nested parameters; write them flat")
+    if value in ("None", "none", "") and field.default is None:
+        return None
+    if isinstance(value, int | float) and field.annotation is str:
+        return str(value)
+    if isinstance(value, str) and field.annotation in (int, int | None):
+        return whole(value)
+    return value
+
+
+def _mistakes(error: ValidationError, name: str = "") -> list[tuple[Place, str]]:
+    """Return pydantic's errors as places and sentences; `name` is the option, where pydantic does not know it."""
+    result = []
+    for detail in error.errors():
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, Mistakes):
+            result += cause.mistakes
+        else:
+            place = (name,) if name else detail["loc"][:1]
+            result.append((place, sentence(detail | {"loc": place})))
+    return result
 
 
 def _flat(options: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:

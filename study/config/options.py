@@ -15,6 +15,7 @@ from study.config.checks import (
     Device,
     Names,
     NameSet,
+    Tags,
     WandbName,
     Widths,
     list_of,
@@ -239,7 +240,7 @@ class Options(BaseModel):
     )
     entity: WandbName = _option("", "records", NOTHING, "W&B entity; empty is your default")
     project: WandbName = _option("image-classifier-study", "records", NOTHING, "W&B project")
-    tags: str = _option("", "records", NOTHING, "comma list of W&B tags")
+    tags: Tags = _option("", "records", NOTHING, "comma list of W&B tags")
     notes: str = _option("", "records", NOTHING, "W&B notes")
     setting: str = _option(
         "", "records", NOTHING, "key=value pairs that a sweep varies together; they override the other options"

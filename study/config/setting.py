@@ -47,13 +47,17 @@ def _is_bracketed(text: str) -> bool:
 def read_list(value: Any) -> list[str]:
     """Read a comma list, or take the items of a list, without spaces around them; raise ValueError if it is neither.
 
-    `wandb agent` passes a list of a sweep's values as `[32, 64]`.
+    `wandb agent` passes a list of a sweep's values as `[32, 64]`. A name such as no, which YAML reads as false, is
+    refused.
     """
     if isinstance(value, str) and _is_bracketed(value):
         with suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
     if not isinstance(value, str):
-        return [str(item).strip() for item in (value if isinstance(value, list | tuple) else [value])]
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, bool) for item in items):
+            raise ValueError(f"must not have true or false, as YAML reads yes, no, on, off: quote names, not {value!r}")
+        return [str(item).strip() for item in items]
     try:
         return [word.strip() for row in csv.reader([value], skipinitialspace=True) for word in row]
     except csv.Error:

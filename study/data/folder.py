@@ -82,6 +82,11 @@ def of(config: Config, say: Say = lambda text: None) -> Folder | None:
     return None
 
 
+def path(config: Config) -> Path:
+    """Return the folder of a config's data set, which need not exist."""
+    return Path(config.data_dir) / config.dataset.removeprefix("folder:")
+
+
 def digest(config: Config) -> str:
     """Return the digest of a config's data."""
     return digest_of(config, of(config))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.config import Config
+from study.config.checks import refuse_unknown_classes
 from study.config.choices import DATASETS
-from study.config.setting import Listed
 from study.data.folder import Folder
-from study.system.errors import UserError, nearest
+from study.system.errors import UserError
 
 NAMES = ("train", "val", "test")
 SHARE = 5
@@ -124,11 +124,10 @@ def plan(
 
 def _places(classes: Sequence[str], chosen: Sequence[str], dataset: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the new label of each class, -1 for those that are dropped, and the names of the kept classes."""
-    for name in chosen:
-        if name not in classes:
-            hint = "; quote a name that has a comma" if any("," in known for known in classes) else ""
-            known = [str(Listed([name])) for name in classes]
-            raise UserError(f"{dataset} has no class {name!r}; {nearest(name, known)}{hint}")
+    try:
+        refuse_unknown_classes(dataset, chosen, classes)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if len(set(chosen)) == 1:
         raise UserError(f"classes must name two or more, such as {','.join(classes[:2])}, not only {chosen[0]}")
     kept = tuple(name for name in classes if name in chosen or not chosen)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Config
-from study.config.argv import read_command
 from study.data.memory import Memory
 from study.local.slots import Slot
 from study.local.worker import end_with_parent
@@ -142,7 +141,7 @@ def _train(order: Order, display: _Log, sinks: Sinks, shared: Mapping[str, Any])
     try:
         handed.take(order.run_id, order.values)
         display.say(f"run {order.run_id}: {' '.join(order.words)}")
-        command = read_command(handed.own_words(order.words))
+        command = handed.read(order.words)
         directory = RunDirectory.of(command.config)
         outcome = handed.train_command(command, display, connect=connect, **shared)
         state = outcome.state

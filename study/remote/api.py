@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
+from study.config import check_value
 from study.record.directory import DONE, Say
 from study.system.errors import UserError
 
@@ -40,14 +42,25 @@ STATES = {
 }
 """Our names for W&B's states of runs that did not record their own state; any other is `interrupted`."""
 
+PLAIN = r"[\w-][\w.-]*"
+"""What the name of an entity and the id of a sweep consist of."""
+
 Answer = TypeVar("Answer")
 
 
 def path(word: str) -> tuple[str, ...] | None:
-    """Split ENTITY/PROJECT, ENTITY/PROJECT/ID or the address of a page into names; return None for any other word."""
-    name = r"([\w-][\w.-]*)"
-    match = re.fullmatch(rf"(?:https?://[^/]+/)?{name}/{name}(?:/(?:sweeps/)?{name})?/?(?:\?.*)?", word)
-    return tuple(part for part in match.groups() if part) if match else None
+    """Split ENTITY/PROJECT, ENTITY/PROJECT/ID or the address of a page into names; return None for any other word.
+
+    A project may have spaces and most other characters, which an address has as %20 and so on.
+    """
+    host = r"(?:https?://[^/]+/)?"
+    match = re.fullmatch(rf"{host}({PLAIN})/([^/?#]+)(?:/(?:sweeps/)?({PLAIN}))?/?(?:[?#].*)?", word)
+    if not match:
+        return None
+    entity, project, *sweep = (unquote(part) for part in match.groups() if part)
+    with suppress(UserError):
+        return (entity, check_value("project", project), *sweep) if project.strip(". ") else None
+    return None
 
 
 def sweep_path(word: str) -> tuple[str, ...] | None:

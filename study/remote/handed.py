@@ -1,6 +1,6 @@
 """What W&B's agent gives a run: the options of its sweep, also when the run returns from W&B's queue.
 
-    argv = handed.own_words(argv)    # before `wandb` is imported
+    command = handed.read(argv)    # before `wandb` is imported
 
 A process that trains one run after another first takes on each: `take(run_id, values)`.
 
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from study.config import Config
-from study.config.argv import Command
+from study.config.argv import Command, read_command
 from study.record.directory import RunDirectory, make
 from study.record.display import RunDisplay
 from study.remote import api, sink
@@ -41,7 +41,15 @@ def sweep_keys() -> list[str]:
     return list(_values())
 
 
-def own_words(argv: Sequence[str]) -> list[str]:
+def read(argv: Sequence[str], description: str = "") -> Command:
+    """Read the command line of `study.train`, also as W&B's agent gives it; raise UserError for a mistake.
+
+    A sweep may hold options that do not apply to each of its points, such as the momentum of adam.
+    """
+    return read_command(_own_words(argv), description, drop_unused=bool(api.handed_out()))
+
+
+def _own_words(argv: Sequence[str]) -> list[str]:
     """Return the command line with only the options of the sweep, also for a run that returns from the queue.
 
     The others are also removed from the file that the agent wrote, or the client would lock their values.
@@ -93,6 +101,9 @@ def train_command(command: Command, display: RunDisplay, signals: Signals, **opt
 
     For an agent, a run that another process trains is waited for, and an earlier result is sent to W&B.
     """
+    if command.dropped:
+        display.say(f"not used, because no chosen name has it: {', '.join(command.dropped)}")
+
     # Train; a mistake leaves no run behind
     directory = RunDirectory.of(command.config)
     is_new = not directory.path.exists()

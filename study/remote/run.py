@@ -35,9 +35,8 @@ SWEEP_PATIENCE = 120
 RETRIES = {"x_graphql_retry_max": 20, "x_graphql_retry_wait_min_seconds": 2, "x_graphql_retry_wait_max_seconds": 60}
 """The client's own retries, which `ask` would make fewer for the following runs of the process."""
 
-LONGEST_TAG = 64
 LONGEST_NAME = 128
-"""Most characters that W&B allows in a tag, and in the name of a group or an artifact."""
+"""Most characters that W&B allows in the name of a group or an artifact."""
 
 MOST_CELLS = 10_000
 """Most rows that W&B keeps of a table; of a larger confusion matrix, the most frequent cells are sent."""
@@ -246,7 +245,11 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
     # Collect the settings that no environment variable sets
     for_agent = {"init_timeout": SWEEP_PATIENCE, "stop_fn": _end_at_stop} if handed_out() else {}
     settings = unless_set({**PATIENCE, **RETRIES, **for_agent, "sweep_id": place["sweep"]})
-    sweep_keys = {handed.SWEEP_KEYS: ",".join(handed.sweep_keys())} if handed_out() else {}
+
+    # Collect the options; W&B keeps the values of its sweep that do not apply to the run
+    keys = handed.sweep_keys() if handed_out() else []
+    sweep_keys = {handed.SWEEP_KEYS: ",".join(keys)} if keys else {}
+    options = {name: value for name, value in config.model_dump().items() if name not in keys or config.uses(name)}
     folder = _files(directory.path.parent, chosen)
     _stage_artifacts_in(folder)
 
@@ -258,9 +261,9 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
         name=os.environ.get("WANDB_NAME") or directory.path.name,
         group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
         job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
-        tags=[tag.strip()[:LONGEST_TAG] for tag in config.tags.split(",") if tag.strip()] or None,
+        tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()] or None,
         notes=config.notes or None,
-        config={**config.model_dump(), "fingerprint": config.fingerprint, "info": _info(directory), **sweep_keys},
+        config={**options, "fingerprint": config.fingerprint, "info": _info(directory), **sweep_keys},
         dir=folder,
         mode=chosen,
         resume="allow" if chosen == "online" else None,

@@ -9,6 +9,7 @@ A run belongs to the point with the fingerprint that it recorded; if it died bef
 import json
 import math
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from study.config.setting import read_pairs, written
 from study.record.directory import DONE
 from study.record.display import result
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
+from study.sweeps import command
 from study.sweeps import definition as search
 from study.sweeps import file as sweep_file
 from study.sweeps.definition import Point, Sweep
@@ -151,14 +153,17 @@ def print_status(sweep: WandbSweep) -> None:
     print(", ".join(f"{count} {state}" for state, count in states.most_common() if count))
 
     # Name runs that fit no point, and the commands that complete the sweep
+    path = shlex.quote(sweep.path)
     known = {point.config.fingerprint for point in points}
     foreign = [run.id for run in sweep.own_runs if run.fingerprint not in known]
     if foreign:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
     if states["not handed out yet"]:
-        print(f"to train the points that are not handed out yet: python -m study.sweep agents {sweep.path}")
+        print(
+            f"to train the points that are not handed out yet: python -m study.sweep agents {shlex.quote(sweep.path)}"
+        )
     if not sweep.sweep.is_search and any(states[state] for state in ("missing", *RANKS) if state not in IN_HAND):
-        print(f"to train what has no result: python -m study.sweep create --missing {sweep.path}")
+        print(f"to train what has no result: python -m study.sweep create --missing {path}")
 
 
 def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str, project: str) -> str | None:
@@ -175,8 +180,8 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         entity = entity or origin.entity
         project = project or origin.project
     else:
-        content = sweep_file.load(Path(word))
-        sweep = search.parse(word, content)
+        content, lines = sweep_file.load(Path(word))
+        sweep = search.parse(word, content, lines, must_end="run_cap" not in assignments)
     sweep = search.with_end(sweep.replaced(assignments))
     points = sweep.points()
 
@@ -188,7 +193,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     project = project or content.get("project") or os.environ.get("WANDB_PROJECT") or Config().project
 
     # Write the parameters, with `missing` those of the remaining points
-    content = content | ({"run_cap": sweep.run_cap} if sweep.run_cap else {})
+    content = content | ({"run_cap": sweep.run_cap} if sweep.run_cap else {}) | _command(content, assignments)
     parameters = _parameters(content, sweep, assignments)
     if missing:
         if sweep.is_search:
@@ -222,6 +227,13 @@ def _create(content: dict[str, Any], entity: str, project: str) -> str:
         return ask(lambda api: wandb.sweep(content, entity=entity, project=project), "W&B does not take the sweep", 1)
 
 
+def _command(content: Mapping[str, Any], assignments: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the command of a sweep with the assigned values that it sets after those of the point; {} without any."""
+    after = command.read(content.get("command"), content.get("program", "")).after
+    words = [f"--{name}={assignments[name]}" for name in after if name in assignments]
+    return {"command": [*content["command"], *words]} if words else {}
+
+
 def _parameters(content: Mapping[str, Any], sweep: Sweep, assignments: Mapping[str, str]) -> dict[str, Any]:
     """Return the parameters of a sweep in W&B's format, with the assigned values."""
     result = {name.replace("-", "_"): value for name, value in content["parameters"].items()}
@@ -250,8 +262,9 @@ def remaining(sweep: Sweep, points: Sequence[Point], written: Mapping[str, Any])
     change. Otherwise each point becomes a value of `setting`.
     """
     names = [name for name, parameter in sweep.parameters.items() if parameter.varies]
-    values = {name: _unique(point.values[name] for point in points) for name in names}
-    if math.prod(map(len, values.values())) == len(points):
+    values = {name: _unique(point.values[name] for point in points if name in point.values) for name in names}
+    apply_always = all(name in point.values for point in points for name in names)
+    if apply_always and math.prod(map(len, values.values())) == len(points):
         return {**written, **{name: {"values": choices} for name, choices in values.items()}}
     constant = {name: parameter for name, parameter in written.items() if name not in (*names, "setting")}
     settings = [_as_setting(point, names) for point in points]
@@ -261,7 +274,8 @@ def remaining(sweep: Sweep, points: Sequence[Point], written: Mapping[str, Any])
 def _as_setting(point: Point, names: Sequence[str]) -> str:
     """Return the values of a point as key=value pairs."""
     config = point.config.model_dump()
-    words = {name: config[name] for name in names if name != "setting"} | read_pairs(point.values.get("setting") or "")
+    words = {name: config[name] for name in names if name != "setting" and name in point.values}
+    words |= read_pairs(point.values.get("setting") or "")
     return written(words)
 
 

@@ -50,12 +50,13 @@ def suggestions(name: str, parameters: Parameters, run_cap: int, trials: Sequenc
         value = min(trial.losses, default=worst)
         if state == "COMPLETE" and value is None:
             continue
+        used = {name: distribution for name, distribution in space.items() if name in trial.values}
         study.add_trial(
             optuna.create_trial(
                 state=TrialState[state],
                 value=value if state == "COMPLETE" else None,
-                params={name: _coordinate(parameters[name], trial.values[name]) for name in space},
-                distributions=space,
+                params={name: _coordinate(parameters[name], trial.values[name]) for name in used},
+                distributions=used,
                 intermediate_values=dict(enumerate(trial.losses, 1)),
             )
         )

@@ -3,21 +3,22 @@
 python -c "from study.sweeps.definition import read; print(*read('sweeps/dropout.yaml').points(), sep='\\n')"
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from study.config import Config
+from study.config import Config, check_value
+from study.config.checks import NONE
 from study.config.setting import Setting, read_pair, read_pairs, setting_of, written
 from study.sweeps import distributions as space
 from study.sweeps import file as sweep_file
 from study.sweeps import random
 from study.sweeps.distributions import Parameter
-from study.sweeps.file import METHODS
+from study.sweeps.file import METHODS, Lines
 from study.sweeps.hyperband import Hyperband
-from study.system.errors import UserError
+from study.system.errors import Mistakes, Place, UserError
 
 PROBES = 100
 """Number of random points of an adaptive sweep that are checked before any is trained."""
@@ -30,8 +31,9 @@ NEAR = 0.001
 class Point:
     """One point of a sweep.
 
-    `values` are those of its parameters, as the sweep writes them. `setting` holds the options that the sweep varies,
-    except the seed, with the values of the config; `together` those that its parameter `setting` varies together.
+    `values` are those of its parameters, as the sweep writes them, except those that do not apply to this point, such
+    as the momentum of adam. `setting` holds the options that the sweep varies, except the seed, with the values of the
+    config; `together` those that its parameter `setting` varies together.
     """
 
     values: dict[str, Any]
@@ -51,8 +53,8 @@ class Sweep:
 
     `method` is a key of METHODS in `study.sweeps.file`. `metric` is used by a Bayesian search and by Hyperband;
     `maximize` is whether larger values are better. `where` holds the W&B project and entity of the file, `ignored` the
-    keys that only W&B uses. If the points of a search are `drawn_elsewhere`, by W&B, they are those of the recorded
-    runs.
+    keys that only W&B uses, `lines` the line of each place in the file. If the points of a search are
+    `drawn_elsewhere`, by W&B, they are those of the recorded runs.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Sweep:
     early_terminate: Hyperband | None = None
     where: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    lines: Lines = field(default_factory=dict, repr=False)
     drawn_elsewhere: bool = False
 
     @property
@@ -99,12 +102,12 @@ class Sweep:
         if self.drawn_elsewhere and self.is_search:
             points = self._located(recorded, base)
         else:
-            known = METHODS[self.method].points(self.parameters, self.run_cap)
-            points = [self.point(values, base) for values in known]
+            points = self.checked(self.values(), base)
             if self.is_adaptive:
-                for values in self._probes():
-                    self.point(values, base)
+                self.check_probes(base)
                 points += self._located((info for info in recorded if self.name in (info.get("sweeps") or ())), base)
+            else:
+                self.refuse_unused({name for point in points for name in point.values}, base)
 
         # Keep the first point of each config
         unique: dict[str, Point] = {}
@@ -112,20 +115,74 @@ class Sweep:
             unique.setdefault(point.config.fingerprint, point)
         return list(unique.values())
 
+    def values(self) -> Iterable[dict[str, Any]]:
+        """Return the values of the parameters at each point that is known beforehand."""
+        return METHODS[self.method].points(self.parameters, self.run_cap)
+
+    def check_probes(self, base: Mapping[str, Any] | None) -> None:
+        """Check random points of a search, and some near both ends of each range; raise UserError otherwise."""
+        points = self.checked(self._probes(), base)
+        self.refuse_unused({name for point in points for name in point.values}, base)
+
     def open_points(self, points: Sequence[Point]) -> int:
         """Count the points that an adaptive sweep has yet to choose, beside these; 0 if all are known beforehand."""
         return max(0, self.size - len(points)) if self.is_adaptive else 0
 
+    def checked(self, points: Iterable[dict[str, Any]], base: Mapping[str, Any] | None = None) -> list[Point]:
+        """Return the points with these values; raise UserError with all that is wrong with any of them."""
+        result = []
+        mistakes: dict[tuple[Place, str], str] = {}
+        for values in points:
+            try:
+                result.append(self._point(values, base))
+            except Mistakes as error:
+                for place, text in error.mistakes:
+                    is_drawn = place and place[0] in self.parameters and self.parameters[place[0]].choices is None
+                    mistakes.setdefault((place, "" if is_drawn else text), text + self._shown(values))
+        if mistakes:
+            raise self._error([(place, text) for (place, _), text in mistakes.items()])
+        return result
+
+    def refuse_unused(self, used: Collection[str], base: Mapping[str, Any] | None) -> None:
+        """Raise UserError for parameters that apply to no point of the sweep, beside those that are known as used."""
+        unused = [name for name in self.parameters if name not in used]
+        for values in (random.draw(self.parameters, index) for index in range(PROBES if unused else 0)):
+            with suppress(Mistakes):
+                point = self._point(values, base)
+                unused = [name for name in unused if name not in point.values]
+        if unused:
+            values = random.draw(self.parameters, 0)
+            try:
+                Config.parse({**self.where, **(base or {}), **values})
+            except Mistakes as error:
+                wrong = [mistake for mistake in error.mistakes if mistake[0] and mistake[0][0] in unused]
+                raise self._error(wrong or error.mistakes) from None
+
     def point(self, values: dict[str, Any], base: Mapping[str, Any] | None = None) -> Point:
         """Return the point with these values of the parameters; raise UserError if it is no valid config."""
-        try:
-            config = Config.parse({**self.where, **(base or {}), **values})
-        except UserError as error:
-            shown = ", ".join(f"{name}={values[name]}" for name in values if name in [*self.varied, "seed"])
-            raise UserError(f"{self.path}: {error}" + (f" (at {shown})" if shown else "")) from None
+        (point,) = self.checked([values], base)
+        return point
+
+    def _point(self, values: dict[str, Any], base: Mapping[str, Any] | None) -> Point:
+        """Return the point with these values of the parameters; raise Mistakes if it is no valid config."""
+        config = Config.parse({**self.where, **(base or {}), **values}, drop_unused=True)
+        used = {name: value for name, value in values.items() if value in NONE or config.uses(name)}
         together = read_pairs(values.get("setting") or "")
         typed = {name: getattr(config, name) for name in {*values, *together} - {"setting"}}
-        return Point(values, config, self.setting(values, typed), setting_of(typed, together))
+        return Point(used, config, self.setting(values, typed), setting_of(typed, together))
+
+    def _error(self, mistakes: Iterable[tuple[Place, str]]) -> UserError:
+        """Return an error with a line for each mistake, at its place in a config."""
+        found = []
+        for place, text in mistakes:
+            name = place[0] if place and place[0] in self.parameters else "setting"
+            found.append((("parameters", name), text))
+        return sweep_file.error(self.path, found, self.lines)
+
+    def _shown(self, values: Mapping[str, Any]) -> str:
+        """Return the values of a point that the sweep varies, for an error."""
+        shown = ", ".join(f"{name}={values[name]}" for name in values if name in [*self.varied, "seed"])
+        return f" (at {shown})" if shown else ""
 
     def example(self, base: Mapping[str, Any] | None = None) -> Config:
         """Return the config of some point of a search."""
@@ -134,8 +191,13 @@ class Sweep:
     @property
     def named(self) -> set[str]:
         """Return the options that the file names, including those in `setting`."""
+        return {*self.parameters, *self.set_together}
+
+    @property
+    def set_together(self) -> set[str]:
+        """Return the options that `setting` varies together."""
         settings = self.parameters["setting"].choices if "setting" in self.parameters else []
-        return {*self.parameters, *(name for text in settings for name in read_pairs(text))}
+        return {name for text in settings for name in read_pairs(text)}
 
     def _located(self, recorded: Iterable[Mapping[str, Any]], base: Mapping[str, Any] | None) -> list[Point]:
         """List the points of recorded runs that lie within the sweep."""
@@ -152,11 +214,16 @@ class Sweep:
 
     def _locate(self, config: Config, setting: str | None, base: Mapping[str, Any] | None) -> Point | None:
         """Return the point of a config if it has this `setting`, else None."""
-        # Take the values from the config; parameters that the setting overrides may have any value
+        # Take the values from the config; parameters that the setting overrides, or that do not apply, may have any
         recorded = config.model_dump() | {"setting": setting}
         values = {name: recorded[name] for name in self.parameters}
-        overridden = {name: self.parameters[name] for name in read_pairs(setting or "") if name in values}
-        values |= random.draw(overridden, 0)
+        overridden = read_pairs(setting or "").keys()
+        free = {
+            name: parameter
+            for name, parameter in self.parameters.items()
+            if name in overridden or not (config.uses(name) or _can_be_none(parameter))
+        }
+        values |= random.draw(free, 0)
 
         # Check that the sweep has them, and find choices that are written differently
         for name, parameter in self.parameters.items():
@@ -176,7 +243,7 @@ class Sweep:
             return point if point.config.fingerprint == config.fingerprint else None
 
     def _probes(self) -> Iterable[dict[str, Any]]:
-        """Yield values to check before an adaptive search: random ones, and some near both ends of each range."""
+        """Yield random values, and some near both ends of each range."""
         draws = [random.draw(self.parameters, index) for index in range(PROBES)]
         yield from draws
         for name, parameter in self.parameters.items():
@@ -213,6 +280,11 @@ class Sweep:
             run_cap = int(text)
             values = {name: value for name, value in values.items() if name != "run_cap"}
 
+        # Check the values
+        wrong = [text for name, value in values.items() for text in _mistakes_of(name, value)]
+        if wrong:
+            raise UserError(f"--set: {'; '.join(wrong)}")
+
         # Replace the parameters, and remove them from the values of `setting`
         parameters = {name: parameter for name, parameter in self.parameters.items() if name not in values}
         if "setting" in parameters:
@@ -235,6 +307,20 @@ def assignments(words: Sequence[str]) -> dict[str, str]:
         raise UserError(str(error)) from None
 
 
+def _mistakes_of(name: str, value: str) -> list[str]:
+    """Return what is wrong with a value of an option."""
+    try:
+        check_value(name, value)
+    except Mistakes as error:
+        return [text for _, text in error.mistakes]
+    return []
+
+
+def _can_be_none(parameter: Parameter) -> bool:
+    """Return whether a parameter has a value that means that the option is not set."""
+    return any(choice in NONE for choice in parameter.choices or ())
+
+
 def _without(setting: str, names: Mapping[str, Any]) -> str:
     """Return the pairs of a setting without those of some names."""
     return written({name: value for name, value in read_pairs(setting).items() if name not in names})
@@ -244,7 +330,7 @@ def _parameters(file: sweep_file.SweepFile) -> dict[str, Parameter]:
     """Return the parameters of a file with the options that its command adds."""
     before, after = (
         {name: space.of_choices([value]) for name, value in options.items()}
-        for options in (file.training.before, file.training.after)
+        for options in (file.command.before, file.command.after)
     )
     return before | file.parameters | after
 
@@ -254,27 +340,29 @@ def read(path: str | Path, values: Mapping[str, str] | None = None) -> Sweep:
 
     Raises UserError with the file's name and what is wrong in it.
     """
-    return with_end(parse(path, sweep_file.load(Path(path))).replaced(values or {}))
+    values = values or {}
+    content, lines = sweep_file.load(Path(path))
+    return parse(path, content, lines, must_end="run_cap" not in values).replaced(values)
 
 
 def with_end(sweep: Sweep) -> Sweep:
     """Return the sweep; raise UserError if it is a search without `run_cap`, which W&B allows."""
     if sweep.size is None:
-        raise UserError(
-            f"{sweep.path}: method {sweep.method} needs `run_cap`, the number of runs; "
-            "give it in the file or by --set run_cap=20"
-        )
+        raise UserError(f"{sweep.path}: {sweep_file.no_end(sweep.method)}")
     return sweep
 
 
-def parse(path: str | Path, content: Any) -> Sweep:
-    """Check the content of a sweep file; raise UserError with the file's name and what is wrong in it.
+def parse(path: str | Path, content: Any, lines: Lines | None = None, must_end: bool = False) -> Sweep:
+    """Check the content of a sweep file; raise UserError with a line for each mistake, and its place in the file.
 
-    A search may lack `run_cap`: W&B then draws points without end.
+    Unless it `must_end`, a search may lack `run_cap`: W&B then draws points without end.
     """
+    lines = lines or {}
     try:
-        file = sweep_file.check(content)
-    except (UserError, ValueError) as error:  # ValueError: a number that is too long to print
+        file = sweep_file.check(content, must_end)
+    except Mistakes as error:
+        raise sweep_file.error(path, error.mistakes, lines) from None
+    except ValueError as error:  # a number that is too long to print
         raise UserError(f"{path}: {error}") from None
     return Sweep(
         path=Path(path),
@@ -288,4 +376,5 @@ def parse(path: str | Path, content: Any) -> Sweep:
         early_terminate=file.early_terminate,
         where={key: value for key in ("project", "entity") if (value := getattr(file, key))},
         ignored=file.ignored,
+        lines=lines,
     )

@@ -7,12 +7,12 @@ Every distribution has a quantile function from a number between 0 and 1 to a va
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from study.system.errors import UserError, nearest
+from study.system.errors import Mistakes, Place, nearest
 
 RANGE = {"min": None, "max": None}
 NORMAL = {"mu": 0.0, "sigma": 1.0}
@@ -47,6 +47,8 @@ DISTRIBUTIONS: dict[str, dict[str, Any]] = {
 }
 """The keys of each distribution with their defaults; None marks required keys."""
 
+NEEDED = "`value: …`, `values: […]` or `min: …` and `max: …`"
+
 LARGEST_GRID = 10_000
 """Largest number of values of one parameter in a grid."""
 
@@ -75,7 +77,8 @@ class Parameter:
             case "int_uniform" if high - low < LARGEST_GRID:
                 return list(range(low, high + 1))
             case "q_uniform" if (high - low) / step <= LARGEST_GRID:
-                return [_tidy(low + index * step, step) for index in range(math.ceil((high - low) / step - 1e-9))]
+                distance = (low + step) - low  # as numpy.arange, which W&B uses, rounds it
+                return [low + index * distance for index in range(math.ceil((high - low) / step))]
         return None
 
     @property
@@ -179,37 +182,38 @@ def of_choices(choices: list[Any], **keys: Any) -> Parameter:
 
 
 def read(name: str, content: Any) -> Parameter:
-    """Read one parameter of a sweep file; raise UserError with what is wrong in it."""
+    """Read one parameter of a sweep file; raise Mistakes with the places of what is wrong in it."""
     # Find its distribution
     if not isinstance(content, Mapping) or not content:
-        raise UserError(f"parameter {name} needs `value: …`, `values: […]` or `min: …` and `max: …`, not {content!r}")
-    if "parameters" in content:
-        raise UserError(f"parameter {name} is nested; the options of a run are flat: name each of them by itself")
+        raise Mistakes([((), f"parameter {name} needs {NEEDED}, not {content!r}")])
     distribution = content.get("distribution") or _implied(name, content)
     if not isinstance(distribution, str) or distribution not in DISTRIBUTIONS:
-        raise UserError(
-            f"parameter {name}: unknown distribution {distribution!r}; {nearest(str(distribution), DISTRIBUTIONS)}"
-        )
+        hint = nearest(str(distribution), DISTRIBUTIONS)
+        raise Mistakes([(("distribution",), f"parameter {name}: unknown distribution {distribution!r}; {hint}")])
 
     # Check its keys
     known = DISTRIBUTIONS[distribution]
-    for key in content:
-        if key not in known and key != "distribution":
-            raise UserError(f"parameter {name}: distribution {distribution} has no key {key!r}; {nearest(key, known)}")
-    for key, default in known.items():
-        if default is None and key not in content:
-            raise UserError(f"parameter {name}: distribution {distribution} needs {key!r}")
+    wrong: list[tuple[Place, str]] = [
+        ((key,), f"has no key {key!r}; {nearest(str(key), known)}")
+        for key in content
+        if key not in known and key != "distribution"
+    ]
+    wrong += [((), f"needs {key!r}") for key, default in known.items() if default is None and key not in content]
+    if wrong:
+        raise Mistakes([(place, f"parameter {name}: distribution {distribution} {text}") for place, text in wrong])
 
     # Fill in the defaults, and check the values; YAML 1.1 reads numbers such as 1e-5 as texts
     given = {key: content[key] for key in known if key in content}
     given = {key: value if key in ("value", "values") else _number(value) for key, value in given.items()}
     parameter = Parameter(distribution, known | given)
-    _check(name, parameter)
+    mistakes = [(place, f"parameter {name}: {text}") for place, text in _mistakes(parameter)]
+    if mistakes:
+        raise Mistakes(mistakes)
     return parameter
 
 
 def _implied(name: str, content: Mapping[str, Any]) -> str:
-    """Return the distribution of a parameter that names none, by its keys; raise UserError if they fit none."""
+    """Return the distribution of a parameter that names none, by its keys; raise Mistakes if they fit none."""
     if "value" in content:
         return "constant"
     if "values" in content:
@@ -218,60 +222,66 @@ def _implied(name: str, content: Mapping[str, Any]) -> str:
         are_whole = {isinstance(content[key], int) for key in ("min", "max") if key in content}
         if len(are_whole) == 2:
             low, high = content["min"], content["max"]
-            raise UserError(
+            text = (
                 f"parameter {name}: W&B takes min {low} and max {high} together only with a `distribution`; "
                 "add `distribution: uniform`, or write both as whole numbers or both with a decimal point"
             )
+            raise Mistakes([(("min",), text)])
         return "int_uniform" if are_whole == {True} and len(content) == 2 else "uniform"
-    raise UserError(f"parameter {name} needs `value: …`, `values: […]` or `min: …` and `max: …`, not {dict(content)!r}")
+    raise Mistakes([((), f"parameter {name} needs {NEEDED}, not {dict(content)!r}")])
 
 
-def _check(name: str, parameter: Parameter) -> None:
-    """Raise UserError if the keys of a distribution have wrong values."""
+def _mistakes(parameter: Parameter) -> Iterator[tuple[Place, str]]:
+    """Yield the places of wrong values among the keys of a distribution, each with what is wrong."""
     keys = parameter.keys
     distribution = parameter.distribution
 
     # A list of values
     if parameter.choices is not None:
-        _check_choices(name, parameter.choices, keys.get("probabilities"))
+        yield from _mistakes_of_choices(parameter.choices, keys.get("probabilities"))
         return
 
     # Numbers, and the order of min and max
-    for key, value in keys.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-            raise UserError(f"parameter {name}: {key} must be a number, not {value!r}")
-    if distribution == "int_uniform" and not all(isinstance(keys[key], int) for key in ("min", "max")):
-        raise UserError(f"parameter {name}: min and max of int_uniform must be whole numbers")
+    kind = int if distribution == "int_uniform" else int | float
+    noun = "a whole number" if distribution == "int_uniform" else "a number"
+    wrong = [
+        key
+        for key, value in keys.items()
+        if isinstance(value, bool) or not isinstance(value, kind) or not abs(value) <= LARGEST
+    ]
+    yield from (((key,), f"{key} must be {noun}, not {keys[key]!r}") for key in wrong)
+    if wrong:
+        return
     if "min" in keys and not keys["min"] < keys["max"]:
-        raise UserError(f"parameter {name}: min must be less than max, not {keys['min']} and {keys['max']}")
+        yield ("min",), f"min must be less than max, not {keys['min']} and {keys['max']}"
     if distribution.endswith("log_uniform_values") and keys["min"] <= 0:
-        raise UserError(f"parameter {name}: min of {distribution} must be greater than 0, not {keys['min']}")
+        yield ("min",), f"min of {distribution} must be greater than 0, not {keys['min']}"
 
     # Values that were meant as such but are read as exponents
     has_exponents = distribution in ("log_uniform", "inv_log_uniform", "q_log_uniform")
     if has_exponents and (abs(keys["max"]) > 300 or 0 < keys["min"] < keys["max"] <= 1):
-        raise UserError(
-            f"parameter {name}: min and max of {distribution} are exponents of e; "
-            f"{distribution}_values takes the values themselves"
-        )
+        text = f"min and max of {distribution} are exponents of e; {distribution}_values takes the values themselves"
+        yield ("distribution",), text
 
     # Keys that must be positive
-    if keys.get("sigma", 0) < 0 or keys.get("q", 1) <= 0 or min(keys.get("a", 1), keys.get("b", 1)) <= 0:
-        raise UserError(f"parameter {name}: q, a and b must be greater than 0, sigma at least 0")
+    yield from (((key,), f"{key} must be greater than 0, not {keys[key]}") for key in "qab" if keys.get(key, 1) <= 0)
+    if keys.get("sigma", 0) < 0:
+        yield ("sigma",), f"sigma must be at least 0, not {keys['sigma']}"
 
 
-def _check_choices(name: str, values: Any, shares: Any) -> None:
-    """Raise UserError if `values` is not a list of option values, or their probabilities do not fit."""
+def _mistakes_of_choices(values: Any, shares: Any) -> Iterator[tuple[Place, str]]:
+    """Yield the places where `values` is no list of option values, or where their probabilities do not fit."""
     if not isinstance(values, list) or not values:
-        raise UserError(f"the values of parameter {name} must be a list that is not empty, not {values!r}")
-    for value in values:
+        yield ("values",), f"values must be a list that is not empty, not {values!r}"
+        return
+    for index, value in enumerate(values):
         if not all(isinstance(item, PLAIN) for item in (value if isinstance(value, list) else [value])):
-            raise UserError(f"parameter {name}: a value must be a text, a number, true or false, not {value!r}")
+            yield ("values", index), f"a value must be a text, a number, true or false, not {value!r}"
     if shares is None:
         return
     fits = isinstance(shares, list) and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
     if not fits or len(shares) != len(values) or not math.isclose(sum(shares), 1, abs_tol=1e-5):
-        raise UserError(f"parameter {name}: probabilities must be as many as the values and sum to 1, not {shares!r}")
+        yield ("probabilities",), f"probabilities must be as many as the values and sum to 1, not {shares!r}"
 
 
 def _number(value: Any) -> Any:

@@ -3,10 +3,9 @@
 python -c "from study.sweeps import file as sweep_file; print(sweep_file.load('sweeps/dropout.yaml'))"
 """
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import (
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from study.config import Config
+from study.config import Config, aliases, check_value
 from study.config.checks import one_of
 from study.config.setting import read_pairs
 from study.record.metrics import HISTORY, METRICS, meant
@@ -30,7 +29,7 @@ from study.sweeps.command import AddedOptions
 from study.sweeps.distributions import Parameter
 from study.sweeps.hyperband import EXAMPLE, Hyperband
 from study.sweeps.method import Method
-from study.system.errors import UserError, nearest
+from study.system.errors import Mistakes, Place, UserError, nearest
 
 METHODS: dict[str, Method] = {
     "grid": grid.METHOD,
@@ -38,6 +37,9 @@ METHODS: dict[str, Method] = {
     "bayes": bayes.METHOD,
 }
 """The methods of sweeps by their names in a file."""
+
+ENDS = "has an end"
+"""The context of a validation that refuses a search without `run_cap`."""
 
 METRIC = "{name: val/acc, goal: maximize}"
 """An example of a metric, for errors."""
@@ -92,11 +94,11 @@ class SweepFile(BaseModel):
     name: Text = ""
     description: Text = ""
     program: Text = ""
-    command: Any = None
+    command: InstanceOf[AddedOptions] = Field(None, validate_default=True)
     method: Annotated[str, one_of("method", METHODS)] = Field(description=f"one of {', '.join(METHODS)}")
     metric: Metric = Field(None, description=METRIC)
-    early_terminate: Hyperband = Field(None, description=EXAMPLE)
-    run_cap: int | None = Field(None, ge=1, description="a whole number from 1")
+    early_terminate: Hyperband | None = Field(None, description=EXAMPLE, validate_default=True)
+    run_cap: int | None = Field(None, ge=1, description="a whole number from 1", validate_default=True)
     project: Text = ""
     entity: Text = ""
     controller: Controller = Field(None, description="{type: cloud} or {type: local}")
@@ -104,46 +106,69 @@ class SweepFile(BaseModel):
         min_length=1, description="a mapping such as {dropout: {values: [0.0, 0.5]}}"
     )
 
+    @field_validator("command", mode="before")
+    @classmethod
+    def _added(cls, words: Any, info: ValidationInfo) -> AddedOptions:
+        """Return the options that the command adds to each point; raise ValueError if it does not train."""
+        program = info.data.get("program", "")
+        try:
+            return command.read(words, program)
+        except ValueError as error:
+            raise Mistakes([(("program",) if program and not words else (), str(error))]) from None
+
+    @field_validator("early_terminate")
+    @classmethod
+    def _has_metric(cls, rule: Hyperband | None, info: ValidationInfo) -> Hyperband | None:
+        """Raise Mistakes if results choose and there is no metric for it; W&B minimizes one without a goal."""
+        method = info.data.get("method")
+        if "metric" not in info.data or not (rule or (method and METHODS[method].next)):
+            return rule
+        chooser = "early_terminate" if rule else f"method {method}"
+        metric = info.data["metric"]
+        if not metric:
+            raise Mistakes([((), f"{chooser} needs `metric`, such as {METRIC}")])
+        if not metric.goal and metric.is_maximized:
+            text = f"{chooser}: metric needs `goal: maximize`; without a goal, W&B minimizes it"
+            raise Mistakes([(("metric",), text)])
+        if rule and metric.name not in HISTORY:
+            text = f"early_terminate needs a metric that is logged each epoch, not {metric.name}"
+            raise Mistakes([(("metric", "name"), text)])
+        return rule
+
+    @field_validator("run_cap")
+    @classmethod
+    def _has_end(cls, run_cap: int | None, info: ValidationInfo) -> int | None:
+        """Raise Mistakes for a search without end, with the context ENDS."""
+        method = info.data.get("method")
+        if info.context == ENDS and run_cap is None and method and METHODS[method].is_search:
+            raise Mistakes([((), no_end(method))])
+        return run_cap
+
+    @field_validator("project", "entity")
+    @classmethod
+    def _is_a_name(cls, name: str, info: ValidationInfo) -> str:
+        """Raise ValueError for a name that W&B does not take."""
+        return check_value(info.field_name, name)
+
     @field_validator("parameters", mode="before")
     @classmethod
     def _read(cls, content: Any, info: ValidationInfo) -> Any:
-        """Read each parameter; raise ValueError with all mistakes."""
+        """Read each parameter; raise Mistakes with those of all."""
         parameters = {}
-        mistakes = []
+        mistakes: list[tuple[Place, str]] = []
         for name, values in content.items() if isinstance(content, dict) else ():
+            option = str(name).replace("-", "_")
             try:
-                parameters[str(name).replace("-", "_")] = _parameter(name, values, info.data.get("method"))
-            except UserError as error:
-                mistakes.append(str(error))
+                parameters[option] = _parameter(option, values, info.data.get("method"))
+                _refuse_lost_values(option, parameters[option], info.data.get("command"))
+            except Mistakes as error:
+                mistakes += error.below("parameters", option)
+        method = METHODS.get(info.data.get("method"))
+        if parameters and method and method.next and all(p.distribution == "constant" for p in parameters.values()):
+            mistakes.append((("parameters",), f"method {info.data['method']} needs a parameter that varies"))
         if mistakes:
-            raise ValueError("; ".join(mistakes))
+            raise Mistakes(mistakes)
         return parameters or content
-
-    @model_validator(mode="after")
-    def _fits(self) -> "SweepFile":
-        """Raise ValueError for keys that need or exclude each other."""
-        # The command must train, and start the points as they are
-        omits_false = self.training.omits_false
-        for name in self.parameters.keys() & Config.model_fields.keys():
-            is_lost = omits_false and Config.model_fields[name].default is not False
-            if is_lost and any(choice is False for choice in self.parameters[name].choices or ()):
-                raise ValueError(f"command: ${{args_no_boolean_flags}} leaves out {name}=False; use ${{args}}")
-
-        # A method that chooses by results needs a metric; W&B minimizes one without a goal
-        chooser = "early_terminate" if self.early_terminate else f"method {self.method}"
-        if self.early_terminate or METHODS[self.method].next:
-            if not self.metric:
-                raise ValueError(f"{chooser} needs `metric`, such as {METRIC}")
-            if not self.metric.goal and self.metric.is_maximized:
-                raise ValueError(f"{chooser}: metric needs `goal: maximize`; without a goal, W&B minimizes it")
-        if self.early_terminate and self.metric.name not in HISTORY:
-            raise ValueError(f"early_terminate needs a metric that is logged each epoch, not {self.metric.name}")
-        return self
-
-    @cached_property
-    def training(self) -> AddedOptions:
-        """Return the options that the command adds to each point; raise ValueError if it does not train."""
-        return command.read(self.command, self.program)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -151,6 +176,17 @@ class SweepFile(BaseModel):
         given = self.metric.model_fields_set - {"name", "goal"} if self.metric else ()
         of_metric = [name for name in Metric.model_fields if name in given]
         return (*(f"metric.{name}" for name in of_metric), *(["controller"] if self.controller else []))
+
+
+MOST_MISTAKES = 20
+"""An error names at most this many mistakes of a file."""
+
+DEEPEST = 20
+"""Levels of a file whose lines are known."""
+
+
+PARTS = {"metric": Metric, "early_terminate": Hyperband, "controller": Controller}
+"""The keys of a sweep file that have keys of their own."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -167,10 +203,25 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load(path: Path) -> Any:
+Lines = Mapping[Place, int]
+"""The line of each place in a file, from 1."""
+
+
+class Document(NamedTuple):
+    """A YAML file: its content, and the line of each place in it."""
+
+    content: Any
+    lines: Lines
+
+
+def load(path: Path) -> Document:
     """Read a YAML file; raise UserError if it cannot be read."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        loader = _UniqueKeys(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return Document(None, {})
+        return Document(loader.construct_document(node), dict(_lines(node)))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
@@ -180,12 +231,58 @@ def load(path: Path) -> Any:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def check(content: Any) -> SweepFile:
-    """Check the content of a sweep file; raise UserError with a sentence for each mistake."""
+def _lines(node: yaml.Node, place: Place = (), above: tuple[yaml.Node, ...] = ()) -> Iterator[tuple[Place, int]]:
+    """Yield the line of each place in a YAML node; that of a value in a mapping is the line of its key."""
+    if node in above or len(above) > DEEPEST:  # a YAML node may hold itself
+        return
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = str(key.value).replace("-", "_") if isinstance(key, yaml.ScalarNode) else None
+            yield (*place, name), key.start_mark.line + 1
+            yield from _lines(value, (*place, name), (*above, node))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*place, index), item.start_mark.line + 1
+            yield from _lines(item, (*place, index), (*above, node))
+
+
+def check(content: Any, must_end: bool = False) -> SweepFile:
+    """Check the content of a sweep file; raise Mistakes with the place of each.
+
+    If it `must_end`, a search needs `run_cap`.
+    """
     try:
-        return SweepFile.model_validate(content)
+        return SweepFile.model_validate(content, context=ENDS if must_end else None)
     except ValidationError as error:
-        raise UserError("; ".join(_sentence(detail) for detail in error.errors())) from None
+        mistakes: list[tuple[Place, str]] = []
+        for detail in error.errors():
+            cause = detail.get("ctx", {}).get("error")
+            own = cause.mistakes if isinstance(cause, Mistakes) else [((), _sentence(detail))]
+            mistakes += [(place or detail["loc"], text) for place, text in own]
+        raise Mistakes(mistakes) from None
+
+
+def error(path: str | Path, mistakes: Sequence[tuple[Place, str]], lines: Lines) -> UserError:
+    """Return an error with a line for each mistake of a file, `PATH:LINE: …`, in the order of the file."""
+    # Find the line of each, or of the part that holds it
+    found = []
+    for place, text in mistakes:
+        keys = tuple(key.replace("-", "_") if isinstance(key, str) else key for key in place)
+        parts = (keys[:length] for length in range(len(keys), 0, -1))
+        number = next((lines[part] for part in parts if part in lines), 0)
+        found.append((number, f"{path}:{number}: {text}" if number else f"{path}: {text}"))
+
+    # Sort them, and leave out what would fill the screen
+    texts = list(dict.fromkeys(text for _, text in sorted(found, key=lambda pair: pair[0])))
+    more = len(texts) - MOST_MISTAKES
+    if more > 0:
+        texts[MOST_MISTAKES:] = [f"{path}: and {more} more like these"]
+    return UserError("\n".join(texts))
+
+
+def no_end(method: str) -> str:
+    """Return a sentence about a search without an end, which W&B allows."""
+    return f"method {method} needs `run_cap`, the number of runs; give it in the file or by --set run_cap=20"
 
 
 def _sentence(detail: Mapping[str, Any]) -> str:
@@ -196,7 +293,7 @@ def _sentence(detail: Mapping[str, Any]) -> str:
 
     # Find the model and the key
     *outer, key = detail["loc"] or [None]
-    model = SweepFile.model_fields[outer[0]].annotation if outer else SweepFile
+    model = PARTS[outer[0]] if outer else SweepFile
     prefix = f"{outer[0]}: " if outer else ""
 
     # Use the description of the field
@@ -211,21 +308,72 @@ def _sentence(detail: Mapping[str, Any]) -> str:
 
 
 def _parameter(name: str, content: Any, method: str | None) -> Parameter:
-    """Read one parameter, and check that it suits the method and the option."""
+    """Read one parameter, and check that it suits the method and the option; raise Mistakes otherwise."""
+    # Options are flat
+    if isinstance(content, Mapping) and isinstance(content.get("parameters"), Mapping):
+        raise Mistakes(list(_nested(name, content["parameters"])))
+
     # A grid needs values
     parameter = space.read(name, content)
     if method and not METHODS[method].is_search and parameter.grid is None:
-        raise UserError(
-            f"parameter {name}: a {method} cannot have distribution {parameter.distribution}; give its `values`"
-        )
+        text = f"parameter {name}: a {method} cannot have distribution {parameter.distribution}; give its `values`"
+        raise Mistakes([((), text)])
 
-    # `setting` needs key=value pairs
-    if name == "setting":
-        if not parameter.choices or not all(isinstance(text, str) for text in parameter.choices):
-            raise UserError("parameter setting needs `values`, texts of key=value pairs")
-        for text in parameter.choices:
-            try:
-                read_pairs(text)
-            except ValueError as error:
-                raise UserError(f"parameter setting: {error} in {text!r}") from None
+    # The option must exist and take the values
+    is_listed = parameter.distribution == "int_uniform" or (method and not METHODS[method].is_search)
+    values = parameter.grid if is_listed and parameter.grid is not None else parameter.choices
+    mistakes = list(_wrong_settings(values) if name == "setting" else _wrong_values(name, values or ()))
+    if "values" not in parameter.keys:
+        mistakes = [((), text) for _, text in mistakes]
+    if mistakes:
+        raise Mistakes(mistakes)
     return parameter
+
+
+def _nested(name: str, content: Mapping[Any, Any]) -> Iterator[tuple[Place, str]]:
+    """Yield a mistake for each parameter that stands in another one."""
+    for key, value in content.items():
+        path = f"{name}.{key}"
+        if isinstance(value, Mapping) and isinstance(value.get("parameters"), Mapping):
+            yield from ((("parameters", key, *place), text) for place, text in _nested(path, value["parameters"]))
+            continue
+        option = str(key).replace("-", "_")
+        known = option if option in Config.model_fields else aliases.option(path)
+        hint = f"write {known} by itself" if known else "write each option by itself"
+        yield ("parameters", option), f"parameter {path} is nested, but the options of a run are flat: {hint}"
+
+
+def _wrong_values(name: str, values: Sequence[Any]) -> Iterator[tuple[Place, str]]:
+    """Yield what is wrong with an option's name, else with each of its values."""
+    is_known = name in Config.model_fields
+    for index, value in enumerate(values if is_known else [None]):
+        try:
+            check_value(name, value)
+        except Mistakes as error:
+            yield from ((("values", index) if is_known else (), text) for _, text in error.mistakes)
+
+
+def _wrong_settings(values: Sequence[Any] | None) -> Iterator[tuple[Place, str]]:
+    """Yield what is wrong with the values of `setting`, texts of key=value pairs."""
+    if not values or not all(isinstance(text, str) for text in values):
+        yield (), "parameter setting needs `values`, texts of key=value pairs"
+        return
+    for index, text in enumerate(values):
+        place = ("values", index)
+        try:
+            pairs = read_pairs(text)
+        except ValueError as error:
+            yield place, f"parameter setting: {error} in {text!r}"
+            continue
+        for name, value in pairs.items():
+            try:
+                check_value(name, value)
+            except Mistakes as error:
+                yield from ((place, f"parameter setting: {text}") for _, text in error.mistakes)
+
+
+def _refuse_lost_values(name: str, parameter: Parameter, added: AddedOptions | None) -> None:
+    """Raise Mistakes if the command does not pass on a value False of an option whose default is not False."""
+    is_option = name in Config.model_fields and Config.model_fields[name].default is not False
+    if added and added.omits_false and is_option and any(choice is False for choice in parameter.choices or ()):
+        raise Mistakes([((), f"command: ${{args_no_boolean_flags}} leaves out {name}=False; use ${{args}}")])

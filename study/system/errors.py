@@ -3,13 +3,29 @@
 import difflib
 import signal
 import traceback
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from unicodedata import category
 
 
 class UserError(Exception):
     """A mistake that the user can fix; the message says what was wrong and what would be right."""
+
+
+Place = tuple[Hashable, ...]
+"""The keys and indices that lead to a value in nested input; () is all of it."""
+
+
+class Mistakes(UserError, ValueError):
+    """Mistakes in one input, each with its place and a sentence; also a ValueError, which pydantic's checks raise."""
+
+    def __init__(self, mistakes: Sequence[tuple[Place, str]]):
+        super().__init__("; ".join(text for _, text in mistakes))
+        self.mistakes = list(mistakes)
+
+    def below(self, *keys: Hashable) -> list[tuple[Place, str]]:
+        """Return the mistakes with their places in the input that holds this one at `keys`."""
+        return [((*keys, *place), text) for place, text in self.mistakes]
 
 
 class Busy(Exception):
@@ -85,6 +101,11 @@ def one_line(error: BaseException) -> str:
     """Return an exception as one line."""
     text = printable(" ".join(str(error).split()))
     return text if isinstance(error, UserError | Busy | Interrupted) else f"{type(error).__name__}: {text}"
+
+
+def lines(error: BaseException) -> str:
+    """Return an error with the lines that it has, each of them printable."""
+    return "\n".join(map(printable, str(error).splitlines()))
 
 
 def reason(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from study.system.errors import Busy, Interrupted, UserError, is_out_of_memory, one_line
+from study.system.errors import Busy, Interrupted, UserError, is_out_of_memory, lines, one_line
 
 AT_ONCE_SECONDS = 0.5
 """EndSignals counts signals that follow each other faster than this as one."""
@@ -166,7 +166,9 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
 def print_error(error: BaseException) -> str:
     """Print an error, with its traceback if it is unexpected, and return it as one sentence."""
     text = f"out of memory: {one_line(error)}" if is_out_of_memory(error) else one_line(error)
-    if is_out_of_memory(error) or isinstance(error, UserError | Busy | Interrupted):
+    if isinstance(error, UserError):  # which may have a line for each mistake
+        print(f"error: {lines(error)}", file=sys.stderr, flush=True)
+    elif is_out_of_memory(error) or isinstance(error, Busy | Interrupted):
         print(f"error: {text}", file=sys.stderr, flush=True)
     else:
         traceback.print_exception(error)
