@@ -141,7 +141,7 @@ def create(args: argparse.Namespace) -> int:
     if path:
         print(path)
     else:
-        print("nothing is missing: each point has a result, is running or queued, or is still to come", file=sys.stderr)
+        print("nothing is missing: each point that was started has a result, is running or queued", file=sys.stderr)
     return 0
 
 

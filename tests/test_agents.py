@@ -119,6 +119,14 @@ def test_a_point_is_trained_once_and_a_failing_one_does_not_stop_the_others(swee
     assert "log of cpu 0: kept here/wandb/agents/" in output
 
 
+def test_a_sweep_that_ended_at_wandb_before_its_last_point_is_not_complete(sweep, server, capfd):
+    grid = sweep(hidden=[30, 31])
+    server.sweeps[grid.id].state = "FINISHED"
+    assert train(grid) == 1
+    output = capfd.readouterr().out
+    assert "2 points have no result at W&B: 2 missing" in output and f"create --missing {grid.path}" in output
+
+
 def test_a_result_that_wandb_does_not_take_is_reported_with_what_sends_it(sweep, server, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "0.2")
     server.fail("file_stream", *["silence"] * 3)

@@ -324,8 +324,37 @@ def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):
     assert [[run.id for run in sweep.runs_of(point)] for point in sweep.points()] == [["b", "a"], ["c"], ["d"]]
     wandb_sweep.print_status(replace(sweep, runs=[*runs[1:3], replace(runs[0], id="e", fingerprint="older")]))
     told = capsys.readouterr().out
-    assert "2 missing" in told and "1 queued" in told and "lr 0.05, seed 0" in told
+    assert "1 missing" in told and "1 queued" in told and "lr 0.05, seed 0" in told
     assert "runs that fit no point, since its file or the code has changed: e" in told
+
+
+def test_what_is_missing_of_a_random_sweep_is_a_grid_of_the_points_that_wandb_drew(machine):
+    content = SWEEP | {"method": "random", "run_cap": 4, "project": "drawn"}
+    drawn = {"min": 0.01, "max": 0.1}
+    path = machine.write("random.yaml", content, lr=drawn, setting={"value": "model=mlp"}, seed={"value": 0})
+    sweep = machine.run("-m", "study.sweep", "create", path).stdout.strip()
+    own = machine.server.sweeps[sweep.split("/")[-1]]
+    base = {"dataset": "digits", "epochs": 2, "augment": "flip,crop", "setting": "model=mlp", "seed": 0}
+    for place, state in enumerate(("finished", "failed", "failed")):
+        values = base | {"lr": 0.0123456789 * (1 + place)}
+        config = Config.parse(values)
+        run = machine.server.runs[f"drawn{place}"] = Run(
+            f"drawn{place}",
+            {name: {"value": value} for name, value in {**config.model_dump(), **values}.items()}
+            | {"fingerprint": {"value": config.fingerprint}, "info": {"value": {"state": state}}},
+            own.name,
+        )
+        run.fields |= {"project": "drawn"}
+        run.exitcode = int(state == "failed")
+        run.summary |= {"state": state}
+    own.state = "CANCELED"
+    told = machine.run("-m", "study.sweep", "status", sweep).stdout
+    assert "1 finished" in told and "2 failed" in told and "1 missing" in told and "--set run_cap=1" in told
+    made = machine.run("-m", "study.sweep", "create", "--missing", sweep).stdout.strip()
+    new = search.parse("new", machine.server.sweeps[made.split("/")[-1]].config)
+    assert new.method == "grid" and sorted(point.config.lr for point in new.points()) == [
+        0.0123456789 * 2, 0.0123456789 * 3]  # fmt: skip
+    assert "give ENTITY/PROJECT/ID" in machine.run("-m", "study.sweep", "create", "--missing", path, code=2).stderr
 
 
 GRID = SWEEP["parameters"] | {

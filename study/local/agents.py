@@ -14,7 +14,7 @@ from study.local.seat import Seat
 from study.local.seat_display import SeatsDisplay
 from study.local.slots import Slot
 from study.record.display import duration
-from study.remote.sweep import WandbSweep
+from study.remote.sweep import WandbSweep, report_rest
 from study.system.errors import Interrupted
 from study.system.process import EndSignals
 
@@ -25,7 +25,9 @@ START_SECONDS = 15.0
 
 
 def run_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[str, str], grace_seconds: float) -> int:
-    """Train the sweep's runs on the slots until W&B has no more; return 0 if W&B has a result of each run, else 1.
+    """Train the sweep's runs on the slots until W&B has no more; return 1 if a point has no result, else 0.
+
+    Points that another machine still trains are no reason for 1.
 
     `folders` are the runs_dir, which also holds the slots' logs, and the data_dir.
     Raises Interrupted after SIGINT, SIGTERM or SIGHUP, once all processes have ended; they are killed after
@@ -53,8 +55,8 @@ def run_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[str, s
     display.advise(seats, sweep)
     if signals.received:
         raise Interrupted(signals.received[0])
-    failed = any(run.state == "failed" for seat in seats for run in seat.runs)
-    return 1 if failed or any(seat.has_failed or seat.unsent for seat in seats) else 0
+    is_incomplete = report_rest(sweep, display.say)
+    return 1 if is_incomplete or any(seat.has_failed or seat.unsent for seat in seats) else 0
 
 
 def _step(seats: Sequence[Seat], display: SeatsDisplay) -> None:

@@ -3,7 +3,6 @@
 with SeatsDisplay(left=4) as display: display.show(seats)
 """
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -112,9 +111,6 @@ class SeatsDisplay:
             self.say(f"what W&B lacks: {sync_command(*map(RunDirectory, unsent))}")
         if any(seat.is_asked or seat.has_failed for seat in seats):
             self.say("the same command resumes from here")
-        if not sweep.sweep.is_search and any(run.state in ("failed", "killed") for seat in seats for run in seat.runs):
-            again = f"python -m study.sweep create --missing {shlex.quote(sweep.path)}"
-            self.say(f"to train again what failed, once all have ended: {again}")
 
 
 def _counts(seat: Seat) -> Counter:

@@ -21,7 +21,7 @@ from study.local.seat import FAILURES_IN_A_ROW, KILL_SECONDS
 from study.local.slots import Slot, environment_of, new_log
 from study.record.directory import DONE, CorruptRun, RunDirectory
 from study.remote.sink import sync_command
-from study.remote.sweep import WandbSweep
+from study.remote.sweep import WandbSweep, report_rest
 from study.system.errors import Interrupted
 from study.system.process import EndSignals, how_ended, kill_all
 
@@ -72,7 +72,8 @@ def run_wandb_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[
         print(f"what W&B lacks: {sync_command(*map(RunDirectory, unsent))}")
     if signals.received:
         raise Interrupted(signals.received[0])
-    return 1 if unsent or counts["failed"] or any(process.returncode for process in processes) else 0
+    is_incomplete = report_rest(sweep, print)
+    return 1 if is_incomplete or unsent or any(process.returncode for process in processes) else 0
 
 
 def _start(sweep: WandbSweep, environment: Mapping[str, str], log: Path) -> subprocess.Popen:

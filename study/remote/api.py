@@ -192,8 +192,14 @@ def announced(seconds: float, say: Say, text: str) -> Iterator[None]:
 def content_of(names: Sequence[str]) -> tuple[dict[str, Any], str]:
     """Return the content of a sweep's file in W&B, and the sweep's state; raise UserError if W&B does not have it."""
     path = "/".join(names)
-    sweep = ask(lambda api: api.sweep(path), f"the sweep {path} cannot be read")
+    sweep = ask(lambda api: _fresh(api.sweep(path)), f"the sweep {path} cannot be read")
     return sweep.config, sweep.state
+
+
+def _fresh(sweep: Any) -> Any:
+    """Return a sweep of W&B's client as W&B has it now; the client keeps the sweeps that it has read."""
+    sweep.load(force=True)
+    return sweep
 
 
 def is_missing(error: BaseException) -> bool:

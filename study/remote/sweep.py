@@ -20,12 +20,12 @@ from typing import Any
 
 from rich.table import Table
 
-from study.config import Config
+from study.config import Config, check_value
 from study.config.setting import read_pairs, written
-from study.record.directory import DONE
+from study.record.directory import DONE, Say
 from study.record.display import result
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
-from study.sweeps import command
+from study.sweeps import command, counting
 from study.sweeps import definition as search
 from study.sweeps import file as sweep_file
 from study.sweeps.definition import Point, Sweep
@@ -38,6 +38,10 @@ RANKS = (*DONE, "running", "queued", "interrupted", "failed", "killed", "crashed
 
 IN_HAND = (*DONE, "running", "queued")
 """States of runs that have a result or will have one without further action."""
+
+NOT_STARTED = "not handed out yet"
+MISSING = "missing"
+"""States of points without a run, in a sweep that W&B still hands out and in one that has ended."""
 
 HANDS_OUT = ("RUNNING", "PENDING", "PAUSED")
 """W&B's states of sweeps that will still start runs for the remaining points."""
@@ -123,6 +127,44 @@ def read(word: str, assignments: Mapping[str, str] | None = None) -> WandbSweep:
     return WandbSweep(entity, project, identifier, content, sweep, _runs(entity, project, {"sweep": identifier}), state)
 
 
+def states(sweep: WandbSweep) -> Counter[str]:
+    """Count the points in each state: that of the run that counts, NOT_STARTED or MISSING without one."""
+    pending = NOT_STARTED if sweep.hands_out else MISSING
+    runs_of = [sweep.runs_of(point) for point in sweep.points()]
+    counts = Counter(runs[0].state if runs else pending for runs in runs_of)
+    if sweep.sweep.is_search and sweep.left:
+        counts[pending] += sweep.left - sum(run.state == "queued" for run in sweep.own_runs)
+    return +counts
+
+
+def without_result(sweep: WandbSweep) -> dict[str, int]:
+    """Count the points that will have no result without further action, by state.
+
+    Runs that `early_terminate` stopped are none of them.
+    """
+    expected = (*IN_HAND, NOT_STARTED, *(["killed"] if sweep.sweep.early_terminate else []))
+    return {state: count for state, count in states(sweep).items() if state not in expected}
+
+
+def report_rest(sweep: WandbSweep, say: Say) -> bool:
+    """Print how many points have no result now, if any, and what to do; return whether one should have a result.
+
+    A run that a person stopped need not have one.
+    """
+    try:
+        counts = without_result(with_project(read(sweep.path)))
+    except UserError as error:
+        say(f"whether every point has a result is not known: {error}")
+        return True
+    if counts:
+        total = sum(counts.values())
+        parts = ", ".join(f"{count} {state}" for state, count in counts.items())
+        say(f"{total} {'point has' if total == 1 else 'points have'} no result at W&B: {parts}")
+        again = f"python -m study.sweep create --missing {shlex.quote(sweep.path)}"
+        say(f"to train them again, once all agents have ended: {again}")
+    return any(state != "killed" for state in counts)
+
+
 def with_project(sweep: WandbSweep) -> WandbSweep:
     """Return the sweep with all runs of the project at the points of a grid, also those of other sweeps."""
     if sweep.sweep.is_search:
@@ -137,20 +179,17 @@ def print_status(sweep: WandbSweep) -> None:
     # Make a table of the points
     points = sweep.points()
     table = Table("run", "state", "result", "on W&B", title=f"{sweep.sweep.name} ({sweep.path})", title_justify="left")
-    states: Counter[str] = Counter()
-    pending = "not handed out yet" if sweep.hands_out else "missing"
+    pending = NOT_STARTED if sweep.hands_out else MISSING
+    counts = states(sweep)
     for point in points:
         runs = sweep.runs_of(point)
         state, text = (runs[0].state, runs[0].text) if runs else (pending, "")
-        states[state] += 1
-        states["more than once"] += len(runs) > 1
+        counts["more than once"] += len(runs) > 1
         table.add_row(point.label, state, text, " ".join(run.id for run in runs))
 
     # Print it with the number of points in each state
     console(width=None if sys.stdout.isatty() else 200).print(table)
-    if sweep.sweep.is_search and sweep.left:
-        states[pending] += sweep.left
-    print(", ".join(f"{count} {state}" for state, count in states.most_common() if count))
+    print(", ".join(f"{count} {state}" for state, count in counts.most_common() if count))
 
     # Name runs that fit no point, and the commands that complete the sweep
     path = shlex.quote(sweep.path)
@@ -158,12 +197,17 @@ def print_status(sweep: WandbSweep) -> None:
     foreign = [run.id for run in sweep.own_runs if run.fingerprint not in known]
     if foreign:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
-    if states["not handed out yet"]:
-        print(
-            f"to train the points that are not handed out yet: python -m study.sweep agents {shlex.quote(sweep.path)}"
-        )
-    if not sweep.sweep.is_search and any(states[state] for state in ("missing", *RANKS) if state not in IN_HAND):
+    if counts[NOT_STARTED]:
+        print(f"to train the points that are not handed out yet: python -m study.sweep agents {path}")
+    if any(counts[state] for state in RANKS if state not in IN_HAND) or (counts[MISSING] and not sweep.sweep.is_search):
         print(f"to train what has no result: python -m study.sweep create --missing {path}")
+    if counts[MISSING] and sweep.sweep.is_search:
+        print(f"to draw as many points again as W&B did not: {_draw_again(sweep)}")
+
+
+def _draw_again(sweep: WandbSweep) -> str:
+    """Return the command that creates a sweep for the points that W&B did not draw, because it was stopped."""
+    return f"python -m study.sweep create {shlex.quote(sweep.path)} --set run_cap={sweep.left}"
 
 
 def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str, project: str) -> str | None:
@@ -183,7 +227,8 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         content, lines = sweep_file.load(Path(word))
         sweep = search.parse(word, content, lines, must_end="run_cap" not in assignments)
     sweep = search.with_end(sweep.replaced(assignments))
-    points = sweep.points()
+    if missing and sweep.is_search and not origin:
+        raise UserError(f"only W&B knows the points that it drew for {word}: give ENTITY/PROJECT/ID")
 
     # Choose the entity and the project
     entity = entity or content.get("entity") or os.environ.get("WANDB_ENTITY")
@@ -191,13 +236,14 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     if not entity:
         raise UserError("you have no default entity at W&B; give --entity NAME")
     project = project or content.get("project") or os.environ.get("WANDB_PROJECT") or Config().project
+    for name, value in (("entity", entity), ("project", project)):
+        check_value(name, value)
 
     # Write the parameters, with `missing` those of the remaining points
     content = content | ({"run_cap": sweep.run_cap} if sweep.run_cap else {}) | _command(content, assignments)
     parameters = _parameters(content, sweep, assignments)
     if missing:
-        if sweep.is_search:
-            raise UserError(f"{word}: only a grid has points that can be missing; this one is {sweep.method}")
+        points = replace(origin, sweep=sweep).points() if sweep.is_search else sweep.points()
         known = {run.fingerprint for run in _runs_at(points, entity, project) if run.state in IN_HAND}
         if origin and (origin.entity, origin.project) == (entity, project):
             known |= _in_hand(origin)
@@ -205,11 +251,11 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         if not points:
             return None
         parameters = remaining(sweep, points, parameters)
-        content = {key: value for key, value in content.items() if key != "run_cap"}
+        content = {key: value for key, value in content.items() if key != "run_cap"} | {"method": "grid"}
 
     # Check the sweep and create it
     content = {"program": "study/train.py", "command": COMMAND, "name": sweep.name, **content, "parameters": parameters}
-    search.parse(word, content).points()
+    counting.count(search.parse(word, content, must_end=True))
     return f"{entity}/{project}/{_create(content, entity, project)}"
 
 
