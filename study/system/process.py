@@ -179,5 +179,5 @@ def leave_garbage() -> None:
     Objects made by nanobind, which newer compilers of torch use, are collected: it reports a leak otherwise.
     """
     gc.unfreeze()
-    if not any(type(thing).__module__ == "nanobind" for thing in gc.get_objects()):
+    if not any(kind.__module__ == "nanobind" for kind in set(map(type, gc.get_objects()))):
         gc.freeze()
