@@ -205,6 +205,14 @@ def call(monkeypatch, tmp_path, capfd):
     return call
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the figures of reports undrawn, which takes the most time: for what is about their words and tables."""
+    from analysis.page import html
+
+    monkeypatch.setattr(html, "drawn", lambda figure, suffix, stem: b"")
+
+
 @pytest.fixture(scope="session")
 def digit_images():
     """Return scikit-learn's digits, 8×8 uint8, and their labels."""

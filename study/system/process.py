@@ -12,6 +12,7 @@
 """
 
 import argparse
+import atexit
 import gc
 import math
 import os
@@ -159,7 +160,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         print_error(error)
         code = exit_code(error)
 
-    leave_garbage()
+    atexit.unregister(leave_garbage)  # of a command that was called before
+    atexit.register(leave_garbage)
     sys.exit(code)
 
 
