@@ -12,7 +12,6 @@
 """
 
 import argparse
-import atexit
 import gc
 import math
 import os
@@ -160,8 +159,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         print_error(error)
         code = exit_code(error)
 
-    atexit.unregister(leave_garbage)  # of a command that was called before
-    atexit.register(leave_garbage)
+    leave_garbage()
     sys.exit(code)
 
 
@@ -178,8 +176,9 @@ def print_error(error: BaseException) -> str:
 def leave_garbage() -> None:
     """Skip garbage collection at exit, which takes a second or two once torch is loaded.
 
-    Objects made by nanobind, which newer compilers of torch use, are collected: it reports a leak otherwise.
+    Objects of nanobind, which newer compilers of torch use, are collected where it is loaded: it reports a leak else.
     """
-    gc.unfreeze()
-    if not any(kind.__module__ == "nanobind" for kind in set(map(type, gc.get_objects()))):
+    if any(kind.__module__ == "nanobind" for kind in type.__subclasses__(type)):
+        gc.unfreeze()
+    else:
         gc.freeze()
