@@ -55,12 +55,15 @@ SHARED = tuple(f"test_{name}.py" for name in (
 ))  # fmt: skip
 """The files whose tests share what takes long to make: one process runs all tests of such a file."""
 
-LONG = tuple(f"test_{name}.py" for name in ("train", "engine", "bench", "sweep", "transfer", "confusion", "export"))
+WORKERS = ("test_agents.py", "test_bench.py")
+"""The files whose tests start workers: one process runs them all, so that multiprocessing's server is started once."""
+
+LONG = tuple(f"test_{name}.py" for name in ("train", "engine", "sweep", "transfer", "confusion", "export"))
 
 
 def pytest_collection_modifyitems(items):
     """Begin with what takes longest, so that no core waits for it at the end."""
-    order = SHARED + LONG
+    order = SHARED + WORKERS + LONG
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
 
@@ -69,6 +72,8 @@ class Schedule(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.endswith(WORKERS):
+            return "workers"
         return file if file.endswith(SHARED) else nodeid
 
 
