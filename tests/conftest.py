@@ -1,5 +1,6 @@
 """What the tests share: commands as real processes, and a folder of real images."""
 
+import gc
 import importlib
 import multiprocessing.forkserver
 import multiprocessing.util
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from xdist.scheduler import LoadScopeScheduling
 from study.local import engine  # noqa: F401 — says what the server of its workers imports
 from study.record.directory import RunDirectory
 from study.system.process import ENDS, run_command
-from tests.forkserver import Process, open_server
+from tests.forkserver import Process, connect, open_server
 
 # the background of a shell ignores SIGINT, and so would what tests start and end by it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -53,12 +55,15 @@ SHARED = tuple(f"test_{name}.py" for name in (
 ))  # fmt: skip
 """The files whose tests share what takes long to make: one process runs all tests of such a file."""
 
-LONG = tuple(f"test_{name}.py" for name in ("train", "engine", "bench", "sweep", "transfer", "confusion", "export"))
+WORKERS = ("test_agents.py", "test_bench.py")
+"""The files whose tests start workers: one process runs them all, so that multiprocessing's server is started once."""
+
+LONG = tuple(f"test_{name}.py" for name in ("train", "engine", "sweep", "transfer", "confusion", "export"))
 
 
 def pytest_collection_modifyitems(items):
     """Begin with what takes longest, so that no core waits for it at the end."""
-    order = SHARED + LONG
+    order = SHARED + WORKERS + LONG
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
 
@@ -67,11 +72,37 @@ class Schedule(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.endswith(WORKERS):
+            return "workers"
         return file if file.endswith(SHARED) else nodeid
 
 
 def pytest_xdist_make_scheduler(config, log):
     return Schedule(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Look for no garbage while libraries are imported, nor ever among what they made, which would take seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+SERVER = pytest.StashKey[str]()
+
+
+def pytest_configure_node(node):
+    """Tell each process of xdist where the server of processes is, which is one for all of them."""
+    config = node.config
+    if SERVER not in config.stash:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        config.stash[SERVER] = stack.enter_context(open_server())
+    node.workerinput["server"] = config.stash[SERVER]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -109,10 +140,12 @@ def _no_account(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def python():
+def python(request):
     """Start `python WORDS…` in a folder as tests/forkserver.py does, or with `fresh=True` a new interpreter."""
-    with open_server() as start:
-        yield start
+    with ExitStack() as stack:
+        shared = getattr(request.config, "workerinput", {}).get("server")
+        server = stack.enter_context(open_server()) if shared is None else shared
+        yield stack.enter_context(connect(server))
 
 
 @pytest.fixture(scope="session")
@@ -175,6 +208,14 @@ def call(monkeypatch, tmp_path, capfd):
         return subprocess.CompletedProcess(sys.argv, code, out, err)
 
     return call
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the figures of reports undrawn, which takes the most time: for what is about their words and tables."""
+    from analysis.page import html
+
+    monkeypatch.setattr(html, "drawn", lambda figure, suffix, stem: b"")
 
 
 @pytest.fixture(scope="session")

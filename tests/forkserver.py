@@ -1,13 +1,15 @@
 """Commands as real processes, without their seconds of imports: a server that has imported the libraries forks them.
 
 Each process has its own id, folder, environment, output, signals and exit code; only what libraries read from the
-environment as they are imported is the server's. `fresh=True` starts a new interpreter instead, as does a variable of
-AT_IMPORT that differs, and any system that is not Linux.
+environment as they are imported is the server's. Its end runs what was registered for it and skips the taking apart of
+the libraries. `fresh=True` starts a new interpreter instead, as does a variable of AT_IMPORT that differs, and any
+system that is not Linux.
 
-    with open_server() as start:
+    with open_server() as server, connect(server) as start:
         start(["-m", "study.train", "--help"], cwd=folder).communicate()
 """
 
+import atexit
 import fcntl
 import gc
 import importlib
@@ -107,39 +109,58 @@ class Process:
 
 
 @contextmanager
-def open_server() -> Iterator:
-    """Start a server and yield what starts `python WORDS…` in a folder, with this process's environment or another."""
+def open_server() -> Iterator[str]:
+    """Start a server, which ends with the block or with this process, and yield the path of its socket."""
     if sys.platform != "linux":
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="s") as folder:
+        path = str(Path(folder) / "python")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(path)
+            listener.listen()
+            server = subprocess.Popen(
+                [sys.executable, "-m", "tests.forkserver", str(listener.fileno())], cwd=ROOT, env=environment(),
+                pass_fds=[listener.fileno()], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        try:
+            yield path
+        finally:
+            server.stdin.close()
+            server.wait(60)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which a server imports the libraries."""
+    without = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return without | {"PYTHONPATH": str(ROOT), "WANDB_ERROR_REPORTING": "false"}
+
+
+@contextmanager
+def connect(path: str) -> Iterator:
+    """Yield what starts `python WORDS…` in a folder by a server, with this process's environment or another."""
+    if not path:
         yield popen
         return
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    base = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    base |= {"PYTHONPATH": str(ROOT), "WANDB_ERROR_REPORTING": "false"}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.forkserver", str(its.fileno())], cwd=ROOT, env=base, pass_fds=[its.fileno()],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    its.close()
+    base = at_import(environment())
 
     def start(words, cwd, env=None, fresh=False, start_new_session=False):
         env = dict(os.environ if env is None else env) | {"PYTHONPATH": str(ROOT)}
-        if fresh or at_import(env) != at_import(base):
+        if fresh or at_import(env) != base:
             return popen(words, cwd, env, start_new_session=start_new_session)
         words = list(map(str, words))
         (out, out_end), (err, err_end), (status, status_end) = (os.pipe() for _ in range(3))
         request = {"words": words, "cwd": os.fspath(cwd), "env": env, "session": start_new_session}
-        socket.send_fds(ours, [json.dumps(request).encode("utf-8")], [out_end, err_end, status_end])
+        socket.send_fds(server, [json.dumps(request).encode("utf-8")], [out_end, err_end, status_end])
         for end in (out_end, err_end, status_end):
             os.close(end)
         pid = os.read(status, 4)
-        assert pid, f"the server of processes has ended with exit code {server.wait()}"
+        assert pid, "the server of processes has ended"
         return Process([sys.executable, *words], struct.unpack("i", pid)[0], status, out, err)
 
-    try:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.connect(path)
         yield start
-    finally:
-        ours.close()
-        server.wait(10)
 
 
 def popen(words, cwd, env=None, fresh=True, start_new_session=False) -> subprocess.Popen:
@@ -155,17 +176,22 @@ def at_import(env: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith(AT_IMPORT)}
 
 
-def serve(requests: socket.socket) -> dict | None:
+def serve(listener: socket.socket) -> dict | None:
     """Fork a process for each request; return its request in the process, and None at the end of the server."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests; they close the socket
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests; they close the standard input
     woken, waker = os.pipe()
     for end in (woken, waker):
         os.set_blocking(end, False)
     signal.signal(signal.SIGCHLD, lambda signum, frame: None)
     signal.set_wakeup_fd(waker)
     running: dict[int, int] = {}
+    clients: list[socket.socket] = []
     while True:
-        ready = select.select([requests, woken], [], [])[0]
+        ready = select.select([sys.stdin, listener, woken, *clients], [], [])[0]
+        if sys.stdin in ready:
+            return None
+        if listener in ready:
+            clients.append(listener.accept()[0])
         if woken in ready:
             os.read(woken, 4096)
             while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -173,14 +199,17 @@ def serve(requests: socket.socket) -> dict | None:
                 with suppress(BrokenPipeError):
                     os.write(status, struct.pack("i", os.waitstatus_to_exitcode(ended[1])))
                 os.close(status)
-        if requests in ready:
-            content, ends, *_ = socket.recv_fds(requests, 1 << 20, 3)
+        for client in [client for client in clients if client in ready]:
+            content, ends, *_ = socket.recv_fds(client, 1 << 20, 3)
             if not content:
-                return None
+                clients.remove(client)
+                client.close()
+                continue
             pid = os.fork()
             if not pid:
                 signal.set_wakeup_fd(-1)
-                requests.close()
+                for one in (listener, *clients):
+                    one.close()
                 nothing = os.open(os.devnull, os.O_RDONLY)
                 for end, place in ((nothing, 0), (ends[0], 1), (ends[1], 2)):
                     os.dup2(end, place)
@@ -190,8 +219,26 @@ def serve(requests: socket.socket) -> dict | None:
             os.set_inheritable(ends[2], False)
             os.close(ends[0])
             os.close(ends[1])
-            os.write(ends[2], struct.pack("i", pid))
+            with suppress(BrokenPipeError):
+                os.write(ends[2], struct.pack("i", pid))
             running[pid] = ends[2]
+
+
+def run(request: dict) -> None:
+    """Be what `python WORDS…` would be, but end without taking every library apart, which takes half a second."""
+    code = 0
+    try:
+        become(request)
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise
+        code = end.code or 0
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            stream.flush()
+    os._exit(code)
 
 
 def become(request: dict) -> None:
@@ -288,11 +335,11 @@ def preload() -> None:
     assert not set(COMMANDS) & set(sys.modules), set(COMMANDS) & set(sys.modules)
     assert threading.active_count() == 1, "what forks must have no threads"
     gc.collect()
-    TEMPORARY.extend(one for one in gc.get_objects() if isinstance(one, tempfile.TemporaryDirectory))
+    TEMPORARY.extend(one for one in gc.get_objects() if type(one) is tempfile.TemporaryDirectory)
     gc.freeze()
 
 
 if __name__ == "__main__":
     preload()
     if asked := serve(socket.socket(fileno=int(sys.argv[1]))):
-        become(asked)
+        run(asked)

@@ -32,6 +32,7 @@ class Here(Contender):
         del self.loop
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workers")
 def test_every_loop_is_timed_beside_the_fastest_reference(call, tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "Contender", Here)

@@ -57,6 +57,7 @@ def test_a_file_of_tensors_with_a_wrong_bit_is_not_read(tmp_path_factory, data):
     assert cache.read(path) is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_predictions_with_a_wrong_bit_are_said_to_be_broken(run, call):
     with np.load(run.path / "evaluation.npz") as arrays:
         assert "test_predictions" in arrays
@@ -91,6 +92,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_file_of_one_run_stops_a_command(run, call, sweep_file):
     for place, (name, content) in enumerate(DAMAGES):
         other = run.path.with_name(f"mlp-{place}")
@@ -192,12 +194,15 @@ def test_what_a_script_or_nohup_lets_be_ignored_ends_nothing_here_but_may_end_wh
     assert subprocess.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 2)"], stderr=-3).returncode != 0
 
 
-def test_a_training_that_nobody_reads_goes_on(tmp_path):
-    words = " ".join([sys.executable, "-m", "study.train", *QUICK])
+def test_a_training_that_nobody_reads_goes_on_and_imports_no_wandb_when_that_is_disabled(tmp_path):
+    words = " ".join([sys.executable, "-X", "importtime", "-m", "study.train", *QUICK])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     shell = f"{words} | head -1; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    heads, _, modules = zip(*(line.partition(" | ") for line in ended.stderr.splitlines()), strict=True)
+    assert ended.returncode == 0 and all(head.startswith("import time:") for head in heads), "nothing else is said"
+    imported = {module.rpartition(" | ")[2].split(".")[0].strip() for module in modules}
+    assert "torch" in imported and "wandb" not in imported
     assert RunDirectory(next(tmp_path.glob("runs/mlp-*"))).state() == "finished"
 
 

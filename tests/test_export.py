@@ -1,10 +1,13 @@
 """Small copies of runs, from which a report is made as from the runs themselves."""
 
+import pytest
+
 from analysis import report
 from analysis.themes import comparison, confusion, per_class
 from study.record.directory import RunDirectory
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_copy_gives_the_same_tables_and_counts_as_trained(command, call, sweep_file, tmp_path, monkeypatch):
     themes = (comparison.blocks, report.each_run, confusion.blocks, per_class.blocks)
     monkeypatch.setattr(report, "THEMES", themes)  # those whose tables a copy holds

@@ -69,6 +69,12 @@ def frames(study):
     return runs.load(study / "runs")
 
 
+def lay_out(figure: Figure) -> None:
+    """Give a figure its layout and the texts of its ticks, unless it has them."""
+    if figure.stale:
+        figure.draw_without_rendering()
+
+
 def said(block) -> list[str]:
     """List the texts of a block, those within its figures too."""
     match block:
@@ -83,7 +89,7 @@ def said(block) -> list[str]:
         case blocks.Table():
             return [block.title, *block.header, *block.notes, *(cell.text for row in block.rows for cell in row)]
         case blocks.Picture():
-            block.figure.draw_without_rendering()
+            lay_out(block.figure)
             inside = [text.get_text() for text in block.figure.findobj(Text) if text.get_visible()]
             return [block.title, block.caption, *inside]
         case blocks.Gallery():
@@ -261,7 +267,7 @@ def test_every_figure_can_be_read(made, drawn):
     for name, figures_of_a_kind in drawn.items():
         for figure in list(filter(None, figures_of_a_kind))[:2]:
             assert_labelled(figure)
-            figure.draw_without_rendering()
+            lay_out(figure)
             renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
             panels = [axes.get_window_extent(renderer) for axes in figure.axes]
             for legend in figure.legends:

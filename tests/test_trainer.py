@@ -45,7 +45,7 @@ def fit(one: Trainer, **kwargs) -> tuple[str, list[dict]]:
 
 @pytest.mark.parametrize("name", ["single-block", "two-block", "cnn", "mlp", "all-conv", "net3", "simple-cnn"])
 def test_a_network_learns_a_tiny_set_by_heart(name):
-    few = dataclasses.replace(digits(), train=digits().train[:32])
+    few = dataclasses.replace(digits(), train=digits().train[:32], val=digits().val[:32])
     one = trainer(few, model=name, epochs=80, batch_size=8, optimizer="adam", lr=0.003)
     state, rows = fit(one)
     assert state == "finished"

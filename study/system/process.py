@@ -178,8 +178,9 @@ def print_error(error: BaseException) -> str:
 def leave_garbage() -> None:
     """Skip garbage collection at exit, which takes a second or two once torch is loaded.
 
-    Objects made by nanobind, which newer compilers of torch use, are collected: it reports a leak otherwise.
+    Objects of nanobind, which newer compilers of torch use, are collected where it is loaded: it reports a leak else.
     """
-    gc.unfreeze()
-    if not any(type(thing).__module__ == "nanobind" for thing in gc.get_objects()):
+    if any(kind.__module__ == "nanobind" for kind in type.__subclasses__(type)):
+        gc.unfreeze()
+    else:
         gc.freeze()
