@@ -27,6 +27,9 @@ FEWEST_DIGITS = 3
 MOST_DIGITS = 17
 """Significant digits of a number drawn at random, in the name of a setting."""
 
+SMALLEST = 0.5
+"""The smallest difference in accuracy that matters, in points, unless the user gives another."""
+
 LOOKED_AT = 4
 """Number of settings of a section, the best ones, that are examined in detail."""
 
@@ -40,7 +43,8 @@ class Section:
     fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; options that a sweep varies together are the
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
-    from a distribution. `computed`: results of themes that several of them need.
+    from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `computed`: results of
+    themes that several of them need.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Section:
     usual: Mapping[str, Any] = field(default_factory=dict)
     is_search: bool = False
     drawn: Sequence[str] = ()
+    smallest: float = SMALLEST
     computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from analysis.frames import runs as sources
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import differences, estimates, holm, mcnemar, sampling_interval
+from analysis.frames.statistics import ALPHA, differences, estimates, holm, mcnemar, sampling_interval
 from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.page.letters import Plot
@@ -65,8 +65,8 @@ def _compare(section: Section) -> pd.DataFrame:
     mean, and half the width of its interval over seeds as `…_ci95` (NaN if n = 1); if n = 1, the sampling interval of
     the test set as `test_acc_low` and `test_acc_high`. Accuracies are in percent.
     Columns of the difference from the best setting (see `reference`): `below`, in points of validation accuracy; if
-    both have several seeds also `below_ci95`, `paired`, `p`, `p_holm` (corrected for all pairs of the section), and
-    `tied`, whether the interval of the difference contains 0.
+    both have several seeds also `below_ci95`, `paired` (then `below` is that of the shared seeds), `p`, `p_holm`
+    (corrected for all pairs of the section), and `tied`, whether the setting is not shown to be worse.
     """
     # mean and interval over seeds
     measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
@@ -90,13 +90,15 @@ def _compare(section: Section) -> pd.DataFrame:
 
     # differences from the best setting
     best = reference(frame)
-    pairs = pairwise(section, reference=best).rename(columns={"half_width": "below_ci95", "holm": "p_holm"})
+    names = {"difference": "shown", "half_width": "below_ci95", "holm": "p_holm"}
+    pairs = pairwise(section, reference=best).rename(columns=names)
     with_reference = (
         pairs.xs(best, level="a") if best in pairs.index.get_level_values("a") else pairs.droplevel("a")[:0]
     )
     frame["below"] = frame.val_acc[best] - frame.val_acc
-    frame = frame.join(with_reference[["below_ci95", "paired", "p", "p_holm"]])
-    frame["tied"] = (frame.below.abs() <= frame.below_ci95) | ((frame.index == best) & frame.p_holm.notna().any())
+    frame = frame.join(with_reference[["shown", "below_ci95", "paired", "p", "p_holm"]])
+    frame["below"] = frame.pop("shown").fillna(frame.below)
+    frame["tied"] = (frame.p_holm >= ALPHA) | ((frame.index == best) & frame.p_holm.notna().any())
     return frame.reset_index()
 
 

@@ -8,11 +8,10 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import ALPHA, Estimate, estimates, holm
+from analysis.frames.statistics import ALPHA, estimates, moderate, simultaneous
 from analysis.page import figures
 from analysis.page.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.page.figures import BANDS, Looks
@@ -178,8 +177,9 @@ def overfitting(section: Section, runs: pd.DataFrame) -> Table:
 def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     """Judge for each setting whether more epochs would help, by the trend of its last epochs.
 
-    Columns: the slopes with half the width of their 95 % intervals (over seeds if there are several, otherwise of the
-    fit of the line) and their p, corrected for the number of settings (Holm); `verdict`, one of VERDICTS.
+    Columns: the slopes with half the width of their intervals (over seeds if there are several, with variances
+    moderated over the settings, otherwise of the fit of the line) and their p, both corrected for the number of
+    settings as in `statistics.simultaneous`; `verdict`, one of VERDICTS.
     """
     # means over seeds
     means = ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share", "val_loss_last", "collapsed"]
@@ -188,25 +188,30 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     frame["early"] = by_setting.early.all()
     frame["n"] = by_setting.size()
 
-    # a single run has the degrees of freedom of its line
-    trends = by_setting.acc_slope.count()
-    single = runs[~runs.setting.duplicated(keep=False)].set_index("setting")
-    degrees = (trends - 1).where(trends > 1, frame.window - 2)[frame.index]
+    # a single run has the error and the degrees of freedom of its line
+    trends = by_setting.acc_slope.count()[frame.index]
+    single = runs[~runs.setting.duplicated(keep=False)].set_index("setting").reindex(frame.index)
     for name in ("acc_slope", "loss_slope"):
-        # the interval of the fit, for a single run
-        fit = stats.t.ppf(1 - ALPHA / 2, (single.window - 2).to_numpy(dtype=float))
-        fit = fit * single[name.replace("slope", "error")]
-        frame[f"{name}_ci95"] = frame[f"{name}_ci95"].fillna(fit)
+        deviations = by_setting[name].std(ddof=1)[frame.index]
+        tests = pd.DataFrame({"variance": deviations**2, "degrees": trends - 1.0, "n": trends.astype(float)})
+        alone = single[name.replace("slope", "error")].notna()
+        of_line = pd.DataFrame({"variance": single[name.replace("slope", "error")] ** 2, "degrees": single.window - 2})
+        tests.loc[alone] = of_line[alone].assign(n=1.0)
 
-        # p of each slope
-        known = zip(frame.index, frame[name], frame[f"{name}_ci95"], degrees, strict=True)
-        p = {setting: Estimate(*rest, int(free) + 1).p for setting, *rest, free in known if free > 0}
+        # moderated variances of those with several seeds; trainings that failed do not count for the others
+        several = trends > 1
+        use = (tests.variance > 0) & (frame.collapsed == 0)
+        own = tests[several]
+        variance, degrees = moderate(own.variance, own.degrees, own.degrees.sum(), use[several])
+        tests.loc[several, "variance"] = variance
+        tests.loc[several, "degrees"] = degrees
 
         # a change of less than one image, or a small share of the loss, is no trend
         least = comparison.resolution(section.runs) if name == "acc_slope" else LEAST_LOSS * frame.val_loss_last
-        is_less = (frame[name] * frame.window).abs() < least
-        p = {setting: 1.0 if is_less[setting] else value for setting, value in p.items()}
-        frame[f"{name}_p"] = pd.Series(dict(zip(p, holm(list(p.values())), strict=True)), dtype=float)
+        slope = frame[name].where((frame[name] * frame.window).abs() >= least, 0.0)
+        half_width, _, p = simultaneous(slope, np.sqrt(tests.variance / tests.n), tests.degrees)
+        frame[f"{name}_ci95"] = half_width
+        frame[f"{name}_p"] = p
     kept = [
         "n",
         "epochs",
@@ -313,8 +318,8 @@ def _overfitting(frame: pd.DataFrame) -> str:
 def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
     """Split the difference of settings from the best into lower training accuracy and a wider gap to validation.
 
-    Only settings that are proven to be worse are considered. The larger part is named only if the interval of the
-    difference between the two parts does not contain 0.
+    Only settings that are proven to be worse are considered. The larger part is named only if the difference between
+    the two parts is proven.
     """
     compared = comparison.compare(section).set_index("setting")
     best = comparison.reference(compared)
@@ -337,7 +342,7 @@ def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
 
             # the sentence depends on which part is larger
             parts = both.loc[best, setting]
-            is_open = not abs(parts.difference) > parts.half_width
+            is_open = not parts.holm < ALPHA
             key = "cause_open" if is_open else "cause_narrower" if gap < 0 else "cause_fits" if train < 0 else "cause"
             why = label("cause overfits" if gap > train else "cause underfits")
             sentences.append(sentence(key, setting=shown(setting), best=shown(best), why=why, **values))
