@@ -17,7 +17,7 @@ from scipy import stats
 
 from analysis import report
 from analysis.frames import runs
-from analysis.frames.sections import by_dataset, of_sweep
+from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import figures, tables
 from analysis.page.blocks import Heading, Items
 from analysis.themes import comparison, space
@@ -377,3 +377,47 @@ def test_runs_on_other_files_are_not_compared(folder, tmp_path):
     nothing = replace(search.read(tmp_path / "dropout.yaml"), drawn_elsewhere=True, method="random", name="none")
     (empty,) = of_sweep(replace(runs.load(folder), directories={}), nothing)
     assert empty.runs.empty and empty.title == "none"
+
+
+REPEATED = """
+name: repeated
+description: Which dropout?
+method: grid
+metric: {name: val/acc, goal: maximize}
+parameters:
+  dataset: {value: digits}
+  epochs: {value: 3}
+  dropout: {values: [0.5, 0.0]}
+  setting: {values: ["seed=0 split_seed=0", "seed=1 split_seed=1", "seed=2 split_seed=2"]}
+"""
+
+
+@pytest.mark.parametrize("by", ["sweep", "data set"])
+def test_a_split_for_each_seed_is_a_repeat(tmp_path, by):
+    """Settings whose runs differ in seed and split are compared over both, and paired."""
+    for seed, easier in enumerate((0.0, 0.05, 0.02)):
+        for dropout in (0.0, 0.5):
+            accuracy = 0.7 + easier + 0.02 * dropout + 0.001 * (seed == dropout)
+            make_run(tmp_path / "runs", accuracy, seed=seed, split_seed=seed, dropout=dropout)
+    frames = runs.load(tmp_path / "runs")
+    (tmp_path / "repeated.yaml").write_text(REPEATED, encoding="utf-8")
+    found = of_sweep(frames, search.read(tmp_path / "repeated.yaml")) if by == "sweep" else by_dataset(frames)
+    (one,) = found
+    assert one.varied == ["dropout"] and one.splits_vary and len(one.runs) == 6 and "split" not in one.name
+    frame = by_name(comparison.compare(one))
+    assert list(frame.n) == [3, 3] and frame.paired.iloc[1] and frame.p_holm.iloc[1] < 0.05
+    said = " ".join(comparison.table(one).notes)
+    assert "Repeats differ in the seed and in the split" in said
+    assert best_of_settings(one).split_seed.nunique() == 1, "networks are looked at on the same images"
+
+
+def test_splits_that_do_not_go_with_the_seed_are_tasks(tmp_path):
+    for seed, split_seed in itertools.product((0, 1), (0, 1)):
+        make_run(tmp_path / "runs", 0.7, seed=seed, split_seed=split_seed)
+    found = by_dataset(runs.load(tmp_path / "runs"))
+    assert [section.name for section in found] == ["digits", "digits, split seed 1"]
+    assert not any(section.splits_vary for section in found)
+    assert "always the same" in " ".join(comparison.table(found[0]).notes)
+    make_run(tmp_path / "other", 0.7, seed=0)
+    make_run(tmp_path / "other", 0.8, seed=1, split_seed=1, dropout=0.1)
+    assert len(by_dataset(runs.load(tmp_path / "other"))) == 2, "two settings, each with one run"

@@ -138,9 +138,9 @@ def pairwise(
 def beginnings(runs: pd.DataFrame) -> pd.Series:
     """Return the options of each run that determine, with its seed, its initial weights and the order of the images.
 
-    Runs for which they are equal are paired by seed.
+    Runs for which they are equal are paired by seed. The split is either the same in a section or varies with the seed.
     """
-    shared = [name for name in IDENTITY if affects(name, "start") and name != "seed"]
+    shared = [name for name in IDENTITY if affects(name, "start") and name not in ("seed", "split_seed")]
     return runs[shared].map(repr).agg(tuple, axis=1)
 
 
@@ -169,6 +169,7 @@ def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataF
     rows = {}
     if len(names) > 1 and names[0] == frame.setting[0]:
         runs = single.loc[[setting for setting in names if not frames.damage(single.run[setting])]]
+        runs = runs[runs.split_seed == single.split_seed[names[0]]]  # the same test images
         predictions = sources.predictions(frames, list(runs.run))
         right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
         # without readable predictions of the best run there is nothing to compare
@@ -216,6 +217,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     columns.append(Column("test_acc", 2))
     if (frame.n > 1).any():
         notes.insert(0, sentence("table_interval"))
+        notes.append(sentence("repeats_splits" if section.splits_vary else "repeats_seeds"))
     if (frame.n == 1).any():
         notes.append(sentence("table_single"))
     return Table("comparison", sentence("comparison_title", name=section.title), frame, columns, notes)
