@@ -1,6 +1,6 @@
 """Measures how often the comparison of settings finds a true difference, and how often it claims a false one.
 
-python -m tests.measure_power            # the tables of docs/statistics.md, some 10 minutes
+python -m tests.measure_power            # the tables of docs/statistics.md, some 20 minutes
 python -m tests.measure_power --studies 200 --settings 6 --seeds 3
 
 Each study is drawn at random: accuracies in points with a standard deviation of 0.45 between seeds.

@@ -103,6 +103,9 @@ def test_many_settings_without_a_trend_are_not_said_to_have_one():
     frame = training.more_epochs(made, training.measure(made)).frame
     assert set(frame.verdict) == {"unclear"}
     assert (frame.acc_slope.abs() < frame.acc_slope_ci95).all(), "the intervals are simultaneous"
+    paragraphs = (block.text for block in training.blocks(None, made, {}) if isinstance(block, Paragraph))
+    most = (frame.acc_slope + frame.acc_slope_ci95).max()
+    assert any(f"a gain of up to {most:.2f} points per epoch is still possible" in text for text in paragraphs)
     assert frame.acc_slope_ci95.max() < 2 * frame.acc_slope_ci95.min(), "variances are moderated"
 
 
@@ -124,7 +127,7 @@ def test_a_rising_loss_and_the_gap_are_named():
     assert "rises again" not in said
 
 
-@pytest.mark.parametrize(("train", "why"), [((0.95, 0.86), "learns less"), ((0.90, 0.89), "overfits")])
+@pytest.mark.parametrize(("train", "why"), [((0.95, 0.86), "lower training accuracy"), ((0.90, 0.89), "wider gap")])
 def test_a_difference_is_divided_into_what_is_not_learned_and_what_is_overfitted(train, why):
     seeds = [line(0.8, 0, 1e-3, seed) for seed in range(4)], [line(0.7, 0, 1e-3, seed) for seed in range(4)]
     made = section(
@@ -137,7 +140,9 @@ def test_a_difference_is_divided_into_what_is_not_learned_and_what_is_overfitted
     below = comparison.compare(made).set_index("setting").below["b"]
     parts = frame.train_acc_best["a"] - frame.train_acc_best["b"], frame.gap_best["b"] - frame.gap_best["a"]
     assert sum(parts) == pytest.approx(below), "they add up to the difference"
-    assert f"{parts[0]:.2f} points are a lower training accuracy" in cause and cause.endswith(f"mainly it {why}.")
+    assert f"{parts[0]:.2f} points are a lower training accuracy" in cause and cause.endswith(
+        f"; the {why} is the larger part."
+    )
 
 
 def test_speed_counts_the_first_epoch_that_is_good_enough():
@@ -190,7 +195,7 @@ def test_what_costs_the_same_by_construction_is_not_said_to_be_faster(option):
     wanted = ["(the Pareto front). On it, b is", "An epoch takes longest with c: 8.00 s, 2.00 times",
               "Most memory is needed by c", "Most energy is needed by c: 11.111 Wh"]  # fmt: skip
     assert [text in said for text in wanted] == [option == "model"] * 4
-    assert any("cost the same by construction" in note for note in table.notes) == (option == "momentum")
+    assert any("should cost about the same" in note for note in table.notes) == (option == "momentum")
     assert ("In time," in speed.blocks(None, made, {})[1].text) == (option == "model")
 
 
@@ -238,6 +243,69 @@ def test_bold_words_p_and_interval_say_the_same(smallest):
     assert any("To show a difference of" in text for text in said) == bool(open_)
     if smallest == 20:
         assert not open_ and equal
+
+
+def settings_of(tops):
+    """Make a section of settings with these best accuracies, one for each seed."""
+    return section({name: [(line(top, 0), line(*FLAT)) for top in found] for name, found in tops.items()})
+
+
+def test_runs_that_failed_among_good_ones_are_counted_and_not_compared():
+    tops = {"good": (0.9, 0.91, 0.9, 0.905), "worse": (0.7, 0.71, 0.7, 0.705), "part": (0.95, 0.94, 0.1, 0.945)}
+    made = settings_of(tops)
+    lost = (made.history.setting == "part") & (made.history.seed == 2)
+    made.history.loc[lost, ["train/acc", "train/loss"]] = 0.1, 2.3
+    row = {cells[0].text: [cell.text for cell in cells] for cells in comparison.table(made).rows}["part"]
+    frame = comparison.compare(made).set_index("setting")
+    assert frame.failed.to_dict() == {"good": 0, "part": 1, "worse": 0} and not frame.tied["part"]
+    assert row[2] == "73.38" and row[4:6] == ["17.00", ""], "a mean without an interval, and no p"
+    said = answers.sentences(None, made)
+    assert said[0].startswith("**good** has the highest") and "above worse" in said[0] and "part" not in said[0]
+    assert any("part (1 of 4 runs failed to learn)" in text for text in said)
+    alone = answers.sentences(None, settings_of({name: tops[name] for name in ("good", "worse")}))
+    assert alone[0] == said[0] and not any("failed to learn" in text for text in alone)
+
+
+def test_validation_above_training_is_no_overfitting():
+    made = settings_of({"a": (0.97, 0.96), "b": (0.98, 0.99)})
+    (said, *_) = (block.texts[0] for block in training.blocks(None, made, {}) if hasattr(block, "texts"))
+    assert said.startswith("At the end, no setting is more accurate on training images") and "widest" not in said
+    (said, *_) = (block.texts[0] for block in training.blocks(None, settings_of({"a": (0.97, 0.96)}), {})
+                  if hasattr(block, "texts"))  # fmt: skip
+    assert said.startswith("At the end, a is 1.50 points less accurate on training images")
+
+
+def test_trainings_that_all_failed_do_not_hide_the_differences_of_others():
+    random = np.random.default_rng(3)
+    tops = {
+        name: top + random.normal(0, 0.004, 3) for name, top in zip("abcdef", np.linspace(0.9, 0.85, 6), strict=True)
+    }
+    dead = {name: 0.1 + random.normal(0, 1e-4, 3) for name in ("dead", "died")}
+    without, made = (settings_of(tops | extra) for extra in ({}, dead))
+    lost = made.history.setting.isin([*dead])
+    made.history.loc[lost, ["train/acc", "train/loss"]] = 0.1, 2.3
+    found, alone = (comparison.pairwise(one).deviation["a", "b"] for one in (made, without))
+    assert found == pytest.approx(alone), "the spread of the others is as before"
+    assert comparison.pairwise(made).holm["a", "dead"] < 0.05
+
+
+def test_repeats_that_never_vary_and_equal_settings_get_words_of_their_own():
+    said = answers.sentences(None, settings_of({"a": (0.9, 0.9, 0.9), "b": (0.8, 0.8, 0.8)}))
+    assert "the seeds do not show whether a difference is more than noise" in said[0]
+    assert not any("± 0.00 points" in text or "nan" in text for text in said)
+    said = answers.sentences(None, settings_of({"a": (0.9, 0.91, 0.9), "b": (0.8, 0.81, 0.82), "c": (0.7, 0.7, 0.7),
+                                                "d": (0.9, 0.9, 0.9)}))  # fmt: skip
+    assert not any("nan" in text for text in said)
+    said = answers.sentences(None, settings_of(dict.fromkeys("abc", (0.9, 0.91, 0.92))))
+    assert said[0].startswith("All 2 other settings have the same validation accuracy as **a**, 91.00")
+    assert not any("0.00 points" in text for text in said)
+
+
+def test_a_single_seed_above_the_best_is_no_negative_distance():
+    made = settings_of({"one": (0.95,), "a": (0.9, 0.91, 0.9), "b": (0.8, 0.81, 0.82)})
+    rows = {cells[0].text: [cell.text for cell in cells] for cells in comparison.table(made).rows}
+    assert rows["one"][4] == ""
+    assert "one is 4.67 points above a, but with its only seed" in " ".join(answers.sentences(None, made))
 
 
 def test_of_settings_alike_the_answer_names_the_one_that_overfits_less():
@@ -363,7 +431,7 @@ def test_single_changes_are_compared_with_what_they_change():
                if hasattr(block, "text") and "help" in block.text)  # fmt: skip
     assert (
         "2 changes help (p < 0.05): dropout 0.5 for mlp (+" in said
-        and "1 of the 6 changes has no proven effect on the accuracy" in said
+        and "For 1 of the 6 changes there is no clear evidence" in said
     )
     assert changes.one_at_a_time(made).empty, "a product of options has no such changes"
 
@@ -422,7 +490,7 @@ def test_values_are_shown_as_they_are_in_tables():
     ("better", "said"),
     [
         (0.1, "One change helps (p < 0.05): lr 0.1 (instead of 0.01) for lr 0.01, mlp"),
-        (0.0, "The one change has no proven effect on the accuracy"),
+        (0.0, "There is no clear evidence of an effect on the accuracy of the one change"),
     ],
 )
 def test_a_single_change_is_one(better, said):
@@ -431,7 +499,7 @@ def test_a_single_change_is_one(better, said):
     assert text.startswith(said) and "averaged over the others" not in text
     with language("es"):
         (text,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
-        assert text.startswith("Un cambio ayuda (p < 0,05): tasa" if better else "El único cambio no tiene")
+        assert text.startswith("Un cambio ayuda (p < 0,05): tasa" if better else "No hay indicios claros de un efecto")
 
 
 def test_key_value_pairs_are_written_as_words():
@@ -454,7 +522,7 @@ def test_key_value_pairs_are_written_as_words():
 
 
 @pytest.mark.parametrize(
-    ("train", "said"), [((0.95, 0.80), "because it learns less"), ((0.90, 0.95), "because it overfits")]
+    ("train", "said"), [((0.95, 0.80), "and learns less"), ((0.90, 0.95), "its gap to validation is wider")]
 )
 def test_a_part_that_is_more_than_the_whole_is_said_in_other_words(train, said):
     seeds = [line(0.8, 0, 1e-3, seed) for seed in range(4)], [line(0.7, 0, 1e-3, seed) for seed in range(4)]

@@ -4,7 +4,7 @@ python -c "from analysis.frames.statistics import estimate; print(estimate([0.70
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,7 +160,11 @@ def simultaneous(
 
 
 def differences(
-    values: pd.Series, shared: Mapping[str, Hashable], resolution: float = 0.0, reference: Hashable = None
+    values: pd.Series,
+    shared: Mapping[str, Hashable],
+    resolution: float = 0.0,
+    reference: Hashable = None,
+    apart: Collection[Hashable] = (),
 ) -> pd.DataFrame:
     """Compare the means of all pairs of settings that have at least two repeats.
 
@@ -169,7 +173,7 @@ def differences(
     Welch's test for unequal variances (Welch 1947). The variances of all pairs are moderated, see `moderate`: those of
     paired and of other tests each by their own. No variance is smaller than that of rounding to `resolution`, because
     equal differences of a few hundred images prove nothing. A pair of which no setting varies at all is not tested:
-    such repeats do not show how much results vary.
+    such repeats do not show how much results vary. The variances of settings in `apart` do not count for other pairs.
 
     Returns a frame indexed by (a, b), both ways round: `difference` a - b (over the shared seeds if paired),
     `half_width` of its simultaneous interval, `p` (two-sided), `holm` (p corrected for the number of pairs), see
@@ -187,6 +191,8 @@ def differences(
 
     # tests with moderated variances
     pairs = raw_pairs(accuracies, kinds, resolution**2 / 12)
+    is_apart = np.isin(np.arange(len(names)), [place for place, name in enumerate(names) if name in apart])
+    pairs["counts"] = pairs.varies & ~is_apart[pairs["first"]] & ~is_apart[pairs["second"]]
     tested = with_tests(moderated(pairs, residual_degrees(accuracies, kinds)))
     tested = tested.assign(deviation=np.sqrt(tested.variance), pairs=int(tested.p.notna().sum()))
 
@@ -212,7 +218,8 @@ def raw_pairs(table: np.ndarray, kinds: np.ndarray, rounding: float = 0.0) -> pd
     Rows with the same number in `kinds` are paired by the seeds that they share. `rounding` is the least variance of a
     setting. Columns: places of the `first` and `second` row, `difference` of their means, `variance` of the difference
     between two repeats, its `degrees` of freedom, `n`, the number of repeats that its mean is worth, `paired`, `share`
-    (see `differences`), and `varies`, whether any of the two rows does.
+    (see `differences`), `varies`, whether any of the two rows does, and `counts`, whether the variance counts for the
+    usual one.
     """
     # mean and variance of each setting
     present = ~np.isnan(table)
@@ -262,7 +269,7 @@ def raw_pairs(table: np.ndarray, kinds: np.ndarray, rounding: float = 0.0) -> pd
     names = ["difference", "variance", "degrees", "n", "share", "paired", "varies"]
     joined = {name: np.concatenate(columns[name]) if columns else np.empty(0) for name in names}
     booleans = {name: joined[name].astype(bool) for name in ("paired", "varies")}
-    return pd.DataFrame({"first": first, "second": second} | joined | booleans)
+    return pd.DataFrame({"first": first, "second": second} | joined | booleans | {"counts": booleans["varies"]})
 
 
 def residual_degrees(table: np.ndarray, kinds: np.ndarray) -> dict[bool, int]:
@@ -289,7 +296,7 @@ def moderated(pairs: pd.DataFrame, most: Mapping[bool, float]) -> pd.DataFrame:
     variance, degrees = (pairs[name].to_numpy(dtype=float, copy=True) for name in ("variance", "degrees"))
     for kind in (False, True):
         own = (pairs.paired == kind).to_numpy()
-        variance[own], degrees[own] = moderate(variance[own], degrees[own], most[kind], pairs.varies[own])
+        variance[own], degrees[own] = moderate(variance[own], degrees[own], most[kind], pairs.counts[own])
     is_known = pairs.varies | (pairs.difference == 0)
     error = np.sqrt(variance / pairs.n).where(is_known)
     return pairs.assign(variance=variance, prior=degrees - pairs.degrees, degrees=degrees, error=error)

@@ -36,12 +36,6 @@ RISEN = 1.1
 LEAST_LOSS = 0.05
 """The validation loss has no trend if it changes by a smaller share over the last epochs."""
 
-COLLAPSED_ACC = 0.6
-COLLAPSED_LOSS = 0.99
-"""A training has collapsed if it ends below this accuracy on its training images, and with this share or more of the
-loss of its first epoch.
-"""
-
 VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decayed", "early", "few", "collapsed")
 """Answers to whether more epochs would help, the most promising first; see `more_epochs`."""
 
@@ -114,9 +108,7 @@ def measure(section: Section) -> pd.DataFrame:
     frame["val_loss_min"] = lowest["val/loss"]
     frame["val_loss_min_epoch"] = lowest["epoch"].astype(float)
     frame["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
-    frame["collapsed"] = (by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()) & (
-        by_run["train/acc"].last() < COLLAPSED_ACC
-    )
+    frame["collapsed"] = comparison.collapsed(section)
 
     # trends at the end
     lengths = by_run.size()
@@ -282,6 +274,9 @@ def _overfitting(frame: pd.DataFrame) -> str:
             fewer=float(narrow.gap_last),
         )
     ]
+    if wide.gap_last <= 0:  # no gap at all
+        key = "overfitting_none" if len(frame) > 1 else "overfitting_none_alone"
+        sentences = [sentence(key, setting=shown(wide.setting), points=-float(wide.gap_last))]
 
     # settings whose validation loss rises again, the largest rise first
     rising = frame[
@@ -368,4 +363,9 @@ def _longer(frame: pd.DataFrame) -> str:
         top = rising.loc[rising.acc_slope.idxmax()]
         values = {"slope": top.acc_slope, "spread": top.acc_slope_ci95, "window": top.window, "count": len(rising)}
         sentences.append(sentence("longer_gain", setting=shown(top.setting), **values))
+
+    # the gain that a setting without a trend may have all the same
+    flat = frame[frame.verdict.isin(["unclear", "perhaps"])]
+    if flat.acc_slope_ci95.notna().any():
+        sentences.append(sentence("longer_missed", most=(flat.acc_slope + flat.acc_slope_ci95).max()))
     return " ".join(sentences)
