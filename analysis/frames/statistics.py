@@ -137,7 +137,10 @@ def moderate(
 
 
 def simultaneous(
-    difference: Sequence[float], error: Sequence[float], degrees: Sequence[float]
+    difference: Sequence[float],
+    error: Sequence[float],
+    degrees: Sequence[float],
+    shown: Sequence[bool] | slice = slice(None),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Test a family of differences by t tests; `error` is the standard error of each.
 
@@ -145,7 +148,7 @@ def simultaneous(
     The intervals are simultaneous (Bonferroni): together they contain all true differences in 95 % of families. Holm's
     test is a little sharper; where it shows a difference whose interval still contains 0, the interval is narrowed to
     end at 0, so that an interval contains 0 exactly if its corrected p is at least 5 %. Where the error is NaN, nothing
-    is tested, and all three are NaN.
+    is tested, and all three are NaN. Only the intervals that are `shown` are computed; of others the width is NaN.
     """
     difference, error, degrees = (np.asarray(values, dtype=float) for values in (difference, error, degrees))
     size = np.abs(difference)
@@ -154,7 +157,8 @@ def simultaneous(
     p[np.isnan(error)] = math.nan
     corrected = holm(p)
     family = max(1, np.count_nonzero(~np.isnan(p)))
-    half_width = special.stdtrit(degrees, 1 - ALPHA / (2 * family)) * error
+    half_width = np.full_like(size, math.nan)
+    half_width[shown] = special.stdtrit(degrees[shown], 1 - ALPHA / (2 * family)) * error[shown]
     half_width = np.where(corrected < ALPHA, np.minimum(half_width, size), half_width)
     return half_width, p, corrected
 
@@ -191,15 +195,15 @@ def differences(
 
     # tests with moderated variances
     pairs = raw_pairs(accuracies, kinds, resolution**2 / 12)
-    is_apart = np.isin(np.arange(len(names)), [place for place, name in enumerate(names) if name in apart])
+    is_apart = np.array([name in apart for name in names], dtype=bool)
     pairs["counts"] = pairs.varies & ~is_apart[pairs["first"]] & ~is_apart[pairs["second"]]
-    tested = with_tests(moderated(pairs, residual_degrees(accuracies, kinds)))
-    tested = tested.assign(deviation=np.sqrt(tested.variance), pairs=int(tested.p.notna().sum()))
+    place = names.index(reference) if reference in names else -1
+    is_chosen = (pairs["first"] == place) | (pairs["second"] == place) | (reference is None)
+    tested = with_tests(moderated(pairs, residual_degrees(accuracies, kinds)), is_chosen.to_numpy())
+    tested = tested.assign(pairs=int(tested.p.notna().sum()))[is_chosen]
+    tested = tested.assign(deviation=np.sqrt(tested.variance))
 
     # ordered pairs of two different settings: all, or those of the reference
-    if reference is not None:
-        place = names.index(reference) if reference in names else -1
-        tested = tested[(tested["first"] == place) | (tested["second"] == place)]
     both = pd.concat(
         [tested, tested.assign(first=tested["second"], second=tested["first"], difference=-tested.difference)]
     )
@@ -302,9 +306,9 @@ def moderated(pairs: pd.DataFrame, most: Mapping[bool, float]) -> pd.DataFrame:
     return pairs.assign(variance=variance, prior=degrees - pairs.degrees, degrees=degrees, error=error)
 
 
-def with_tests(pairs: pd.DataFrame) -> pd.DataFrame:
+def with_tests(pairs: pd.DataFrame, shown: Sequence[bool] | slice = slice(None)) -> pd.DataFrame:
     """Add the `half_width`, `p` and `holm` of `simultaneous` to the pairs of `moderated`, which are one family."""
-    tests = simultaneous(pairs.difference, pairs.error, pairs.degrees)
+    tests = simultaneous(pairs.difference, pairs.error, pairs.degrees, shown)
     return pairs.assign(**dict(zip(("half_width", "p", "holm"), tests, strict=True)))
 
 
