@@ -25,11 +25,6 @@ from study.config.setting import Setting
 MOST = 24
 """Single changes of a grid are shown only up to this many changes and settings."""
 
-MEASURES = {
-    "val_acc": comparison.PER_RUN["val_acc"],
-    "gap_last": comparison.gap_last,
-}
-
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the effect of each single change, for a sweep of key=value pairs or a small grid."""
@@ -76,8 +71,8 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
         return pd.DataFrame()
 
     # differences of both measures
-    tests = {name: comparison.pairwise(section, of) for name, of in MEASURES.items()}
-    means = {name: of(section.runs).groupby(section.runs.setting).mean() for name, of in MEASURES.items()}
+    tests = {name: comparison.pairwise(section, of) for name, of in effects.MEASURES.items()}
+    means = {name: of(section.runs).groupby(section.runs.setting).mean() for name, of in effects.MEASURES.items()}
     rows = []
     for before, after, name, old, new in changes:
         row = {"setting": before, "changed": after, "option": name, "before": old, "after": new}

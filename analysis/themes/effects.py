@@ -21,7 +21,7 @@ from analysis.wording.texts import named, option, option_value, sentence, shown_
 from study.config.setting import Setting
 from study.record.metrics import scaled
 
-MEASURES = ("val_acc", "gap_last")
+MEASURES = {"val_acc": comparison.PER_RUN["val_acc"], "gap_last": comparison.gap_last}
 """Measures that an option may change: the best validation accuracy, and the gap at the end."""
 
 MOST_VALUES = 8
@@ -41,7 +41,8 @@ def measure(section: Section) -> pd.DataFrame:
     row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations), `val_acc` and `gap_last`, and
     their differences from the first value of the option, `val_acc_change` and `gap_last_change`, with half the width of
     their intervals over seeds as `…_ci95` and p as `…_p` (Holm). They are paired as in `comparison.pairwise`, their
-    variances are moderated over all options, and intervals and p are corrected for all differences of both measures.
+    variances are moderated over all options, and intervals and p are corrected for all differences of both measures;
+    those of an option with a single combination are the ones of the comparison.
     """
     # the measures of each run; each value is wrapped in a setting, since pandas leaves None out of groups
     runs = section.runs
@@ -53,6 +54,7 @@ def measure(section: Section) -> pd.DataFrame:
             val_acc=scaled(runs, "best/val_acc"),
             gap_last=comparison.gap_last(runs),
             beginning=comparison.beginnings(runs),
+            setting=runs.setting,
         )
     )
     rows = []
@@ -82,8 +84,20 @@ def measure(section: Section) -> pd.DataFrame:
                 row[f"{what}_change"] = math.nan if value == values[0] else means[what][value] - means[what][values[0]]
             rows.append(row)
 
+        # in a single combination, a change is a difference between two settings
+        if settings == 1:
+            setting_of_value = chosen.groupby(name).setting.first()
+            for what, of in MEASURES.items():
+                pairs = comparison.pairwise(section, of)
+                for row in rows[len(rows) - len(values) + 1 :]:
+                    key = (setting_of_value[_alone(name, row["value"])], setting_of_value[values[0]])
+                    if key in pairs.index:
+                        row[f"{what}_change"] = pairs.difference[key]
+                        row[f"{what}_change_ci95"] = pairs.half_width[key]
+                        row[f"{what}_change_p"] = pairs.holm[key]
+
         # the pairs of each value and the first; their variance is that of a difference between single runs
-        for what in MEASURES if seeds > 1 else ():
+        for what in MEASURES if seeds > 1 and settings > 1 else ():
             table = by_seed[what].unstack().reindex(values).to_numpy(dtype=float)
             if np.isnan(table).any():  # a run lacks this measure
                 continue
@@ -107,7 +121,8 @@ def measure(section: Section) -> pd.DataFrame:
     frame["value"] = pd.Series([row["value"] for row in rows], dtype=object)  # as it is: 32, not 32.0; None, not NaN
 
     # tests of all differences of both measures, as one family
-    frame[[f"{what}_change_{more}" for what in MEASURES for more in ("ci95", "p")]] = math.nan
+    tests = [f"{what}_change_{more}" for what in MEASURES for more in ("ci95", "p")]
+    frame = frame.astype(dict.fromkeys(tests, float))
     known = {what: pd.concat(own, ignore_index=True) for what, own in tested.items() if own}
     if known:
         family = pd.concat([moderated(pairs, most[what]) for what, pairs in known.items()])
