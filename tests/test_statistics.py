@@ -1,6 +1,7 @@
 """Means, intervals, differences, trends: against scipy, and what they must never claim."""
 
 import math
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
 from analysis.frames import statistics
+from tests import measure_power
+from tests.conftest import ROOT
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 
@@ -218,3 +221,17 @@ def test_as_many_seeds_as_said_do_show_a_difference(paired):
     bounds = np.array([statistics.range_of_deviation(sample, 8) for sample in samples])
     assert low < deviation < high
     assert np.mean((bounds[:, 0] < deviation) & (deviation < bounds[:, 1])) == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_table_of_power_and_error_is_that_of_the_docs(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["measure_power", "--studies", "60", "--settings", "3", "--seeds", "5"])
+    measure_power.main()
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    docs = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8").splitlines()
+    assert header in docs
+    of_docs = [line for line in docs if line.startswith("| 3 | 5 |")]
+    for row, known in zip(rows, of_docs, strict=True):
+        (*kind, wrong, _, _, found, _, _), (*same, _, _, _, often, _, _) = (
+            [cell.strip() for cell in line.strip("|").split("|")] for line in (row, known)
+        )
+        assert kind == same and float(wrong) < 0.2 and float(found) == pytest.approx(float(often), abs=0.15)
