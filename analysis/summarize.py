@@ -14,7 +14,7 @@ from pathlib import Path
 
 from analysis import report
 from analysis.frames import pull, runs
-from analysis.frames.sections import Section, by_dataset, of_sweep
+from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
 from analysis.page.attempt import attempted
 from analysis.themes import comparison, per_class
@@ -112,6 +112,14 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
 
     # the report
     parser.add_argument(
+        "--smallest",
+        type=_points,
+        default=SMALLEST,
+        metavar="POINTS",
+        help=f"smallest difference in accuracy that matters, in points (default: {SMALLEST}): settings are as good as "
+        "each other if their difference is shown to be smaller",
+    )
+    parser.add_argument(
         "--out", type=user_path, default="report", metavar="DIR", help="folder to write (default: report)"
     )
     parser.add_argument("--lang", choices=wording.LANGUAGES, default="en", help="English or Spanish (default: en)")
@@ -131,6 +139,14 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     for word in [*folders, *more]:
         args.source = user_path(word)
     return args
+
+
+def _points(text: str) -> float:
+    """Convert the value of `--smallest`; raise ValueError unless it is a number above 0, at most 100."""
+    points = float(text)
+    if not 0 < points <= 100:
+        raise ValueError(text)
+    return points
 
 
 def main(argv: list[str]) -> int:
@@ -157,6 +173,7 @@ def main(argv: list[str]) -> int:
     named = args.sweep or [args.source] * bool(wandb_api.sweep_path(args.source))
     with wording.language(args.lang):
         listed = sections(everything, named, search.assignments(args.set))
+        listed = [replace(section, smallest=args.smallest) for section in listed]
     if named:
         frames = runs.chosen(
             everything, {fingerprint for section in listed for fingerprint in section.points.fingerprint}

@@ -17,10 +17,10 @@ from scipy import stats
 
 from analysis import report
 from analysis.frames import runs
-from analysis.frames.sections import by_dataset, of_sweep
+from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import figures, tables
 from analysis.page.blocks import Heading, Items
-from analysis.themes import comparison, space
+from analysis.themes import answers, comparison, space
 from study.config import RESULTS_VERSION, Config
 from study.config.setting import Listed
 from study.record.directory import HYPERBAND, RunDirectory
@@ -130,7 +130,21 @@ def test_a_single_seed_has_no_spread_and_is_not_bold(folder):
     assert str(frame.setting[0]) == single.name, "settings are ranked by validation accuracy"
     assert list(frame.tied) == [False, True, False], "nothing is compared with a single run"
     row = next(line for line in tables.markdown(table).splitlines() if "mlp" in line)
-    assert row == "| mlp, dropout 0.0 | 1 | 71.50 | 2 | −0.50 |  | 80.00 [49.02, 94.33] |"
+    assert row == "| mlp, dropout 0.0 | 1 | 71.50 | 2 |  |  | 80.00 [49.02, 94.33] |"
+
+
+def test_intervals_end_at_100_percent(tmp_path):
+    for seed, accuracy in enumerate((0.999, 0.98, 0.995)):
+        make_run(tmp_path / "runs", accuracy, seed=seed)
+        make_run(tmp_path / "runs", accuracy / 2, seed=seed, dropout=0.1)
+    one = section(tmp_path / "runs")
+    rows = [[cell.text for cell in row] for row in comparison.table(one).rows]
+    mean, half = np.mean([99.9, 98, 99.5]), stats.t.ppf(0.975, 2) * np.std([99.9, 98, 99.5], ddof=1) / np.sqrt(3)
+    assert rows[0][2] == f"{mean:.2f} [{mean - half:.2f}, 100.00]" and "±" in rows[1][2]
+    assert f"{mean:.2f} % [{mean - half:.2f}, 100.00]" in answers.sentences(None, one)[0]
+    figure = comparison.ranking(comparison.compare(one), one.runs, "Title")
+    ends = [segment[:, 0].max() for bars in figure.axes[0].collections for segment in bars.get_segments()]
+    assert max(ends) == pytest.approx(100)
 
 
 def test_latex_and_csv_hold_the_same(folder):
@@ -377,3 +391,63 @@ def test_runs_on_other_files_are_not_compared(folder, tmp_path):
     nothing = replace(search.read(tmp_path / "dropout.yaml"), drawn_elsewhere=True, method="random", name="none")
     (empty,) = of_sweep(replace(runs.load(folder), directories={}), nothing)
     assert empty.runs.empty and empty.title == "none"
+
+
+REPEATED = """
+name: repeated
+description: Which dropout?
+method: grid
+metric: {name: val/acc, goal: maximize}
+parameters:
+  dataset: {value: digits}
+  epochs: {value: 3}
+  dropout: {values: [0.5, 0.0]}
+  setting: {values: ["seed=0 split_seed=0", "seed=1 split_seed=1", "seed=2 split_seed=2"]}
+"""
+
+
+@pytest.mark.parametrize("by", ["sweep", "data set"])
+def test_a_split_for_each_seed_is_a_repeat(tmp_path, by):
+    """Settings whose runs differ in seed and split are compared over both, and paired."""
+    for seed, easier in enumerate((0.0, 0.05, 0.02)):
+        for dropout in (0.0, 0.5):
+            accuracy = 0.7 + easier + 0.02 * dropout + 0.001 * (seed == dropout)
+            make_run(tmp_path / "runs", accuracy, seed=seed, split_seed=seed, dropout=dropout)
+    frames = runs.load(tmp_path / "runs")
+    (tmp_path / "repeated.yaml").write_text(REPEATED, encoding="utf-8")
+    found = of_sweep(frames, search.read(tmp_path / "repeated.yaml")) if by == "sweep" else by_dataset(frames)
+    (one,) = found
+    assert one.varied == ["dropout"] and one.splits_vary and len(one.runs) == 6 and "split" not in one.name
+    frame = by_name(comparison.compare(one))
+    assert list(frame.n) == [3, 3] and frame.paired.iloc[1] and frame.p_holm.iloc[1] < 0.05
+    said = " ".join(comparison.table(one).notes)
+    assert "Repeats differ in the seed and in the split" in said
+    assert best_of_settings(one).split_seed.nunique() == 1, "networks are looked at on the same images"
+
+
+def test_splits_that_do_not_go_with_the_seed_are_tasks(tmp_path):
+    for seed, split_seed in itertools.product((0, 1), (0, 1)):
+        make_run(tmp_path / "runs", 0.7, seed=seed, split_seed=split_seed)
+    found = by_dataset(runs.load(tmp_path / "runs"))
+    assert [section.name for section in found] == ["digits", "digits, split seed 1"]
+    assert not any(section.splits_vary for section in found)
+    assert "always the same" in " ".join(comparison.table(found[0]).notes)
+    make_run(tmp_path / "other", 0.7, seed=0)
+    make_run(tmp_path / "other", 0.8, seed=1, split_seed=1, dropout=0.1)
+    assert len(by_dataset(runs.load(tmp_path / "other"))) == 2, "two settings, each with one run"
+
+
+def test_the_smallest_difference_that_matters_is_an_option(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "THEMES", (answers.blocks,))
+    for seed, luck in enumerate((0.0, 0.004, -0.003, 0.002, 0.001)):
+        for dropout in (0.0, 0.5):
+            make_run(tmp_path / "runs", 0.7 + luck + 1e-3 * dropout * (seed - 1), seed=seed, dropout=dropout)
+    for words, said in (
+        ([], "the other setting is as good: no true difference from it is likely to reach 0.5 points"),
+        (["--smallest", "3"], "the other setting is as good: no true difference from it is likely to reach 3 points"),
+        (["--smallest", "0.1"], "the difference from the other setting may be noise"),
+    ):
+        call("analysis.summarize", *words)
+        assert said in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    for wrong in ("0", "-1", "x", "101"):
+        assert "--smallest" in call("analysis.summarize", "--smallest", wrong, code=2).stderr

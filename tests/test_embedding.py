@@ -96,6 +96,7 @@ def test_a_cut_is_counted_where_it_saves(digits):
     assert cuts.layer.tolist() == ["intermediate", "whole"], "a classifier in place of the last layer saves nothing"
     assert cuts.params.tolist() == [1000 + 65 * 10, 9650]
     assert cuts.accuracy.tolist() == [100, 100] and cuts.difference[0] == 0
+    assert cuts.difference_ci95[0] == 300 / len(one.targets), "the rule of three: no image differs"
     assert layers.cuts_of(best.assign(params_logits=np.nan), {"a": one}).empty
 
 

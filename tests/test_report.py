@@ -321,7 +321,7 @@ def test_missing_points_are_empty_cells_and_listed(made, sections):
 
 def test_a_single_seed_claims_nothing(frames, sections):
     texts = " ".join(answers.sentences(frames, sections["two"]))
-    assert "With one seed each" in texts and "McNemar" in texts and "three seeds or more" in texts
+    assert "With one seed each" in texts and "McNemar" in texts and "five seeds or more" in texts
     assert "±" not in texts and "shown" not in texts
     table = comparison.table(sections["two"], networks=comparison.with_best(frames, sections["two"],
                              comparison.compare(sections["two"])))  # fmt: skip

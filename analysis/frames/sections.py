@@ -4,7 +4,7 @@ python -c "from analysis.frames import runs, sections; print(sections.by_dataset
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,11 @@ from study.record.metrics import scaled
 from study.sweeps.definition import Point, Sweep
 
 TASK = ["dataset", "classes", "split_seed", "data_digest"]
-"""Options that runs must share for their accuracies to be measured on the same images."""
+"""Options that runs must share for their accuracies to be measured on the same images.
+
+If the split varies together with the seed, so that each seed has a split of its own, both are the repeat, and settings
+are compared over different images (Bouthillier et al. 2021).
+"""
 
 LEAST = 5
 """If runs differ in at least this many options, a setting is named by those in which it differs from most runs."""
@@ -26,6 +30,9 @@ LEAST = 5
 FEWEST_DIGITS = 3
 MOST_DIGITS = 17
 """Significant digits of a number drawn at random, in the name of a setting."""
+
+SMALLEST = 0.5
+"""The smallest difference in accuracy that matters, in points, unless the user gives another."""
 
 LOOKED_AT = 4
 """Number of settings of a section, the best ones, that are examined in detail."""
@@ -40,7 +47,8 @@ class Section:
     fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; options that a sweep varies together are the
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
-    from a distribution. `computed`: results of themes that several of them need.
+    from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `computed`: results of
+    themes that several of them need.
     """
 
     name: str
@@ -53,7 +61,13 @@ class Section:
     usual: Mapping[str, Any] = field(default_factory=dict)
     is_search: bool = False
     drawn: Sequence[str] = ()
+    smallest: float = SMALLEST
     computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def splits_vary(self) -> bool:
+        """Return whether the repeats of a setting differ in the split of the images too."""
+        return self.runs.split_seed.nunique() > 1
 
     @property
     def absent(self) -> pd.DataFrame:
@@ -90,11 +104,15 @@ def _why(point: Mapping[str, Any]) -> str:
 
 
 def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.DataFrame:
-    """Return the best run of each setting, ordered by the mean of the setting; runs in `without` are ignored."""
-    best = (
-        section.runs.drop(index=list(without))
-        .sort_values(["best/val_acc", "best/val_loss"], ascending=[False, True], kind="stable")
-        .drop_duplicates("setting")
+    """Return the best run of each setting, ordered by the mean of the setting; runs in `without` are ignored.
+
+    If the splits vary, only runs of the split that most runs have, so that all are of the same images.
+    """
+    runs = section.runs.drop(index=list(without))
+    if section.splits_vary:
+        runs = runs[runs.split_seed == runs.split_seed.mode()[0]]
+    best = runs.sort_values(["best/val_acc", "best/val_loss"], ascending=[False, True], kind="stable").drop_duplicates(
+        "setting"
     )
     return best.iloc[pd.Categorical(best.setting, section.ranked).argsort()]
 
@@ -120,6 +138,9 @@ def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
     """
     points = sweep.points(recorded=(directory.info() for directory in frames.directories.values()))
 
+    # a split for each seed is a repeat, not a task
+    is_repeat = _is_repeat((point.config.seed, point.config.split_seed) for point in points)
+
     # count the data files of the runs, for each data set of the points
     present = frames.runs[_present(frames.runs)]
     digests = dict(zip(present.fingerprint, present.data_digest, strict=True))
@@ -133,7 +154,9 @@ def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
     for point in points:
         counts = known.get(_data_of(point))
         usual = counts.most_common(1)[0][0] if counts else None
-        tasks.setdefault((*_data_of(point), digests.get(point.config.fingerprint, usual)), []).append(point)
+        dataset, classes, split_seed = _data_of(point)
+        task = (dataset, classes, None if is_repeat else split_seed, digests.get(point.config.fingerprint, usual))
+        tasks.setdefault(task, []).append(point)
 
     # with several tasks, the names of the sections include the task
     if len(tasks) < 2:
@@ -142,6 +165,12 @@ def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
         _of_task(frames, sweep, own, f"{sweep.name}, {_name(task, sweep.varied, len(known.get(task[:-1], ())) > 1)}")
         for task, own in tasks.items()
     ]
+
+
+def _is_repeat(seeds: Iterable[tuple[int, int]]) -> bool:
+    """Return whether the split varies together with the seed, for pairs of both: each seed has a split of its own."""
+    known = set(seeds)
+    return len(known) > 1 and all(len(set(numbers)) == len(known) for numbers in zip(*known, strict=True))
 
 
 def _data_of(point: Point) -> tuple[Any, ...]:
@@ -157,14 +186,19 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     is_search = sweep.is_search
     drawn = [name for name in names if is_search and sweep.parameters[name].choices is None]
     left_out = {*sweep.varied} & {*TASK}
+    if "setting" in sweep.varied and _is_repeat((p.config.seed, p.config.split_seed) for p in chosen_points):
+        left_out |= {"seed", "split_seed"}
     whole = [point.setting.without(left_out) for point in chosen_points]
+    together = [point.together.without(left_out) for point in chosen_points]
+    if not any(setting.pairs for setting in together):
+        varied = [name for name in varied if name != "pairs"]
     settings = _rounded([setting if setting.pairs else Setting((), sweep.name) for setting in whole], drawn)
 
     # one row per point
     rows = [
-        {name: point.together if name == "pairs" else getattr(point.config, name) for name in varied}
+        {name: pairs if name == "pairs" else getattr(point.config, name) for name in varied}
         | {"setting": setting, "seed": point.config.seed, "fingerprint": point.config.fingerprint}
-        for point, setting in zip(chosen_points, settings, strict=True)
+        for point, setting, pairs in zip(chosen_points, settings, together, strict=True)
     ]
     shown = ["setting", *varied]
     points = pd.DataFrame(rows, columns=[*shown, "seed", "fingerprint"], dtype=object)
@@ -198,17 +232,29 @@ def _round(value: Any, digits: int) -> Any:
 
 def by_dataset(frames: Frames) -> list[Section]:
     """Make a section for each data set, choice of classes and split; the settings are named by their options."""
+    # tasks; a split for each seed is a repeat, if each setting has several
+    tasks: list[tuple[tuple[Any, ...], pd.DataFrame]] = []
+    for (dataset, classes, digest), chosen in frames.runs[_present(frames.runs)].groupby(
+        ["dataset", "classes", "data_digest"], dropna=False
+    ):
+        if _is_repeat(zip(chosen.seed, chosen.split_seed, strict=True)) and _has_repeats(frames, chosen):
+            tasks.append(((dataset, classes, None, digest), chosen))
+        else:
+            of_splits = chosen.groupby("split_seed")
+            tasks += [((dataset, classes, split_seed, digest), runs) for split_seed, runs in of_splits]
+
     sections = []
-    for task, chosen in frames.runs[_present(frames.runs)].groupby(TASK, dropna=False):
+    for task, chosen in tasks:
         if with_result(chosen).empty:
             continue
 
         # the options in which the runs differ name the settings
         identities = [frames.configs[run].identity() for run in chosen.index]
+        repeat = ("seed", "split_seed") if task[2] is None else ("seed",)
         varied = [
             name
             for name in IDENTITY
-            if name != "seed" and len({repr(identity.get(name)) for identity in identities}) > 1
+            if name not in repeat and len({repr(identity.get(name)) for identity in identities}) > 1
         ]
         usual = _usual(chosen, varied) if len(varied) >= LEAST else {}
         names = _settings(chosen.to_dict("records"), varied, usual)
@@ -223,13 +269,23 @@ def by_dataset(frames: Frames) -> list[Section]:
     return sections
 
 
+def _has_repeats(frames: Frames, chosen: pd.DataFrame) -> bool:
+    """Return whether all settings have several runs, if seed and split are not part of a setting."""
+    identities = [frames.configs[run].identity() for run in chosen.index]
+    kinds = Counter(
+        repr({name: value for name, value in identity.items() if name not in ("seed", "split_seed")})
+        for identity in identities
+    )
+    return min(kinds.values()) > 1
+
+
 def _name(task: Sequence[Any], varied: Sequence[str] = (), with_files: bool = False) -> str:
     """Name a task by its data set, and by the digest of its files if `with_files`."""
     dataset, classes, split_seed, digest = task
     words = [dataset]
     if classes or "classes" in varied:
         words.append(f"classes {classes or 'all'}")
-    if split_seed or "split_seed" in varied:
+    if split_seed or ("split_seed" in varied and split_seed is not None):
         words.append(f"split seed {split_seed}")
     return ", ".join(words + [f"files {digest}"] * with_files)
 

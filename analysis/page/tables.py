@@ -33,7 +33,8 @@ class Column:
     numbers, others hold text; NaN and None are empty cells. With a column `<key>_ci95` in the frame, numbers are
     written as `mean ± half-width`, with `<key>_low` and `<key>_high` as `value [low, high]`; whole numbers without
     `<key>_ci95` have no decimals. `bold` is a column of booleans. `text` returns the text of the cell of a row, or None
-    for the default format. A column that `wraps` may take several lines in a narrow terminal.
+    for the default format. A column that `wraps` may take several lines in a narrow terminal. Where the interval of a
+    column that `is_percentage` goes beyond 0 or 100, its ends are written, cut off there.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Column:
     header: str = ""
     text: Callable[[dict], str | None] = lambda row: None
     wraps: bool = False
+    is_percentage: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,22 @@ def _cell(column: Column, digits: int, row: dict) -> Cell:
     half_width = row.get(f"{column.key}_ci95", math.nan)
     low, high = (row.get(f"{column.key}_{bound}", math.nan) for bound in ("low", "high"))
     if not math.isnan(half_width):
-        text += f" ± {number(half_width, spec)}"
-    elif not math.isnan(low):
+        is_cut = column.is_percentage and not is_within(value, half_width)
+        low, high = bounded(value, half_width) if is_cut else (math.nan, math.nan)
+        text += "" if is_cut else f" ± {number(half_width, spec)}"
+    if not math.isnan(low):
         text += f" [{number(low, spec)}{label('between')} {number(high, spec)}]"
     return Cell(text, float(value), bold)
+
+
+def is_within(percentage: float, half_width: float) -> bool:
+    """Return whether an interval lies within 0 and 100 %."""
+    return half_width <= percentage <= 100 - half_width
+
+
+def bounded(percentage: float, half_width: float) -> tuple[float, float]:
+    """Return the ends of an interval, cut off at 0 and 100 %."""
+    return max(0.0, percentage - half_width), min(100.0, percentage + half_width)
 
 
 def p_value(p: float) -> str:

@@ -3,18 +3,21 @@
     python -c "from analysis.frames import runs, sections; from analysis.themes import answers; \\
         frames = runs.load('runs'); print(*answers.sentences(frames, sections.by_dataset(frames)[0]), sep='\\n')"
 
-Differences between settings are judged only with two seeds of each. A difference is proven if p, corrected for all
-pairs of the section, is below 5 %; it may be noise if its own interval contains 0.
+Differences between settings are judged only with two seeds of each. A setting is worse if p, corrected for all pairs of
+the section, is below 5 %; it is as good if the interval of the difference lies within the smallest difference that
+matters (`Section.smallest`); otherwise it is undecided.
 """
+
+import math
 
 import pandas as pd
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import ALPHA, seeds_to_show
+from analysis.frames.statistics import ALPHA, LEAST_DEGREES, range_of_deviation, seeds_to_show
 from analysis.page.blocks import Block, Heading, Items
 from analysis.page.figures import Looks
-from analysis.page.tables import p_words
+from analysis.page.tables import bounded, is_within, p_words
 from analysis.themes import comparison, effects
 from analysis.wording.texts import NAMED, label, named, number, sentence, shown
 
@@ -37,7 +40,7 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     frame = frame[frame.n > 0].set_index("setting")
     if len(frame) == 1:
         answer = [_alone(frame.iloc[0])]
-    elif (frame.n > 1).sum() > 1:
+    elif ((frame.n > 1) & (frame.failed == 0)).sum() > 1:
         answer = _several(section, frame)
     else:
         advice = sentence("answer_seeds_search" if section.is_search else "answer_seeds")
@@ -71,40 +74,56 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     # divide the other settings by what is known of their difference from the best
     best = comparison.reference(frame)
     others = frame[frame.p_holm.notna()]
+    values: dict[str, object] = {"setting": shown(best), "smallest": section.smallest, **_accuracies(frame.loc[best])}
+    values["highest"] = label("highest" if best == frame.index[0] else "highest several")
     worse = others[others.p_holm < ALPHA]
-    undecided = others[others.p_holm >= ALPHA]
-    likely = undecided[~undecided.tied]
-    alike = undecided[undecided.tied]
+    is_equal = others.below.abs() + others.below_ci95 < section.smallest
+    equal = others[(others.p_holm >= ALPHA) & is_equal]
+    undecided = others[(others.p_holm >= ALPHA) & ~is_equal]
 
     # the first sentence
-    scope = label("highest several") if frame.n.iloc[0] == 1 else label("highest")
-    values = {"setting": shown(best), "highest": scope, **_accuracies(frame.loc[best])}
-    if len(worse) == len(others):
+    if others.empty:
+        answer = [sentence("answer_untested", **values)]
+    elif (others.below == 0).all():
+        answer = [sentence("answer_same", n=len(others), **values)]
+    elif len(worse) == len(others):
         answer = [sentence("answer_best", others=_below(worse), **values)]
-    elif len(alike) == len(others):
+    elif len(equal) == len(others):
+        answer = [sentence("answer_level_all", n=len(others), **values)]
+    elif len(undecided) == len(others):
         answer = [sentence("answer_noise", n=len(others), **values)]
     else:
-        counts = {"worse": len(worse), "likely": len(likely), "alike": len(alike)}
-        parts = named([sentence(f"answer_{kind}_count", n=count) for kind, count in counts.items() if count])
+        counts = {"worse": len(worse), "equal": len(equal), "open": len(undecided)}
+        parts = named([sentence(f"answer_{kind}_count", n=count, **values) for kind, count in counts.items() if count])
         answer = [sentence("answer_counts", n=len(others), counts=parts, **values)]
 
     # one sentence per kind of difference, unless the first sentence has them
-    pairs = (len(others) + 1) * len(others) // 2
-    kinds = {"worse": worse if len(worse) < len(others) else worse[:0], "likely": likely, "alike": alike}
-    answer += [
-        sentence(f"answer_{kind}", others=_below(rows), pairs=pairs, **values)
-        for kind, rows in kinds.items()
-        if len(rows)
-    ]
+    kinds = {"worse": worse if len(worse) < len(others) else worse[:0], "equal": equal, "open": undecided}
+    if (others.below != 0).any():
+        listed = {kind: rows for kind, rows in kinds.items() if len(rows)}
+        answer += [sentence(f"answer_{kind}", others=_below(rows), **values) for kind, rows in listed.items()]
 
-    # overfitting, the test accuracy, the seeds that are needed, and settings with a single seed
-    answer += _overfitting(section, best, undecided.index)
+    # overfitting, the test accuracy, the seeds that are needed
+    answer += _overfitting(section, best, others.index[others.p_holm >= ALPHA])
     answer.append(_tested(section, best, values))
     if len(undecided):
         answer.append(_needed(section, best, undecided))
+
+    # settings that are not compared
     single = frame[frame.n == 1]
-    if not single.empty:
-        answer.append(sentence("answer_single", settings=named([shown(setting) for setting in single.index])))
+    above = single[single.below < 0]
+    if not above.empty:
+        top = {"other": shown(above.index[0]), "points": -float(above.below.iloc[0])}
+        answer.append(sentence("answer_single_above", setting=shown(best), **top))
+    failed = frame[frame.failed > 0]
+    constant = frame[(frame.n > 1) & (frame.failed == 0) & frame.p_holm.isna() & (frame.index != best)]
+    kinds = {"single": single, "constant": constant if not others.empty else constant[:0]}
+    for kind, rows in kinds.items():
+        if not rows.empty:
+            settings = named([shown(setting) for setting in rows.index])
+            answer.append(sentence(f"answer_{kind}", setting=shown(best), settings=settings))
+    if not failed.empty:
+        answer.append(sentence("answer_failed", settings=comparison.failed_named(failed)))
     return answer
 
 
@@ -138,11 +157,13 @@ def _tested(section: Section, best: str, values: dict[str, object]) -> str:
     """Report the test accuracy of the best setting, and the setting with the highest one if that is another."""
     text = sentence("answer_test", **values)
     pairs = comparison.pairwise(section, comparison.PER_RUN["test_acc"], "test", best).xs(best, level="b")
-    other = pairs.loc[pairs.difference.idxmax()]
-    if other.difference > 0:
+    pairs = pairs[pairs.holm.notna()]
+    other = None if pairs.empty else pairs.loc[pairs.difference.idxmax()]
+    if other is not None and other.difference > 0:
         low = other.difference - other.half_width
         high = other.difference + other.half_width
         values = {"other": shown(other.name), "points": other.difference, "low": low, "high": high}
+        values["p"] = p_words(other.holm)
         text += " " + sentence("answer_test_other", **values)
     return text
 
@@ -197,24 +218,28 @@ def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str
 
 
 def _needed(section: Section, best: str, undecided: pd.DataFrame) -> str:
-    """Report how many seeds would show the largest undecided difference, if it is as large as measured.
+    """Report how many seeds would show the smallest difference that matters, from the undecided settings.
 
-    The deviation is at least that of all pairs: that of a few seeds of a single pair may be small by chance.
+    The range is due to the spread between seeds, which is known only roughly.
     """
-    # the largest difference, with its seeds and deviation
-    pairs = comparison.pairwise(section, reference=best)
-    seeds_of = section.runs.setting.value_counts()
-    widest = undecided.below.idxmax()
-    pair = pairs.loc[best, widest]
-    fewest = min(seeds_of[best], seeds_of[widest])
-    deviation = max(pair.deviation, pair.usual_deviation)
+    # the usual spread of the differences from the best, and the degrees of freedom that it is known with
+    pairs = comparison.pairwise(section, reference=best).loc[best].loc[undecided.index]
+    degrees = float(pairs.degrees.median())
+    if degrees < LEAST_DEGREES:
+        return sentence("answer_needed_unknown")
+    deviation = math.sqrt((pairs.deviation**2).mean())
 
-    # the seeds that it needs
-    seeds = seeds_to_show(pair.difference, deviation, pair.share, int(pair.pairs), fewest)
-    if seeds is None:
-        return sentence("answer_needed_many")
-    points = float(undecided.below[widest])
-    return sentence("answer_needed", seeds=seeds, other=shown(widest), points=points, setting=shown(best))
+    # the seeds that it needs, if the spread is rather small or rather large
+    fewest, most = (
+        seeds_to_show(section.smallest, bound, pairs["share"].median(), int(pairs.pairs.iloc[0]), pairs.prior.median())
+        for bound in range_of_deviation(deviation, degrees)
+    )
+    values = {"points": section.smallest, "fewest": fewest, "most": most}
+    if fewest is None:
+        return sentence("answer_needed_many", **values)
+    if most is None:
+        return sentence("answer_needed_least", **values)
+    return sentence("answer_needed" if fewest < most else "answer_needed_exactly", **values)
 
 
 def _accuracies(row: pd.Series) -> dict[str, object]:
@@ -225,8 +250,13 @@ def _accuracies(row: pd.Series) -> dict[str, object]:
 def _with_interval(row: pd.Series, key: str) -> str:
     """Write an accuracy with its interval, if there is one."""
     text = f"{number(row[key], '.2f')} %"
+    if row[f"{key}_ci95"] == row[f"{key}_ci95"]:
+        if is_within(row[key], row[f"{key}_ci95"]):
+            return f"{number(row[key], '.2f')} ± {number(row[f'{key}_ci95'], '.2f')} %"
+        low, high = (number(bound, ".2f") for bound in bounded(row[key], row[f"{key}_ci95"]))
+        return f"{text} [{low}{label('between')} {high}]"
     if row.n > 1:
-        return f"{number(row[key], '.2f')} ± {number(row[f'{key}_ci95'], '.2f')} %"
+        return text
     if key == "test_acc":
         low = number(row.test_acc_low, ".2f")
         high = number(row.test_acc_high, ".2f")

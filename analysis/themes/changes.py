@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import ALPHA, holm
+from analysis.frames.statistics import ALPHA
 from analysis.page.blocks import Block, Heading, Paragraph
 from analysis.page.figures import Looks
 from analysis.page.tables import Column, Table, p_column
@@ -24,11 +24,6 @@ from study.config.setting import Setting
 
 MOST = 24
 """Single changes of a grid are shown only up to this many changes and settings."""
-
-MEASURES = {
-    "val_acc": comparison.PER_RUN["val_acc"],
-    "gap_last": comparison.gap_last,
-}
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -42,7 +37,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Column("setting"),
         Column("option", header=label("change"), text=_change),
         Column("val_acc_change", 2),
-        p_column("p_holm", "changes_p"),
+        p_column("p_holm"),
         Column("gap_last_change", 2),
     ]
     tested = frame.p_holm.notna().any()
@@ -63,9 +58,9 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
     has another value of a single option and is not itself such a change.
 
     Returns one row per change: `setting` (the setting that is changed), `changed` (the result), `option`, `before` and
-    `after` (empty if not given), the differences `val_acc_change` and `gap_last_change` in points, with half their 95 %
-    intervals as `…_ci95` if both settings have several seeds, and `p_holm` of the accuracies, corrected for the number
-    of rows.
+    `after` (empty if not given), the differences `val_acc_change` and `gap_last_change` in points, with half the width
+    of their intervals as `…_ci95` if both settings have several seeds, and `p_holm` of the accuracies; intervals and p
+    are those of the comparison of all pairs of settings.
     """
     # a large grid has too many single changes
     is_grid = "pairs" not in section.varied
@@ -76,8 +71,8 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
         return pd.DataFrame()
 
     # differences of both measures
-    tests = {name: comparison.pairwise(section, of) for name, of in MEASURES.items()}
-    means = {name: of(section.runs).groupby(section.runs.setting).mean() for name, of in MEASURES.items()}
+    tests = {name: comparison.pairwise(section, of) for name, of in effects.MEASURES.items()}
+    means = {name: of(section.runs).groupby(section.runs.setting).mean() for name, of in effects.MEASURES.items()}
     rows = []
     for before, after, name, old, new in changes:
         row = {"setting": before, "changed": after, "option": name, "before": old, "after": new}
@@ -85,18 +80,12 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
             pair = test.loc[after, before] if (after, before) in test.index else None
             row[f"{what}_change"] = means[what][after] - means[what][before]
             row[f"{what}_change_ci95"] = math.nan if pair is None else pair.half_width
-            row["p" if what == "val_acc" else "gap_p"] = math.nan if pair is None else pair.p
+            if what == "val_acc":
+                row["p_holm"] = math.nan if pair is None else pair.holm
         rows.append(row)
     frame = pd.DataFrame(rows)
     for name in ("before", "after") if rows else ():
         frame[name] = pd.Series([row[name] for row in rows], dtype=object)  # as they are: 10, not 10.0; None, not NaN
-
-    # correct p for the number of tests
-    if rows:
-        tested = frame.p.notna()
-        frame["p_holm"] = frame.p.where(tested)
-        frame.loc[tested, "p_holm"] = holm(frame.p[tested])
-        frame = frame.drop(columns=["p", "gap_p"])
     return frame
 
 

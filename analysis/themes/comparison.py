@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from analysis.frames import runs as sources
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import differences, estimates, holm, mcnemar, sampling_interval
+from analysis.frames.statistics import ALPHA, differences, estimates, holm, mcnemar, sampling_interval
 from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.page.letters import Plot
-from analysis.page.tables import Column, Table, p_column
-from analysis.wording.texts import label, sentence, shown
+from analysis.page.tables import Column, Table, bounded, p_column
+from analysis.wording.texts import label, named, sentence, shown
 from study.config import affects
 from study.config.setting import Setting
 from study.record.metrics import METRICS, scaled
@@ -35,9 +35,41 @@ SHOWN = 40
 """At most this many settings, the best ones, are drawn; at most this many without a result are in the table."""
 
 
+COLLAPSED_ACC = 0.6
+COLLAPSED_LOSS = 0.99
+"""A training has collapsed if it ends below this accuracy on its training images, and with this share or more of the
+loss of its first epoch.
+"""
+
+
 def gap_last(runs: pd.DataFrame) -> pd.Series:
     """Return the gap of each run: training minus validation accuracy at the last epoch, in points."""
     return scaled(runs, "last/train_acc") - scaled(runs, "last/val_acc")
+
+
+def collapsed(section: Section) -> pd.Series:
+    """Return for each run whether it fits its training images no better at the end than in its first epoch."""
+    by_run = section.history.groupby("run")
+    no_better = by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()
+    found = no_better & (by_run["train/acc"].last() < COLLAPSED_ACC) & (by_run.size() > 1)
+    return found.reindex(section.runs.index, fill_value=False)
+
+
+def failures(section: Section) -> pd.DataFrame:
+    """Return for each setting the number of its runs that `failed` to learn, of `all`; see `collapsed`."""
+    if "failures" not in section.computed:
+        by_setting = collapsed(section).groupby(section.runs.setting)
+        section.computed["failures"] = pd.DataFrame({"failed": by_setting.sum(), "all": by_setting.size()})
+    return section.computed["failures"]
+
+
+def partly_failed(section: Section) -> pd.DataFrame:
+    """Return the rows of `failures` of settings of which some runs failed to learn and others did not.
+
+    Their mean is that of two kinds of runs, so they have no interval and are not compared.
+    """
+    found = failures(section)
+    return found[(found.failed > 0) & (found.failed < found["all"])]
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -62,16 +94,22 @@ def _compare(section: Section) -> pd.DataFrame:
     """Return one row per setting, the best validation accuracy first, settings without a result last.
 
     Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; for each of PER_RUN the
-    mean, and half the width of its interval over seeds as `…_ci95` (NaN if n = 1); if n = 1, the sampling interval of
+    mean, and half the width of its interval over seeds as `…_ci95` (NaN if n = 1, or if only some runs `failed` to
+    learn: their number); if n = 1, the sampling interval of
     the test set as `test_acc_low` and `test_acc_high`. Accuracies are in percent.
     Columns of the difference from the best setting (see `reference`): `below`, in points of validation accuracy; if
-    both have several seeds also `below_ci95`, `paired`, `p`, `p_holm` (corrected for all pairs of the section), and
-    `tied`, whether the interval of the difference contains 0.
+    both have several seeds also `below_ci95`, `paired` (then `below` is that of the shared seeds), `p`, `p_holm`
+    (corrected for all pairs of the section), and `tied`, whether the setting is not shown to be worse.
     """
     # mean and interval over seeds
     measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
     means = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).drop(columns="best_epoch_ci95")
     means["n"] = section.runs.groupby("setting").size()
+
+    # a mean of runs that learned and runs that did not has no interval
+    failed = partly_failed(section)
+    means["failed"] = failed.failed.reindex(means.index, fill_value=0)
+    means.loc[failed.index, ["val_acc_ci95", "test_acc_ci95"]] = math.nan
 
     # for a single seed, the sampling interval of the test set
     bounds = {
@@ -86,26 +124,29 @@ def _compare(section: Section) -> pd.DataFrame:
     asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
     frame = asked.join(means).sort_values("val_acc", ascending=False, kind="stable").rename_axis("setting")
     frame["n"] = frame.n.fillna(0).astype(int)
+    frame["failed"] = frame.failed.fillna(0).astype(int)
     frame["asked"] = section.points.groupby("setting").fingerprint.nunique()
 
     # differences from the best setting
     best = reference(frame)
-    pairs = pairwise(section, reference=best).rename(columns={"half_width": "below_ci95", "holm": "p_holm"})
+    names = {"difference": "shown", "half_width": "below_ci95", "holm": "p_holm"}
+    pairs = pairwise(section, reference=best).rename(columns=names)
     with_reference = (
         pairs.xs(best, level="a") if best in pairs.index.get_level_values("a") else pairs.droplevel("a")[:0]
     )
     frame["below"] = frame.val_acc[best] - frame.val_acc
-    frame = frame.join(with_reference[["below_ci95", "paired", "p", "p_holm"]])
-    frame["tied"] = (frame.below.abs() <= frame.below_ci95) | ((frame.index == best) & frame.p_holm.notna().any())
+    frame = frame.join(with_reference[["shown", "below_ci95", "paired", "p", "p_holm"]])
+    frame["below"] = frame.pop("shown").fillna(frame.below)
+    frame["tied"] = (frame.p_holm >= ALPHA) | ((frame.index == best) & frame.p_holm.notna().any())
     return frame.reset_index()
 
 
 def reference(frame: pd.DataFrame) -> str:
-    """Return the setting that others are compared with: the best one with several seeds, otherwise the best one.
+    """Return the setting that others are compared with: the best one that can be compared, otherwise the best one.
 
-    `frame` is indexed by setting, the best first.
+    It has several seeds, and not only some of them failed to learn. `frame` is indexed by setting, the best first.
     """
-    several = frame.index[frame.n > 1]
+    several = frame.index[(frame.n > 1) & (frame.failed == 0)]
     return several[0] if len(several) else frame.index[0]
 
 
@@ -122,23 +163,29 @@ def pairwise(
 ) -> pd.DataFrame:
     """Compare a measure of all pairs of settings, or those of a reference, as `statistics.differences` does.
 
-    `of` returns the measure of each run. For percentages of the images of a `split`, the resolution is one image; for
-    other measures `split` is None.
+    Settings of which only some runs failed to learn are left out; those of which all did say nothing about the spread
+    of others. `of` returns the measure of each run. For percentages of the images of a `split`, the resolution is one
+    image; for other measures `split` is None.
     """
-    runs = section.runs
+    # runs that can be compared, with what each begins with
     if "beginnings" not in section.computed:
-        section.computed["beginnings"] = beginnings(runs)
-    kinds = dict(zip(runs.setting, section.computed["beginnings"], strict=True))
+        section.computed["beginnings"] = beginnings(section.runs)
+    kinds = dict(zip(section.runs.setting, section.computed["beginnings"], strict=True))
+    failed = failures(section)
+    runs = section.runs[~section.runs.setting.isin(partly_failed(section).index)]
+
+    # the comparison
     values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
-    return differences(values, kinds, resolution(runs, split) if split else 0.0, reference)
+    step = resolution(section.runs, split) if split else 0.0
+    return differences(values, kinds, step, reference, set(failed.index[failed.failed == failed["all"]]))
 
 
 def beginnings(runs: pd.DataFrame) -> pd.Series:
     """Return the options of each run that determine, with its seed, its initial weights and the order of the images.
 
-    Runs for which they are equal are paired by seed.
+    Runs for which they are equal are paired by seed. The split is either the same in a section or varies with the seed.
     """
-    shared = [name for name in IDENTITY if affects(name, "start") and name != "seed"]
+    shared = [name for name in IDENTITY if affects(name, "start") and name not in ("seed", "split_seed")]
     return runs[shared].map(repr).agg(tuple, axis=1)
 
 
@@ -167,6 +214,7 @@ def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataF
     rows = {}
     if len(names) > 1 and names[0] == frame.setting[0]:
         runs = single.loc[[setting for setting in names if not frames.damage(single.run[setting])]]
+        runs = runs[runs.split_seed == single.split_seed[names[0]]]  # the same test images
         predictions = sources.predictions(frames, list(runs.run))
         right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
         # without readable predictions of the best run there is nothing to compare
@@ -183,7 +231,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     columns = [
         Column("setting"),
         Column("n", 0, text=_seeds),
-        Column("val_acc", 2, bold="tied"),
+        Column("val_acc", 2, bold="tied", is_percentage=True),
         Column("best_epoch", 1),
     ]
 
@@ -199,7 +247,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
         best = reference(frame.set_index("setting"))
         if best != frame.setting.iloc[0]:
             notes.append(sentence("table_reference", setting=shown(best)))
-        columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best else None))
+        columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best or row["below"] < 0 else None))
     if frame.p_holm.notna().any():
         columns.append(p_column("p_holm"))
         paired = frame.paired.dropna().astype(bool)
@@ -211,12 +259,26 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
         notes.append(sentence("table_mcnemar"))
 
     # test accuracy, and notes on the intervals
-    columns.append(Column("test_acc", 2))
+    columns.append(Column("test_acc", 2, is_percentage=True))
     if (frame.n > 1).any():
         notes.insert(0, sentence("table_interval"))
+        failed = frame[frame.failed > 0]
+        if not failed.empty:
+            notes.append(sentence("table_failed", settings=failed_named(failed.set_index("setting"))))
+        notes.append(sentence("repeats_splits" if section.splits_vary else "repeats_seeds"))
     if (frame.n == 1).any():
         notes.append(sentence("table_single"))
     return Table("comparison", sentence("comparison_title", name=section.title), frame, columns, notes)
+
+
+def failed_named(frame: pd.DataFrame) -> str:
+    """Name settings of which some runs failed to learn; `frame` has their `failed` runs of `n`, by setting."""
+    return named(
+        [
+            sentence("failed_one", setting=shown(setting), failed=row.failed, n=row.n)
+            for setting, row in frame.iterrows()
+        ]
+    )
 
 
 def _seeds(row: dict) -> str | None:
@@ -258,5 +320,9 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
     return figure
 
 
-def _half_width(row: dict) -> float | None:
-    return None if math.isnan(row["val_acc_ci95"]) else row["val_acc_ci95"]
+def _half_width(row: dict) -> list[list[float]] | None:
+    """Return the two halves of the error bar of a setting, cut off at 0 and 100 %; None without an interval."""
+    if math.isnan(row["val_acc_ci95"]):
+        return None
+    low, high = bounded(row["val_acc"], row["val_acc_ci95"])
+    return [[row["val_acc"] - low], [high - row["val_acc"]]]

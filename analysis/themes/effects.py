@@ -10,15 +10,19 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.frames.sections import Section
-from analysis.frames.statistics import ALPHA, differences, holm
+from analysis.frames.statistics import ALPHA, moderated, raw_pairs, residual_degrees, with_tests
 from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison
 from analysis.wording.texts import named, option, option_value, sentence, shown_value
 from study.config.setting import Setting
 from study.record.metrics import scaled
+
+MEASURES = {"val_acc": comparison.PER_RUN["val_acc"], "gap_last": comparison.gap_last}
+"""Measures that an option may change: the best validation accuracy, and the gap at the end."""
 
 MOST_VALUES = 8
 """Options with more values than this, such as those drawn at random, have no table of effects."""
@@ -36,8 +40,9 @@ def measure(section: Section) -> pd.DataFrame:
     All values of an option are averaged over the same combinations of the other options and the same seeds. Returns one
     row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations), `val_acc` and `gap_last`, and
     their differences from the first value of the option, `val_acc_change` and `gap_last_change`, with half the width of
-    their intervals over seeds as `…_ci95` (paired as in `comparison.pairwise`) and p as `…_p`, corrected for the number
-    of differences (Holm).
+    their intervals over seeds as `…_ci95` and p as `…_p` (Holm). They are paired as in `comparison.pairwise`, their
+    variances are moderated over all options, and intervals and p are corrected for all differences of both measures;
+    those of an option with a single combination are the ones of the comparison.
     """
     # the measures of each run; each value is wrapped in a setting, since pandas leaves None out of groups
     runs = section.runs
@@ -49,9 +54,12 @@ def measure(section: Section) -> pd.DataFrame:
             val_acc=scaled(runs, "best/val_acc"),
             gap_last=comparison.gap_last(runs),
             beginning=comparison.beginnings(runs),
+            setting=runs.setting,
         )
     )
     rows = []
+    tested: dict[str, list[pd.DataFrame]] = {what: [] for what in MEASURES}
+    most = {what: {False: 0, True: 0} for what in MEASURES}
     for name in varied if len(varied) > 1 else []:
         # runs of all values in the same combinations and seeds
         values = [_alone(name, value) for value in ordered(section.points[name])]
@@ -61,41 +69,66 @@ def measure(section: Section) -> pd.DataFrame:
         if chosen.empty:
             continue
 
-        # averages over the combinations, and tests over the seeds
+        # averages over the combinations
         settings = len(chosen.groupby(list(chosen.index.names[:-1])))
         beginnings = chosen.groupby(name).beginning.agg(frozenset)
-        by_seed = chosen.groupby([name, "seed"])[["val_acc", "gap_last"]].mean()
+        by_seed = chosen.groupby([name, "seed"])[list(MEASURES)].mean()
         means = by_seed.groupby(name).mean()
         seeds = by_seed.index.get_level_values("seed").nunique()
-        tests = {
-            what: differences(by_seed[what], beginnings, comparison.resolution(runs) / math.sqrt(settings))
-            for what in by_seed
-        }
 
         # one row per value, with its difference from the first
         for value in values:
             row: dict[str, object] = {"option": name, "value": value.pairs[0][1], "n": seeds, "settings": settings}
-            for what, test in tests.items():
-                pair = test.loc[value, values[0]] if (value, values[0]) in test.index else None
+            for what in MEASURES:
                 row[what] = means[what][value]
                 row[f"{what}_change"] = math.nan if value == values[0] else means[what][value] - means[what][values[0]]
-                row[f"{what}_change_ci95"] = math.nan if pair is None else pair.half_width
-                row[f"{what}_change_p"] = math.nan if pair is None else pair.p
             rows.append(row)
+
+        # in a single combination, a change is a difference between two settings
+        if settings == 1:
+            setting_of_value = chosen.groupby(name).setting.first()
+            for what, of in MEASURES.items():
+                pairs = comparison.pairwise(section, of)
+                for row in rows[len(rows) - len(values) + 1 :]:
+                    key = (setting_of_value[_alone(name, row["value"])], setting_of_value[values[0]])
+                    if key in pairs.index:
+                        row[f"{what}_change"] = pairs.difference[key]
+                        row[f"{what}_change_ci95"] = pairs.half_width[key]
+                        row[f"{what}_change_p"] = pairs.holm[key]
+
+        # the pairs of each value and the first; their variance is that of a difference between single runs
+        for what in MEASURES if seeds > 1 and settings > 1 else ():
+            table = by_seed[what].unstack().reindex(values).to_numpy(dtype=float)
+            if np.isnan(table).any():  # a run lacks this measure
+                continue
+            kinds = np.array([list(beginnings[values]).index(beginnings[value]) for value in values])
+            pairs = raw_pairs(table, kinds, comparison.resolution(runs) ** 2 / 12 / settings)
+            pairs = pairs[pairs["first"] == 0].assign(row=range(len(rows) - len(values) + 1, len(rows)))
+            scaled_up = pairs[["variance", "n"]] * settings
+            tested[what].append(pairs.assign(what=what, variance=scaled_up.variance, n=scaled_up.n))
+            for kind, degrees in residual_degrees(table, kinds).items():
+                most[what][kind] += degrees
+
+    # one row per option and value
     columns = [
         "option",
         "value",
         "n",
         "settings",
-        *(f"{what}{more}" for what in ("val_acc", "gap_last") for more in ("", "_change", "_change_ci95", "_change_p")),
+        *(f"{what}{more}" for what in MEASURES for more in ("", "_change", "_change_ci95", "_change_p")),
     ]
     frame = pd.DataFrame(rows, columns=columns)
     frame["value"] = pd.Series([row["value"] for row in rows], dtype=object)  # as it is: 32, not 32.0; None, not NaN
 
-    # correct p for the number of differences
-    for name in ("val_acc_change_p", "gap_last_change_p"):
-        tested = frame[name].notna()
-        frame.loc[tested, name] = holm(frame[name][tested])
+    # tests of all differences of both measures, as one family
+    tests = [f"{what}_change_{more}" for what in MEASURES for more in ("ci95", "p")]
+    frame = frame.astype(dict.fromkeys(tests, float))
+    known = {what: pd.concat(own, ignore_index=True) for what, own in tested.items() if own}
+    if known:
+        family = pd.concat([moderated(pairs, most[what]) for what, pairs in known.items()])
+        for what, pairs in with_tests(family).groupby("what"):
+            frame.loc[pairs.row, f"{what}_change_ci95"] = pairs.half_width.to_numpy()
+            frame.loc[pairs.row, f"{what}_change_p"] = pairs.holm.to_numpy()
     return frame
 
 
@@ -148,7 +181,7 @@ def _answer(effect: pd.DataFrame) -> str:
     first = effect.drop_duplicates("option").set_index("option")["value"]
     certain = []
     for row in changes.itertuples():
-        for what in ("val_acc", "gap_last"):
+        for what in MEASURES:
             change = getattr(row, f"{what}_change")
             half_width = getattr(row, f"{what}_change_ci95")
             if getattr(row, f"{what}_change_p") < ALPHA:

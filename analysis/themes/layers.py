@@ -18,6 +18,9 @@ from analysis.themes import clouds, confusion, embedding
 from analysis.themes.embedding import Seen
 from analysis.wording.texts import label, named, number, sentence
 
+RULE_OF_THREE = 3
+"""If none of n images differs, at most this many of n do, with 95 % confidence."""
+
 PRICE = 1.0
 """A cut that costs less than this many points of accuracy has a low price."""
 
@@ -214,7 +217,7 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
                         "params_share": 100 * params / whole,
                         "accuracy": 100 * layer.probe.mean(),
                         "difference": lost.mean,
-                        "difference_ci95": lost.half_width,
+                        "difference_ci95": lost.half_width or 100 * RULE_OF_THREE / lost.n,
                     }
                 )
 

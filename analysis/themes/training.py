@@ -8,11 +8,10 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import ALPHA, Estimate, estimates, holm
+from analysis.frames.statistics import ALPHA, estimates, moderate, simultaneous
 from analysis.page import figures
 from analysis.page.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.page.figures import BANDS, Looks
@@ -36,12 +35,6 @@ RISEN = 1.1
 
 LEAST_LOSS = 0.05
 """The validation loss has no trend if it changes by a smaller share over the last epochs."""
-
-COLLAPSED_ACC = 0.6
-COLLAPSED_LOSS = 0.99
-"""A training has collapsed if it ends below this accuracy on its training images, and with this share or more of the
-loss of its first epoch.
-"""
 
 VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decayed", "early", "few", "collapsed")
 """Answers to whether more epochs would help, the most promising first; see `more_epochs`."""
@@ -115,9 +108,7 @@ def measure(section: Section) -> pd.DataFrame:
     frame["val_loss_min"] = lowest["val/loss"]
     frame["val_loss_min_epoch"] = lowest["epoch"].astype(float)
     frame["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
-    frame["collapsed"] = (by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()) & (
-        by_run["train/acc"].last() < COLLAPSED_ACC
-    )
+    frame["collapsed"] = comparison.collapsed(section)
 
     # trends at the end
     lengths = by_run.size()
@@ -178,8 +169,9 @@ def overfitting(section: Section, runs: pd.DataFrame) -> Table:
 def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     """Judge for each setting whether more epochs would help, by the trend of its last epochs.
 
-    Columns: the slopes with half the width of their 95 % intervals (over seeds if there are several, otherwise of the
-    fit of the line) and their p, corrected for the number of settings (Holm); `verdict`, one of VERDICTS.
+    Columns: the slopes with half the width of their intervals (over seeds if there are several, with variances
+    moderated over the settings, otherwise of the fit of the line) and their p, both corrected for the number of
+    settings as in `statistics.simultaneous`; `verdict`, one of VERDICTS.
     """
     # means over seeds
     means = ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share", "val_loss_last", "collapsed"]
@@ -188,25 +180,30 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     frame["early"] = by_setting.early.all()
     frame["n"] = by_setting.size()
 
-    # a single run has the degrees of freedom of its line
-    trends = by_setting.acc_slope.count()
-    single = runs[~runs.setting.duplicated(keep=False)].set_index("setting")
-    degrees = (trends - 1).where(trends > 1, frame.window - 2)[frame.index]
+    # a single run has the error and the degrees of freedom of its line
+    trends = by_setting.acc_slope.count()[frame.index]
+    single = runs[~runs.setting.duplicated(keep=False)].set_index("setting").reindex(frame.index)
     for name in ("acc_slope", "loss_slope"):
-        # the interval of the fit, for a single run
-        fit = stats.t.ppf(1 - ALPHA / 2, (single.window - 2).to_numpy(dtype=float))
-        fit = fit * single[name.replace("slope", "error")]
-        frame[f"{name}_ci95"] = frame[f"{name}_ci95"].fillna(fit)
+        deviations = by_setting[name].std(ddof=1)[frame.index]
+        tests = pd.DataFrame({"variance": deviations**2, "degrees": trends - 1.0, "n": trends.astype(float)})
+        alone = single[name.replace("slope", "error")].notna()
+        of_line = pd.DataFrame({"variance": single[name.replace("slope", "error")] ** 2, "degrees": single.window - 2})
+        tests.loc[alone] = of_line[alone].assign(n=1.0)
 
-        # p of each slope
-        known = zip(frame.index, frame[name], frame[f"{name}_ci95"], degrees, strict=True)
-        p = {setting: Estimate(*rest, int(free) + 1).p for setting, *rest, free in known if free > 0}
+        # moderated variances of those with several seeds; trainings that failed do not count for the others
+        several = trends > 1
+        use = (tests.variance > 0) & (frame.collapsed == 0)
+        own = tests[several]
+        variance, degrees = moderate(own.variance, own.degrees, own.degrees.sum(), use[several])
+        tests.loc[several, "variance"] = variance
+        tests.loc[several, "degrees"] = degrees
 
         # a change of less than one image, or a small share of the loss, is no trend
         least = comparison.resolution(section.runs) if name == "acc_slope" else LEAST_LOSS * frame.val_loss_last
-        is_less = (frame[name] * frame.window).abs() < least
-        p = {setting: 1.0 if is_less[setting] else value for setting, value in p.items()}
-        frame[f"{name}_p"] = pd.Series(dict(zip(p, holm(list(p.values())), strict=True)), dtype=float)
+        slope = frame[name].where((frame[name] * frame.window).abs() >= least, 0.0)
+        half_width, _, p = simultaneous(slope, np.sqrt(tests.variance / tests.n), tests.degrees)
+        frame[f"{name}_ci95"] = half_width
+        frame[f"{name}_p"] = p
     kept = [
         "n",
         "epochs",
@@ -277,6 +274,9 @@ def _overfitting(frame: pd.DataFrame) -> str:
             fewer=float(narrow.gap_last),
         )
     ]
+    if wide.gap_last <= 0:  # no gap at all
+        key = "overfitting_none" if len(frame) > 1 else "overfitting_none_alone"
+        sentences = [sentence(key, setting=shown(wide.setting), points=-float(wide.gap_last))]
 
     # settings whose validation loss rises again, the largest rise first
     rising = frame[
@@ -313,8 +313,8 @@ def _overfitting(frame: pd.DataFrame) -> str:
 def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
     """Split the difference of settings from the best into lower training accuracy and a wider gap to validation.
 
-    Only settings that are proven to be worse are considered. The larger part is named only if the interval of the
-    difference between the two parts does not contain 0.
+    Only settings that are proven to be worse are considered. The larger part is named only if the difference between
+    the two parts is proven.
     """
     compared = comparison.compare(section).set_index("setting")
     best = comparison.reference(compared)
@@ -337,7 +337,7 @@ def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
 
             # the sentence depends on which part is larger
             parts = both.loc[best, setting]
-            is_open = not abs(parts.difference) > parts.half_width
+            is_open = not parts.holm < ALPHA
             key = "cause_open" if is_open else "cause_narrower" if gap < 0 else "cause_fits" if train < 0 else "cause"
             why = label("cause overfits" if gap > train else "cause underfits")
             sentences.append(sentence(key, setting=shown(setting), best=shown(best), why=why, **values))
@@ -363,4 +363,9 @@ def _longer(frame: pd.DataFrame) -> str:
         top = rising.loc[rising.acc_slope.idxmax()]
         values = {"slope": top.acc_slope, "spread": top.acc_slope_ci95, "window": top.window, "count": len(rising)}
         sentences.append(sentence("longer_gain", setting=shown(top.setting), **values))
+
+    # the gain that a setting without a trend may have all the same
+    flat = frame[frame.verdict.isin(["unclear", "perhaps"])]
+    if flat.acc_slope_ci95.notna().any():
+        sentences.append(sentence("longer_missed", most=(flat.acc_slope + flat.acc_slope_ci95).max()))
     return " ".join(sentences)

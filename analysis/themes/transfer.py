@@ -60,9 +60,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Column("way", text=lambda row: label(f"way {row['way']}")),
         Column("setting"),
         Column("n", 0),
-        Column("val_acc_last", 2),
-        Column("val_acc", 2),
-        Column("test_acc", 2),
+        Column("val_acc_last", 2, is_percentage=True),
+        Column("val_acc", 2, is_percentage=True),
+        Column("test_acc", 2, is_percentage=True),
         Column("probe", 1),
         Column("silhouette", 3),
         Column("train_seconds", SIGNIFICANT),
@@ -157,10 +157,10 @@ def answers(section: Section) -> list[str]:
     for question, asked in QUESTIONS.items():
         # the best setting of each group of ways
         a, b = (next((setting for setting in section.ranked if of_setting[setting] in group), None) for group in asked)
-        if (a, b) in pairs.index:
+        if (a, b) in pairs.index and pairs.holm[a, b] == pairs.holm[a, b]:  # not NaN
             # their difference, and whether it is proven
             pair = pairs.loc[a, b]
-            result = "alike" if abs(pair.difference) <= pair.half_width else "open" if pair.holm >= ALPHA else "shown"
+            result = "shown" if pair.holm < ALPHA else "alike"
             sentences.append(
                 sentence(
                     f"transfer_{question}",
