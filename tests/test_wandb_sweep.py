@@ -296,6 +296,26 @@ def test_wandb_agent_itself_trains_a_sweep_also_with_lists_as_values(machine):
 
 
 @pytest.mark.slow
+def test_a_run_of_sweep_run_that_is_stopped_at_wandb_ends_and_the_next_begins(machine):
+    path = machine.write("stop.yaml", SWEEP, setting={"value": "model=cnn epochs=9999"}, seed={"values": [7, 8]})
+    sweep = machine.start("-m", "study.sweep", "run", path, "--per-device=1", "--wandb=online", folder="stopped")
+
+    def runs() -> list[Run]:
+        return [run for run in list(machine.server.runs.values()) if "-s7-" in run.name or "-s8-" in run.name]
+
+    deadline = time.monotonic() + 100
+    while len(runs()) < 2 and time.monotonic() < deadline:  # the client looks every 15 seconds
+        for run in runs():
+            run.stop = len(run.lines) > 3
+        time.sleep(0.2)
+    assert len(runs()) == 2
+    sweep.send_signal(signal.SIGINT)
+    output, _ = sweep.communicate(timeout=60)
+    assert "interrupted" in output and "stopped at W&B" in output
+    assert Counter(run.state for run in runs()) == {"failed": 2}
+
+
+@pytest.mark.slow
 def test_agents_start_wandb_agent_where_the_command_does_more_than_train(machine):
     command = ["${env}", "STUDY_NOTES=x", "${interpreter}", "-m", "study.train", "${args}"]
     path = machine.write("env.yaml", SWEEP | {"command": command}, setting={"value": "model=mlp hidden=26"},

@@ -24,7 +24,7 @@ from study.data.memory import Memory
 from study.record.display import Display, result
 from study.remote.sink import Sinks
 from study.system import devices
-from study.system.errors import Busy, Interrupted, UserError, is_device_failure, one_line
+from study.system.errors import STOP, Busy, Interrupted, UserError, is_device_failure, one_line
 from study.system.process import Signals, leave_garbage
 from study.training.run import Outcome, train
 
@@ -134,6 +134,11 @@ def _train(
         outcome = train_here(config, _Messages(connection), force=order.force, gives_up=gives_up)
     except Busy as error:
         return "end", ("busy", one_line(error))
+    except Interrupted as error:
+        if error.signum != STOP:
+            raise
+        signals.received = 0
+        return "end", ("interrupted", one_line(error))
     except UserError as error:
         return "end", ("failed", one_line(error))
     except Exception as error:

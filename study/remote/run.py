@@ -24,7 +24,7 @@ from study.record.directory import RunDirectory, Say, finite
 from study.record.metrics import EPOCH_METRICS
 from study.remote import handed, offline
 from study.remote.api import announced, ask, check_settings, handed_out, has_key, is_refused, trouble, unless_set
-from study.system.errors import UserError, one_line
+from study.system.errors import STOP, UserError, one_line
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120, "finish_timeout_raises": True}
 """Timeouts in seconds, unless WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT are set; `agents` sets the latter."""
@@ -243,8 +243,8 @@ def connect(
 def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[str, Any], chosen: str) -> Any:
     """Start a run by W&B's client in the chosen mode."""
     # Collect the settings that no environment variable sets
-    for_agent = {"init_timeout": SWEEP_PATIENCE, "stop_fn": _end_at_stop} if handed_out() else {}
-    settings = unless_set({**PATIENCE, **RETRIES, **for_agent, "sweep_id": place["sweep"]})
+    for_agent = {"init_timeout": SWEEP_PATIENCE} if handed_out() else {}
+    settings = unless_set({**PATIENCE, **RETRIES, **for_agent, "sweep_id": place["sweep"], "stop_fn": _end_at_stop})
 
     # Collect the options; W&B keeps the values of its sweep that do not apply to the run
     keys = handed.sweep_keys() if handed_out() else []
@@ -272,8 +272,8 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
 
 
 def _end_at_stop() -> None:
-    """End a sweep's run that is stopped at W&B by SIGTERM, as its agent does; the client's SIGINT would requeue it."""
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+    """End a run that is stopped at W&B; one of an agent by SIGTERM, as the agent does: SIGINT would requeue it."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM if handed_out() else STOP)
 
 
 def _stage_artifacts_in(folder: Path) -> None:

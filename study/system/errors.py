@@ -32,11 +32,15 @@ class Busy(Exception):
     """The run is being trained by another process."""
 
 
+STOP = signal.SIGUSR2
+"""The signal that a run sends to itself when it is stopped at W&B."""
+
+
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM asked the program to end."""
+    """SIGINT or SIGTERM asked the program to end, or STOP the run."""
 
     def __init__(self, signum: int):
-        super().__init__(f"ended by {signal.Signals(signum).name}")
+        super().__init__("stopped at W&B" if signum == STOP else f"ended by {signal.Signals(signum).name}")
         self.signum = signum
 
 

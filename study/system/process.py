@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from study.system.errors import Busy, Interrupted, UserError, is_out_of_memory, lines, one_line
+from study.system.errors import STOP, Busy, Interrupted, UserError, is_out_of_memory, lines, one_line
 
 AT_ONCE_SECONDS = 0.5
 """EndSignals counts signals that follow each other faster than this as one."""
@@ -54,6 +54,7 @@ class Signals:
         self.held = False
         self.received = 0
         handle_ends(self._receive)
+        signal.signal(STOP, self._receive)
 
     def _receive(self, signum: int, frame: object) -> None:
         is_second_ctrl_c = signum == self.received == signal.SIGINT
@@ -99,7 +100,7 @@ def exit_code(error: BaseException) -> int:
         case UserError():
             return 2
         case Interrupted():
-            return 128 + error.signum
+            return 128 + (signal.SIGTERM if error.signum == STOP else error.signum)
         case KeyboardInterrupt():
             return 130
         case _ if is_out_of_memory(error):
