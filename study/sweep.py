@@ -225,6 +225,11 @@ def _refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
 
 def _check_folders(sweep: Sweep, base: Mapping[str, str]) -> None:
     """Raise UserError if a folder of images lacks what a sweep names; a folder that is not there is not checked."""
+    # Only folders are checked
+    if not any("folder:" in str(choice) for name in ("dataset", "setting") if name in sweep.parameters
+               for choice in sweep.parameters[name].choices or ()):  # fmt: skip
+        return
+
     # Take each combination of the parameters that choose images
     parameters = {
         name: parameter

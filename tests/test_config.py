@@ -164,7 +164,7 @@ def test_lists_are_read_as_they_are_typed_and_as_wandb_agent_writes_them():
         assert Config.parse({"model": "mlp", "hidden": text}).hidden == (64, 32)
     for text in ("cat,dog", "['cat', 'dog']", ["dog", "cat"]):
         assert Config.parse({"classes": text}).classes == ("cat", "dog")
-    assert Config.parse({"classes": 0, "dataset": "digits"}).classes == ("0",)
+    assert Config.parse({"classes": 7, "dataset": "folder:years"}).classes == ("7",)
     with pytest.raises(UserError, match=r"^augment must be a list .*not 'flip\\ncrop'$"):
         Config.parse({"augment": "flip\ncrop"})
 

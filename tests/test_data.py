@@ -199,7 +199,7 @@ def test_classes_are_chosen_and_numbered_anew():
         ).all()
     with pytest.raises(ValueError, match="digits has no class 'x'"):
         load(dataset="digits", classes="3,x")
-    with pytest.raises(UserError, match="two or more"):
+    with pytest.raises(ValueError, match="two or more"):
         load(dataset="digits", classes="3")
 
 

@@ -171,11 +171,12 @@ def test_the_points_of_a_grid_are_those_of_wandb_in_its_order(parameters, cap, p
 
 
 CHOICES = {
-    "model": ["mlp", "cnn", "two-block"], "optimizer": ["sgd", "adam"], "momentum": [0.9, 0.5, "none"],
+    "model": ["mlp", "cnn", "resnet18"], "optimizer": ["sgd", "adam"], "momentum": [0.9, 0.5, "none"],
     "lr": [0.1, "0.01", "none"], "weight_decay": [0, 0.0, 1e-4], "augment": ["", "flip", "flip,crop"],
     "crop_share": [0.1, 0.125], "schedule": ["none", "step"], "step_epochs": [2, 5.0], "seed": [0, 1, "1"],
     "hidden": [100, [100], "64,32"], "setting": ["optimizer=adam", "batch_size=32 seed=3"], "threads": [1, 2],
-    "pretrained": [True, False], "finetune": ["head", "svm"], "epochs": [1, 2], "warmup_epochs": [0, 1],
+    "pretrained": [True, False], "finetune": ["head", "svm"], "epochs": [1, 2], "warmup_epochs": [0, 1, 2],
+    "nesterov": [True, False], "filters": ["8,8,8", "8,8"], "image_size": [4, 16], "batch_statistics": [True, False],
 }  # fmt: skip
 
 
@@ -192,7 +193,10 @@ def test_points_are_counted_as_they_are_listed(chosen, cap):
     content = {"method": "grid", "parameters": {"dataset": {"value": "digits"}} | parameters}
     sweep = search.parse("small", content | ({"run_cap": cap} if cap else {}))
     try:
-        expected = len(sweep.points())
+        points = sweep.points()
+        expected = len(points)
+        for point in points:  # what does not apply is left out, and nothing else changes
+            assert Config.parse(point.values) == point.config
     except UserError:
         expected = None
     try:
@@ -203,10 +207,14 @@ def test_points_are_counted_as_they_are_listed(chosen, cap):
 
 def test_a_large_grid_is_counted_at_once(sweep_file):
     """By one point after the other, this takes minutes."""
-    large = {"lr": {"distribution": "q_uniform", "min": 0.001, "max": 1, "q": 0.001}, "seed": {"min": 0, "max": 999}}
+    large = {
+        "epochs": {"min": 1, "max": 100}, "seed": {"min": 0, "max": 999}, "model": {"values": ["mlp", "cnn"]},
+        "momentum": {"distribution": "q_uniform", "min": 0.1, "max": 0.9, "q": 0.01},
+        "optimizer": {"values": ["sgd", "adam"]},
+    }  # fmt: skip
     begun = time.monotonic()
-    assert counting.count(search.read(sweep_file(large))) == 999 * 1000 * 2
-    assert time.monotonic() - begun < 20
+    assert counting.count(search.read(sweep_file(large))) == 2 * 2 * 100 * 1000 * (80 + 1)
+    assert time.monotonic() - begun < 10
 
 
 CONDITIONAL = {"optimizer": {"values": ["sgd", "adam"]}, "momentum": {"values": [0.5, 0.9]}}
@@ -231,6 +239,19 @@ def test_an_option_that_applies_to_no_point_is_a_mistake(sweep_file):
                     {"setting": {"values": ["optimizer=sgd", "optimizer=adam momentum=0.3"]}}):  # fmt: skip
         with pytest.raises(UserError, match=r"optimizer .* has no momentum; only sgd has it"):
             search.read(sweep_file(CONDITIONAL | changed)).points()
+
+
+def test_a_rare_choice_is_no_reason_to_refuse_the_option_that_it_has(sweep_file):
+    rare = {"optimizer": {"values": ["sgd", "adam"], "probabilities": [0.00001, 0.99999]}}
+    assert len(search.read(sweep_file(CONDITIONAL | rare, method="random", run_cap=5)).points()) > 0
+
+
+def test_a_network_without_pretraining_is_not_finetuned(sweep_file):
+    parameters = {"model": {"values": ["mlp", "resnet18"]}, "pretrained": {"value": True},
+                  "finetune": {"values": ["svm", "all"]}, "epochs": {"value": 5}}  # fmt: skip
+    points = search.read(sweep_file(parameters | {"seed": {"value": 0}, "dropout": {"value": 0.0}})).points()
+    assert [(point.config.model, point.config.finetune, point.config.epochs) for point in points] == [
+        ("mlp", None, 5), ("resnet18", "svm", 1), ("resnet18", "all", 5)]  # fmt: skip
 
 
 def test_a_bayesian_search_over_options_that_do_not_always_apply(sweep_file, tmp_path):
@@ -402,7 +423,8 @@ def test_a_point_is_what_wandb_agent_would_start(sweep_file, tmp_path, monkeypat
         ([*PYTHON, "-m", "study.train", "${args_json_file}"], "", '"--config" before'),
         ([*PYTHON, "-m", "study.train", "${args_no_boolean_flags}"], "", "leaves out decay_norm_bias=False"),
         ("python -m study.train", "", "command must be ["),
-        (None, "main.py", "with program main.py"),
+        (None, "main.py", ":25: program main.py does not train here; write `program: study/train.py`"),
+        ([*PYTHON, "-m", "study.train", "--device=gpuu", "--lr=-3", "${args}"], "", "lr must be greater than 0"),
     ],
 )
 def test_a_command_that_does_not_train_the_points_is_a_mistake(sweep_file, command, program, message):
@@ -581,7 +603,8 @@ def test_yaml_merges_and_names_that_stand_twice(tmp_path, call):
     (tmp_path / "twice.yaml").write_text(
         MERGED + "  batch-size: {value: 3}\n  batch_size: {value: 4}\n", encoding="utf-8"
     )
-    assert "'batch_size' stands twice in line 9" in call("study.sweep", "check", "twice.yaml", code=2).stderr
+    mistake = call("study.sweep", "check", "twice.yaml", code=2).stderr
+    assert mistake == "error: twice.yaml:9: 'batch_size' stands twice, first in line 8\n"
 
 
 @pytest.mark.parametrize(

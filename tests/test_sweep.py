@@ -174,9 +174,9 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("method: grid\nmethod: grid", "'method' stands twice in line 2"),
+        ("method: grid\nmethod: grid", ":2: 'method' stands twice, first in line 1"),
         ({"method": None}, "`method` is missing; it must be one of grid, random, bayes"),
-        ("a: [1, 2", "is not YAML"),
+        ("a: [1, 2", ":1: no YAML: expected"),
         ("just words", "must hold a mapping"),
         ({"parameters": None}, "`parameters` is missing; it must be a mapping such as"),
         ({"parameters": {}}, "parameters must be a mapping such as {dropout: {values: [0.0, 0.5]}}, not {}"),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -348,6 +349,15 @@ def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):
     assert "runs that fit no point, since its file or the code has changed: e" in told
 
 
+def test_a_run_that_died_at_once_belongs_to_its_point_although_an_option_does_not_apply_to_it():
+    values = {"optimizer": "adam", "momentum": 0.9, "dataset": "digits"}
+    content = {"method": "grid", "parameters": {name: {"value": value} for name, value in values.items()}
+               | {"optimizer": {"values": ["sgd", "adam"]}}}  # fmt: skip
+    died = SimpleNamespace(id="a", sweep_name="xyz", config=values, state="crashed", summary_metrics={})
+    sweep = wandb_sweep.WandbSweep("me", "p", "xyz", content, search.parse("x", content), [wandb_sweep._run(died)])
+    assert [[run.id for run in sweep.runs_of(point)] for point in sweep.points()] == [[], ["a"]]
+
+
 def test_what_is_missing_of_a_random_sweep_is_a_grid_of_the_points_that_wandb_drew(machine):
     content = SWEEP | {"method": "random", "run_cap": 4, "project": "drawn"}
     drawn = {"min": 0.01, "max": 0.1}
@@ -379,6 +389,7 @@ def test_what_is_missing_of_a_random_sweep_is_a_grid_of_the_points_that_wandb_dr
 
 GRID = SWEEP["parameters"] | {
     "augment": {"values": ["", "flip,crop"]},
+    "crop_share": {"value": 0.2},
     "weight_decay": {"values": [0.0, 1e-4]},
     "label_smoothing": {"value": 0.1},
 }

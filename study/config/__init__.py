@@ -4,6 +4,24 @@
 `config` which options exclude each other and the identity of a run, `argv` the command line.
 """
 
-from study.config.config import INTERACTING, RESULTS_VERSION, UNUSED_BY_SVM, Config, affects, check_value, is_identity
+from study.config.config import (
+    CHOOSERS,
+    PARTNERS,
+    RESULTS_VERSION,
+    UNUSED_BY_SVM,
+    Config,
+    affects,
+    check_value,
+    is_identity,
+)
 
-__all__ = ["INTERACTING", "RESULTS_VERSION", "UNUSED_BY_SVM", "Config", "affects", "check_value", "is_identity"]
+__all__ = [
+    "CHOOSERS",
+    "PARTNERS",
+    "RESULTS_VERSION",
+    "UNUSED_BY_SVM",
+    "Config",
+    "affects",
+    "check_value",
+    "is_identity",
+]

@@ -86,8 +86,9 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
         key, equals, value = word.partition("=")
         words.append(key.replace("_", "-") + equals + value if word.startswith("--") else word)
 
-    # Report the first unknown word, with the option that was probably meant
+    # Report the unknown words, with the options that were probably meant
     values, unknown = options.parse_known_args(words)
+    mistakes = []
     for word in unknown:
         if word.startswith("--"):
             name = word[2:].partition("=")[0].replace("-", "_")
@@ -97,8 +98,11 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
                 if action.option_strings and action.help != argparse.SUPPRESS and action.dest != "help"
             ]
             fields = {option: field for option, field in Config.model_fields.items() if option in known}
-            raise UserError(f"unknown option {name!r}; {meant(name, fields, known)}")
-        raise UserError(f"unexpected word {word!r}; options are written --name=value, lists with commas")
+            mistakes.append(f"unknown option {name!r}; {meant(name, fields, known)}")
+        else:
+            mistakes.append(f"unexpected word {word!r}; options are written --name=value, lists with commas")
+    if mistakes:
+        raise UserError("; ".join(mistakes))
     return vars(values)
 
 

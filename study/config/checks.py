@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,12 +47,14 @@ def one_of(
     names: Iterable[str],
     *prefixes: str,
     own: str = "",
-    guess: Callable[[str], str | None] = lambda name: None,
+    guess: Callable[[str], str | None] | None = None,
 ) -> BeforeValidator:
     """Make a check that a text is one of `names`, or one of the prefixes followed by a name.
 
-    `own` is a hint for a name that resembles none of them. `guess` returns the name that another one stands for.
+    `own` is a hint for a name that resembles none of them. `guess` returns the name that another one stands for; by
+    default it looks among what other projects call such values.
     """
+    guess = guess or partial(aliases.value, kind)
     names = [name for name in names if not name.endswith(":")]
 
     def check(value: Any) -> Any:
@@ -61,9 +64,13 @@ def one_of(
         if value not in names and not matches:
             if meant := guess(str(value)):
                 raise ValueError(f"unknown {kind} {value!r}; did you mean {meant!r}?")
-            known = [*names, *(f"{prefix}NAME" for prefix in prefixes)]
-            hint = f"; {own}" if own and not closest(value, known) else ""
-            raise ValueError(f"unknown {kind} {value!r}; {nearest(value, known)}{hint}")
+            if prefixes and (not closest(value, names) or str(value).lower() in aliases.OTHERS):
+                (prefix,) = prefixes
+                other = f"{prefix}{value}" if aliases.is_name(str(value)) else f"{prefix}NAME"
+                where = "DATA_DIR" if prefix == "folder:" else prefix[:-1]
+                known = ", ".join(names)
+                raise ValueError(f"unknown {kind} {value!r}; {other} if {where} has it, else known are: {known}{own}")
+            raise ValueError(f"unknown {kind} {value!r}; {nearest(value, names)}")
         return value
 
     return BeforeValidator(check)
@@ -81,7 +88,9 @@ def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = Fals
         # Check each name
         for word in wanted if names is not None else ():
             if word not in names:
-                raise ValueError(f"unknown {kind} {word!r}; {nearest(word, names)}")
+                known = aliases.value(kind, word)
+                hint = f"did you mean {known!r}?" if known else nearest(word, names)
+                raise ValueError(f"unknown {kind} {word!r}; {hint}")
         return Listed(wanted if in_order else sorted(set(wanted), key=None if names is None else list(names).index))
 
     return BeforeValidator(check)
@@ -230,22 +239,24 @@ def own_defaults(
     return defaults, misplaced
 
 
-def refuse_small_images(model: str, dataset: str, image_size: int | None) -> None:
-    """Raise ValueError if the images of a data set, if their size is known, are too small for a network."""
+def too_small(model: str, dataset: str, image_size: int | None) -> str:
+    """Return a sentence if the images of a data set, if their size is known, are too small for a network, else ""."""
     known = DATASETS.get(dataset)
     side = image_size or (known and known.side)
     smallest = SMALLEST_SIDES.get(model, 1)
-    if side and side < smallest:
-        raise ValueError(f"{model} needs images of at least {smallest} px, not {side}×{side}")
+    return f"{model} needs images of at least {smallest} px, not {side}×{side}" if side and side < smallest else ""
 
 
-def refuse_unknown_classes(dataset: str, chosen: Iterable[str], classes: Sequence[str]) -> None:
-    """Raise ValueError if a data set lacks one of the chosen classes."""
+def wrong_classes(dataset: str, chosen: Sequence[str], classes: Sequence[str]) -> str:
+    """Return a sentence if a data set lacks one of the chosen classes or only one is chosen, else ""."""
     for name in chosen:
         if name not in classes:
             hint = "; quote a name that has a comma" if any("," in known for known in classes) else ""
             known = [str(Listed([name])) for name in classes]
-            raise ValueError(f"{dataset} has no class {name!r}; {nearest(name, known)}{hint}")
+            return f"{dataset} has no class {name!r}; {nearest(name, known)}{hint}"
+    if len(set(chosen)) == 1:
+        return f"classes must name two or more, such as {','.join(classes[:2])}, not only {chosen[0]}"
+    return ""
 
 
 def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> str:
@@ -253,13 +264,17 @@ def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> st
 
     `known` replaces the names of the fields, where there are more options than fields.
     """
-    other = aliases.option(name)
-    if other in fields:
+    # What other projects call our options, or have instead
+    if reason := aliases.without_option(name):
+        return reason
+    if (other := aliases.option(name)) in fields:
         return f"did you mean {other!r}?"
+
+    # A slip of the pen, or the start of an option's help
+    guess = closest(name, known or fields)
     described = [option for option, field in fields.items() if field.description.startswith(name.replace("_", " "))]
-    if described and not closest(name, known or fields):
-        return f"did you mean {min(described, key=len)!r}?"
-    return nearest(name, known or fields)
+    guess = guess or min(described, key=len, default=None)
+    return f"did you mean {guess!r}?" if guess else "no option here does that; `python -m study.train --help` lists all"
 
 
 def sentence(detail: Mapping[str, Any]) -> str:

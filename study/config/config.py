@@ -9,7 +9,7 @@ The same class defines the command line, the parameter space of a sweep, W&B's c
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Annotated, Any
 
@@ -19,14 +19,15 @@ from study.config.checks import (
     LONGEST_TAG,
     digest_of_weights,
     is_from_scratch,
+    is_true,
     meant,
     own_defaults,
     owners,
-    refuse_small_images,
-    refuse_unknown_classes,
     sentence,
+    too_small,
     user_path,
     whole,
+    wrong_classes,
 )
 from study.config.choices import AUGMENTATIONS, DATASETS, NETWORKS, own_options
 from study.config.options import Options
@@ -39,12 +40,17 @@ RESULTS_VERSION = 3
 DROP_UNUSED = "drop unused options"
 """The context of a validation that drops the options that do not apply to the chosen names."""
 
-INTERACTING = (
-    "model", "filters", "pretrained", "weights", "weights_digest", "finetune", "stem", "dataset", "image_size",
-    "classes", "augment", "epochs", "warmup_epochs", "early_stopping", "optimizer", "momentum", "nesterov", "schedule",
+CHOOSERS = (
+    "model", "pretrained", "weights", "finetune", "dataset", "augment", "early_stopping", "optimizer", "schedule",
     "setting",
 )  # fmt: skip
-"""Options that are checked together, or decide which others apply; each other option is checked by itself."""
+"""Options that decide which others apply."""
+
+PARTNERS = {
+    "epochs": ("warmup_epochs",), "warmup_epochs": ("epochs",), "momentum": ("nesterov",), "nesterov": ("momentum",),
+    "filters": (), "image_size": (), "classes": (), "stem": (), "weights_digest": (),
+}  # fmt: skip
+"""Options that `_conflicts` checks with some of CHOOSERS, and with which others."""
 
 PATHS = ("weights", "data_dir", "runs_dir")
 """Options that name a file or a folder."""
@@ -79,9 +85,13 @@ class Config(Options):
         if values.get("weights"):
             values |= {"weights": None, "weights_digest": None} if is_from_scratch(values) else {"pretrained": True}
 
+        # Drop a way to fine-tune where nothing is pretrained, before it decides what else applies
+        drops = info.context == DROP_UNUSED
+        if drops and "finetune" not in setting and not _is_pretrained(values):
+            values["finetune"] = None
+
         # Fit an SVM in one epoch; if `setting` chose it, drop the options that it does not use
         if values.get("finetune") == "svm":
-            drops = info.context == DROP_UNUSED
             unused = set(UNUSED_BY_SVM) - setting.keys() if drops or "finetune" in setting else ()
             values = {"epochs": 1} | {name: value for name, value in values.items() if name not in unused}
 
@@ -89,7 +99,7 @@ class Config(Options):
         values = {name: field.default for name, field in cls.model_fields.items()} | values
         for owner, chosen, table in owners(values):
             defaults, misplaced = own_defaults(owner, chosen, table, values)
-            if info.context == DROP_UNUSED:
+            if drops:
                 dropped = misplaced.keys() - setting.keys()
                 defaults |= dict.fromkeys(dropped)
                 misplaced = {name: text for name, text in misplaced.items() if name not in dropped}
@@ -101,38 +111,46 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
-        """Raise ValueError for values that exclude each other."""
+        """Raise Mistakes for values that exclude each other."""
+        conflicts = [((name,), text) for name, text in self._conflicts()]
+        if conflicts:
+            raise Mistakes(conflicts)
+        return self
+
+    def _conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield each option whose value does not suit the others, with a sentence."""
         # The network: one width per block, images that are large enough
         default = own_options(NETWORKS, self.model).get("filters")
         if default and len(self.filters) != len(read_list(default)):
-            raise ValueError(
-                f"filters of {self.model} must be as many as its blocks, such as {default}, not {self.filters}"
-            )
-        refuse_small_images(self.model, self.dataset, self.image_size)
+            text = f"filters of {self.model} must be as many as its blocks, such as {default}, not {self.filters}"
+            yield "filters", text
+        if text := too_small(self.model, self.dataset, self.image_size):
+            yield "image_size" if self.image_size else "model", text
 
         # The optimization
         if self.warmup_epochs and self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs must be at most epochs, {self.epochs}, not {self.warmup_epochs:g}")
+            yield "warmup_epochs", f"warmup_epochs must be at most epochs, {self.epochs}, not {self.warmup_epochs:g}"
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum greater than 0")
+            yield "nesterov", "nesterov needs a momentum greater than 0"
 
         # Pretrained networks
         if self.finetune == "svm":
             values = self.model_dump()
             for name in UNUSED_BY_SVM:
                 if values[name] != (1 if name == "epochs" else type(self).model_fields[name].default):
-                    raise ValueError(f"finetune svm has no {name}: it only fits an SVM to the features, once")
+                    yield name, f"finetune svm has no {name}: it only fits an SVM to the features, once"
         if self.pretrained and self.stem == "cifar":
-            raise ValueError("a pretrained network keeps its own stem: leave --stem at auto")
+            yield "stem", "a pretrained network keeps its own stem: leave --stem at auto"
         if self.weights_digest and not self.pretrained:
-            raise ValueError("weights_digest needs --pretrained")
+            yield "weights_digest", "weights_digest needs --pretrained"
 
         # The data
-        if known := DATASETS.get(self.dataset):
-            refuse_unknown_classes(self.dataset, self.classes, known.classes or self.classes)
+        if self.dataset in DATASETS:
+            known = DATASETS[self.dataset].classes or self.classes
+            if text := wrong_classes(self.dataset, self.classes, known):
+                yield "classes", text
         if self.dataset == "pets" and not self.image_size and not self.pretrained:
-            raise ValueError("pets are photographs of many sizes; give --image-size, such as 224")
-        return self
+            yield "dataset", "pets are photographs of many sizes; give --image-size, such as 224"
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], drop_unused: bool = False) -> "Config":
@@ -156,13 +174,12 @@ class Config(Options):
         if ("weights",) in mistakes:  # it implies others
             mistakes = {place: text for place, text in mistakes.items() if not place or place[0] in flat}
 
-        # Options that are unknown or do not apply hide wrong values of the others
+        # Options that are unknown or do not apply hide wrong values of the others; look only for these
         known = {name: value for name, value in flat.items() if (name,) not in mistakes and name != "setting"}
         try:
-            cls.model_validate(known, context=context)
+            cls.model_validate(known, context=DROP_UNUSED)
         except ValidationError as error:
-            more = {place: text for place, text in _mistakes(error) if place}
-            mistakes = more | mistakes
+            mistakes = {detail["loc"][:1]: sentence(detail) for detail in error.errors() if detail["loc"]} | mistakes
         raise Mistakes(list(mistakes.items()))
 
     @classmethod
@@ -220,6 +237,12 @@ def _fingerprint(config: Config) -> str:
     return _digest(config.identity())
 
 
+def _is_pretrained(values: Mapping[str, Any]) -> bool:
+    """Return whether values make a pretrained network, of one that can be."""
+    model = str(values.get("model", Config.model_fields["model"].default))
+    return "pretrained" in (own_options(NETWORKS, model) or {}) and is_true(values.get("pretrained"))
+
+
 def check_value(name: str, value: Any) -> Any:
     """Return a value of one option as a config has it; raise Mistakes if the option is unknown or cannot have it.
 
@@ -247,11 +270,14 @@ def _converted(name: str, value: Any) -> Any:
     if field is None:
         raise ValueError(f"unknown option {name!r}; {meant(name, Config.model_fields)}")
     if isinstance(value, bool) and field.annotation not in (bool, bool | None):
-        raise ValueError(f"{name} needs a value, such as --{name.replace('_', '-')}=…")
+        hint = f"such as --{name.replace('_', '-')}=…" if value else "not False, as YAML reads no and off: quote names"
+        raise ValueError(f"{name} needs a value, {hint}")
     if isinstance(value, Mapping):
         raise ValueError(f"{name} cannot hold nested parameters; write them flat")
     if value in ("None", "none", "") and field.default is None:
         return None
+    if value is None and field.default in ("none", ""):
+        return field.default
     if isinstance(value, int | float) and field.annotation is str:
         return str(value)
     if isinstance(value, str) and field.annotation in (int, int | None):

@@ -33,7 +33,7 @@ and the `work` of a step, hence its time. An option that does not affect the res
 or recorded, and is not part of its identity."""
 
 
-OWN_NETWORK = "a network of your own needs a row in NETWORKS of study/config/choices.py"
+OWN_NETWORK = "; a network of your own needs a row in NETWORKS of study/config/choices.py"
 
 
 def _option(default: Any, group: str, affects: frozenset[str], text: str, **bounds: Any) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.config import Config
-from study.config.checks import refuse_unknown_classes
+from study.config.checks import wrong_classes
 from study.config.choices import DATASETS
 from study.data.folder import Folder
 from study.system.errors import UserError
@@ -124,12 +124,8 @@ def plan(
 
 def _places(classes: Sequence[str], chosen: Sequence[str], dataset: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the new label of each class, -1 for those that are dropped, and the names of the kept classes."""
-    try:
-        refuse_unknown_classes(dataset, chosen, classes)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if len(set(chosen)) == 1:
-        raise UserError(f"classes must name two or more, such as {','.join(classes[:2])}, not only {chosen[0]}")
+    if text := wrong_classes(dataset, chosen, classes):
+        raise UserError(text)
     kept = tuple(name for name in classes if name in chosen or not chosen)
     new_labels = np.full(len(classes), -1)
     new_labels[[label for label, name in enumerate(classes) if name in kept]] = np.arange(len(kept))

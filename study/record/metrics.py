@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from study.system.errors import closest
+
 PERCENT = 100
 """Scale of a metric that is recorded as a share and shown in percent."""
 
@@ -72,9 +74,10 @@ _SAME = {"val", "valid", "validation", "eval", "dev", "epoch", "avg", "mean", "f
 
 def meant(name: str) -> str | None:
     """Return the metric that other projects call by a name, such as val/acc for validation_accuracy, or None."""
-    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    known = {*_KINDS, *_IMAGES, *_SAME, "best", "last"}
+    words = [closest(word, known) or word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
     kinds = [_KINDS[word] for word in words if word in _KINDS]
-    if len(kinds) != 1 or not all(word in {*_KINDS, *_IMAGES, *_SAME, "best", "last"} for word in words):
+    if len(kinds) != 1 or not all(word in known for word in words):
         return None
     images = next((_IMAGES[word] for word in words if word in _IMAGES), "val")
     when = next((word for word in words if word in ("best", "last")), None)

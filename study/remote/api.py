@@ -42,9 +42,6 @@ STATES = {
 }
 """Our names for W&B's states of runs that did not record their own state; any other is `interrupted`."""
 
-PLAIN = r"[\w-][\w.-]*"
-"""What the name of an entity and the id of a sweep consist of."""
-
 Answer = TypeVar("Answer")
 
 
@@ -54,12 +51,11 @@ def path(word: str) -> tuple[str, ...] | None:
     A project may have spaces and most other characters, which an address has as %20 and so on.
     """
     host = r"(?:https?://[^/]+/)?"
-    match = re.fullmatch(rf"{host}({PLAIN})/([^/?#]+)(?:/(?:sweeps/)?({PLAIN}))?/?(?:[?#].*)?", word)
-    if not match:
-        return None
-    entity, project, *sweep = (unquote(part) for part in match.groups() if part)
+    match = re.fullmatch(rf"{host}([^/?#]+)/([^/?#]+)(?:/(?:sweeps/)?([\w-]+))?/?(?:[?#].*)?", word)
+    names = [unquote(part) for part in match.groups() if part] if match else []
     with suppress(UserError):
-        return (entity, check_value("project", project), *sweep) if project.strip(". ") else None
+        if names and all(check_value("project", name).strip(". ") for name in names):
+            return tuple(names)
     return None
 
 

@@ -12,10 +12,10 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from rich.table import Table
@@ -25,9 +25,8 @@ from study.config.setting import read_pairs, written
 from study.record.directory import DONE, Say
 from study.record.display import result
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
-from study.sweeps import command, counting
+from study.sweeps import command, counting, document
 from study.sweeps import definition as search
-from study.sweeps import file as sweep_file
 from study.sweeps.definition import Point, Sweep
 from study.system.console import console
 from study.system.errors import UserError
@@ -106,14 +105,25 @@ class WandbSweep:
         drawn = {}
         for run in self.own_runs:
             with suppress(KeyError, UserError):
-                point = self.sweep.point({name: run.values[name] for name in self.sweep.parameters})
+                values = {  # of an option that the command sets after the point's values, W&B keeps those
+                    name: run.values[name] if parameter.varies else parameter.choices[0]
+                    for name, parameter in self.sweep.parameters.items()
+                }
+                point = self.sweep.point(values)
                 drawn[point.config.fingerprint] = point
         return list(drawn.values())
 
     def runs_of(self, point: Point) -> list[Run]:
         """List the runs of a point, the one that counts first."""
-        runs = [run for run in self.runs if run.fingerprint == point.config.fingerprint]
+        runs = self._runs_by_fingerprint.get(point.config.fingerprint, [])
         return sorted(runs, key=lambda run: RANKS.index(run.state) if run.state in RANKS else len(RANKS))
+
+    @cached_property
+    def _runs_by_fingerprint(self) -> dict[str | None, list[Run]]:
+        groups: dict[str | None, list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault(run.fingerprint, []).append(run)
+        return groups
 
 
 def read(word: str, assignments: Mapping[str, str] | None = None) -> WandbSweep:
@@ -149,10 +159,11 @@ def without_result(sweep: WandbSweep) -> dict[str, int]:
 def report_rest(sweep: WandbSweep, say: Say) -> bool:
     """Print how many points have no result now, if any, and what to do; return whether one should have a result.
 
-    A run that a person stopped need not have one.
+    A run that a person stopped, and a point that W&B will still hand out, need not have one.
     """
     try:
-        counts = without_result(with_project(read(sweep.path)))
+        sweep = with_project(read(sweep.path))
+        counts = without_result(sweep)
     except UserError as error:
         say(f"whether every point has a result is not known: {error}")
         return True
@@ -160,8 +171,8 @@ def report_rest(sweep: WandbSweep, say: Say) -> bool:
         total = sum(counts.values())
         parts = ", ".join(f"{count} {state}" for state, count in counts.items())
         say(f"{total} {'point has' if total == 1 else 'points have'} no result at W&B: {parts}")
-        again = f"python -m study.sweep create --missing {shlex.quote(sweep.path)}"
-        say(f"to train them again, once all agents have ended: {again}")
+        for line in _advice(sweep, counts):
+            say(f"once all agents have ended, {line}")
     return any(state != "killed" for state in counts)
 
 
@@ -199,15 +210,18 @@ def print_status(sweep: WandbSweep) -> None:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
     if counts[NOT_STARTED]:
         print(f"to train the points that are not handed out yet: python -m study.sweep agents {path}")
-    if any(counts[state] for state in RANKS if state not in IN_HAND) or (counts[MISSING] and not sweep.sweep.is_search):
-        print(f"to train what has no result: python -m study.sweep create --missing {path}")
-    if counts[MISSING] and sweep.sweep.is_search:
-        print(f"to draw as many points again as W&B did not: {_draw_again(sweep)}")
+    for line in _advice(sweep, counts):
+        print(line)
 
 
-def _draw_again(sweep: WandbSweep) -> str:
-    """Return the command that creates a sweep for the points that W&B did not draw, because it was stopped."""
-    return f"python -m study.sweep create {shlex.quote(sweep.path)} --set run_cap={sweep.left}"
+def _advice(sweep: WandbSweep, counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield the commands that complete a sweep; of a search that was stopped, some points were never drawn."""
+    path = shlex.quote(sweep.path)
+    missing = counts.get(MISSING, 0)
+    if any(counts.get(state) for state in RANKS if state not in IN_HAND) or (missing and not sweep.sweep.is_search):
+        yield f"to train what has no result: python -m study.sweep create --missing {path}"
+    if missing and sweep.sweep.is_search:
+        yield f"to draw as many points as W&B did not: python -m study.sweep create {path} --set run_cap={missing}"
 
 
 def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str, project: str) -> str | None:
@@ -224,9 +238,11 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         entity = entity or origin.entity
         project = project or origin.project
     else:
-        content, lines = sweep_file.load(Path(word))
-        sweep = search.parse(word, content, lines, must_end="run_cap" not in assignments)
+        file = document.load(word)
+        content = file.content
+        sweep = search.parse(word, file, must_end="run_cap" not in assignments)
     sweep = search.with_end(sweep.replaced(assignments))
+    counting.count(sweep)
     if missing and sweep.is_search and not origin:
         raise UserError(f"only W&B knows the points that it drew for {word}: give ENTITY/PROJECT/ID")
 
@@ -309,12 +325,15 @@ def remaining(sweep: Sweep, points: Sequence[Point], written: Mapping[str, Any])
     """
     names = [name for name, parameter in sweep.parameters.items() if parameter.varies]
     values = {name: _unique(point.values[name] for point in points if name in point.values) for name in names}
+    used = {name for point in points for name in point.values}
+    constant = {
+        name: {"value": sweep.parameters[name].choices[0]} for name in written if name in used and name not in names
+    }
     apply_always = all(name in point.values for point in points for name in names)
     if apply_always and math.prod(map(len, values.values())) == len(points):
-        return {**written, **{name: {"values": choices} for name, choices in values.items()}}
-    constant = {name: parameter for name, parameter in written.items() if name not in (*names, "setting")}
-    settings = [_as_setting(point, names) for point in points]
-    return constant | {"setting": {"values": settings}}
+        return constant | {name: {"values": choices} for name, choices in values.items()}
+    constant.pop("setting", None)
+    return constant | {"setting": {"values": [_as_setting(point, names) for point in points]}}
 
 
 def _as_setting(point: Point, names: Sequence[str]) -> str:
@@ -375,5 +394,5 @@ def _run(run: Any) -> Run:
 
 def _fingerprint(values: Mapping[str, Any]) -> str | None:
     with suppress(UserError):
-        return Config.parse(values).fingerprint
+        return Config.parse(values, drop_unused=True).fingerprint
     return None

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from study.config import Config, is_identity
+from study.config import Config, check_value, is_identity
 from study.config.argv import parser, read_argv
-from study.system.errors import UserError, one_line
+from study.system.errors import Mistakes, UserError, one_line
 
 DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
 """W&B's command for a file without one."""
@@ -47,8 +47,9 @@ def read(words: Sequence[Any] | None, program: str) -> AddedOptions:
     written = [str(word) for word in words or DEFAULT]
     before, options = split(written, program)
     if not any(map(_is_python, before)):
-        named = f" with program {program}" if program and "${program}" in written else ""
-        raise ValueError(f"command must be {EXAMPLE} or similar; {written!r}{named} does not start study.train")
+        if program and "${program}" in written:
+            raise ValueError(f"program {program} does not train here; write `program: {PROGRAM}`")
+        raise ValueError(f"command must be {EXAMPLE} or similar; {written!r} does not start study.train")
 
     # Find the place of the point's values
     places = [place for place, word in enumerate(options) if word.startswith("${args")]
@@ -84,7 +85,7 @@ def _is_python(word: str) -> bool:
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
-    """Read the options among the words of a command; raise ValueError for other words."""
+    """Read the options among the words of a command; raise ValueError for other words, and for wrong values."""
     if not words:
         return {}
     options = parser("study.train", "")
@@ -93,4 +94,14 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
         values = read_argv(options, list(words))
     except UserError as error:
         raise ValueError(f"command: {one_line(error)}") from None
+
+    # Check all of them, and keep those that are part of a run's identity
+    wrong: list[str] = []
+    for name in values.keys() & Config.model_fields.keys():
+        try:
+            check_value(name, values[name])
+        except Mistakes as error:
+            wrong += [text for _, text in error.mistakes]
+    if wrong:
+        raise ValueError(f"command: {'; '.join(sorted(wrong))}")
     return {name: value for name, value in values.items() if name in Config.model_fields and is_identity(name)}

@@ -3,20 +3,22 @@
 python -c "from study.sweeps.definition import read; print(*read('sweeps/dropout.yaml').points(), sep='\\n')"
 """
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from study.config import Config, check_value
+from study.config import CHOOSERS, Config, check_value
 from study.config.checks import NONE
 from study.config.setting import Setting, read_pair, read_pairs, setting_of, written
 from study.sweeps import distributions as space
+from study.sweeps import document, random
 from study.sweeps import file as sweep_file
-from study.sweeps import random
 from study.sweeps.distributions import Parameter
-from study.sweeps.file import METHODS, Lines
+from study.sweeps.document import Document, Lines
+from study.sweeps.file import METHODS
 from study.sweeps.hyperband import Hyperband
 from study.system.errors import Mistakes, Place, UserError
 
@@ -104,10 +106,8 @@ class Sweep:
         else:
             points = self.checked(self.values(), base)
             if self.is_adaptive:
-                self.check_probes(base)
+                self.checked(self.probes(), base)
                 points += self._located((info for info in recorded if self.name in (info.get("sweeps") or ())), base)
-            else:
-                self.refuse_unused({name for point in points for name in point.values}, base)
 
         # Keep the first point of each config
         unique: dict[str, Point] = {}
@@ -119,17 +119,17 @@ class Sweep:
         """Return the values of the parameters at each point that is known beforehand."""
         return METHODS[self.method].points(self.parameters, self.run_cap)
 
-    def check_probes(self, base: Mapping[str, Any] | None) -> None:
-        """Check random points of a search, and some near both ends of each range; raise UserError otherwise."""
-        points = self.checked(self._probes(), base)
-        self.refuse_unused({name for point in points for name in point.values}, base)
-
     def open_points(self, points: Sequence[Point]) -> int:
         """Count the points that an adaptive sweep has yet to choose, beside these; 0 if all are known beforehand."""
         return max(0, self.size - len(points)) if self.is_adaptive else 0
 
     def checked(self, points: Iterable[dict[str, Any]], base: Mapping[str, Any] | None = None) -> list[Point]:
-        """Return the points with these values; raise UserError with all that is wrong with any of them."""
+        """Return the points with these values of the parameters.
+
+        Raises UserError with all that is wrong with any of them, and with the parameters that apply to no point of the
+        sweep.
+        """
+        # Make the points; of the wrong values that were drawn from one distribution, name the first
         result = []
         mistakes: dict[tuple[Place, str], str] = {}
         for values in points:
@@ -137,31 +137,49 @@ class Sweep:
                 result.append(self._point(values, base))
             except Mistakes as error:
                 for place, text in error.mistakes:
-                    is_drawn = place and place[0] in self.parameters and self.parameters[place[0]].choices is None
-                    mistakes.setdefault((place, "" if is_drawn else text), text + self._shown(values))
-        if mistakes:
-            raise self._error([(place, text) for (place, _), text in mistakes.items()])
+                    at = self._place(place, values)
+                    parameter = self.parameters.get(at[1])
+                    is_drawn = parameter and parameter.choices is None
+                    mistakes.setdefault((at, "" if is_drawn else text), text + self._shown(values))
+
+        # Find the parameters that none of them uses
+        unused = self._unused({name for point in result for name in point.values}, base) if result else {}
+        found = [(place, text) for (place, _), text in mistakes.items()]
+        found += [(("parameters", name), text) for name, text in unused.items()]
+        if found:
+            raise document.error(self.path, found, self.lines)
         return result
 
-    def refuse_unused(self, used: Collection[str], base: Mapping[str, Any] | None) -> None:
-        """Raise UserError for parameters that apply to no point of the sweep, beside those that are known as used."""
-        unused = [name for name in self.parameters if name not in used]
-        for values in (random.draw(self.parameters, index) for index in range(PROBES if unused else 0)):
+    def _unused(self, used: Collection[str], base: Mapping[str, Any] | None) -> dict[str, str]:
+        """Map the parameters that apply to no point of the sweep to the reason; those in `used` apply to some."""
+        # Look for them at each combination of the options that decide which others apply
+        names = [name for name in self.parameters if name not in used]
+        choosers = {name: _possible(self.parameters[name]) for name in CHOOSERS if name in self.parameters}
+        choosers = {name: choices for name, choices in choosers.items() if choices}
+        first = random.draw(self.parameters, 0)
+        values = first
+        for choices in itertools.product(*choosers.values()) if names else ():
+            values = first | dict(zip(choosers, choices, strict=True))
             with suppress(Mistakes):
                 point = self._point(values, base)
-                unused = [name for name in unused if name not in point.values]
-        if unused:
-            values = random.draw(self.parameters, 0)
+                names = [name for name in names if name not in point.values]
+
+        # Let a strict check give the reason
+        if names:
             try:
                 Config.parse({**self.where, **(base or {}), **values})
             except Mistakes as error:
-                wrong = [mistake for mistake in error.mistakes if mistake[0] and mistake[0][0] in unused]
-                raise self._error(wrong or error.mistakes) from None
+                return {place[0]: text for place, text in error.mistakes if place and place[0] in names}
+        return {}
 
     def point(self, values: dict[str, Any], base: Mapping[str, Any] | None = None) -> Point:
         """Return the point with these values of the parameters; raise UserError if it is no valid config."""
-        (point,) = self.checked([values], base)
-        return point
+        try:
+            return self._point(values, base)
+        except Mistakes as error:
+            at = self._shown(values)
+            found = [(self._place(place, values), text + at) for place, text in error.mistakes]
+            raise document.error(self.path, found, self.lines) from None
 
     def _point(self, values: dict[str, Any], base: Mapping[str, Any] | None) -> Point:
         """Return the point with these values of the parameters; raise Mistakes if it is no valid config."""
@@ -171,13 +189,12 @@ class Sweep:
         typed = {name: getattr(config, name) for name in {*values, *together} - {"setting"}}
         return Point(used, config, self.setting(values, typed), setting_of(typed, together))
 
-    def _error(self, mistakes: Iterable[tuple[Place, str]]) -> UserError:
-        """Return an error with a line for each mistake, at its place in a config."""
-        found = []
-        for place, text in mistakes:
-            name = place[0] if place and place[0] in self.parameters else "setting"
-            found.append((("parameters", name), text))
-        return sweep_file.error(self.path, found, self.lines)
+    def _place(self, place: Place, values: Mapping[str, Any]) -> Place:
+        """Return the place in the file of an option of the point with these values."""
+        name = place[0] if place else ""
+        if name in self.set_together and values.get("setting") in self.parameters["setting"].choices:
+            return "parameters", "setting", "values", self.parameters["setting"].choices.index(values["setting"])
+        return "parameters", name
 
     def _shown(self, values: Mapping[str, Any]) -> str:
         """Return the values of a point that the sweep varies, for an error."""
@@ -242,13 +259,20 @@ class Sweep:
             point = self.point(values, base)
             return point if point.config.fingerprint == config.fingerprint else None
 
-    def _probes(self) -> Iterable[dict[str, Any]]:
-        """Yield random values, and some near both ends of each range."""
+    def probes(self) -> Iterable[dict[str, Any]]:
+        """Yield random values, and some near both ends of each range, where it applies."""
         draws = [random.draw(self.parameters, index) for index in range(PROBES)]
         yield from draws
         for name, parameter in self.parameters.items():
             for quantile in (NEAR, 1 - NEAR) if "min" in parameter.keys else ():
-                yield {**draws[0], name: parameter.value(quantile)}
+                draw = next((values for values in draws if self._applies(name, values)), draws[0])
+                yield {**draw, name: parameter.value(quantile)}
+
+    def _applies(self, name: str, values: dict[str, Any]) -> bool:
+        """Return whether a parameter applies to the point with these values."""
+        with suppress(Mistakes):
+            return name in self._point(values, None).values
+        return False
 
     def losses(self, rows: Iterable[Mapping[str, Any]]) -> list[float]:
         """Return the metric of each row, negated if it is maximized, so that less is better; skip missing values."""
@@ -316,6 +340,12 @@ def _mistakes_of(name: str, value: str) -> list[str]:
     return []
 
 
+def _possible(parameter: Parameter) -> list[Any]:
+    """List the values that a parameter can have; [] if it draws numbers."""
+    shares = parameter.keys.get("probabilities") or [1] * len(parameter.choices or ())
+    return [choice for choice, share in zip(parameter.choices or (), shares, strict=True) if share]
+
+
 def _can_be_none(parameter: Parameter) -> bool:
     """Return whether a parameter has a value that means that the option is not set."""
     return any(choice in NONE for choice in parameter.choices or ())
@@ -341,8 +371,7 @@ def read(path: str | Path, values: Mapping[str, str] | None = None) -> Sweep:
     Raises UserError with the file's name and what is wrong in it.
     """
     values = values or {}
-    content, lines = sweep_file.load(Path(path))
-    return parse(path, content, lines, must_end="run_cap" not in values).replaced(values)
+    return parse(path, document.load(path), must_end="run_cap" not in values).replaced(values)
 
 
 def with_end(sweep: Sweep) -> Sweep:
@@ -352,29 +381,32 @@ def with_end(sweep: Sweep) -> Sweep:
     return sweep
 
 
-def parse(path: str | Path, content: Any, lines: Lines | None = None, must_end: bool = False) -> Sweep:
+def parse(path: str | Path, content: Any, must_end: bool = False) -> Sweep:
     """Check the content of a sweep file; raise UserError with a line for each mistake, and its place in the file.
 
-    Unless it `must_end`, a search may lack `run_cap`: W&B then draws points without end.
+    `content` is a Document, or the content alone. Unless it `must_end`, a search may lack `run_cap`: W&B then draws
+    points without end.
     """
-    lines = lines or {}
+    file = content if isinstance(content, Document) else Document(content, {}, ())
     try:
-        file = sweep_file.check(content, must_end)
+        keys = sweep_file.check(file.content, must_end)
     except Mistakes as error:
-        raise sweep_file.error(path, error.mistakes, lines) from None
+        raise document.error(path, [*file.twice, *error.mistakes], file.lines) from None
     except ValueError as error:  # a number that is too long to print
         raise UserError(f"{path}: {error}") from None
+    if file.twice:
+        raise document.error(path, file.twice, file.lines)
     return Sweep(
         path=Path(path),
-        name=file.name or Path(path).stem,
-        description=file.description,
-        parameters=_parameters(file),
-        method=file.method,
-        metric=file.metric.name if file.metric else "val/acc",
-        maximize=file.metric.is_maximized if file.metric else True,
-        run_cap=file.run_cap,
-        early_terminate=file.early_terminate,
-        where={key: value for key in ("project", "entity") if (value := getattr(file, key))},
-        ignored=file.ignored,
-        lines=lines,
+        name=keys.name or Path(path).stem,
+        description=keys.description,
+        parameters=_parameters(keys),
+        method=keys.method,
+        metric=keys.metric.name if keys.metric else "val/acc",
+        maximize=keys.metric.is_maximized if keys.metric else True,
+        run_cap=keys.run_cap,
+        early_terminate=keys.early_terminate,
+        where={key: value for key in ("project", "entity") if (value := getattr(keys, key))},
+        ignored=keys.ignored,
+        lines=file.lines,
     )

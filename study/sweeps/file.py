@@ -1,13 +1,11 @@
-"""Read and check the keys of a sweep file in W&B's format.
+"""Check the keys of a sweep file in W&B's format.
 
-python -c "from study.sweeps import file as sweep_file; print(sweep_file.load('sweeps/dropout.yaml'))"
+python -c "from study.sweeps import file as sweep_file; print(sweep_file.check({'method': 'gird'}))"
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,6 +18,7 @@ from pydantic import (
 )
 
 from study.config import Config, aliases, check_value
+from study.config.checks import meant as meant_option
 from study.config.checks import one_of
 from study.config.setting import read_pairs
 from study.record.metrics import HISTORY, METRICS, meant
@@ -29,7 +28,7 @@ from study.sweeps.command import AddedOptions
 from study.sweeps.distributions import Parameter
 from study.sweeps.hyperband import EXAMPLE, Hyperband
 from study.sweeps.method import Method
-from study.system.errors import Mistakes, Place, UserError, nearest
+from study.system.errors import Mistakes, Place, nearest
 
 METHODS: dict[str, Method] = {
     "grid": grid.METHOD,
@@ -141,7 +140,7 @@ class SweepFile(BaseModel):
         """Raise Mistakes for a search without end, with the context ENDS."""
         method = info.data.get("method")
         if info.context == ENDS and run_cap is None and method and METHODS[method].is_search:
-            raise Mistakes([((), no_end(method))])
+            raise Mistakes([(("method",), no_end(method))])
         return run_cap
 
     @field_validator("project", "entity")
@@ -178,72 +177,8 @@ class SweepFile(BaseModel):
         return (*(f"metric.{name}" for name in of_metric), *(["controller"] if self.controller else []))
 
 
-MOST_MISTAKES = 20
-"""An error names at most this many mistakes of a file."""
-
-DEEPEST = 20
-"""Levels of a file whose lines are known."""
-
-
 PARTS = {"metric": Metric, "early_terminate": Hyperband, "controller": Controller}
 """The keys of a sweep file that have keys of their own."""
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Loads YAML, but refuses repeated keys, of which PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Construct a dict; raise ConstructorError if two keys are equal, with - and _ alike."""
-        nodes = [key for key, _ in node.value if not key.tag.endswith(":merge")]
-        keys = [self.construct_object(key, deep=True) for key in nodes]
-        keys = [key.replace("-", "_") if isinstance(key, str) else key for key in keys]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", nodes[index].start_mark)
-        return super().construct_mapping(node, deep)
-
-
-Lines = Mapping[Place, int]
-"""The line of each place in a file, from 1."""
-
-
-class Document(NamedTuple):
-    """A YAML file: its content, and the line of each place in it."""
-
-    content: Any
-    lines: Lines
-
-
-def load(path: Path) -> Document:
-    """Read a YAML file; raise UserError if it cannot be read."""
-    try:
-        loader = _UniqueKeys(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        if node is None:
-            return Document(None, {})
-        return Document(loader.construct_document(node), dict(_lines(node)))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path} is not YAML: {error.problem}{line}") from None
-    except Exception as error:  # PyYAML raises errors of every kind for tags such as !!timestamp
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-
-
-def _lines(node: yaml.Node, place: Place = (), above: tuple[yaml.Node, ...] = ()) -> Iterator[tuple[Place, int]]:
-    """Yield the line of each place in a YAML node; that of a value in a mapping is the line of its key."""
-    if node in above or len(above) > DEEPEST:  # a YAML node may hold itself
-        return
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            name = str(key.value).replace("-", "_") if isinstance(key, yaml.ScalarNode) else None
-            yield (*place, name), key.start_mark.line + 1
-            yield from _lines(value, (*place, name), (*above, node))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield (*place, index), item.start_mark.line + 1
-            yield from _lines(item, (*place, index), (*above, node))
 
 
 def check(content: Any, must_end: bool = False) -> SweepFile:
@@ -260,24 +195,6 @@ def check(content: Any, must_end: bool = False) -> SweepFile:
             own = cause.mistakes if isinstance(cause, Mistakes) else [((), _sentence(detail))]
             mistakes += [(place or detail["loc"], text) for place, text in own]
         raise Mistakes(mistakes) from None
-
-
-def error(path: str | Path, mistakes: Sequence[tuple[Place, str]], lines: Lines) -> UserError:
-    """Return an error with a line for each mistake of a file, `PATH:LINE: …`, in the order of the file."""
-    # Find the line of each, or of the part that holds it
-    found = []
-    for place, text in mistakes:
-        keys = tuple(key.replace("-", "_") if isinstance(key, str) else key for key in place)
-        parts = (keys[:length] for length in range(len(keys), 0, -1))
-        number = next((lines[part] for part in parts if part in lines), 0)
-        found.append((number, f"{path}:{number}: {text}" if number else f"{path}: {text}"))
-
-    # Sort them, and leave out what would fill the screen
-    texts = list(dict.fromkeys(text for _, text in sorted(found, key=lambda pair: pair[0])))
-    more = len(texts) - MOST_MISTAKES
-    if more > 0:
-        texts[MOST_MISTAKES:] = [f"{path}: and {more} more like these"]
-    return UserError("\n".join(texts))
 
 
 def no_end(method: str) -> str:
@@ -311,46 +228,64 @@ def _parameter(name: str, content: Any, method: str | None) -> Parameter:
     """Read one parameter, and check that it suits the method and the option; raise Mistakes otherwise."""
     # Options are flat
     if isinstance(content, Mapping) and isinstance(content.get("parameters"), Mapping):
-        raise Mistakes(list(_nested(name, content["parameters"])))
+        raise Mistakes(list(_nested(name, content["parameters"], method)))
 
-    # A grid needs values
-    parameter = space.read(name, content)
-    if method and not METHODS[method].is_search and parameter.grid is None:
-        text = f"parameter {name}: a {method} cannot have distribution {parameter.distribution}; give its `values`"
-        raise Mistakes([((), text)])
+    # The option must exist; of one that has another name here, the values are checked too
+    mistakes: list[tuple[Place, str]] = []
+    option: str | None = name
+    if name not in Config.model_fields:
+        mistakes.append(((), f"unknown option {name!r}; {meant_option(name, Config.model_fields)}"))
+        option = None if aliases.without_option(name) else aliases.option(name)
+        option = option if option in Config.model_fields else None
 
-    # The option must exist and take the values
-    is_listed = parameter.distribution == "int_uniform" or (method and not METHODS[method].is_search)
-    values = parameter.grid if is_listed and parameter.grid is not None else parameter.choices
-    mistakes = list(_wrong_settings(values) if name == "setting" else _wrong_values(name, values or ()))
-    if "values" not in parameter.keys:
-        mistakes = [((), text) for _, text in mistakes]
+    # The parameter must have values, and the option take them
+    parameter = None
+    try:
+        parameter = _readable(name, content, method)
+    except Mistakes as error:
+        mistakes += error.mistakes
+    if parameter and option:
+        is_listed = parameter.distribution == "int_uniform" or (method and not METHODS[method].is_search)
+        values = parameter.grid if is_listed and parameter.grid is not None else parameter.choices
+        wrong = list(_wrong_settings(values) if option == "setting" else _wrong_values(option, values or ()))
+        mistakes += wrong if "values" in parameter.keys else [((), text) for _, text in wrong[:1]]
     if mistakes:
         raise Mistakes(mistakes)
     return parameter
 
 
-def _nested(name: str, content: Mapping[Any, Any]) -> Iterator[tuple[Place, str]]:
-    """Yield a mistake for each parameter that stands in another one."""
+def _readable(name: str, content: Any, method: str | None) -> Parameter:
+    """Read one parameter; raise Mistakes if it has no values, or none that suit the method."""
+    parameter = space.read(name, content)
+    if method and not METHODS[method].is_search and parameter.grid is None:
+        text = f"parameter {name}: a {method} cannot have distribution {parameter.distribution}; give its `values`"
+        raise Mistakes([((), text)])
+    return parameter
+
+
+def _nested(name: str, content: Mapping[Any, Any], method: str | None) -> Iterator[tuple[Place, str]]:
+    """Yield a mistake for each parameter that stands in another one, and what else is wrong with it."""
     for key, value in content.items():
         path = f"{name}.{key}"
-        if isinstance(value, Mapping) and isinstance(value.get("parameters"), Mapping):
-            yield from ((("parameters", key, *place), text) for place, text in _nested(path, value["parameters"]))
-            continue
-        option = str(key).replace("-", "_")
-        known = option if option in Config.model_fields else aliases.option(path)
-        hint = f"write {known} by itself" if known else "write each option by itself"
-        yield ("parameters", option), f"parameter {path} is nested, but the options of a run are flat: {hint}"
+        known = str(key).replace("-", "_")
+        known = known if known in Config.model_fields else aliases.option(path)
+        known = known if known in Config.model_fields else None
+        if not (isinstance(value, Mapping) and isinstance(value.get("parameters"), Mapping)):
+            hint = f"write {known} by itself" if known else "write each option by itself"
+            yield ("parameters", key), f"parameter {path} is nested, but the options of a run are flat: {hint}"
+        try:
+            _parameter(known or path, value, method)
+        except Mistakes as error:
+            yield from error.below("parameters", key) if known or "parameters" in value else ()
 
 
 def _wrong_values(name: str, values: Sequence[Any]) -> Iterator[tuple[Place, str]]:
-    """Yield what is wrong with an option's name, else with each of its values."""
-    is_known = name in Config.model_fields
-    for index, value in enumerate(values if is_known else [None]):
+    """Yield what is wrong with each value of an option."""
+    for index, value in enumerate(values):
         try:
             check_value(name, value)
         except Mistakes as error:
-            yield from ((("values", index) if is_known else (), text) for _, text in error.mistakes)
+            yield from ((("values", index), text) for _, text in error.mistakes)
 
 
 def _wrong_settings(values: Sequence[Any] | None) -> Iterator[tuple[Place, str]]:

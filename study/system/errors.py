@@ -129,15 +129,22 @@ def with_place(error: BaseException) -> str:
     return one_line(error) + ("" if isinstance(error, UserError) else place)
 
 
-LIKE = 0.7
-"""Least similarity, from 0 to 1, of a name that was probably meant."""
+LIKE = 0.74
+LONGER = 2
+"""Least similarity, from 0 to 1, of a name that was probably meant, and the most by which its length may differ."""
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant, None if none is similar."""
+    """Return the known name that was probably meant, None if none is similar; other digits are no slip of the pen."""
+    word = str(word).lower()
     lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=LIKE)
+    alike = [name for name in lower if abs(len(name) - len(word)) <= LONGER and _digits(name) == _digits(word)]
+    close = difflib.get_close_matches(word, alike, n=1, cutoff=LIKE)
     return lower[close[0]] if close else None
+
+
+def _digits(word: str) -> str:
+    return "".join(filter(str.isdigit, word))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
