@@ -112,20 +112,6 @@ class RunDirectory:
             raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: a line is not the row of an epoch")
         return rows
 
-    def last_row(self) -> dict[str, Any]:
-        """Read the last complete row of history.jsonl; return {} if there is none, raise CorruptRun if it is broken."""
-        path = self.path / "history.jsonl"
-        try:
-            lines = tail(path, LAST_BYTES).split(b"\n")[:-1]
-            row = json.loads(lines[-1]) if lines else {}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (OSError, ValueError) as error:
-            raise CorruptRun(f"{path} is broken: {error}") from None
-        if lines and not (isinstance(row, dict) and isinstance(row.get("epoch"), int)):
-            raise CorruptRun(f"{path} is broken: its last line is not the row of an epoch")
-        return row
-
     def evaluation(self) -> dict[str, Any]:
         """Read the arrays of evaluation.npz; raise CorruptRun if it is missing or broken."""
         import numpy as np
