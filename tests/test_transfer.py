@@ -360,7 +360,8 @@ def test_the_sweep_has_four_ways_whatever_is_put_in_their_place(weights):
     sweep = search.read(SWEEP)
     values = {key: str(value) for key, value in options(weights).items() if key not in ("runs_dir", "wandb")}
     points = sweep.replaced(values | {"train_images": "16", "classes": "", "epochs": "2"}).points()
-    found = [(c.pretrained, c.finetune, c.augment, c.epochs, c.weights_digest) for c in (p.config for p in points[::3])]
+    configs = [point.config for point in points]
+    found = [(c.pretrained, c.finetune, c.augment, c.epochs, c.weights_digest) for c in configs if c.seed == 0]
     digest = Config.parse(options(weights)).weights_digest
     assert found == [
         (False, None, (), 2, None), (True, "svm", (), 1, digest), (True, "all", (), 2, digest),
