@@ -180,6 +180,16 @@ def test_a_slot_without_an_answer_asks_again_and_gives_up_after_a_while(sweep, s
     assert one.has_failed and "400" in one.reason
 
 
+def test_a_key_that_is_refused_ends_a_slot_at_once(sweep, server):
+    said: list[str] = []
+    grid = sweep(hidden=28)
+    server.fail("CreateAgent", 401)
+    one = sit(grid)
+    until(lambda: one.is_over, one, said)
+    assert one.has_failed and "refuses the key" in one.reason and not said
+    assert not one.runs and states(server, grid) == []
+
+
 def test_a_sweep_that_is_deleted_or_cancelled_ends_its_agents(sweep, server):
     server.fail("Heartbeat", 404)
     one = sit(sweep())

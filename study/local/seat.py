@@ -192,6 +192,10 @@ class Seat:
             self.is_ending = self.has_failed = True
             self.reason = "W&B does not know the sweep any more: it was deleted"
             return
+        if answer.is_final:
+            self.is_ending = self.has_failed = True
+            self.reason = answer.error
+            return
         if answer.error:
             self._wait(answer.error, say)
             return

@@ -98,11 +98,17 @@ def trouble(error: BaseException) -> str:
         return f"W&B cannot use {error.filename} ({error.strerror})"
     cause = error.__cause__ or error
     text = " ".join(str(cause).split())
-    if getattr(getattr(cause, "response", None), "http_status", 0) == 401 or "error 401" in text:
+    if is_denied(error):
         return "W&B refuses the key: type `wandb login --relogin`, or set WANDB_API_KEY"
     if is_refused(error):
         return "W&B refuses the id of the run, probably because the run was deleted there"
     return f"W&B does not answer: {text}"
+
+
+def is_denied(error: BaseException) -> bool:
+    """Return whether W&B refuses the key: HTTP status 401."""
+    cause = error.__cause__ or error
+    return getattr(getattr(cause, "response", None), "http_status", 0) == 401 or "error 401" in str(cause)
 
 
 def is_refused(error: BaseException) -> bool:
@@ -211,7 +217,7 @@ def patiently(question: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answe
         except (UserError, ValueError):
             raise
         except Exception as error:
-            if is_missing(error) or "refuses the key" in trouble(error):
+            if is_missing(error) or is_denied(error):
                 raise
             time.sleep(2 ** (attempt - 1))
     return question()

@@ -31,11 +31,15 @@ NOT_PLAIN = ("--show-augment", "--show_augment", "--config", "${args_json_file}"
 
 @dataclass(frozen=True)
 class Answer:
-    """What W&B answered an agent: commands; or that it has no such sweep or agent; or why there is no answer."""
+    """What W&B answered an agent: commands; or that it has no such sweep or agent; or why there is no answer.
+
+    After an error that is `final`, such as a key that is refused, asking again cannot help.
+    """
 
     commands: Sequence[Mapping[str, Any]] = ()
     is_unknown: bool = False
     error: str = ""
+    is_final: bool = False
     sweep_state: str = ""
 
 
@@ -114,4 +118,4 @@ class Queue:
         except SweepNotFoundError:
             return Answer(is_unknown=True)
         except Exception as error:  # the client's errors have no common class
-            return Answer(is_unknown=api.is_missing(error), error=api.trouble(error))
+            return Answer(is_unknown=api.is_missing(error), error=api.trouble(error), is_final=api.is_denied(error))
