@@ -3,11 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test clean
+# make study       every sweep, in the order that answers most per hour; stop and repeat it at any time, it resumes.
+#                  make study ARGS="--hours 8 --set dataset=folder:mine" passes options to `study.sweep run`
+STUDY := dropout depth mlp augmentation all-conv simple-cnn alexnet activations mlp-architectures mlp-sizes \
+	optimizers transfer regularization resnet-grid resnet-best schedulers architectures resnet-search speedrun
+
+.PHONY: quickstart study test clean
 
 quickstart: .venv/installed
 	$(BIN)/python -m study.sweep run sweeps/quickstart.yaml --per-device 1
 	$(BIN)/python -m analysis.summarize --sweep sweeps/quickstart.yaml
+
+study: .venv/installed
+	nice -n 19 $(BIN)/python -m study.sweep run $(STUDY:%=sweeps/%.yaml) $(ARGS)
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ W&B's server distribute the runs to any number of machines:
 
 import argparse
 import shlex
+import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -105,12 +106,19 @@ def run(args: argparse.Namespace) -> int:
     # Train the runs, and report the outcomes
     print(f"{runs}, {count} to train, {per_device} at a time on each of {', '.join(used)}")
     handle_ends(_raise_interrupted)
+    signal.signal(signal.SIGALRM, _raise_interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 3600 * args.hours)
     try:
         with SweepDisplay(count) as display:
             outcomes = Engine(used, per_device, display).run(plan.jobs(), count)
-    except Interrupted:
+    except Interrupted as end:
+        if end.signum == signal.SIGALRM:
+            print(f"{args.hours:g} hours are over; the same command resumes from here")
+            return 0
         print("ended; the same command resumes from here", file=sys.stderr)
         raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return _conclude(outcomes, count, args)
 
 
@@ -268,6 +276,16 @@ def _fastest() -> list[str]:
     return [name for name in names if name.partition(":")[0] == names[0].partition(":")[0]]
 
 
+def _hours(text: str) -> float:
+    """Read a number of hours greater than 0, for argparse."""
+    try:
+        if 0 < float(text) < 1e6:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a number of hours greater than 0, not {text!r}")
+
+
 def _raise_interrupted(signum: int, frame: object) -> None:
     raise Interrupted(signum)
 
@@ -307,6 +325,13 @@ def main(argv: list[str]) -> int:
     command.add_argument("--devices", metavar="LIST", help="cpu, or a comma list such as cuda:0,cuda:1 (default: all)")
     command.add_argument(
         "--per-device", type=positive, metavar="N", help="runs at a time on each device (default: 1; cpu: one per core)"
+    )
+    command.add_argument(
+        "--hours",
+        type=_hours,
+        default=0,
+        metavar="N",
+        help="end after N hours; the same command resumes (default: no end)",
     )
     command.add_argument("--dry-run", action="store_true", help="print the commands of the runs that would be trained")
     command.add_argument("--force", action="store_true", help="train again runs that have a result")

@@ -286,6 +286,20 @@ def test_every_network_of_the_sweeps_can_be_trained(config, tmp_path):
     assert run.defect() is None and outcome.summary["test/acc"] == pytest.approx(hits.mean())
 
 
+@pytest.mark.slow
+def test_a_sweep_ends_after_some_hours_and_resumes(command, sweep_file, tmp_path):
+    path = sweep_file({"epochs": {"value": 100_000}, "seed": {"value": 0}, "dropout": {"value": 0}})
+    words = ("run", path, "--wandb=disabled", "--per-device=1")
+    assert "the same command resumes" in command("study.sweep", *words, "--hours=0.002").stdout
+    (run,) = (RunDirectory(found.parent) for found in (tmp_path / "runs").glob("*/run.json"))
+    epochs = len(run.history())
+    assert run.state() == "interrupted" and epochs > 0
+    command("study.sweep", *words, "--hours=0.002")
+    assert len(run.history()) > epochs
+    for hours in ("0", "-1", "soon"):
+        assert "hours greater than 0" in command("study.sweep", *words, f"--hours={hours}", code=2).stderr
+
+
 def test_runs_of_another_version_of_the_code_are_counted(call, sweep_file, tmp_path):
     call("study.train", "--dataset=digits", "--model=mlp", "--epochs=2", "--wandb=disabled")
     (path,) = (tmp_path / "runs").glob("*/run.json")
