@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from analysis.frames import pull
 from study.local import agents, seat
 from study.local.seat_display import SeatsDisplay
 from study.local.slots import Slot, slots
@@ -117,6 +118,18 @@ def test_a_point_is_trained_once_and_a_failing_one_does_not_stop_the_others(swee
     assert "train_images must be at most 1,151" in output and "no point was left" in output
     assert f"create --missing {grid.path}" in output and "the same command" not in output
     assert "log of cpu 0: kept here/wandb/agents/" in output
+
+
+def test_an_option_that_the_command_sets_after_the_point_is_that_of_the_run(sweep, server):
+    command = ["${env}", "${interpreter}", "-m", "study.train", "${args}", "--momentum=0.3"]
+    grid = sweep(command, momentum=0.1, hidden=[32, 33])
+    assert train(grid) == 0
+    configs = [run.config for run in server.runs.values() if run.sweep == grid.id]
+    assert [config["momentum"]["value"] for config in configs] == [0.1, 0.1], "W&B keeps the sweep's"
+    assert [config["replaced"]["value"] for config in configs] == [{"momentum": 0.3}] * 2
+    assert wandb_sweep.states(wandb_sweep.read(grid.path)) == {"finished": 2}
+    pulled, _ = pull.pull(grid.path)
+    assert [run.info()["config"]["momentum"] for run in pulled] == [0.3, 0.3]
 
 
 def test_a_sweep_that_ended_at_wandb_before_its_last_point_is_not_complete(sweep, server, capfd):

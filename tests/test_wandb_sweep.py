@@ -204,10 +204,12 @@ def test_two_slots_train_every_point_once_and_it_reads_back_whole(machine, day):
     points = search.read(machine.folder / "small.yaml").points()
     assert Counter(run["config"]["fingerprint"] for run in day.runs) == Counter(p.config.fingerprint for p in points)
     for run in day.runs:
-        directory = RunDirectory(machine.folder / "runs" / run["name"])
+        (path,) = (machine.folder / "runs").glob(f"*-{run['config']['fingerprint']}")
+        directory = RunDirectory(path)
+        assert run["name"].endswith(f", s{run['config']['seed']:02}")
         assert directory.state() == "finished" == run["state"] == run["summary"]["state"]
         recorded = Config.recorded(directory.info()["config"])
-        read = Config.parse({name: run["config"][name] for name in Config.model_fields})
+        read = Config.parse({name: value for name, value in run["config"].items() if name in Config.model_fields})
         assert read.identity() == recorded.identity(), "with the values that W&B handed out in place of ours"
         assert run["config"]["setting"] in SWEEP["parameters"]["setting"]["values"]
         rows = [{key: row[key] for key in row if key[0] != "_"} for row in run["history"] if "val/loss" in row]
@@ -223,7 +225,7 @@ def test_two_slots_train_every_point_once_and_it_reads_back_whole(machine, day):
 def test_a_point_that_had_finished_here_is_replayed_and_not_trained(machine, day):
     summary = machine.folder / "runs" / day.trained_before / "summary.json"
     assert summary.stat().st_mtime_ns == day.written_before
-    assert [run["name"] for run in day.runs].count(day.trained_before) == 1
+    assert [run["config"]["fingerprint"] in day.trained_before for run in day.runs].count(True) == 1
 
 
 def test_status_knows_missing_failed_and_double_points_and_create_makes_a_sweep_of_what_is_missing(machine, day):

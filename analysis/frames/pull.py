@@ -27,6 +27,7 @@ from study.record.directory import RunDirectory
 from study.record.metrics import HISTORY
 from study.remote import api as wandb_api
 from study.remote import contents
+from study.remote.handed import REPLACED
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system.errors import UserError, one_line
@@ -139,7 +140,8 @@ def _info(run: Any) -> dict[str, Any]:
     info = run.config.get("info")
     if not isinstance(info, dict):
         raise UserError("no run of this study: its config in W&B has no `info`")
-    config = Config.recorded({name: value for name, value in run.config.items() if name in Config.model_fields})
+    values = {**run.config, **(run.config.get(REPLACED) or {})}
+    config = Config.recorded({name: value for name, value in values.items() if name in Config.model_fields})
     return {"config": config.model_dump(), **info, "state": wandb_api.state_of(run)}
 
 

@@ -98,7 +98,7 @@ def download(run: Any, kind: str, folder: Path) -> None:
         if files:
             from wandb.apis.public import File
 
-            File(None, files[max(files)]).download(str(folder), api=connect())
+            File(None, files[max(files)]).download(str(folder), api=connect()).close()
         return
 
     # otherwise the client's own requests

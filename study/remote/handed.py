@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from study.config import Config
+from study.config import Config, check_value
 from study.config.argv import Command, read_command
 from study.record.directory import RunDirectory, make
 from study.record.display import RunDisplay
@@ -32,6 +32,9 @@ VARIABLE = "WANDB_SWEEP_PARAM_PATH"
 SWEEP_KEYS = "sweep_keys"
 """Key of a run's config in W&B: the keys of its sweep, with commas."""
 
+REPLACED = "replaced"
+"""Key of a run's config in W&B: the options whose values the command of the sweep replaces, with the run's values."""
+
 PLACES = ("runs_dir", "data_dir", "device", "threads")
 """Options of one machine; a run that did not record the keys of its sweep takes all others when it returns."""
 
@@ -39,6 +42,18 @@ PLACES = ("runs_dir", "data_dir", "device", "threads")
 def sweep_keys() -> list[str]:
     """List the keys that the agent gave this run; none without an agent."""
     return list(_values())
+
+
+def replaced(config: Config) -> dict[str, Any]:
+    """Return the options whose values in W&B's sweep are not those of the run, with the run's."""
+    recorded = config.model_dump()
+    result = {}
+    for name, value in _values().items():
+        if name in recorded and config.uses(name):
+            with suppress(UserError):
+                if check_value(name, value) != getattr(config, name):
+                    result[name] = recorded[name]
+    return result
 
 
 def read(argv: Sequence[str], description: str = "") -> Command:

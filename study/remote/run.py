@@ -36,7 +36,13 @@ RETRIES = {"x_graphql_retry_max": 20, "x_graphql_retry_wait_min_seconds": 2, "x_
 """The client's own retries, which `ask` would make fewer for the following runs of the process."""
 
 LONGEST_NAME = 128
-"""Most characters that W&B allows in the name of a group or an artifact."""
+"""Most characters that W&B allows in the name of a group or an artifact; names of runs are kept as short."""
+
+PLACES = ("data_dir", "runs_dir", "keep_weights", "wandb", "entity", "project", "tags", "notes")
+"""Options that say where a run is and what it is called, which are no columns of W&B's table."""
+
+IN_TITLE = ("model", "dataset", "seed", "weights_digest")
+"""Options that have a place of their own in the name of a run, or none."""
 
 MOST_CELLS = 10_000
 """Most rows that W&B keeps of a table; of a larger confusion matrix, the most frequent cells are sent."""
@@ -246,10 +252,13 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
     for_agent = {"init_timeout": SWEEP_PATIENCE} if handed_out() else {}
     settings = unless_set({**PATIENCE, **RETRIES, **for_agent, "sweep_id": place["sweep"], "stop_fn": _end_at_stop})
 
-    # Collect the options; W&B keeps the values of its sweep that do not apply to the run
+    # Collect the options; W&B keeps the values of its sweep, also those that the run does not use or replaces
     keys = handed.sweep_keys() if handed_out() else []
-    sweep_keys = {handed.SWEEP_KEYS: ",".join(keys)} if keys else {}
-    options = {name: value for name, value in config.model_dump().items() if name not in keys or config.uses(name)}
+    options = {name: value for name, value in config.model_dump().items() if name in keys or name not in PLACES}
+    options = {name: value for name, value in options.items() if name not in keys or config.uses(name)}
+    extra = {handed.SWEEP_KEYS: ",".join(keys)} if keys else {}
+    if replaced := handed.replaced(config):
+        extra[handed.REPLACED] = replaced
     folder = _files(directory.path.parent, chosen)
     _stage_artifacts_in(folder)
 
@@ -258,12 +267,12 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
         id=run_id,
         entity=place["entity"],
         project=place["project"],
-        name=os.environ.get("WANDB_NAME") or directory.path.name,
+        name=os.environ.get("WANDB_NAME") or title(config),
         group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
         job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
         tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()] or None,
         notes=config.notes or None,
-        config={**options, "fingerprint": config.fingerprint, "info": _info(directory), **sweep_keys},
+        config={**options, "fingerprint": config.fingerprint, "info": _info(directory), **extra},
         dir=folder,
         mode=chosen,
         resume="allow" if chosen == "online" else None,
@@ -287,6 +296,18 @@ def _stage_artifacts_in(folder: Path) -> None:
 def _info(directory: RunDirectory) -> dict[str, Any]:
     """Return run.json without the config, so that the run in W&B is as complete as its directory."""
     return {name: value for name, value in directory.info().items() if name != "config"}
+
+
+def title(config: Config) -> str:
+    """Return the name of a run for people: the network, the data, every option that is no default, and the seed.
+
+    Names of runs with other seeds sort, as `s02` before `s10`.
+    """
+    names = [name for name in config.identity() if name not in IN_TITLE]
+    pairs = [f"{name.replace('_', ' ')} {getattr(config, name)}" for name in names]
+    start = ", ".join([f"{config.model} {config.dataset}", *pairs])
+    end = f", s{config.seed:02}"
+    return start + end if len(start + end) <= LONGEST_NAME else start[: LONGEST_NAME - len(end) - 1] + "…" + end
 
 
 def artifact_name(run_id: str) -> str:

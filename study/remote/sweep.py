@@ -25,6 +25,7 @@ from study.config.setting import read_pairs, written
 from study.record.directory import DONE, Say
 from study.record.display import result
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
+from study.remote.handed import REPLACED
 from study.sweeps import command, counting, document
 from study.sweeps import definition as search
 from study.sweeps.definition import Point, Sweep
@@ -378,7 +379,8 @@ def _runs(entity: str, project: str, filters: Mapping[str, Any]) -> list[Run]:
 def _run(run: Any) -> Run:
     """Convert a run of W&B's client."""
     # Find its point
-    values = {name: value for name, value in run.config.items() if name in Config.model_fields}
+    values = {**run.config, **(run.config.get(REPLACED) or {})}
+    values = {name: value for name, value in values.items() if name in Config.model_fields}
     fingerprint = run.config.get("fingerprint") or _fingerprint(values)
 
     # Describe its result
