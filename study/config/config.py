@@ -127,6 +127,10 @@ class Config(Options):
         if self.weights_digest and not self.pretrained:
             raise ValueError("weights_digest needs --pretrained")
 
+        # The records
+        if "model" in self.wandb_extras and not self.keep_weights:
+            raise ValueError("wandb_extras model needs the weights: leave --keep-weights at True")
+
         # The data
         if known := DATASETS.get(self.dataset):
             refuse_unknown_classes(self.dataset, self.classes, known.classes or self.classes)
