@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from analysis.wording import texts as wording
 from study.config import Config
 from study.config.setting import Listed, read_list, read_pairs, setting_of, written
 from study.record.directory import RunDirectory
-from study.remote.run import artifact_name
+from study.remote import charts
+from study.remote.artifacts import artifact_name
 from study.system.console import console, text_column
 from study.system.errors import printable
 from tests.wandb_server import Server
@@ -336,9 +338,24 @@ def test_a_confusion_matrix_of_many_classes_fits_a_table(tmp_path, command):
     done = command("study.train", "--dataset=folder:many", "--model=mlp", "--epochs=1", "--wandb=offline")
     assert "10000" not in done.stderr and "truncat" not in done.stderr.lower()
     (matrix,) = tmp_path.glob("runs/wandb/offline-run-*/files/media/table/test/confusion_table*.json")
-    rows = json.loads(matrix.read_text(encoding="utf-8"))["data"]
+    (shares,) = tmp_path.glob("runs/wandb/offline-run-*/files/media/table/test/confusion_shares_table*.json")
     (path,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "wandb")
-    assert len(rows) == 10_000 and sum(row[2] for row in rows) == RunDirectory(path).info()["data"]["images"]["test"]
+
+    # The 100 classes that take part in most mistakes
+    arrays = RunDirectory(path).evaluation()
+    pairs = np.stack([arrays["test_targets"], arrays["test_predictions"]], axis=1)
+    mistakes = np.bincount(pairs[pairs[:, 0] != pairs[:, 1]].ravel(), minlength=120)
+    cells = {(row[0], row[1]): row[2] for row in json.loads(matrix.read_text(encoding="utf-8"))["data"]}
+    names = arrays["class_names"]
+    shown = [k for k, name in enumerate(names) if (name, name) in cells]
+    assert len(cells) == 10_000 and len(shown) == 100
+    assert mistakes[shown].min() >= np.delete(mistakes, shown).max()
+    counts = dict.fromkeys(cells, 0) | Counter((names[a], names[b]) for a, b in pairs if {a, b} <= {*shown})
+    assert cells == counts
+    rates = {(row[0], row[1]): row[2] for row in json.loads(shares.read_text(encoding="utf-8"))["data"]}
+    images = Counter(names[pairs[:, 0]].tolist())
+    assert rates == {cell: count / max(1, images[cell[0]]) for cell, count in cells.items()}
+    assert charts.of(arrays)[charts.CONFUSION].spec.string_fields["title"].startswith("Test images of the 100 of 120")
 
 
 def test_file_names_that_are_not_utf_8_are_printed(study, call, tmp_path, warned, monkeypatch):

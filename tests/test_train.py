@@ -20,9 +20,9 @@ from study import models
 from study.config import Config
 from study.record.directory import DONE, RunDirectory
 from study.record.display import Display
-from study.remote import offline
+from study.remote import columns, offline
 from study.remote.api import state_of
-from study.remote.run import PLACES, place_of
+from study.remote.run import place_of
 from study.system.errors import Interrupted
 from study.system.process import Signals
 from study.training.evaluation import Evaluator
@@ -116,9 +116,10 @@ def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path
     assert (start.run_group, start.job_type) == ("mlp digits epochs=2", "train")
     assert (list(start.tags), start.notes) == (["quick", "test"], "hello")
     config = {item.key: json.loads(item.value_json) for item in start.config.update}
-    recorded = run.info()["config"]
-    assert {name: value for name, value in recorded.items() if name not in PLACES}.items() <= config.items()
-    assert not config.keys() & set(PLACES), "where a run is recorded is no column of W&B's table"
+    assert columns.options_of(config).items() <= run.info()["config"].items()
+    assert config["info"]["records"] == {"notes": "hello", "tags": "quick,test"}
+    assert not config.keys() & {"notes", "tags", "entity", "project", "data_dir", "runs_dir", "wandb", "setting"}
+    assert Config.recorded(columns.options_of(config)) == Config.recorded(run.info()["config"])
     rows = [
         {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
         for record in records if record.HasField("history")
@@ -519,7 +520,7 @@ def test_a_run_that_is_handed_out_again_with_its_whole_config_takes_the_keys_of_
         if not is_recorded:  # a run that an older version of this program began
             del config["sweep_keys"]
         words = hand_out(tmp_path, config, monkeypatch)
-        assert {word.partition("=")[0] for word in words} >= {"--info", "--fingerprint", "--device", "--threads"}
+        assert {word.partition("=")[0] for word in words} >= {"--info", "--fingerprint", "--threads"}
         monkeypatch.setenv("STUDY_RUNS_DIR", "second")
         monkeypatch.setenv("STUDY_DATA_DIR", "pictures")
         told = command("study.train", "--threads=1", "--device=cpu", *words)
@@ -531,8 +532,13 @@ def test_a_run_that_is_handed_out_again_with_its_whole_config_takes_the_keys_of_
         assert {name: info["config"][name] for name in here} == here
         assert server.runs["handed"].config["info"]["value"]["started"] == info["started"]
         assert server.runs["handed"].config["info"]["value"]["state"] == "finished"
-        shown = {name: value for name, value in (here | values).items() if name not in PLACES}
-        assert all(server.runs["handed"].config[name]["value"] == value for name, value in shown.items())
+        kept = values | {name: here[name] for name in ("device", "threads")}
+        assert all(server.runs["handed"].config[name]["value"] == value for name, value in kept.items())
+        assert server.runs["handed"].config["info"]["value"]["records"] == {
+            "data_dir": "pictures",
+            "runs_dir": "second",
+        }
+        assert server.runs["handed"].fields["displayName"] == "mlp digits hidden=20 augment=crop,flip epochs=2, s01"
 
 
 def test_a_point_that_another_process_trains_is_waited_for_and_sent(start, call, tmp_path, monkeypatch):
@@ -621,10 +627,8 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
             for key, choose in best.items():
                 assert sent.summary[key] == {choose.__name__: choose(row[key] for row in run.history())}
             assert sent.summary["epoch"] == sent.summary["last/epoch"] == 2 and sent.summary["lr"] == rows[-1]["lr"]
-            config = {key: value for key, value in run.info()["config"].items() if key not in PLACES}
-            assert {key: value["value"] for key, value in sent.config.items() if key in run.info()["config"]} == (
-                config
-            )
+            config = {key: value["value"] for key, value in sent.config.items()}
+            assert Config.recorded(columns.options_of(config)) == Config.recorded(run.info()["config"])
             assert ("evaluation", "COMMITTED") in {(one["type"], one["state"]) for one in sent.artifacts}
             assert (run.path / "evaluation.npz").read_bytes() in server.blobs.values()
         assert len(server.runs) == 2
@@ -643,7 +647,6 @@ def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):
 RESUMED = """
 from pathlib import Path
 from study.config import Config
-from study.remote.run import PLACES
 from study.record.directory import RunDirectory
 from study.remote.run import connect
 directory = RunDirectory("runs/resumed")

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from study import train
 from study.config import Config
 from study.record.directory import RunDirectory
+from study.remote import columns
 from study.remote import sweep as wandb_sweep
 from study.sweeps import definition as search
 from study.system.process import ENDS
@@ -204,12 +205,10 @@ def test_two_slots_train_every_point_once_and_it_reads_back_whole(machine, day):
     points = search.read(machine.folder / "small.yaml").points()
     assert Counter(run["config"]["fingerprint"] for run in day.runs) == Counter(p.config.fingerprint for p in points)
     for run in day.runs:
-        (path,) = (machine.folder / "runs").glob(f"*-{run['config']['fingerprint']}")
-        directory = RunDirectory(path)
-        assert run["name"].endswith(f", s{run['config']['seed']:02}")
+        directory = RunDirectory(machine.folder / run["config"]["info"]["directory"])
         assert directory.state() == "finished" == run["state"] == run["summary"]["state"]
         recorded = Config.recorded(directory.info()["config"])
-        read = Config.parse({name: value for name, value in run["config"].items() if name in Config.model_fields})
+        read = Config.parse(columns.options_of(run["config"]))
         assert read.identity() == recorded.identity(), "with the values that W&B handed out in place of ours"
         assert run["config"]["setting"] in SWEEP["parameters"]["setting"]["values"]
         rows = [{key: row[key] for key in row if key[0] != "_"} for row in run["history"] if "val/loss" in row]
@@ -220,12 +219,15 @@ def test_two_slots_train_every_point_once_and_it_reads_back_whole(machine, day):
             directory.path / "evaluation.npz"
         ).read_bytes()
     assert len({run["group"] for run in day.runs}) == 2
+    settings = ("mlp, hidden 20", "two-block, dropout 0.5")
+    assert sorted(run["name"] for run in day.runs) == [f"{setting}, s0{k}" for setting in settings for k in (0, 1)]
 
 
 def test_a_point_that_had_finished_here_is_replayed_and_not_trained(machine, day):
     summary = machine.folder / "runs" / day.trained_before / "summary.json"
     assert summary.stat().st_mtime_ns == day.written_before
-    assert [run["config"]["fingerprint"] in day.trained_before for run in day.runs].count(True) == 1
+    names = [Path(run["config"]["info"]["directory"]).name for run in day.runs]
+    assert names.count(day.trained_before) == 1
 
 
 def test_status_knows_missing_failed_and_double_points_and_create_makes_a_sweep_of_what_is_missing(machine, day):

@@ -93,7 +93,8 @@ def create_artifact(server: "Server", variables: dict) -> dict:
     versions = [made for made in server.artifacts() if made["name"] == given["artifactCollectionName"]]
     made = {"id": f"artifact-{len(run.artifacts)}-{run.name}", "name": given["artifactCollectionName"],
             "type": given["artifactTypeName"], "state": "PENDING", "digest": given["digest"],
-            "version": len(versions), "files": {}}  # fmt: skip
+            "version": len(versions), "files": {}, "metadata": json.loads(given.get("metadata") or "{}"),
+            "aliases": [alias["alias"] for alias in given.get("aliases") or ()]}  # fmt: skip
     run.artifacts.append(made)
     sequence = {"id": "1", "latestArtifact": None}
     return {"createArtifact": {"artifact": {"id": made["id"], "state": "PENDING", "artifactSequence": sequence}}}
@@ -124,6 +125,11 @@ def commit_artifact(server: "Server", variables: dict) -> dict:
 
 def _artifact(server: "Server", identifier: str) -> dict[str, Any]:
     return next(made for made in server.artifacts() if made["id"] == identifier)
+
+
+def alert(server: "Server", variables: dict) -> dict:
+    server.alerts.append(variables)
+    return {"notifyScriptableRunAlert": {"success": True}}
 
 
 # sweeps and agents
@@ -347,6 +353,7 @@ OPERATIONS: dict[str, Callable[["Server", dict], dict]] = {
     "ArtifactType": artifact_type, "CreateArtifact": create_artifact, "CommitArtifact": commit_artifact,
     "CreateArtifactManifest": create_artifact_manifest, "UpdateArtifactManifest": create_artifact_manifest,
     "CreateArtifactFiles": create_artifact_files,
+    "NotifyScriptableRunAlert": alert,
     "UpsertSweep": upsert_sweep, "GetSweep": get_sweep, "SweepWithRuns": get_sweep, "GetSweepState": get_sweep_state,
     "CreateAgent": create_agent, "Heartbeat": heartbeat,
     "Runs": runs, "RunContents": run_contents, "Run": one_run, "RunState": one_run, "RunHistoryKeys": one_run,

@@ -32,6 +32,7 @@ class Run:
         self.fields: dict[str, Any] = {}
         self.config: dict[str, Any] = config or {}
         self.lines: dict[int, str] = {}
+        self.log: dict[int, str] = {}
         self.summary: dict[str, Any] = {}
         self.exitcode: int | None = None
         self.preempting = False
@@ -98,6 +99,7 @@ class Server(ThreadingHTTPServer):
         self.runs: dict[str, Run] = {}
         self.sweeps: dict[str, Sweep] = {}
         self.agents: dict[str, Sweep] = {}
+        self.alerts: list[dict[str, Any]] = []
         self.unknown: set[str] = set()
         self.deleted: set[str] = set()
         self.requests: Counter[str] = Counter()
@@ -207,6 +209,8 @@ def _take_stream(run: Run, body: dict[str, Any]) -> None:
     for name, part in (body.get("files") or {}).items():
         if name == "wandb-history.jsonl":
             run.lines |= {part["offset"] + place: line for place, line in enumerate(part["content"])}
+        elif name == "output.log":
+            run.log |= {part["offset"] + place: line for place, line in enumerate(part["content"])}
         elif name == "wandb-summary.json":
             run.summary = json.loads(part["content"][-1])
     run.preempting |= bool(body.get("preempting"))

@@ -26,8 +26,7 @@ from study.config import Config
 from study.record.directory import RunDirectory
 from study.record.metrics import HISTORY
 from study.remote import api as wandb_api
-from study.remote import contents
-from study.remote.handed import REPLACED
+from study.remote import columns, contents
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system.errors import UserError, one_line
@@ -137,12 +136,10 @@ def _read_key(path: Path) -> list[Any] | None:
 
 def _info(run: Any) -> dict[str, Any]:
     """Return the content of run.json: the config of a run and the `info` that it stored in W&B."""
-    info = run.config.get("info")
-    if not isinstance(info, dict):
+    if not isinstance(run.config.get("info"), dict):
         raise UserError("no run of this study: its config in W&B has no `info`")
-    values = {**run.config, **(run.config.get(REPLACED) or {})}
-    config = Config.recorded({name: value for name, value in values.items() if name in Config.model_fields})
-    return {"config": config.model_dump(), **info, "state": wandb_api.state_of(run)}
+    config = Config.recorded(columns.options_of(run.config))
+    return {"config": config.model_dump(), **columns.read_info(run.config), "state": wandb_api.state_of(run)}
 
 
 def _history(run: Any) -> list[dict[str, Any]]:

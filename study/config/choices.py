@@ -128,6 +128,10 @@ EARLY_STOPPING: Table = {
 }
 
 
+EXTRAS = ("model", "checkpoint", "code", "alerts")
+"""What W&B gets only if `--wandb-extras` names it."""
+
+
 def own_options(table: Table, name: str) -> dict[str, Any] | None:
     """Return the options of a name with their defaults, or None if the table does not have the name."""
     if name in table:

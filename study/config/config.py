@@ -144,6 +144,10 @@ class Config(Options):
         if self.weights_digest and not self.pretrained:
             yield "weights_digest", "weights_digest needs --pretrained"
 
+        # The records
+        if "model" in self.wandb_extras and not self.keep_weights:
+            yield "wandb_extras", "wandb_extras model needs the weights: leave --keep-weights at True"
+
         # The data
         if self.dataset in DATASETS:
             known = DATASETS[self.dataset].classes or self.classes

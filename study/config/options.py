@@ -21,7 +21,7 @@ from study.config.checks import (
     list_of,
     one_of,
 )
-from study.config.choices import ACTIVATIONS, AUGMENTATIONS, DATASETS, NETWORKS, OPTIMIZERS, SCHEDULES
+from study.config.choices import ACTIVATIONS, AUGMENTATIONS, DATASETS, EXTRAS, NETWORKS, OPTIMIZERS, SCHEDULES
 
 NOTHING: frozenset[str] = frozenset()
 RESULT = frozenset({"result"})
@@ -237,6 +237,13 @@ class Options(BaseModel):
         "records",
         NOTHING,
         "W&B: online, offline, disabled; auto is online if there is an API key, else offline",
+    )
+    wandb_extras: Annotated[NameSet, list_of("extra", EXTRAS)] = _option(
+        "",
+        "records",
+        NOTHING,
+        "comma list of what W&B gets too: model (the best weights), checkpoint (of a run that returns to its sweep's "
+        "queue, so that another machine resumes it), code, alerts (if the run fails or diverges)",
     )
     entity: WandbName = _option("", "records", NOTHING, "W&B entity; empty is your default")
     project: WandbName = _option("image-classifier-study", "records", NOTHING, "W&B project")

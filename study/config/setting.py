@@ -19,6 +19,9 @@ from typing import Any
 WITHOUT_NAME = ("model",)
 """Options of which a setting gives the value alone."""
 
+LONGEST_TITLE = 120
+"""Most characters of a setting in the name of a run; W&B's names have at most 128."""
+
 ALL_BY_DEFAULT = ("classes", "train_images")
 """Options whose empty value means all classes or all images."""
 
@@ -98,6 +101,13 @@ class Setting:
 def setting_of(values: Mapping[str, Any], names: Iterable[str]) -> Setting:
     """Return the setting of some options."""
     return Setting(tuple((name, values[name]) for name in names))
+
+
+def run_title(setting: Setting | str, seed: Any) -> str:
+    """Return the name in W&B of a run of a sweep: what varies, and a seed that sorts, such as `dropout 0.5, s02`."""
+    text = str(setting)
+    text = text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1]}…"
+    return f"{text}, s{int(seed):02d}"
 
 
 def _in_words(name: str, value: Any) -> str:

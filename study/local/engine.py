@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -37,12 +37,17 @@ POLL_SECONDS = 0.5
 
 @dataclass
 class Job:
-    """A run to train, with `force` even if it has a result; `is_given_up` returns whether its sweep stops it."""
+    """A run to train, with `force` even if it has a result; `is_given_up` returns whether its sweep stops it.
+
+    In W&B, it has the name `title` and the names of its sweeps.
+    """
 
     config: Config
     label: str
     is_given_up: Callable[[], bool] | None = None
     force: bool = False
+    title: str = ""
+    sweeps: list[str] = field(default_factory=list)
     tries: int = 0
     failed_on: str = ""
 
@@ -184,7 +189,7 @@ class Engine:
         worker.job = job
         force = job.force and (job.tries == 0 or job.is_done)  # a second try resumes from a checkpoint
         try:
-            worker.connection.send(Order(job.config, force, asks=job.is_given_up is not None))
+            worker.connection.send(Order(job.config, force, job.is_given_up is not None, job.title, job.sweeps))
         except OSError:
             self.strikes[worker.device] += not worker.is_ready
             self._discard(worker)

@@ -7,6 +7,7 @@ outcomes = engine.run(plan.jobs(), len(plan.todo()) + plan.coming)
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from study.config.setting import run_title
 from study.local.engine import Job
 from study.sweeps import adaptive
 from study.sweeps.definition import Point, Sweep
@@ -30,6 +31,7 @@ class Plan:
                 job = self._job(sweep, point, points, force)
                 other = self.known.setdefault(point.config.fingerprint, job)
                 if other is not job:
+                    other.sweeps += [name for name in job.sweeps if name not in other.sweeps]
                     other.is_given_up = _all_agree(other.is_given_up, job.is_given_up)
             self.coming += sweep.open_points(points)
 
@@ -52,7 +54,9 @@ class Plan:
             every = self.runs.points(sweep, self.base) if sweep.is_adaptive else points
             return self.runs.is_given_up(sweep, point, every)
 
-        return Job(point.config, point.label, is_given_up if sweep.early_terminate else None, force)
+        title = run_title(point.setting, point.config.seed)
+        gives_up = is_given_up if sweep.early_terminate else None
+        return Job(point.config, point.label, gives_up, force, title, [sweep.name])
 
 
 def _all_agree(first: Callable[[], bool] | None, second: Callable[[], bool] | None) -> Callable[[], bool] | None:

@@ -233,11 +233,12 @@ class Seat:
         """Let the worker train the run of a command."""
         parameters = self.sweep.sweep.parameters.keys() | {"seed"}
         values = {name: entry["value"] for name, entry in command["args"].items() if name in parameters}
-        self.run = HandedRun(command["run_id"], self.sweep.label({name: str(value) for name, value in values.items()}))
+        texts = {name: str(value) for name, value in values.items()}
+        self.run = HandedRun(command["run_id"], self.sweep.label(texts))
         self.runs.append(self.run)
         with suppress(OSError):  # the worker has died, as the next message reports
             words = queue.words(self.sweep.content, command)
-            self.connection.send(Order(self.run.id, command["args"], words))
+            self.connection.send(Order(self.run.id, command["args"], words, self.sweep.title(texts)))
 
     def _stop(self) -> None:
         """Stop the run by SIGTERM, so that it does not return to the queue; kill it if that takes too long."""

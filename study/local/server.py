@@ -1,7 +1,7 @@
 """Train the runs that W&B hands out, one after another, in a process that loads torch and the data once.
 
     process, connection = worker.start(serve, slot, log, environment)
-    connection.send(Order(run_id, values, words))
+    connection.send(Order(run_id, values, words, name))
 
 The worker sends messages (kind, value): `ready` when its device works, then for each run `connected` when W&B has it or
 it is trained without W&B, `epoch`, and `end` with an Ended. After `unfit` or `spoilt`, it takes no further run.
@@ -34,11 +34,12 @@ STOPPED = "stopped at W&B, by a person or by early_terminate"
 
 @dataclass(frozen=True)
 class Order:
-    """A run that W&B hands out: its id and values there, and the command line that its agent would give it."""
+    """A run that W&B hands out: its id, values and name there, and the command line that its agent would give it."""
 
     run_id: str
     values: Mapping[str, Any]
     words: list[str]
+    name: str
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _train(order: Order, display: _Log, sinks: Sinks, shared: Mapping[str, Any])
     directory = None
     is_sent = True
     try:
-        handed.take(order.run_id, order.values)
+        handed.take(order.run_id, order.values, order.name)
         display.say(f"run {order.run_id}: {' '.join(order.words)}")
         command = handed.read(order.words)
         directory = RunDirectory.of(command.config)

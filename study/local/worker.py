@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +21,8 @@ from typing import Any
 
 from study.config import Config
 from study.data.memory import Memory
-from study.record.display import Display, result
-from study.remote.sink import Sinks
+from study.record.display import Display, RunDisplay, result
+from study.remote.sink import Sinks, WandbSink
 from study.system import devices
 from study.system.errors import STOP, Busy, Interrupted, UserError, is_device_failure, one_line
 from study.system.process import Signals, leave_garbage
@@ -38,27 +38,51 @@ _processes.set_forkserver_preload(["study.training.trainer", "study.training.svm
 
 @dataclass(frozen=True)
 class Order:
-    """A run to train; with `asks`, the worker asks the engine after each epoch whether to stop it."""
+    """A run to train, with its name in W&B and the names of its sweeps.
+
+    With `asks`, the worker asks the engine after each epoch whether to stop it.
+    """
 
     config: Config
     force: bool = False
     asks: bool = False
+    title: str = ""
+    sweeps: Sequence[str] = ()
 
 
 class _Messages(Display):
-    """Sends the progress of a training to the engine."""
+    """Sends the progress of a training to the engine, and its lines to the run's log in W&B."""
 
     def __init__(self, connection: Connection):
         self.connection = connection
+        self.sink: WandbSink | None = None
+        self.lines: list[str] = []
+        self.log = RunDisplay(self._write)
+
+    def connect(self, sinks: Sinks, order: Order, *run: Any) -> WandbSink | None:
+        """Make the sink of the run, and send it the lines before."""
+        self.sink = sinks.connect(*run, name=order.title, sweeps=order.sweeps)
+        for line in self.lines:
+            self._write(line)
+        return self.sink
 
     def say(self, text: str) -> None:
         self._send("say", text)
+        self.log.say(text)
 
     def start(self, config: Config, data: str, epoch: int) -> None:
         self._send("begin", None)
+        self.log.start(config, data, epoch)
 
     def epoch(self, row: dict[str, float]) -> None:
         self._send("epoch", row)
+        self.log.epoch(row)
+
+    def _write(self, line: str) -> None:
+        if self.sink:
+            self.sink.write(line)
+        else:
+            self.lines.append(line)
 
     def _send(self, kind: str, value: Any) -> None:
         with suppress(OSError):  # if the engine is gone, SIGTERM follows, and the run writes a checkpoint
@@ -91,14 +115,15 @@ def work(
     end_with_parent(signal.SIGTERM)
 
     # Try the device, then train run after run, which share the data and what is known of W&B
-    shared = {"device_shared_by": device_shared_by, "connect": Sinks().connect, "memory": Memory()}
+    sinks = Sinks()
+    shared = {"device_shared_by": device_shared_by, "memory": Memory()}
     train_here = partial(train, signals=signals, **shared)
     try:
         unfit = devices.trouble(device)
         connection.send(("unfit", unfit) if unfit else ("ready", None))
         while not unfit and not signals.received:
             order = connection.recv()
-            kind, value = _train(order, connection, signals, device, threads, train_here)
+            kind, value = _train(order, connection, signals, device, threads, sinks, train_here)
             connection.send((kind, value))
             if kind != "end":
                 return
@@ -115,6 +140,7 @@ def _train(
     signals: Signals,
     device: str,
     threads: int,
+    sinks: Sinks,
     train_here: Callable[..., Outcome],
 ) -> tuple[str, Any]:
     """Train a run, and return the message about its end."""
@@ -131,7 +157,9 @@ def _train(
     config = order.config.model_copy(update={"device": device, "threads": order.config.threads or threads})
     try:
         gives_up = is_given_up if order.asks else None
-        outcome = train_here(config, _Messages(connection), force=order.force, gives_up=gives_up)
+        display = _Messages(connection)
+        connect = partial(display.connect, sinks, order)
+        outcome = train_here(config, display, force=order.force, gives_up=gives_up, connect=connect)
     except Busy as error:
         return "end", ("busy", one_line(error))
     except Interrupted as error:

@@ -4,6 +4,7 @@ display = RunDisplay()
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -38,14 +39,16 @@ class Display:
 
 
 class RunDisplay(Display):
-    """Shows one run: a bar with an ETA on a terminal, otherwise a line per epoch."""
+    """Shows one run: a bar with an ETA on a terminal, otherwise a line per epoch; or gives each line to `write`."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[str], Any] | None = None) -> None:
         self.console = console(soft_wrap=True)
+        self.write = write or self.console.print
+        self.has_bar = self.console.is_terminal and write is None
         self.bar: Progress | None = None
 
     def say(self, text: str) -> None:
-        self.console.print(text)
+        self.write(text)
 
     def start(self, config: Config, data: str, epoch: int) -> None:
         # Remember when and where the training started
@@ -57,7 +60,7 @@ class RunDisplay(Display):
         self.say(data)
 
         # Show a bar on a terminal
-        if self.console.is_terminal:
+        if self.has_bar:
             self.bar = Progress(
                 text_column("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
                 BarColumn(bar_width=10),

@@ -2,7 +2,7 @@
 
     command = handed.read(argv)    # before `wandb` is imported
 
-A process that trains one run after another first takes on each: `take(run_id, values)`.
+A process that trains one run after another first takes on each: `take(run_id, values, name)`.
 
 W&B starts a run that was queued again with its whole former config (wandb issues 4237, 9143): on the command line, and
 in the file that WANDB_SWEEP_PARAM_PATH names, whose values the client locks. A run therefore records the keys of its
@@ -31,9 +31,6 @@ VARIABLE = "WANDB_SWEEP_PARAM_PATH"
 
 SWEEP_KEYS = "sweep_keys"
 """Key of a run's config in W&B: the keys of its sweep, with commas."""
-
-REPLACED = "replaced"
-"""Key of a run's config in W&B: the options whose values the command of the sweep replaces, with the run's values."""
 
 PLACES = ("runs_dir", "data_dir", "device", "threads")
 """Options of one machine; a run that did not record the keys of its sweep takes all others when it returns."""
@@ -89,10 +86,11 @@ def _own_words(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def take(run_id: str, values: Mapping[str, Any]) -> None:
+def take(run_id: str, values: Mapping[str, Any], name: str) -> None:
     """Make this process what W&B's agent makes of a run's process: its id and the file of its values are set.
 
-    `values` are W&B's, `{key: {"value": …}}`. WANDB_DIR and WANDB_SWEEP_ID must be set.
+    `values` are W&B's, `{key: {"value": …}}`, and `name` is the run's unless WANDB_NAME is set. WANDB_DIR and
+    WANDB_SWEEP_ID must be set.
     """
     leave()
 
@@ -101,6 +99,7 @@ def take(run_id: str, values: Mapping[str, Any]) -> None:
     make(path.parent)
     replace_text(path, yaml.safe_dump({"wandb_version": 1, **values}, sort_keys=False))
     os.environ |= {"WANDB_RUN_ID": run_id, VARIABLE: str(path)}
+    os.environ.setdefault("WANDB_NAME", name)
 
 
 def leave() -> None:
@@ -119,8 +118,12 @@ def train_command(command: Command, display: RunDisplay, signals: Signals, **opt
     if command.dropped:
         display.say(f"not used, because no chosen name has it: {', '.join(command.dropped)}")
 
-    # Train; a mistake leaves no run behind
+    # Get the checkpoint of a run that another machine began
     directory = RunDirectory.of(command.config)
+    if api.handed_out() and "checkpoint" in command.config.wandb_extras and not directory.path.exists():
+        _fetch_checkpoint(directory, command.config, display)
+
+    # Train; a mistake leaves no run behind
     is_new = not directory.path.exists()
     waits = bool(api.handed_out())
     try:
@@ -138,6 +141,15 @@ def train_command(command: Command, display: RunDisplay, signals: Signals, **opt
         display.say(f"{directory.path} was trained before; --force trains it again")
         display.finish(outcome.state, outcome.summary)
     return outcome
+
+
+def _fetch_checkpoint(directory: RunDirectory, config: Config, display: RunDisplay) -> None:
+    """Make the directory of an agent's run from its checkpoint in W&B, if it has one."""
+    if not sink.is_disabled(config):
+        from study.remote import artifacts
+
+        place = f"{os.environ['WANDB_ENTITY']}/{os.environ['WANDB_PROJECT']}"
+        artifacts.fetch_checkpoint(directory, config, place, api.handed_out(), display.say)
 
 
 def _values() -> dict[str, Any]:

@@ -10,8 +10,9 @@ import wandb
 
 from study.config import Config
 from study.record.directory import RunDirectory, Say
+from study.remote import charts
 from study.remote.api import ask, handed_out, is_missing, state_of, trouble
-from study.remote.run import CONFUSION, connect, epochs_of, place_of
+from study.remote.run import connect, epochs_of, place_of
 from study.system.errors import UserError
 
 
@@ -72,5 +73,5 @@ def is_whole(directory: RunDirectory, config: Config) -> bool:
 
 def _has_pictures(run: Any) -> bool:
     """Return whether W&B has the charts and the artifact of a run."""
-    has_charts = f"{CONFUSION}_table" in run.summary_metrics
+    has_charts = f"{charts.CONFUSION}_table" in run.summary_metrics
     return has_charts and any(artifact.type == "evaluation" for artifact in run.logged_artifacts())

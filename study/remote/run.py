@@ -3,27 +3,27 @@
 A run is recorded online if there is a key, otherwise offline; there are no prompts.
 """
 
-import hashlib
 import os
-import re
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import wandb
 
 from study.config import Config
+from study.config.checks import LONGEST_TAG
+from study.config.setting import run_title
 from study.record.directory import RunDirectory, Say, finite
 from study.record.metrics import EPOCH_METRICS
-from study.remote import handed, offline
+from study.remote import artifacts, charts, columns, handed, offline
 from study.remote.api import announced, ask, check_settings, handed_out, has_key, is_refused, trouble, unless_set
+from study.remote.artifacts import LONGEST_NAME
 from study.system.errors import STOP, UserError, one_line
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120, "finish_timeout_raises": True}
@@ -35,23 +35,11 @@ SWEEP_PATIENCE = 120
 RETRIES = {"x_graphql_retry_max": 20, "x_graphql_retry_wait_min_seconds": 2, "x_graphql_retry_wait_max_seconds": 60}
 """The client's own retries, which `ask` would make fewer for the following runs of the process."""
 
-LONGEST_NAME = 128
-"""Most characters that W&B allows in the name of a group or an artifact; names of runs are kept as short."""
-
-PLACES = ("data_dir", "runs_dir", "keep_weights", "wandb", "entity", "project", "tags", "notes")
-"""Options that say where a run is and what it is called, which are no columns of W&B's table."""
-
-IN_TITLE = ("model", "dataset", "seed", "weights_digest")
-"""Options that have a place of their own in the name of a run, or none."""
-
-MOST_CELLS = 10_000
-"""Most rows that W&B keeps of a table; of a larger confusion matrix, the most frequent cells are sent."""
+SWEEP = "sweep"
+"""Key of a run's config in W&B: the names of the sweeps of `study.sweep run` that it belongs to."""
 
 BEST = {"maximize": "max", "minimize": "min"}
 """What W&B's summary keeps of a metric with a goal: `summary["val/acc"]` is `{"max": …}`."""
-
-CONFUSION = "test/confusion"
-"""Name of the chart of the confusion matrix; its table is `test/confusion_table` in the summary."""
 
 QUIET = 5
 """Seconds after which a line reports that W&B has not answered yet."""
@@ -65,11 +53,13 @@ class WandbRun:
     """A run that was started in W&B, and sends to it.
 
     `mode` is `online` or `offline`, and `no_answer` the reason if it is offline because W&B did not answer, else empty.
-    `place` is the entity, project and sweep of the run. The first `epochs` rows are in W&B already.
+    `place` is the entity, project and sweep of the run, with its name and those of its sweeps here, if it has them. The
+    first `epochs` rows are in W&B already.
     """
 
     run: Any
     directory: RunDirectory
+    config: Config
     mode: str
     no_answer: str
     place: Mapping[str, Any]
@@ -80,6 +70,10 @@ class WandbRun:
     def run_id(self) -> str:
         """Return the id of the run in W&B."""
         return self.run.id
+
+    def write(self, text: str) -> None:
+        """Add a line to the run's log in W&B, as what this process prints is by itself."""
+        self.run.write_logs(text)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Send the row of one epoch."""
@@ -96,26 +90,48 @@ class WandbRun:
         lost = []
         try:
             # Send the summary first
-            self.run.config.update({"info": _info(self.directory)}, allow_val_change=True)
+            self.run.config.update({"info": columns.info(self.directory)}, allow_val_change=True)
             self.run.summary.update(finite(summary) | self._best())
 
             # Send the evaluation
             if code == 0 and (self.directory.path / "evaluation.npz").exists():
-                for content, send in (("charts", self._send_charts), ("evaluation.npz", self._send_file)):
-                    try:
-                        send(summary["last/epoch"])
-                    except Exception as error:
-                        lost.append(f"{content} ({one_line(error)})")
+                parts = {
+                    "charts": lambda: self._send_charts(summary["last/epoch"]),
+                    "evaluation.npz": lambda: artifacts.send_evaluation(self.run, self.directory),
+                }
+                if "model" in self.config.wandb_extras:
+                    parts["model"] = lambda: artifacts.send_model(self.run, self.directory, self.say)
+                lost = _attempt_all(parts)
+
+            # Send what the options ask for at other ends
+            if "alerts" in self.config.wandb_extras:
+                self._alert(code, summary)
         finally:
             # End the run in any case
             if code == 128 + signal.SIGINT and "WANDB_SWEEP_ID" in os.environ:
-                self.run.mark_preempting()
+                self._requeue()
             self._end(code)
 
         # Look whether W&B has it: the client does not report an upload that it has given up
         if code == 0 and self.mode == "online" and not self._has_result(summary["state"]):
             raise wandb.Error("it has no result of the run")
         return lost
+
+    def _requeue(self) -> None:
+        """Return the run to W&B's queue, with its checkpoint if an option asks for it."""
+        self.run.mark_preempting()
+        if "checkpoint" in self.config.wandb_extras:
+            send = {"checkpoint": lambda: artifacts.send_checkpoint(self.run, self.directory, self.say)}
+            for lost in _attempt_all(send):
+                self.say(f"W&B does not get the {lost}")
+
+    def _alert(self, code: int, summary: Mapping[str, Any]) -> None:
+        """Let W&B send an alert if the run failed or diverged; signals are no failure."""
+        path = self.directory.path
+        if summary.get("state") == "diverged":
+            self.run.alert("A run diverged", f"{path}, after epoch {summary['last/epoch']}", level="WARN")
+        elif 0 < code < 128:
+            self.run.alert("A run failed", f"{path}: {self.directory.info().get('error')}", level="ERROR")
 
     def _end(self, code: int) -> None:
         """Send what is left, and end the run; raise TimeoutError if that takes too long."""
@@ -150,41 +166,19 @@ class WandbRun:
         return best
 
     def _send_charts(self, epoch: int) -> None:
-        """Send the confusion matrix of the test images, and the accuracy of each class that has test images."""
-        # Count the pairs of actual and predicted classes
-        arrays = self.directory.evaluation()
-        names = arrays["class_names"].tolist()
-        targets = arrays["test_targets"]
-        counts = np.zeros((len(names), len(names)), dtype=int)
-        np.add.at(counts, (targets, arrays["test_predictions"]), 1)
+        """Send the charts of the test images."""
+        self.run.log({"epoch": epoch, **charts.of(self.directory.evaluation())})
 
-        # List the most frequent pairs in the order of the classes
-        cells = np.argsort(-counts, axis=None, kind="stable")[:MOST_CELLS]
-        cells = [divmod(int(cell), len(names)) for cell in np.sort(cells)]
-        matrix = [[names[target], names[predicted], int(counts[target, predicted])] for target, predicted in cells]
 
-        # Compute the accuracy of each class
-        images = counts.sum(axis=1)
-        accuracies = [[name, float(counts[k, k] / images[k])] for k, name in enumerate(names) if images[k]]
-
-        # Send both charts
-        columns = ["Actual", "Predicted", "nPredictions"]
-        confusion = wandb.plot_table(
-            "wandb/confusion_matrix/v1",
-            wandb.Table(columns, matrix),
-            {name: name for name in columns},
-            {"title": "Test images"},
-        )
-        per_class = wandb.plot.bar(
-            wandb.Table(["class", "accuracy"], accuracies), "class", "accuracy", title="Test accuracy by class"
-        )
-        self.run.log({"epoch": epoch, CONFUSION: confusion, "test/per_class": per_class})
-
-    def _send_file(self, epoch: int) -> None:
-        """Send evaluation.npz as an artifact."""
-        artifact = wandb.Artifact(artifact_name(self.run_id), type="evaluation")
-        artifact.add_file(str(self.directory.path / "evaluation.npz"))
-        self.run.log_artifact(artifact)
+def _attempt_all(parts: Mapping[str, Callable[[], None]]) -> list[str]:
+    """Send each part; return the name and the reason of each that could not be sent."""
+    lost = []
+    for name, send in parts.items():
+        try:
+            send()
+        except Exception as error:
+            lost.append(f"{name} ({one_line(error)})")
+    return lost
 
 
 def connect(
@@ -239,11 +233,14 @@ def connect(
     for metric in EPOCH_METRICS:
         if metric.goal:
             run.define_metric(metric.key, step_metric="epoch", summary=BEST[metric.goal])
+    if "code" in config.wandb_extras:
+        artifacts.send_code(run, say)
     if chosen == "offline":
-        return WandbRun(run, directory, chosen, no_answer, place, 0, say)
+        return WandbRun(run, directory, config, chosen, no_answer, place, 0, say)
     say(f"W&B: {run.url}")
     place = {**place, "entity": run.entity, "project": run.project}
-    return WandbRun(run, directory, chosen, no_answer, place, epochs_of(run.summary) if resumes else 0, say)
+    epochs = epochs_of(run.summary) if resumes else 0
+    return WandbRun(run, directory, config, chosen, no_answer, place, epochs, say)
 
 
 def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[str, Any], chosen: str) -> Any:
@@ -252,13 +249,11 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
     for_agent = {"init_timeout": SWEEP_PATIENCE} if handed_out() else {}
     settings = unless_set({**PATIENCE, **RETRIES, **for_agent, "sweep_id": place["sweep"], "stop_fn": _end_at_stop})
 
-    # Collect the options; W&B keeps the values of its sweep, also those that the run does not use or replaces
+    # Collect the config
     keys = handed.sweep_keys() if handed_out() else []
-    options = {name: value for name, value in config.model_dump().items() if name in keys or name not in PLACES}
-    options = {name: value for name, value in options.items() if name not in keys or config.uses(name)}
-    extra = {handed.SWEEP_KEYS: ",".join(keys)} if keys else {}
-    if replaced := handed.replaced(config):
-        extra[handed.REPLACED] = replaced
+    sweep_keys = {handed.SWEEP_KEYS: ",".join(keys)} if keys else {}
+    sweeps = {SWEEP: ", ".join(place["sweeps"])} if place.get("sweeps") else {}
+    replaced = handed.replaced(config)
     folder = _files(directory.path.parent, chosen)
     _stage_artifacts_in(folder)
 
@@ -267,12 +262,19 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
         id=run_id,
         entity=place["entity"],
         project=place["project"],
-        name=os.environ.get("WANDB_NAME") or title(config),
+        name=os.environ.get("WANDB_NAME") or place.get("name") or _name(directory, config),
         group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
         job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
-        tags=[tag.strip() for tag in config.tags.split(",") if tag.strip()] or None,
+        tags=_tags(config, place.get("sweeps") or ()),
         notes=config.notes or None,
-        config={**options, "fingerprint": config.fingerprint, "info": _info(directory), **extra},
+        config={
+            **columns.columns(config, keys),
+            "fingerprint": config.fingerprint,
+            "info": columns.info(directory),
+            **sweep_keys,
+            **sweeps,
+            **({columns.REPLACED: replaced} if replaced else {}),
+        },
         dir=folder,
         mode=chosen,
         resume="allow" if chosen == "online" else None,
@@ -291,31 +293,6 @@ def _stage_artifacts_in(folder: Path) -> None:
     The client reads this from the environment only, none of its settings has it (wandb.env.get_data_dir).
     """
     os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
-
-
-def _info(directory: RunDirectory) -> dict[str, Any]:
-    """Return run.json without the config, so that the run in W&B is as complete as its directory."""
-    return {name: value for name, value in directory.info().items() if name != "config"}
-
-
-def title(config: Config) -> str:
-    """Return the name of a run for people: the network, the data, every option that is no default, and the seed.
-
-    Names of runs with other seeds sort, as `s02` before `s10`.
-    """
-    names = [name for name in config.identity() if name not in IN_TITLE]
-    pairs = [f"{name.replace('_', ' ')} {getattr(config, name)}" for name in names]
-    start = ", ".join([f"{config.model} {config.dataset}", *pairs])
-    end = f", s{config.seed:02}"
-    return start + end if len(start + end) <= LONGEST_NAME else start[: LONGEST_NAME - len(end) - 1] + "…" + end
-
-
-def artifact_name(run_id: str) -> str:
-    """Return a unique name for the artifact of a run that W&B accepts: ASCII, at most 128 characters."""
-    name = "evaluation-" + re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)
-    digest = hashlib.sha256(run_id.encode("utf-8", "backslashreplace")).hexdigest()[:10]
-    is_kept = name == f"evaluation-{run_id}" or run_id.isascii()
-    return name if is_kept and len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 11]}-{digest}"
 
 
 def place_of(config: Config) -> dict[str, str | None]:
@@ -365,6 +342,19 @@ def mode(config: Config) -> str:
     if config.wandb == "online":
         raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY; or give --wandb offline")
     return "offline"
+
+
+def _name(directory: RunDirectory, config: Config) -> str:
+    """Return the name of a run: its directory's, or for an agent, which does not say what varies, its group's."""
+    return run_title(_group(config), config.seed) if handed_out() else directory.path.name
+
+
+def _tags(config: Config, sweeps: Sequence[str]) -> list[str] | None:
+    """Return the tags of a run, with the names of its sweeps; without any, those of WANDB_TAGS."""
+    tags = [tag.strip() for tag in config.tags.split(",") if tag.strip()]
+    if sweeps and not tags:  # which the client would use only if there is no other
+        tags = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
+    return list(dict.fromkeys([*tags, *(name[:LONGEST_TAG] for name in sweeps)])) or None
 
 
 def _group(config: Config) -> str:

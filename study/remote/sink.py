@@ -7,7 +7,8 @@
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from study.config import Config
@@ -26,21 +27,31 @@ class Sinks:
         self.no_answer = ""
 
     def connect(
-        self, directory: RunDirectory, config: Config, run_id: str, resumes: bool, say: Say, note: Callable[..., None]
+        self,
+        directory: RunDirectory,
+        config: Config,
+        run_id: str,
+        resumes: bool,
+        say: Say,
+        note: Callable[..., None],
+        name: str = "",
+        sweeps: Sequence[str] = (),
     ) -> "WandbSink | None":
         """Start a run in W&B unless it is disabled; if that fails, print why and return None.
 
-        If it `resumes`, rows that W&B has are not sent again. `note` adds values to run.json. Raises UserError if W&B's
-        settings are wrong.
+        If it `resumes`, rows that W&B has are not sent again. `note` adds values to run.json. A run of
+        `study.sweep run` has a `name` that says what varies, and is tagged with the names of its sweeps. Raises
+        UserError if W&B's settings are wrong.
         """
         if is_disabled(config):
             return None
         from study.remote import run as wandb_run
 
         # Start the run
-        note(wandb_id=handed_out() or run_id, wandb=wandb_run.place_of(config))
+        place = {**wandb_run.place_of(config), **({"name": name, "sweeps": [*sweeps]} if name else {})}
+        note(wandb_id=handed_out() or run_id, wandb=place)
         try:
-            run = wandb_run.connect(directory, config, run_id, say, resumes, no_answer=self.no_answer)
+            run = wandb_run.connect(directory, config, run_id, say, resumes, place, self.no_answer)
         except UserError:
             raise
         except Exception as error:
@@ -78,6 +89,12 @@ class WandbSink:
         self.run: WandbRun | None = run
         self.directory = directory
         self.say = say
+
+    def write(self, text: str) -> None:
+        """Add a line to the run's log in W&B."""
+        if self.run:
+            with suppress(Exception):  # a client without this method: only the log is missing
+                self.run.write(text)
 
     def log(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send the row of an epoch."""

@@ -21,11 +21,11 @@ from typing import Any
 from rich.table import Table
 
 from study.config import Config, check_value
-from study.config.setting import read_pairs, written
+from study.config.setting import read_pairs, run_title, written
 from study.record.directory import DONE, Say
 from study.record.display import result
+from study.remote import columns
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
-from study.remote.handed import REPLACED
 from study.sweeps import command, counting, document
 from study.sweeps import definition as search
 from study.sweeps.definition import Point, Sweep
@@ -77,6 +77,11 @@ class WandbSweep:
     def path(self) -> str:
         """Return ENTITY/PROJECT/ID."""
         return f"{self.entity}/{self.project}/{self.id}"
+
+    def title(self, values: Mapping[str, Any]) -> str:
+        """Return the name in W&B of a run of the sweep from the values that W&B gave it."""
+        known = dict.fromkeys(self.sweep.parameters, "") | dict(values)
+        return run_title(self.sweep.setting(known), known.get("seed", Config().seed))
 
     @property
     def left(self) -> int | None:
@@ -379,8 +384,7 @@ def _runs(entity: str, project: str, filters: Mapping[str, Any]) -> list[Run]:
 def _run(run: Any) -> Run:
     """Convert a run of W&B's client."""
     # Find its point
-    values = {**run.config, **(run.config.get(REPLACED) or {})}
-    values = {name: value for name, value in values.items() if name in Config.model_fields}
+    values = columns.options_of(run.config)
     fingerprint = run.config.get("fingerprint") or _fingerprint(values)
 
     # Describe its result
