@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import shlex
 import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -20,9 +21,10 @@ from analysis.frames import runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import figures, tables
 from analysis.page.blocks import Heading, Items
-from analysis.themes import answers, comparison, space
+from analysis.themes import answers, comparison, protocol, space
 from analysis.wording import texts as wording
 from study.config import RESULTS_VERSION, Config
+from study.config.argv import read_command
 from study.config.setting import Listed
 from study.record.directory import HYPERBAND, RunDirectory
 from study.sweeps import definition as search
@@ -541,3 +543,47 @@ def test_the_smallest_difference_that_matters_is_an_option(call, tmp_path, monke
         assert said in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     for wrong in ("0", "-1", "x", "101"):
         assert "--smallest" in call("analysis.summarize", "--smallest", wrong, code=2).stderr
+
+
+def test_what_a_reviewer_asks_is_in_the_report_once(folder, call, undrawn):
+    commits = ["a" * 40, "b" * 40 + "+", None]
+    for path, commit in zip(sorted(folder.iterdir()), commits, strict=False):
+        run = RunDirectory(path)
+        run.write_info(run.info() | {"git_commit": commit})
+    make_run(folder, 0.0, state="diverged", seed=3, dropout=0.0)
+    make_run(folder, 0.0, state="failed", seed=4, dropout=0.0)
+    make_run(folder, 0.0, state="stopped", seed=5, dropout=0.0)
+    frames = runs.load(folder)
+    (one,) = by_dataset(frames)
+    rows = by_name(protocol.failures([one]))
+    (other,) = (name for name in rows.index if "two-block" in name and "0.0" in name)
+    assert rows.loc[other, ["asked", "result", "diverged", "error", "stopped", "rest"]].to_list() == [6, 3, 1, 1, 1, 0]
+    assert rows.rate[other] == pytest.approx(40) and (rows.rate.drop(other) == 0).all(), "a stopped run did not fail"
+    assert protocol.machines(frames).runs.to_list() == [6, 1], "one shared its device"
+    assert protocol.data(frames)[["train", "val", "test", "runs"]].to_numpy().tolist() == [[100, 10000, 10, 7]]
+    said = " ".join(protocol.code(frames))
+    assert (
+        "a" * 40 + " (1 run)" in said and "b" * 40 + " with changed files" in said and "commit not recorded (" in said
+    )
+    for config in frames.configs.values():
+        words = shlex.split(protocol.command(config))
+        assert words[:3] == ["python", "-m", "study.train"]
+        assert read_command(words[3:]).config.fingerprint == config.fingerprint
+    call("analysis.summarize", folder)
+    page = (folder.parent / "report" / "report.md").read_text(encoding="utf-8")
+    assert page.count(wording.label("protocol_failures_title")) == 1
+    assert (folder.parent / "report" / "tables" / "protocol-failures.csv").exists()
+
+
+def test_how_learning_rates_were_chosen_is_said(tmp_path):
+    def chosen(*values):
+        place = tmp_path / str(len(list(tmp_path.iterdir())))
+        for value in values:
+            make_run(place, 0.5, **value)
+        return protocol.rates(by_dataset(runs.load(place))).iloc[0]
+
+    assert chosen({"lr": 0.1}, {"lr": 0.1, "dropout": 0.1}).chosen == wording.label("protocol chosen given")
+    row = chosen({"lr": 0.1}, {"lr": 0.01}, {"lr": 0.01, "seed": 1})
+    assert (row.chosen, row.lr, row.tried, row.seeds) == (wording.label("protocol chosen compared"), "0.01, 0.1", 2, 2)
+    assert chosen({"lr": 0.1}, {"lr": 0.01, "dropout": 0.1}).chosen == wording.label("protocol chosen own")
+    assert chosen(*({"lr": 10.0**-place} for place in range(7))).lr == "1e-06 to 1.0"
