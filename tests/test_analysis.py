@@ -21,7 +21,7 @@ from analysis.frames import runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import figures, tables
 from analysis.page.blocks import Heading, Items
-from analysis.themes import answers, comparison, protocol, space
+from analysis.themes import answers, comparison, costs, protocol, space, speed
 from analysis.wording import texts as wording
 from study.config import RESULTS_VERSION, Config
 from study.config.argv import read_command
@@ -587,3 +587,38 @@ def test_how_learning_rates_were_chosen_is_said(tmp_path):
     assert (row.chosen, row.lr, row.tried, row.seeds) == (wording.label("protocol chosen compared"), "0.01, 0.1", 2, 2)
     assert chosen({"lr": 0.1}, {"lr": 0.01, "dropout": 0.1}).chosen == wording.label("protocol chosen own")
     assert chosen(*({"lr": 10.0**-place} for place in range(7))).lr == "1e-06 to 1.0"
+
+
+def test_times_are_tested(tmp_path):
+    """An option that makes each epoch 22 % longer is found, though by construction it should cost nothing."""
+    random = np.random.default_rng(0)
+    for seed in range(4):
+        for dropout, factor in ((0.0, 1.0), (0.1, 1.0), (0.5, 1.22)):
+            run = make_run(tmp_path / "runs", 0.7 + 0.01 * random.random(), seed=seed, dropout=dropout)
+            seconds = 2 * factor * (1 + 0.01 * random.normal())
+            run.write_history([row | {"time/epoch": seconds} for row in run.history()])
+    frames = runs.load(tmp_path / "runs")
+    (one,) = by_dataset(frames)
+    frame = by_name(costs.measure(one))
+    slow = frame.loc["dropout 0.5"]
+    assert slow.p_time < 0.001 and slow.extra_time_low < 22 < slow.extra_time_high < 30
+    assert frame.p_time.drop("dropout 0.5").dropna().gt(0.05).all() and frame.extra_time.isna().sum() == 1
+    tests = speed.times(one)
+    same = {name: setting for setting in one.ranked if (name := str(setting)) in frame.index}
+    seconds = speed.epoch_seconds(one).seconds.groupby(one.runs.setting).apply(lambda column: np.log(column).mean())
+    assert tests.difference[same["dropout 0.5"], same["dropout 0.0"]] == pytest.approx(
+        seconds[same["dropout 0.5"]] - seconds[same["dropout 0.0"]]
+    )
+    assert speed.work(one).nunique() == 1 and speed.alike(one).nunique() == 3, "their mean says nothing"
+    for lang in wording.LANGUAGES:
+        with wording.language(lang):
+            said = " ".join(text for block in costs.blocks(frames, one, figures.looks_of(one.ranked))
+                            if isinstance(block, Items) for text in block.texts)  # fmt: skip
+            assert f"{wording.number(slow.extra_time, '.1f')} % [" in said
+
+
+def test_times_that_were_shared_or_single_are_not_tested(folder):
+    one = section(folder)
+    assert costs.measure(one).p_time.dropna().eq(1).all(), "equal times"
+    one = replace(one, runs=one.runs.assign(device_shared_by=2))
+    assert speed.times(one).empty and costs.measure(one).p_time.isna().all()
