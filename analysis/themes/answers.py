@@ -52,10 +52,19 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     if without:
         key = "answer_without" if len(without) <= NAMED else "table_without"
         answer[0] += " " + sentence(key, count=len(without), settings=named(without))
-    for setting in dict.fromkeys([frame.index[0], comparison.reference(frame)]):
+    first = list(dict.fromkeys([frame.index[0], comparison.reference(frame)]))
+    for setting in first:
         if setting in diverged:
             counts = {"count": int(diverged[setting]), "all": int(frame.asked[setting])}
-            answer[0] += " " + sentence("answer_diverged", setting=shown(setting), **counts)
+            key = "answer_diverged_most" if 2 * counts["count"] >= counts["all"] else "answer_diverged"
+            answer[0] += " " + sentence(key, setting=shown(setting), **counts)
+    others = [
+        sentence("diverged_one", setting=shown(setting), count=int(diverged[setting]), all=int(frame.asked[setting]))
+        for setting in frame.index
+        if setting in diverged and setting not in first
+    ]
+    if others:
+        answer[0] += " " + sentence("answer_diverged_others", others=named(others))
     return answer
 
 
