@@ -25,6 +25,7 @@ from analysis.themes import (
     costs,
     layers,
     per_class,
+    protocol,
     space,
     speed,
     training,
@@ -79,6 +80,7 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     if compared:
         yield Part("data-sets", label("data_sets"), "", compared)
     yield Part("study", label("study"), "", _part("study", lambda: costs.total(frames)))
+    yield Part("protocol", label("protocol"), "", _part("protocol", lambda: protocol.blocks(frames, sections)))
     problems = _problems(frames)
     if problems:
         yield Part(

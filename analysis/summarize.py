@@ -141,6 +141,11 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+def _compared(frames: runs.Frames, section: Section) -> tables.Table:
+    """Make the table of a section that the report has too."""
+    return comparison.table(section, comparison.with_images(frames, section))
+
+
 def _points(text: str) -> float:
     """Convert the value of `--smallest`; raise ValueError unless it is a number above 0, at most 100."""
     points = float(text)
@@ -200,7 +205,7 @@ def main(argv: list[str]) -> int:
     with wording.language(args.lang):
         for section in listed:
             if not section.runs.empty:
-                table = attempted(wording.label("theme comparison"), partial(comparison.table, section))
+                table = attempted(wording.label("theme comparison"), partial(_compared, frames, section))
                 if isinstance(table, tables.Table):
                     print(wording.restored(f"{section.name}\n\n{tables.markdown(table)}"))
         page = report.write(frames, listed, str(args.source), Path(args.out), say)

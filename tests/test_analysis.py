@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import shlex
 import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -16,12 +17,14 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis import report
-from analysis.frames import runs
+from analysis.frames import runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import figures, tables
 from analysis.page.blocks import Heading, Items
-from analysis.themes import answers, comparison, space
+from analysis.themes import answers, comparison, costs, protocol, space, speed
+from analysis.wording import texts as wording
 from study.config import RESULTS_VERSION, Config
+from study.config.argv import read_command
 from study.config.setting import Listed
 from study.record.directory import HYPERBAND, RunDirectory
 from study.sweeps import definition as search
@@ -99,10 +102,10 @@ def by_name(frame):
 
 
 MARKDOWN = """\
-| Setting | Seeds | Best val acc (%) | at epoch | Below the best (points) | p (Holm) | Test acc (%) |
-| :--- | ---: | ---: | ---: | ---: | ---: | ---: |
-| two-block, dropout 0.5 | 3 | **71.00 ± 2.48** | 2 |  |  | 70.00 ± 24.84 |
-| two-block, dropout 0.0 | 3 | 62.00 ± 4.97 | 2 | 9.00 ± 4.30 | 0.012 | 60.00 ± 7.17 |
+| Setting | Seeds | Best val acc (%) | at epoch | Below the best (points) | p (Holm) | Test acc (%) | p test (Holm) |
+| :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| two-block, dropout 0.5 | 3 | **71.00 ± 2.48** | 2 |  |  | 70.00 ± 24.84 [39.68, 89.22] |  |
+| two-block, dropout 0.0 | 3 | 62.00 ± 4.97 | 2 | 9.00 ± 4.30 | 0.012 | 60.00 ± 7.17 [31.27, 83.18] | 0.225 |
 """
 
 
@@ -115,7 +118,8 @@ def test_the_table_to_the_letter(folder):
     }
     text = tables.markdown(comparison.table(replace(one, **kept)))
     # 0.70, 0.72, 0.71: mean 71, s = 1, t(2) = 4.303, so ± 4.303 / √3 = 2.48; the differences are 10, 10, 7, so
-    # in pairs ± 4.303 and t = 9, p = 0.012; three times 6 of 10 test images: no spread but that of rounding
+    # in pairs ± 4.303 and t = 9, p = 0.012; three times 6 of 10 test images: no spread but that of rounding; there the
+    # differences are 0, 10, 20, so t = √3; in brackets Wilson's intervals of 7 and of 6 of 10 images
     assert text == MARKDOWN
 
 
@@ -130,7 +134,95 @@ def test_a_single_seed_has_no_spread_and_is_not_bold(folder):
     assert str(frame.setting[0]) == single.name, "settings are ranked by validation accuracy"
     assert list(frame.tied) == [False, True, False], "nothing is compared with a single run"
     row = next(line for line in tables.markdown(table).splitlines() if "mlp" in line)
-    assert row == "| mlp, dropout 0.0 | 1 | 71.50 | 2 |  |  | 80.00 [49.02, 94.33] |"
+    assert row == "| mlp, dropout 0.0 | 1 | 71.50 | 2 |  |  | 80.00 [49.02, 94.33] |  |"
+
+
+@pytest.fixture
+def imaged(tmp_path):
+    """Make runs of two settings with three seeds each, which differ by 2 points with every seed, and 500 test images.
+
+    Returns the folder, and for each setting the share of its seeds that classify each test image correctly.
+    """
+    random = np.random.default_rng(0)
+    targets = np.arange(500) % 2
+    share = {}
+    for dropout, accuracy in ((0.0, 0.80), (0.5, 0.78)):
+        right = random.random((3, 500)) < accuracy
+        share[f"dropout {dropout}"] = right.mean(axis=0)
+        for seed, of_seed in enumerate(right):
+            run = make_run(tmp_path / "runs", accuracy + 0.001 * (seed + dropout * (seed % 2)), seed=seed,
+                           dropout=dropout)  # fmt: skip
+            predicted = np.where(of_seed, targets, 1 - targets)
+            run.write_evaluation(
+                run.evaluation()
+                | {"test_targets": targets, "test_predictions": predicted, "class_names": np.array(["even", "odd"])}
+            )
+            run.write_summary(run.summary() | {"test/acc": of_seed.mean()})
+            info = run.info()
+            run.write_info(info | {"data": info["data"] | {"images": {"train": 1000, "val": 287, "test": 500}}})
+    return tmp_path / "runs", share
+
+
+def test_a_difference_has_an_interval_over_images_too(imaged):
+    folder, share = imaged
+    frames = runs.load(folder)
+    (one,) = by_dataset(frames)
+    row = by_name(comparison.with_images(frames, one)).loc["dropout 0.5"]
+    a, b = share.values()
+    for images, found in ((287, row.below_images), (500, row.test_below_images)):
+        assert found == pytest.approx(stats.norm.ppf(0.975) * 100 * np.std(a - b, ddof=1) / math.sqrt(images))
+    assert row.p_holm < 0.05 and row.below_ci95 < row.below < row.below_images
+    low, high = (100 * bound for bound in statistics.sampling_interval(b.mean(), 500))
+    assert (row.test_acc_low, row.test_acc_high) == pytest.approx((low, high)) and low < row.test_acc < high
+    for lang, words in (("en", "on these images ["), ("es", "en estas imágenes [")):
+        with wording.language(lang):
+            assert words in answers.headline(frames, one)
+            said = [
+                line
+                for line in answers.sentences(frames, one)
+                if f"± {wording.number(row.below_images, '.2f')}" in line
+            ]
+            assert len(said) == 1, "it is said once how much, and that the difference could be gone"
+            assert wording.sentence("answer_images_gone", settings="dropout 0.5").split(" dropout")[0] in said[0]
+    table = comparison.table(one, comparison.with_images(frames, one))
+    assert f"± {row.below_images:.2f}" in [cell.text for cell in table.rows[1]]
+
+
+def test_without_readable_predictions_or_a_number_of_images_nothing_is_said_of_images(imaged):
+    folder, _ = imaged
+    paths = sorted(path for path in folder.iterdir())
+    run = RunDirectory(paths[0])
+    run.write_info(run.info() | {"data": run.info()["data"] | {"images": {"train": 1000}}})
+    frames = runs.load(folder)
+    (one,) = by_dataset(frames)
+    assert comparison.with_images(frames, one).below_images.notna().sum() == 1, "another run knows the number"
+    for path in paths[1:]:
+        run = RunDirectory(path)
+        run.write_info(run.info() | {"data": run.info()["data"] | {"images": {"train": 1000}}})
+    frames = runs.load(folder)
+    (one,) = by_dataset(frames)
+    frame = comparison.with_images(frames, one)
+    assert frame[["below_images", "test_acc_low"]].isna().all(axis=None) and (frame.p_holm.dropna() < 0.05).all()
+    assert "on these images" not in " ".join(answers.sentences(frames, one))
+    run = RunDirectory(paths[0])
+    run.write_evaluation({name: values for name, values in run.evaluation().items() if name != "class_names"})
+    frames = runs.load(folder)
+    (one,) = by_dataset(frames)
+    assert frames.tested(paths[0].name) is None and len(comparison.right(frames, one)) == 1
+
+
+def test_the_headline_says_if_the_test_images_show_the_opposite(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / "runs", 0.80 + 0.001 * seed, 0.1, seed=seed)
+        make_run(tmp_path / "runs", 0.70 + 0.002 * seed, 0.9 + 0.1 * (seed > 1), seed=seed, dropout=0.1)
+    frames = runs.load(tmp_path / "runs")
+    (one,) = by_dataset(frames)
+    row = by_name(comparison.compare(one)).loc["dropout 0.1"]
+    assert row.p_holm < 0.05 and row.below > 0 and row.p_test < 0.05 and row.test_below == pytest.approx(-250 / 3)
+    for lang, key in (("en", "The test images show the opposite"), ("es", "Las imágenes de prueba muestran lo contra")):
+        with wording.language(lang):
+            assert key in answers.headline(frames, one)
+            assert f"{wording.number(250 / 3, '.2f')} " in answers.headline(frames, one).partition(key)[2]
 
 
 def test_intervals_end_at_100_percent(tmp_path):
@@ -451,3 +543,82 @@ def test_the_smallest_difference_that_matters_is_an_option(call, tmp_path, monke
         assert said in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     for wrong in ("0", "-1", "x", "101"):
         assert "--smallest" in call("analysis.summarize", "--smallest", wrong, code=2).stderr
+
+
+def test_what_a_reviewer_asks_is_in_the_report_once(folder, call, undrawn):
+    commits = ["a" * 40, "b" * 40 + "+", None]
+    for path, commit in zip(sorted(folder.iterdir()), commits, strict=False):
+        run = RunDirectory(path)
+        run.write_info(run.info() | {"git_commit": commit})
+    make_run(folder, 0.0, state="diverged", seed=3, dropout=0.0)
+    make_run(folder, 0.0, state="failed", seed=4, dropout=0.0)
+    make_run(folder, 0.0, state="stopped", seed=5, dropout=0.0)
+    frames = runs.load(folder)
+    (one,) = by_dataset(frames)
+    rows = by_name(protocol.failures([one]))
+    (other,) = (name for name in rows.index if "two-block" in name and "0.0" in name)
+    assert rows.loc[other, ["asked", "result", "diverged", "error", "stopped", "rest"]].to_list() == [6, 3, 1, 1, 1, 0]
+    assert rows.rate[other] == pytest.approx(40) and (rows.rate.drop(other) == 0).all(), "a stopped run did not fail"
+    assert protocol.machines(frames).runs.to_list() == [6, 1], "one shared its device"
+    assert protocol.data(frames)[["train", "val", "test", "runs"]].to_numpy().tolist() == [[100, 10000, 10, 7]]
+    said = " ".join(protocol.code(frames))
+    assert (
+        "a" * 40 + " (1 run)" in said and "b" * 40 + " with changed files" in said and "commit not recorded (" in said
+    )
+    for config in frames.configs.values():
+        words = shlex.split(protocol.command(config))
+        assert words[:3] == ["python", "-m", "study.train"]
+        assert read_command(words[3:]).config.fingerprint == config.fingerprint
+    call("analysis.summarize", folder)
+    page = (folder.parent / "report" / "report.md").read_text(encoding="utf-8")
+    assert page.count(wording.label("protocol_failures_title")) == 1
+    assert (folder.parent / "report" / "tables" / "protocol-failures.csv").exists()
+
+
+def test_how_learning_rates_were_chosen_is_said(tmp_path):
+    def chosen(*values):
+        place = tmp_path / str(len(list(tmp_path.iterdir())))
+        for value in values:
+            make_run(place, 0.5, **value)
+        return protocol.rates(by_dataset(runs.load(place))).iloc[0]
+
+    assert chosen({"lr": 0.1}, {"lr": 0.1, "dropout": 0.1}).chosen == wording.label("protocol chosen given")
+    row = chosen({"lr": 0.1}, {"lr": 0.01}, {"lr": 0.01, "seed": 1})
+    assert (row.chosen, row.lr, row.tried, row.seeds) == (wording.label("protocol chosen compared"), "0.01, 0.1", 2, 2)
+    assert chosen({"lr": 0.1}, {"lr": 0.01, "dropout": 0.1}).chosen == wording.label("protocol chosen own")
+    assert chosen(*({"lr": 10.0**-place} for place in range(7))).lr == "1e-06 to 1.0"
+
+
+def test_times_are_tested(tmp_path):
+    """An option that makes each epoch 22 % longer is found, though by construction it should cost nothing."""
+    random = np.random.default_rng(0)
+    for seed in range(4):
+        for dropout, factor in ((0.0, 1.0), (0.1, 1.0), (0.5, 1.22)):
+            run = make_run(tmp_path / "runs", 0.7 + 0.01 * random.random(), seed=seed, dropout=dropout)
+            seconds = 2 * factor * (1 + 0.01 * random.normal())
+            run.write_history([row | {"time/epoch": seconds} for row in run.history()])
+    frames = runs.load(tmp_path / "runs")
+    (one,) = by_dataset(frames)
+    frame = by_name(costs.measure(one))
+    slow = frame.loc["dropout 0.5"]
+    assert slow.p_time < 0.001 and slow.extra_time_low < 22 < slow.extra_time_high < 30
+    assert frame.p_time.drop("dropout 0.5").dropna().gt(0.05).all() and frame.extra_time.isna().sum() == 1
+    tests = speed.times(one)
+    same = {name: setting for setting in one.ranked if (name := str(setting)) in frame.index}
+    seconds = speed.epoch_seconds(one).seconds.groupby(one.runs.setting).apply(lambda column: np.log(column).mean())
+    assert tests.difference[same["dropout 0.5"], same["dropout 0.0"]] == pytest.approx(
+        seconds[same["dropout 0.5"]] - seconds[same["dropout 0.0"]]
+    )
+    assert speed.work(one).nunique() == 1 and speed.alike(one).nunique() == 3, "their mean says nothing"
+    for lang in wording.LANGUAGES:
+        with wording.language(lang):
+            said = " ".join(text for block in costs.blocks(frames, one, figures.looks_of(one.ranked))
+                            if isinstance(block, Items) for text in block.texts)  # fmt: skip
+            assert f"{wording.number(slow.extra_time, '.1f')} % [" in said
+
+
+def test_times_that_were_shared_or_single_are_not_tested(folder):
+    one = section(folder)
+    assert costs.measure(one).p_time.dropna().eq(1).all(), "equal times"
+    one = replace(one, runs=one.runs.assign(device_shared_by=2))
+    assert speed.times(one).empty and costs.measure(one).p_time.isna().all()

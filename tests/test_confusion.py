@@ -5,11 +5,15 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics
 
 from analysis import report
-from analysis.frames import runs
+from analysis.frames import runs, statistics
+from analysis.frames.sections import best_of_settings, by_dataset
 from analysis.page import figures
+from analysis.page.blocks import Paragraph
+from analysis.page.tables import Table
 from analysis.themes import comparison, confusion, layers, per_class
 from study.system.errors import UserError
 from tests.test_analysis import assert_labelled, make_run, text_of
@@ -56,7 +60,7 @@ def test_confusions_are_pairs_both_ways(cells):
 
 def answer(*rows):
     names = list("abc")[: len(rows)]
-    words = {"setting": "mlp", "seed": 0, "dataset": "digits"}
+    words = {"setting": "mlp", "over": "seed 0", "dataset": "digits"}
     return confusion.answer(pd.DataFrame(list(rows), index=names, columns=names), words)
 
 
@@ -176,3 +180,39 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path, monkeyp
     assert cuts.params.tolist() == [whole.params_intermediate + 513 * 10, whole.params]
     (tmp_path / "theirs.csv").write_text("class,accuracy\ncat,50\n", encoding="utf-8")
     assert "no run knows the class 'cat'" in call("analysis.summarize", "--compare-per-class=theirs.csv", code=2).stderr
+
+
+def test_class_results_are_those_of_all_seeds(tmp_path):
+    random = np.random.default_rng(0)
+    targets = np.arange(60) % 2
+    predicted = {}
+    for seed in range(3):
+        run = make_run(tmp_path / "runs", 0.7 + 0.01 * seed, seed=seed)
+        predicted[seed] = np.where(random.random(60) < 0.8, targets, 1 - targets)
+        arrays = {
+            "test_targets": targets,
+            "test_predictions": predicted[seed],
+            "class_names": np.array(["even", "odd"]),
+        }
+        run.write_evaluation(run.evaluation() | arrays)
+    frames = runs.load(tmp_path / "runs")
+    (section,) = by_dataset(frames)
+    best = best_of_settings(section)
+    ((counts, repeats),) = confusion.matrices(frames, section, best).values()
+    wanted = sum(metrics.confusion_matrix(targets, of_seed) for of_seed in predicted.values())
+    assert repeats == 3 and np.array_equal(counts, wanted)
+    rates = confusion.rates(counts, repeats)
+    by_seed = np.array([metrics.recall_score(targets, of_seed, average=None) for of_seed in predicted.values()])
+    assert list(rates.images) == [30, 30] and np.allclose(rates.accuracy, 100 * by_seed.mean(axis=0))
+    for row in rates.itertuples():
+        low, high = statistics.sampling_interval(row.accuracy / 100, 30)
+        assert (row.accuracy_low, row.accuracy_high) == pytest.approx((100 * low, 100 * high))
+    spread = per_class.over_seeds(frames, section, best.setting.iloc[0], ["even", "odd"])
+    assert spread == pytest.approx(list(stats.t.ppf(0.975, 2) * 100 * by_seed.std(axis=0, ddof=1) / np.sqrt(3)))
+    (table,) = [block for block in per_class.blocks(frames, section, figures.looks_of(section.ranked))
+                if isinstance(block, Table)]  # fmt: skip
+    assert np.allclose(table.frame.over_seeds, spread) and "over_seeds" in [column.key for column in table.columns]
+    words = " ".join(block.text for block in confusion.blocks(frames, section, figures.looks_of(section.ranked))
+                     if isinstance(block, Paragraph))  # fmt: skip
+    wrong = int(wanted.sum() - np.trace(wanted))
+    assert f"{wrong} of 180 test images" in words and "3 seeds" in words

@@ -173,9 +173,9 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path, monkeypatch):
     for folder, kinds in (("tables", {".csv", ".md", ".tex"}), ("figures", {".pdf", ".png", ".svg"})):
         made = list((tmp_path / "report" / folder).iterdir())
         stems = {path.name.removesuffix(path.suffix) for path in made}
-        assert stems and all(stem.startswith("one-co-") for stem in stems)
-        data = {"one-co-runs.csv"} if folder == "tables" else set()
-        drawn = {stem + kind for stem in stems - {"one-co-runs"} for kind in kinds}
+        assert stems and all(stem.startswith(("one-co-", "protocol-")) for stem in stems)
+        data = {"one-co-runs.csv", "protocol-all-settings.csv"} if folder == "tables" else set()
+        drawn = {stem + kind for stem in stems - {name.removesuffix(".csv") for name in data} for kind in kinds}
         assert {path.name for path in made} == drawn | data
         assert {f"{folder}/{path.name}" for path in made} <= set(re.findall('href="([^"#]+)"', page))
     for anchor in re.findall('href="#([^"]+)"', page):
@@ -250,6 +250,7 @@ def test_the_spanish_page(study, call, tmp_path, monkeypatch):
         if path.suffix == ".svg":  # matplotlib writes each text as a comment beside its outlines
             text = "\n".join(re.findall(r"<!-- (.*?) -->", text))
         unseen = r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)"
+        unseen += r"|python -m study\.train[^`<]*"
         text = re.sub(r"\s+", " ", html.unescape(re.sub(unseen, " ", text, flags=re.S)).replace(r"\%", "%")).casefold()
         assert not [one for one in english if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text)], path
         assert not re.findall(r"\d\.\d", text.split("entrenado en")[0]), path  # versions of libraries follow
@@ -400,7 +401,7 @@ def test_equal_runs_make_equal_files(frames, sections, tmp_path, monkeypatch):
         report.write(frames, [sections["two"]], "runs", tmp_path / name)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         made.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
-    assert len(made[0]) == 8 and made[0] == made[1]
+    assert len(made[0]) == 18 and made[0] == made[1]
 
 
 def test_hundreds_of_runs_are_compared_in_a_second_or_two(study, tmp_path):

@@ -12,6 +12,7 @@ from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section, best_of_settings
 from analysis.page.blocks import Paragraph, Table
 from analysis.themes import answers, changes, comparison, costs, effects, space, speed, training
+from analysis.wording import texts as wording
 from analysis.wording.texts import language, shown, shown_value
 from study.config.setting import Listed, Setting
 from study.record.directory import RunDirectory
@@ -325,7 +326,7 @@ def test_of_settings_alike_the_answer_names_the_one_that_overfits_less():
         in said
     )
     assert "Lower validation loss at the end than plain: dropout by 0.400 ± " in said
-    assert "There, dropout is higher by 2.00 points [" in said
+    assert "The test images show the opposite: there, another setting is better: dropout by 2.00 points [" in said
 
 
 def test_a_training_that_collapses_is_not_called_overfitted():
@@ -553,6 +554,21 @@ def test_what_diverged_is_said_beside_what_is_best():
     assert "1 of the 3 runs of a diverged" in answers.sentences(None, made)[0]
     assert made.missing == ["a, seed 2 (diverged)"]
     assert comparison.table(made).rows[0][1].text == "2 of 3"
+    more = pd.DataFrame(
+        {
+            "setting": [a, b, b],
+            "seed": [3, 3, 4],
+            "fingerprint": ["a-3", "b-3", "b-4"],
+            "state": ["diverged"] * 3,
+        }
+    )
+    made = replace(made, points=pd.concat([made.points, more]))
+    for lang, words in (
+        ("en", ("2 of the 4 runs of a diverged: its mean is only that of the others", "b (2 of 5)")),
+        ("es", ("2 de las 4 ejecuciones de a divergieron: su media es solo la de las demás", "b (2 de 5)")),
+    ):
+        with wording.language(lang):
+            assert all(part in answers.headline(None, made) for part in words)
 
 
 def test_the_best_setting_is_that_of_the_best_mean():

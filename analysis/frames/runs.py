@@ -4,6 +4,8 @@ python -c "from analysis.frames import runs; print(runs.load('runs').runs)"    #
 """
 
 import math
+import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,6 +74,16 @@ class Frames:
 
     @cached_property
     def _damages(self) -> dict[str, str]:
+        return {}
+
+    def tested(self, run: str) -> pd.DataFrame | None:
+        """Return target and predicted class (indices) of each test image of a run; None if they cannot be read."""
+        if run not in self._tested:
+            self._tested[run] = _tested(self.directories[run])
+        return self._tested[run]
+
+    @cached_property
+    def _tested(self) -> dict[str, pd.DataFrame | None]:
         return {}
 
     def features(self, run: str) -> dict[str, np.ndarray]:
@@ -224,11 +236,29 @@ def _damage(directory: RunDirectory) -> str:
     except KeyError as error:
         return f"{directory.path / 'evaluation.npz'} has no {error.args[0]}"
 
-    # targets and predictions must be indices of its classes
-    is_sound = len(targets) == len(predicted) and all(
+    if _are_sound(targets, predicted, classes):
+        return ""
+    return f"{directory.path / 'evaluation.npz'} holds predictions that do not fit its classes"
+
+
+def _are_sound(targets: np.ndarray, predicted: np.ndarray, classes: int) -> bool:
+    """Return whether targets and predictions are equally many indices of classes."""
+    return len(targets) == len(predicted) and all(
         len(labels) and labels.min() >= 0 and labels.max() < classes for labels in (targets, predicted)
     )
-    return "" if is_sound else f"{directory.path / 'evaluation.npz'} holds predictions that do not fit its classes"
+
+
+def _tested(directory: RunDirectory) -> pd.DataFrame | None:
+    """Read targets and predictions of the test images, and nothing else of evaluation.npz; None if they are broken."""
+    try:
+        with np.load(directory.path / "evaluation.npz", allow_pickle=False) as arrays:
+            classes = len(arrays["class_names"])
+            targets = arrays["test_targets"]
+            predicted = arrays["test_predictions"]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+    sound = _are_sound(targets, predicted, classes)
+    return pd.DataFrame({"target": targets, "predicted": predicted}) if sound else None
 
 
 def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:

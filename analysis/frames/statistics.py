@@ -363,9 +363,38 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
 
 
 def sampling_interval(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy measured on n images (Wilson 1927)."""
-    interval = stats.binomtest(round(share * n), n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    """Return the 95 % interval of an accuracy measured on n images (Wilson 1927); NaN if n is not known.
+
+    With the mean accuracy of several trainings it is a little too wide, because their luck partly cancels.
+    """
+    if not n > 0:
+        return math.nan, math.nan
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half_width = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half_width), min(1.0, centre + half_width)
+
+
+def error_over_images(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the standard deviation over images of the difference between two settings, as a share.
+
+    `first` and `second` hold, for each of the same images, the share of a setting's trainings that classify it
+    correctly. Divided by the square root of a number of images, it is the standard error of the difference that is due
+    to the choice of so many images. It is never less than with one image that only one of the two gets right, because
+    two settings that agree on these images need not agree on others.
+    """
+    return math.sqrt(max(float(np.var(first - second, ddof=1)) if len(first) > 1 else 1.0, 1 / max(1, len(first))))
+
+
+def width_over_images(deviation: float, images: float, comparisons: int) -> float:
+    """Return half the interval of a difference over the choice of images, corrected for a number of comparisons.
+
+    `deviation` is the result of `error_over_images`. The interval is that of the normal distribution, simultaneous by
+    Bonferroni, as those of `simultaneous` are over seeds. NaN if the number of images is not known.
+    """
+    if not images > 0:
+        return math.nan
+    return float(stats.norm.isf(ALPHA / (2 * max(1, comparisons)))) * deviation / math.sqrt(images)
 
 
 def _t(degrees):

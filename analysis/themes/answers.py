@@ -17,9 +17,9 @@ from analysis.frames.sections import Section
 from analysis.frames.statistics import ALPHA, LEAST_DEGREES, range_of_deviation, seeds_to_show
 from analysis.page.blocks import Block, Heading, Items
 from analysis.page.figures import Looks
-from analysis.page.tables import bounded, is_within, p_words
+from analysis.page.tables import p_words
 from analysis.themes import comparison, effects
-from analysis.wording.texts import NAMED, label, named, number, sentence, shown
+from analysis.wording.texts import NAMED, label, named, sentence, shown
 
 OVERFITTING = {
     "gap_last": (comparison.gap_last, "val"),
@@ -36,7 +36,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 def sentences(frames: Frames, section: Section) -> list[str]:
     """Return the answer in sentences, the most important first."""
     # the main answer depends on how many settings have several seeds
-    frame = comparison.compare(section)
+    frame = comparison.with_images(frames, section)
     frame = frame[frame.n > 0].set_index("setting")
     if len(frame) == 1:
         answer = [_alone(frame.iloc[0])]
@@ -52,10 +52,19 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     if without:
         key = "answer_without" if len(without) <= NAMED else "table_without"
         answer[0] += " " + sentence(key, count=len(without), settings=named(without))
-    for setting in dict.fromkeys([frame.index[0], comparison.reference(frame)]):
+    first = list(dict.fromkeys([frame.index[0], comparison.reference(frame)]))
+    for setting in first:
         if setting in diverged:
             counts = {"count": int(diverged[setting]), "all": int(frame.asked[setting])}
-            answer[0] += " " + sentence("answer_diverged", setting=shown(setting), **counts)
+            key = "answer_diverged_most" if 2 * counts["count"] >= counts["all"] else "answer_diverged"
+            answer[0] += " " + sentence(key, setting=shown(setting), **counts)
+    others = [
+        sentence("diverged_one", setting=shown(setting), count=int(diverged[setting]), all=int(frame.asked[setting]))
+        for setting in frame.index
+        if setting in diverged and setting not in first
+    ]
+    if others:
+        answer[0] += " " + sentence("answer_diverged_others", others=named(others))
     return answer
 
 
@@ -89,13 +98,19 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     elif len(worse) == len(others):
         answer = [sentence("answer_best", others=_below(worse), **values)]
     elif len(equal) == len(others):
-        answer = [sentence("answer_level_all", n=len(others), **values)]
+        answer = [sentence("answer_level_all", n=len(others), on=_on(others), **values)]
     elif len(undecided) == len(others):
         answer = [sentence("answer_noise", n=len(others), **values)]
     else:
         counts = {"worse": len(worse), "equal": len(equal), "open": len(undecided)}
-        parts = named([sentence(f"answer_{kind}_count", n=count, **values) for kind, count in counts.items() if count])
+        on = {"worse": _on(worse), "equal": _on(equal), "open": ""}
+        parts = named([sentence(f"answer_{kind}_count", n=n, on=on[kind], **values) for kind, n in counts.items() if n])
         answer = [sentence("answer_counts", n=len(others), counts=parts, **values)]
+
+    # what the test images show against it belongs to the first sentence
+    against = others[(others.test_below < 0) & (others.p_test < ALPHA)]
+    if not against.empty:
+        answer[0] += " " + sentence("answer_against", others=_better_on_test(against), n=len(against))
 
     # one sentence per kind of difference, unless the first sentence has them
     kinds = {"worse": worse if len(worse) < len(others) else worse[:0], "equal": equal, "open": undecided}
@@ -103,9 +118,11 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
         listed = {kind: rows for kind, rows in kinds.items() if len(rows)}
         answer += [sentence(f"answer_{kind}", others=_below(rows), **values) for kind, rows in listed.items()]
 
+    answer += _images(pd.concat([worse, equal]))
+
     # overfitting, the test accuracy, the seeds that are needed
     answer += _overfitting(section, best, others.index[others.p_holm >= ALPHA])
-    answer.append(_tested(section, best, values))
+    answer.append(_tested(others, values))
     if len(undecided):
         answer.append(_needed(section, best, undecided))
 
@@ -153,19 +170,41 @@ def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
     return parts
 
 
-def _tested(section: Section, best: str, values: dict[str, object]) -> str:
-    """Report the test accuracy of the best setting, and the setting with the highest one if that is another."""
+def _tested(others: pd.DataFrame, values: dict[str, object]) -> str:
+    """Report the test accuracy of the best setting, and the highest one unless the first sentence has it."""
+    higher = others[(others.test_below < 0) & ~(others.p_test < ALPHA)]
     text = sentence("answer_test", **values)
-    pairs = comparison.pairwise(section, comparison.PER_RUN["test_acc"], "test", best).xs(best, level="b")
-    pairs = pairs[pairs.holm.notna()]
-    other = None if pairs.empty else pairs.loc[pairs.difference.idxmax()]
-    if other is not None and other.difference > 0:
-        low = other.difference - other.half_width
-        high = other.difference + other.half_width
-        values = {"other": shown(other.name), "points": other.difference, "low": low, "high": high}
-        values["p"] = p_words(other.holm)
-        text += " " + sentence("answer_test_other", **values)
+    if not higher.empty:
+        text += " " + sentence("answer_test_other", other=_better_on_test(higher.nsmallest(1, "test_below")))
     return text
+
+
+def _is_on_images(rows: pd.DataFrame) -> pd.Series:
+    """Return for each difference whether it would vary more with other images than with other seeds."""
+    return rows.below_images > rows.below_ci95
+
+
+def _on(rows: pd.DataFrame) -> str:
+    """Return the words that restrict a claim on settings to these images, if that is so for any of them."""
+    return label("on_images") if _is_on_images(rows).any() else ""
+
+
+def _images(rows: pd.DataFrame) -> list[str]:
+    """Say what other images would change, for the claimed differences of which these are the larger uncertainty."""
+    larger = rows[_is_on_images(rows)]
+    if larger.empty:
+        return []
+    text = sentence("answer_images", most=larger.below_images.max())
+    gone = larger[(larger.p_holm < ALPHA) & (larger.below.abs() <= larger.below_images)]
+    if not gone.empty:
+        text += " " + sentence("answer_images_gone", settings=named([shown(setting) for setting in gone.index]))
+    return [text]
+
+
+def _better_on_test(rows: pd.DataFrame) -> str:
+    """Name settings that are better than the best one on the test images, with the differences there."""
+    swapped = rows.assign(below=-rows.test_below, below_ci95=rows.test_below_ci95, p_holm=rows.p_test)
+    return _below(swapped.assign(below_images=rows.test_below_images))
 
 
 def _ahead(frame: pd.DataFrame) -> str:
@@ -249,19 +288,8 @@ def _accuracies(row: pd.Series) -> dict[str, object]:
 
 def _with_interval(row: pd.Series, key: str) -> str:
     """Write an accuracy with its interval, if there is one."""
-    text = f"{number(row[key], '.2f')} %"
-    if row[f"{key}_ci95"] == row[f"{key}_ci95"]:
-        if is_within(row[key], row[f"{key}_ci95"]):
-            return f"{number(row[key], '.2f')} ± {number(row[f'{key}_ci95'], '.2f')} %"
-        low, high = (number(bound, ".2f") for bound in bounded(row[key], row[f"{key}_ci95"]))
-        return f"{text} [{low}{label('between')} {high}]"
-    if row.n > 1:
-        return text
-    if key == "test_acc":
-        low = number(row.test_acc_low, ".2f")
-        high = number(row.test_acc_high, ".2f")
-        return f"{text} [{low}{label('between')} {high}]"
-    return text
+    text, *brackets = comparison.with_interval(row, key).split(" [")
+    return " [".join([f"{text} %", *brackets])
 
 
 def _below(rows: pd.DataFrame) -> str:
@@ -272,9 +300,10 @@ def _below(rows: pd.DataFrame) -> str:
             setting=shown(setting),
             points=float(row.below),
             p=p_words(row.p_holm),
+            on=label("on_images") if is_on_images else "",
             low=float(row.below - row.below_ci95),
             high=float(row.below + row.below_ci95),
         )
-        for setting, row in rows.iterrows()
+        for (setting, row), is_on_images in zip(rows.iterrows(), _is_on_images(rows), strict=True)
     ]
     return named(texts)

@@ -5,7 +5,8 @@ python -c "from analysis.themes import comparison; from analysis.frames import r
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,21 @@ from matplotlib.figure import Figure
 from analysis.frames import runs as sources
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import ALPHA, differences, estimates, holm, mcnemar, sampling_interval
+from analysis.frames.statistics import (
+    ALPHA,
+    differences,
+    error_over_images,
+    estimates,
+    holm,
+    mcnemar,
+    sampling_interval,
+    width_over_images,
+)
 from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.page.letters import Plot
-from analysis.page.tables import Column, Table, bounded, p_column
-from analysis.wording.texts import label, named, sentence, shown
+from analysis.page.tables import Column, Table, bounded, is_within, p_column
+from analysis.wording.texts import label, named, number, sentence, shown
 from study.config import affects
 from study.config.setting import Setting
 from study.record.metrics import METRICS, scaled
@@ -74,7 +84,7 @@ def partly_failed(section: Section) -> pd.DataFrame:
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the table of settings, and their accuracies in a figure."""
-    frame = compare(section)
+    frame = with_images(frames, section)
     content: list[Block] = [Heading(label("comparison")), table(section, frame, with_best(frames, section, frame))]
     if (frame.n > 0).sum() > 1:
         title = sentence("ranking_title", name=section.title)
@@ -95,11 +105,12 @@ def _compare(section: Section) -> pd.DataFrame:
 
     Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; for each of PER_RUN the
     mean, and half the width of its interval over seeds as `…_ci95` (NaN if n = 1, or if only some runs `failed` to
-    learn: their number); if n = 1, the sampling interval of
-    the test set as `test_acc_low` and `test_acc_high`. Accuracies are in percent.
+    learn: their number); the sampling interval of the test images as `test_acc_low` and `test_acc_high`. Accuracies are
+    in percent.
     Columns of the difference from the best setting (see `reference`): `below`, in points of validation accuracy; if
     both have several seeds also `below_ci95`, `paired` (then `below` is that of the shared seeds), `p`, `p_holm`
-    (corrected for all pairs of the section), and `tied`, whether the setting is not shown to be worse.
+    (corrected for all pairs of the section), and `tied`, whether the setting is not shown to be worse; `test_below`,
+    `test_below_ci95` and `p_test` are the same of the test accuracy, a family of its own.
     """
     # mean and interval over seeds
     measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
@@ -111,14 +122,14 @@ def _compare(section: Section) -> pd.DataFrame:
     means["failed"] = failed.failed.reindex(means.index, fill_value=0)
     means.loc[failed.index, ["val_acc_ci95", "test_acc_ci95"]] = math.nan
 
-    # for a single seed, the sampling interval of the test set
-    bounds = {
-        run.setting: sampling_interval(run["test/acc"], int(run["test_images"]))
-        for _, run in section.runs[~section.runs.setting.duplicated(keep=False)].iterrows()
-    }
-    for place, name in enumerate(("test_acc_low", "test_acc_high")):
-        shares = {setting: pair[place] for setting, pair in bounds.items()}
-        means[name] = METRICS["test/acc"].scale * pd.Series(shares, dtype=float)
+    # the sampling interval of the test images
+    scale = METRICS["test/acc"].scale
+    images = section.runs.test_images.astype(float).groupby(section.runs.setting).min()
+    bounds = [
+        sampling_interval(accuracy / scale, images[setting]) if n == 1 or width == width else (math.nan, math.nan)
+        for setting, accuracy, width, n in means[["test_acc", "test_acc_ci95", "n"]].itertuples()
+    ]
+    means[["test_acc_low", "test_acc_high"]] = scale * np.array(bounds, dtype=float).reshape(-1, 2)
 
     # one row per setting of the design, with or without a result
     asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
@@ -138,7 +149,59 @@ def _compare(section: Section) -> pd.DataFrame:
     frame = frame.join(with_reference[["shown", "below_ci95", "paired", "p", "p_holm"]])
     frame["below"] = frame.pop("shown").fillna(frame.below)
     frame["tied"] = (frame.p_holm >= ALPHA) | ((frame.index == best) & frame.p_holm.notna().any())
-    return frame.reset_index()
+
+    # the same differences on the test images
+    names = {"difference": "test_below", "half_width": "test_below_ci95", "holm": "p_test"}
+    pairs = pairwise(section, PER_RUN["test_acc"], "test", best).rename(columns=names)[list(names.values())]
+    known = best in pairs.index.get_level_values("a")
+    return frame.join(pairs.xs(best, level="a") if known else pairs.droplevel("a")[:0]).reset_index()
+
+
+def right(frames: Frames, section: Section) -> dict[Setting, np.ndarray]:
+    """Return the share of the trainings of a setting that classify each test image correctly, for up to SHOWN settings.
+
+    Settings with a run whose predictions cannot be read are left out. Empty if the splits vary, because seeds then have
+    different images.
+    """
+    if "right" in section.computed:
+        return section.computed["right"]
+    found: dict[Setting, np.ndarray] = {}
+    targets = None
+    chosen = [] if section.splits_vary else section.ranked[:SHOWN]
+    by_setting = section.runs.groupby("setting", sort=False).groups
+    for setting in chosen:
+        tested = [frames.tested(run) for run in by_setting[setting]]
+        if all(of_run is not None for of_run in tested):
+            targets = tested[0].target.to_numpy() if targets is None else targets
+            if all(np.array_equal(of_run.target, targets) for of_run in tested):
+                found[setting] = np.mean([of_run.predicted.to_numpy() == targets for of_run in tested], axis=0)
+    section.computed["right"] = found
+    return found
+
+
+def with_images(frames: Frames | None, section: Section) -> pd.DataFrame:
+    """Return `compare`, and how much the differences from the best setting would vary with other images.
+
+    Columns `below_images` and `test_below_images`: half the width of the interval over the choice of the validation and
+    of the test images, in points, corrected for all pairs of the section like `below_ci95`. Both are estimated from the
+    test images, because each run records its predictions for these: per image, the difference between the shares of the
+    trainings that are right. NaN where a difference has no p, see also `right`; without `frames` all are.
+    """
+    frame = compare(section)
+    frame["below_images"] = frame["test_below_images"] = math.nan
+    tested = frame.p_holm.notna()
+    best = reference(frame.set_index("setting"))
+    share = right(frames, section) if frames and tested.any() else {}
+    if best not in share:
+        return frame
+    pairs = pairwise(section, reference=best).pairs
+    images = section.runs[["val_images", "test_images"]].astype(float).min()
+    for place in frame.index[tested]:
+        if frame.setting[place] in share:
+            deviation = 100 * error_over_images(share[best], share[frame.setting[place]])
+            for name, split in (("below_images", "val_images"), ("test_below_images", "test_images")):
+                frame.loc[place, name] = width_over_images(deviation, images[split], int(pairs.iloc[0]))
+    return frame
 
 
 def reference(frame: pd.DataFrame) -> str:
@@ -250,6 +313,9 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
         columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best or row["below"] < 0 else None))
     if frame.p_holm.notna().any():
         columns.append(p_column("p_holm"))
+        if "below_images" in frame and frame.below_images.notna().any():
+            columns.append(Column("below_images", 2, text=_over_images))
+            notes.append(sentence("table_images"))
         paired = frame.paired.dropna().astype(bool)
         how = "paired" if paired.all() else "mixed" if paired.any() else "welch"
         notes.append(sentence("table_pairs", how=label(f"pairs {how}")))
@@ -259,7 +325,10 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
         notes.append(sentence("table_mcnemar"))
 
     # test accuracy, and notes on the intervals
-    columns.append(Column("test_acc", 2, is_percentage=True))
+    columns.append(Column("test_acc", 2, text=lambda row: with_interval(row, "test_acc") if row["n"] > 1 else None))
+    if frame.p_test.notna().any():
+        columns.append(p_column("p_test", "p_test"))
+        notes.append(sentence("table_test"))
     if (frame.n > 1).any():
         notes.insert(0, sentence("table_interval"))
         failed = frame[frame.failed > 0]
@@ -269,6 +338,30 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     if (frame.n == 1).any():
         notes.append(sentence("table_single"))
     return Table("comparison", sentence("comparison_title", name=section.title), frame, columns, notes)
+
+
+def _over_images(row: dict) -> str | None:
+    """Write half the interval over images with its sign."""
+    return f"± {number(row['below_images'], '.2f')}" if row["below_images"] == row["below_images"] else None
+
+
+def with_interval(row: Mapping[str, Any], key: str) -> str:
+    """Write an accuracy in percent, without the sign, with its intervals: ± over seeds, in brackets over test images.
+
+    An interval over seeds that would go beyond 0 or 100 % is in brackets too, before the other.
+    """
+    text = number(row[key], ".2f")
+    half_width = row[f"{key}_ci95"]
+    if half_width == half_width:
+        is_cut = not is_within(row[key], half_width)
+        text += _bracketed(*bounded(row[key], half_width)) if is_cut else f" ± {number(half_width, '.2f')}"
+    low, high = (row.get(f"{key}_{bound}", math.nan) for bound in ("low", "high"))
+    return text + _bracketed(low, high) if low == low else text
+
+
+def _bracketed(low: float, high: float) -> str:
+    """Write the ends of an interval."""
+    return f" [{number(low, '.2f')}{label('between')} {number(high, '.2f')}]"
 
 
 def failed_named(frame: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Confusions of networks: confusion matrices, the most frequent confusions, the most confident mistakes.
+"""Confusions of settings: confusion matrices over all seeds, the most frequent confusions, the most confident mistakes.
 
     python -c "from analysis.frames import runs; from analysis.themes import confusion; \\
         frames = runs.load('runs'); classes = frames.data(frames.runs.index[0])['classes']; \\
@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from analysis.frames import runs
 from analysis.frames.runs import Frames
 from analysis.frames.sections import LOOKED_AT, Section, best_readable
 from analysis.frames.statistics import sampling_interval
@@ -22,6 +21,7 @@ from analysis.page.figures import PALE_GREY, Looks, tick_format
 from analysis.page.letters import Plot, columns, inches, short_names, shortened
 from analysis.page.tables import Column, Table
 from analysis.wording.texts import label, named, number, sentence, shown
+from study.config.setting import Setting
 
 TEXT_CLASSES = 20
 """With at most this many classes, the cells of a matrix show numbers."""
@@ -47,19 +47,20 @@ ABSENT = 3
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the matrices, the most frequent confusions and the most confident mistakes of the best setting."""
-    # the runs that can be read
+    """Show the matrices and most frequent confusions of the best setting, and the surest mistakes of its best run."""
+    # the settings that can be read
     best, left_out = best_readable(frames, section)
     if best.empty:
         return [Heading(label("confusion")), Items(left_out)]
-    (run, counts), *others = matrices(frames, best.head(LOOKED_AT)).items()
-    words = words_of(best.loc[run])
+    run = best.index[0]
+    (counts, repeats), *others = matrices(frames, section, best.head(LOOKED_AT)).values()
+    words = words_over(best.loc[run], repeats)
     pairs = frequent(counts)
-    content: list[Block] = [Heading(label("confusion")), Paragraph(answer(counts, words))]
+    content: list[Block] = [Heading(label("confusion")), Paragraph(answer(counts, words, repeats))]
     if left_out:
         content.append(Items(left_out, soft=True))
 
-    # matrices of the best run: counts and shares
+    # matrices of the best setting: counts and shares
     titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
     pictures = [
         Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
@@ -83,27 +84,33 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         ]
 
     # its most confident mistakes
-    title = sentence("mistakes_title", **words)
+    title = sentence("mistakes_title", **words_of(best.loc[run]))
     if sheet := mistakes_figure(frames.directories[run].evaluation(), title):
         content.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
 
     # matrices of the other settings
     if others:
         pictures = []
-        for other, of_other in others:
-            title = sentence("matrix_shares", **words_of(best.loc[other]))
+        for other, (of_other, n) in zip(best.index[1:], others, strict=False):
+            title = sentence("matrix_shares", **words_over(best.loc[other], n))
             name = f"confusion-{best.setting[other]}"
             pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
         content.append(Gallery(pictures, " ".join([sentence("others"), *looked_at(best)])))
     return content
 
 
-def matrices(frames: Frames, best: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the confusion matrix of each of these runs, which must have the same classes."""
-    predictions = runs.predictions(frames, list(best.index))
+def matrices(frames: Frames, section: Section, best: pd.DataFrame) -> dict[Setting, tuple[pd.DataFrame, int]]:
+    """Return the confusion matrix of each setting of these runs, summed over its runs, and the number of these.
+
+    Runs whose predictions cannot be read are left out; all must have the same classes.
+    """
     classes = frames.data(best.index[0])["classes"]
-    by_run = {run: matrix(of_run, classes) for run, of_run in predictions.groupby("run", sort=False)}
-    return {run: by_run[run] for run in best.index}
+    by_setting = section.runs.groupby("setting", sort=False).groups
+    found = {}
+    for setting in best.setting:
+        tested = [of_run for run in by_setting[setting] if (of_run := frames.tested(run)) is not None]
+        found[setting] = matrix(pd.concat(tested), classes), len(tested)
+    return found
 
 
 def matrix(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -121,11 +128,12 @@ def shares(counts: pd.DataFrame) -> pd.DataFrame:
     return 100 * counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
 
 
-def rates(counts: pd.DataFrame) -> pd.DataFrame:
+def rates(counts: pd.DataFrame, repeats: int = 1) -> pd.DataFrame:
     """Return one row per class in the order of the matrix: images, accuracy (recall) and precision in percent.
 
-    `accuracy_low` and `accuracy_high` are the 95 % sampling interval (Wilson). Classes without images have no accuracy
-    (NaN), classes that are never predicted have no precision.
+    The matrix is summed over `repeats` runs; `images` are those of one. `accuracy_low` and `accuracy_high` are the 95 %
+    sampling interval (Wilson), as in `statistics.sampling_interval`. Classes without images have no accuracy (NaN),
+    classes that are never predicted have no precision.
     """
     # shares of correct predictions, among the images of a class and among its predictions
     right = np.diag(counts)
@@ -136,11 +144,14 @@ def rates(counts: pd.DataFrame) -> pd.DataFrame:
     )
 
     # interval of the accuracy
-    bounds = [sampling_interval(hits / n, n) if n else (np.nan, np.nan) for hits, n in zip(right, images, strict=True)]
+    bounds = [
+        sampling_interval(hits / n, n / repeats) if n else (np.nan, np.nan)
+        for hits, n in zip(right, images, strict=True)
+    ]
     low, high = 100 * np.array(bounds).T
     columns = {
         "class": counts.index,
-        "images": images,
+        "images": images if repeats == 1 else np.rint(images / repeats).astype(int),
         "accuracy": accuracy,
         "accuracy_low": low,
         "accuracy_high": high,
@@ -194,13 +205,19 @@ def words_of(run: pd.Series) -> dict[str, object]:
     }
 
 
-def answer(counts: pd.DataFrame, words: Mapping[str, object]) -> str:
+def words_over(run: pd.Series, repeats: int) -> dict[str, object]:
+    """Return the values that a title needs of the setting of a run, of which several runs are summed."""
+    text = sentence("over_seed", seed=run.seed) if repeats == 1 else sentence("over_seeds", n=repeats)
+    return words_of(run) | {"over": text}
+
+
+def answer(counts: pd.DataFrame, words: Mapping[str, object], repeats: int = 1) -> str:
     """Report the classes with the lowest accuracy and precision, and the confusions that do not occur.
 
-    Also report if the lowest accuracy may be due to chance.
+    Also report if the lowest accuracy may be due to chance. The matrix is summed over `repeats` runs.
     """
     # mistakes in all
-    by_class = rates(counts).set_index("class")
+    by_class = rates(counts, repeats).set_index("class")
     images = int(counts.to_numpy().sum())
     mistakes = counts - np.diag(np.diag(counts))
     wrong = int(mistakes.to_numpy().sum())

@@ -6,6 +6,7 @@ python -c "from analysis.themes import costs; from analysis.frames import runs, 
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import textalloc
 from matplotlib.axes import Axes
@@ -14,19 +15,22 @@ from matplotlib.ticker import NullFormatter
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import estimates
+from analysis.frames.statistics import ALPHA, estimates
 from analysis.page.blocks import Block, Heading, Items, Picture
 from analysis.page.figures import GREY, PALE_GREY, Looks, finish, looks_of
 from analysis.page.letters import Plot, plain, short_names, titled
-from analysis.page.tables import SIGNIFICANT, Column, Table
+from analysis.page.tables import SIGNIFICANT, Column, Table, p_value, p_words
 from analysis.themes import comparison
-from analysis.themes.speed import epoch_seconds, is_timed, machines, work
+from analysis.themes.speed import alike as alike_in_time
+from analysis.themes.speed import epoch_seconds, is_timed, machines, times, work
 from analysis.wording.texts import label, named, number, sentence, shown
+from study.config.setting import Setting
 from study.record.metrics import scaled
 
 COLUMNS = (
     Column("params", 0), Column("param_mb", SIGNIFICANT), Column("mflops", SIGNIFICANT),
-    Column("images_per_second", 0), Column("epoch_seconds", SIGNIFICANT), Column("train_seconds", SIGNIFICANT),
+    Column("images_per_second", 0), Column("epoch_seconds", SIGNIFICANT), Column("extra_time", 1),
+    Column("p_time", 3, text=lambda row: p_value(row["p_time"])), Column("train_seconds", SIGNIFICANT),
     Column("peak_mb", 0), Column("energy_wh", SIGNIFICANT), Column("power_w", 0),
 )  # fmt: skip
 
@@ -60,7 +64,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     ]
 
     # the front in words, and the most expensive settings
-    answer = [_front(alike, name) for name in against[:1]] + dearest(section)
+    answer = [_front(alike, name) for name in against[:1]] + dearest(section) + _slower(section, frame)
     if answer:
         content.insert(1, Items(answer))
 
@@ -77,7 +81,9 @@ def measure(section: Section, alike: bool = False) -> pd.DataFrame:
     Columns: `setting`, `val_acc` (percent), and those of COLUMNS: parameters, their memory and the peak memory in MB,
     millions of FLOPs per image, images per second in training, seconds of an epoch and of a whole training, energy of a
     training in Wh and its mean power in watts. Costs that depend on the machine come only from runs chosen by
-    `speed.is_timed`. If `alike`, costs that are equal by construction are replaced by their mean.
+    `speed.is_timed`. If `alike`, costs that are equal by construction, and not shown to differ, are replaced by their
+    mean. `extra_time` is by how much percent an epoch takes longer than with the fastest setting, with its interval as
+    `extra_time_low` and `extra_time_high`, and `p_time`, both corrected for all pairs (see `speed.times`).
     """
     # costs of each run
     by_run = _of_runs(section)
@@ -86,10 +92,49 @@ def measure(section: Section, alike: bool = False) -> pd.DataFrame:
             by_run[cost] = by_run[cost].groupby(kinds).transform("mean").where(by_run[cost].notna())
 
     # means over seeds; parameters and FLOPs do not vary
-    names = ["val_acc", *(column.key for column in COLUMNS)]
+    names = ["val_acc", *(column.key for column in COLUMNS if column.key in by_run)]
     frame = estimates(by_run, "setting", names, comparison.rounding(section.runs))
     frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
+    frame = frame.join(_longer(section))
     return comparison.in_order(section, frame).reset_index()
+
+
+def _longer(section: Section) -> pd.DataFrame:
+    """Return `extra_time` and the other results of the test of times, indexed by setting; see `measure`."""
+    tests = times(section)
+    names = ["extra_time", "extra_time_low", "extra_time_high", "p_time"]
+    if tests.empty:
+        return pd.DataFrame(columns=names, dtype=float)
+    own = tests.xs(_fastest(tests), level="b")
+    bounds = [own.difference, own.difference - own.half_width, own.difference + own.half_width]
+    values = [100 * np.expm1(bound.astype(float)) for bound in bounds]
+    return pd.DataFrame(dict(zip(names, [*values, own.holm], strict=True)))
+
+
+def _fastest(tests: pd.DataFrame) -> Setting:
+    """Return the setting of `speed.times` whose epochs take the shortest time on average."""
+    return tests.groupby(level="a", sort=False).difference.mean().idxmin()
+
+
+def _slower(section: Section, frame: pd.DataFrame) -> list[str]:
+    """Report with which settings an epoch is shown to take longer than with the fastest one, and with which not."""
+    tested = frame[frame.p_time.notna()]
+    if tested.empty:
+        return []
+    fastest = shown(_fastest(times(section)))
+    slower = tested[(tested.p_time < ALPHA) & (tested.extra_time > 0)].sort_values("extra_time", ascending=False)
+    others = tested.setting[~tested.index.isin(slower.index)]
+    sentences = []
+    if not slower.empty:
+        texts = [
+            sentence("slower_one", setting=shown(row.setting), percent=row.extra_time, low=row.extra_time_low,
+                     high=row.extra_time_high, p=p_words(row.p_time))
+            for row in slower.itertuples()
+        ]  # fmt: skip
+        sentences.append(sentence("slower", fastest=fastest, others=named(texts)))
+    if not others.empty:
+        sentences.append(sentence("slower_open", fastest=fastest, settings=named([shown(name) for name in others])))
+    return sentences
 
 
 def _of_runs(section: Section) -> pd.DataFrame:
@@ -119,8 +164,9 @@ def _of_runs(section: Section) -> pd.DataFrame:
 def _kinds(section: Section) -> dict[str, pd.Series]:
     """Return for each cost in DEAREST a key of each run: runs with the same key have the same cost."""
     kinds = work(section)
+    in_time = alike_in_time(section)
     epochs = section.runs["last/epoch"].groupby(section.runs.setting).transform("mean")
-    return {cost: kinds + (" " + epochs.map(str) if cost == "energy_wh" else "") for cost in DEAREST}
+    return {"epoch_seconds": in_time, "peak_mb": kinds, "energy_wh": in_time + " " + epochs.map(str)}
 
 
 def dearest(section: Section) -> list[str]:
@@ -157,6 +203,8 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
     notes = [sentence("costs_note")]
     if frame.epoch_seconds.notna().any():
         notes.append(sentence("costs_times"))
+        if frame.p_time.notna().any():
+            notes.append(sentence("costs_tests"))
         if work(section).nunique() < len(frame):
             notes.append(sentence("costs_alike"))
         first, *others = machines(section).value_counts().index

@@ -1,9 +1,10 @@
-"""Accuracy of each class: of the best setting, of the other settings, and from another source.
+"""Accuracy of each class over all seeds: of the best setting, of the other settings, and from another source.
 
 python -c "from analysis.themes import confusion, per_class; print(per_class.read_accuracies('sweeps/resnet-best.csv'))"
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from matplotlib.figure import Figure
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import LOOKED_AT, Section, best_readable
+from analysis.frames.statistics import estimate
 from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import Looks, finish, wrapped
 from analysis.page.letters import Plot, inches, short_names, shortened
 from analysis.page.tables import Column, Table
 from analysis.themes import confusion
 from analysis.wording.texts import label, sentence, shown
+from study.config.setting import Setting
 from study.record.directory import RunDirectory
 from study.system.errors import UserError, nearest
 
@@ -33,21 +36,26 @@ DRAWN_CLASSES = 30
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show accuracy and precision of each class, for the best setting, the others, and those of another source."""
-    # rates of the best run of each setting
+    # rates of each setting, over all its seeds
     best, left_out = best_readable(frames, section, MOST_SETTINGS)
     if best.empty:
         return []  # the theme of the confusions reports why
-    words = confusion.words_of(best.iloc[0])
-    matrices = confusion.matrices(frames, best[:MOST_SETTINGS])
-    rates = {best.setting[run]: confusion.rates(counts) for run, counts in matrices.items()}
-    frame = rates[best.setting.iloc[0]]
+    matrices = confusion.matrices(frames, section, best[:MOST_SETTINGS])
+    rates = {setting: confusion.rates(counts, n) for setting, (counts, n) in matrices.items()}
+    first = best.setting.iloc[0]
+    repeats = matrices[first][1]
+    words = confusion.words_over(best.iloc[0], repeats)
+    frame = rates[first]
 
-    # the table of the best setting, with the difference from given accuracies
+    # the table of the best setting, with the spread over seeds, and the difference from given accuracies
     columns = [Column("class"), Column("images", 0), Column("accuracy", 1), Column("precision", 1)]
+    if repeats > 1:
+        frame = frame.assign(over_seeds=over_seeds(frames, section, first, frame["class"]))
+        columns.insert(3, Column("over_seeds", 1, header=label("over_seeds_header")))
     given = frames.given
     if given is not None and not given.index.isin(frame["class"]).any():
         given = None
-    notes = [sentence("per_class_note"), *left_out]
+    notes = [sentence("per_class_note"), *([sentence("per_class_seeds", n=repeats)] if repeats > 1 else []), *left_out]
     if given is not None:
         frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
         frame["difference"] = frame.accuracy - frame.given
@@ -67,6 +75,18 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if len(rates) > 1:
         content.append(_settings_table(best, drawn, rates))
     return content
+
+
+def over_seeds(frames: Frames, section: Section, setting: Setting, classes: Sequence[str]) -> list[float]:
+    """Return half the 95 % interval over seeds (Student t) of the accuracy of each class of a setting, in points."""
+    tested = [frames.tested(run) for run in section.runs.index[section.runs.setting == setting]]
+    by_run = [confusion.rates(confusion.matrix(of_run, classes)) for of_run in tested if of_run is not None]
+    accuracies = np.array([of_run.accuracy for of_run in by_run])
+    images = np.mean([of_run.images for of_run in by_run], axis=0)
+    return [
+        estimate(values, 100 / (n * math.sqrt(12)) if n else 0.0).half_width
+        for values, n in zip(accuracies.T, images, strict=True)
+    ]
 
 
 def read_accuracies(path: str | Path) -> pd.Series:
@@ -112,7 +132,7 @@ def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates
     precisions = {f"precision, {setting}": frame.precision for setting, frame in rates.items()}
     frame = pd.DataFrame({"class": first["class"], "images": first.images, **accuracies, **precisions})
     columns = [Column("class"), *(Column(setting, 1, header=shown(setting)) for setting in drawn)]
-    title = sentence("per_class_settings", **confusion.words_of(best.iloc[0]))
+    title = sentence("per_class_settings", dataset=confusion.words_of(best.iloc[0])["dataset"])
     notes = [sentence("per_class_settings_note"), *confusion.looked_at(best)]
     if len(best) > len(rates):
         notes.append(sentence("per_class_most", shown=len(rates), settings=len(best)))

@@ -8,11 +8,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section
-from analysis.frames.statistics import estimates
+from analysis.frames.statistics import ALPHA, differences, estimates
 from analysis.page.blocks import Block, Heading, Paragraph
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
@@ -21,6 +22,9 @@ from analysis.wording.texts import label, named, sentence, shown
 from study.config import affects
 from study.record.metrics import scaled
 
+MOST_TIMED = 200
+"""The times of more settings than this are not compared in pairs."""
+
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show when settings reached given accuracies."""
@@ -28,8 +32,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if not reached:
         return []
     timed = with_epochs(section)
-    alike = work(timed).nunique() == 1
-    return [Heading(label("speed")), Paragraph(_first(reached.frame, thresholds(timed), alike)), reached]
+    is_alike = alike(timed).nunique() == 1
+    return [Heading(label("speed")), Paragraph(_first(reached.frame, thresholds(timed), is_alike)), reached]
 
 
 def with_epochs(section: Section) -> Section:
@@ -63,6 +67,40 @@ def work(section: Section) -> pd.Series:
     """Return for each run a key of its cost per epoch; times of runs with the same key differ only by noise."""
     names = [name for name in IDENTITY if affects(name, "work")]
     return section.runs[[*names, "threads", "precision", "params", "flops"]].map(repr).agg("; ".join, axis=1)
+
+
+def times(section: Section) -> pd.DataFrame:
+    """Compare the seconds per epoch of all pairs of settings, as `statistics.differences` does, on their logarithms.
+
+    Only of runs chosen by `is_timed`; settings are paired by the seeds that both have. The result is a family of its
+    own, empty without two settings of several such runs, or with more than MOST_TIMED settings.
+    """
+    if "times" not in section.computed:
+        seconds = epoch_seconds(section).seconds
+        seconds = seconds[seconds > 0]
+        runs = section.runs.loc[seconds.index, ["setting", "seed"]]
+        counts = runs.setting.value_counts()
+        if (counts > 1).sum() < 2 or len(counts) > MOST_TIMED:
+            index = pd.MultiIndex.from_arrays([[], []], names=["a", "b"])
+            section.computed["times"] = pd.DataFrame(columns=["difference", "half_width", "p", "holm"], index=index)
+        else:
+            values = np.log(seconds).set_axis(pd.MultiIndex.from_frame(runs))
+            section.computed["times"] = differences(values, dict.fromkeys(runs.setting, 0))
+    return section.computed["times"]
+
+
+def alike(section: Section) -> pd.Series:
+    """Return a key of the time of an epoch of each run: that of `work`, and the setting if times are shown to differ.
+
+    Iterations that compute nearly the same, such as with and without dropout, should take equally long, but need not.
+    """
+    kinds = work(section)
+    names = section.runs.setting.map(str)
+    of_setting = dict(zip(section.runs.setting, kinds, strict=True))
+    shown = times(section)
+    pairs = shown.index[shown.holm.to_numpy(dtype=float) < ALPHA]
+    differing = {of_setting[a] for a, b in pairs if of_setting[a] == of_setting[b]}
+    return kinds.where(~kinds.isin(differing), kinds + "; " + names)
 
 
 def thresholds(section: Section) -> list[float]:
@@ -103,7 +141,7 @@ def table(section: Section) -> Table | None:
 
     # seconds per epoch, the mean of runs that do the same work
     seconds = epoch_seconds(section).seconds
-    kinds = work(section)
+    kinds = alike(section)
     measured["seconds"] = seconds.groupby(kinds[seconds.index]).transform("mean")
 
     # first epoch of each run that reached each accuracy
@@ -164,10 +202,10 @@ def _reached(name: str) -> Callable[[dict], str | None]:
     return text
 
 
-def _first(frame: pd.DataFrame, wanted: Sequence[float], alike: bool) -> str:
+def _first(frame: pd.DataFrame, wanted: Sequence[float], is_alike: bool) -> str:
     """Report the fastest settings, in epochs and in seconds, to the highest accuracy that some setting always reaches.
 
-    If the epochs of all settings cost `alike`, the setting with the fewest epochs is also the fastest.
+    If the epochs of all settings cost the same (`is_alike`), the setting with the fewest epochs is also the fastest.
     """
     # the highest accuracy that all runs of a setting reach
     accuracy = next((value for value in reversed(wanted) if frame[f"epochs_{value:g}"].notna().any()), None)
@@ -187,7 +225,7 @@ def _first(frame: pd.DataFrame, wanted: Sequence[float], alike: bool) -> str:
     if frame[f"seconds_{name}"].notna().any():
         seconds = frame[f"seconds_{name}"]
         fastest = [shown(setting) for setting in frame.setting[seconds <= seconds.min() * (1 + 1e-9)]]
-        key = "speed_alone_seconds" if alike else "speed_seconds"
+        key = "speed_alone_seconds" if is_alike else "speed_seconds"
         sentences.append(sentence(key, settings=named(fastest), n=len(fastest), seconds=seconds.min()))
 
     # settings that never reach it

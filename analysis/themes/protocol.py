@@ -1,0 +1,185 @@
+"""How the study was done, as a reviewer asks: code, machines, data, learning rates, and the runs that failed.
+
+python -c "from analysis.themes import protocol; from analysis.frames import runs, sections; \\
+    frames = runs.load('runs'); print(protocol.failures(sections.by_dataset(frames)))"
+"""
+
+import shlex
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.frames.runs import IDENTITY, Frames, with_result
+from analysis.frames.sections import Section
+from analysis.page.blocks import Block, Data, Heading, Items
+from analysis.page.tables import Column, Table
+from analysis.themes import comparison
+from analysis.wording.texts import label, named, sentence, shown_value
+from study.config import Config
+from study.record.directory import DONE
+
+FAILED = ("failed", "crashed", "killed")
+"""States of a run that ended with an error."""
+
+MOST_RATES = 6
+"""More learning rates than this are given as a range."""
+
+
+def blocks(frames: Frames, sections: Sequence[Section]) -> list[Block]:
+    """Show code and command, machines, data, how learning rates were chosen, and which runs failed."""
+    shown = [section for section in sections if not section.runs.empty]
+    return [
+        Items(code(frames)),
+        Heading(label("protocol_machines")),
+        _table("machines", machines(frames), ("device", "host"), ("threads", "device_shared_by", "runs")),
+        Heading(label("protocol_data")),
+        _table("data", data(frames), ("dataset", "size", "data_digest"),
+               ("classes", "split_seed", "train", "val", "test", "runs")),
+        Heading(label("protocol_rates")),
+        _table("rates", rates(shown), ("section", "lr", "chosen"), ("tried", "seeds")),
+        Heading(label("protocol_failures")),
+        *_failures(failures(shown)),
+    ]  # fmt: skip
+
+
+def _table(name: str, frame: pd.DataFrame, words: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Make a table with columns of words, then of numbers; labels, title and note have keys `protocol …`."""
+    columns = [Column(key, header=label(f"protocol {key}")) for key in words]
+    columns += [Column(key, 0, header=label(f"protocol {key}")) for key in numbers]
+    return Table(name, sentence(f"protocol_{name}_title"), frame, columns, [sentence(f"protocol_{name}_note")])
+
+
+def code(frames: Frames) -> list[str]:
+    """Report the commits of the code, and the command that trains a run again."""
+    # commits with the number of runs; + marks changed files
+    done = [run for run in frames.runs.index if frames.runs.state[run] in DONE]
+    commits = pd.Series([frames.directories[run].info().get("git_commit") for run in done], dtype=object)
+    texts = [
+        sentence("protocol_commit_changed" if commit.endswith("+") else "protocol_commit", commit=commit.rstrip("+"),
+                 count=count)
+        for commit, count in commits.value_counts().items()
+    ]  # fmt: skip
+    unknown = int(commits.isna().sum())
+    texts += [sentence("protocol_commit_unknown", count=unknown)] if unknown else []
+
+    # an example of the command
+    finished = with_result(frames.runs).index
+    run = finished[0] if len(finished) else None
+    if run is None:
+        return [sentence("protocol_code", commits=named(texts))] if texts else []
+    example = sentence("protocol_command", run=frames.directories[run].path.name, command=command(frames.configs[run]))
+    return [*([sentence("protocol_code", commits=named(texts))] if texts else []), example]
+
+
+def command(config: Config) -> str:
+    """Return the command that trains a run again: every option that its result depends on and is not the default."""
+    words = [f"--{name}={value}" for name, value in config.identity().items()]
+    return shlex.join(["python", "-m", "study.train", *words])
+
+
+def machines(frames: Frames) -> pd.DataFrame:
+    """Return one row per kind of machine: device, host, threads of a run, runs at once on the device, and `runs`."""
+    keys = ["device", "host", "threads", "device_shared_by"]
+    return _counted(with_result(frames.runs)[keys])
+
+
+def data(frames: Frames) -> pd.DataFrame:
+    """Return one row per data set and split: name, classes, images of each split, their size, and digest of files."""
+    rows = []
+    finished = with_result(frames.runs)
+    for run, split_seed, dataset, digest in finished[["split_seed", "dataset", "data_digest"]].itertuples():
+        known = frames.data(str(run))
+        row = {"dataset": dataset, "classes": len(known["classes"]), "split_seed": split_seed}
+        row |= {split: known["images"].get(split) for split in ("train", "val", "test")}
+        channels, height, width = known["image_shape"]
+        rows.append(row | {"size": f"{height}×{width}×{channels}", "data_digest": digest})
+    return _counted(pd.DataFrame(rows))
+
+
+def _counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return each different row once, with its number of `runs`, the most frequent first."""
+    names = list(frame.columns)
+    return (
+        frame.groupby(names, dropna=False, sort=False)
+        .size()
+        .rename("runs")
+        .reset_index()
+        .sort_values("runs", ascending=False)
+    )
+
+
+def rates(sections: Sequence[Section]) -> pd.DataFrame:
+    """Return one row per section: `tried`, its settings, most `seeds` of one, learning rates, and how they were chosen.
+
+    Drawn: at random. Compared: settings that are equal but for the learning rate have several. Given: one for all.
+    Own: each setting has one, which these runs did not compare with others.
+    """
+    others = [name for name in IDENTITY if name not in ("lr", "seed", "split_seed")]
+    rows = []
+    for section in sections:
+        values = section.runs.lr.dropna().astype(float)
+        listed = sorted(values.unique())
+        alike = section.runs[others].map(repr).agg("; ".join, axis=1)
+        chosen = "given" if len(listed) < 2 else "own"
+        if (values.groupby(alike[values.index]).nunique() > 1).any():
+            chosen = "compared"
+        if "lr" in section.drawn:
+            chosen = "drawn"
+        ends = [listed[0], listed[-1]] if len(listed) > MOST_RATES else listed
+        words = (label("protocol_to") if len(listed) > MOST_RATES else f"{label('between')} ").join(
+            shown_value("lr", float(f"{value:.3g}")) for value in ends
+        )
+        rows.append(
+            {
+                "section": section.title,
+                "tried": section.points.setting.nunique(),
+                "seeds": int(section.points.groupby("setting").size().max()),
+                "lr": words,
+                "chosen": label(f"protocol chosen {chosen}"),
+            }
+        )
+    return pd.DataFrame(rows, columns=["section", "tried", "seeds", "lr", "chosen"])
+
+
+def failures(sections: Sequence[Section]) -> pd.DataFrame:
+    """Return one row per section and setting: how many of its runs, of `asked`, ended in which way.
+
+    `result`: with a result, of which `collapsed` failed to learn (see `comparison.collapsed`); `diverged`; `error`:
+    ended with an error; `stopped` by the sweep; `rest`: not ended or never started. `rate` is the percentage of
+    diverged, failed and collapsed runs among those that have ended by themselves.
+    """
+    rows = []
+    for section in sections:
+        learned = comparison.failures(section)
+        for setting, points in section.points.groupby("setting", sort=False):
+            result = points.fingerprint.isin(section.runs.fingerprint)
+            lost = points.state[~result]
+            row = {"asked": len(points), "result": int(result.sum())}
+            row["collapsed"] = int(learned.failed[setting]) if setting in learned.index else 0
+            row["diverged"] = int((lost == "diverged").sum())
+            row["error"] = int(lost.isin(FAILED).sum())
+            row["stopped"] = int((lost == "stopped").sum())
+            row["rest"] = row["asked"] - row["result"] - row["diverged"] - row["error"] - row["stopped"]
+            ended = row["result"] + row["diverged"] + row["error"]
+            bad = row["collapsed"] + row["diverged"] + row["error"]
+            row["rate"] = 100 * bad / ended if ended else float("nan")
+            rows.append({"section": section.title, "setting": setting} | row)
+    counts = ["asked", "result", "collapsed", "diverged", "error", "stopped", "rest", "rate"]
+    return pd.DataFrame(rows, columns=["section", "setting", *counts])
+
+
+def _failures(frame: pd.DataFrame) -> list[Block]:
+    """Show the settings of which runs failed, and count the others."""
+    bad = frame[frame.rate > 0]
+    known = int(frame.rate.notna().sum())
+    content: list[Block] = [Items([sentence("protocol_reliable", count=known - len(bad), all=known)])]
+    if not bad.empty:
+        table = _table("failures", bad, ("section",), ("asked", "result", "collapsed", "diverged", "error"))
+        columns = [
+            table.columns[0],
+            Column("setting"),
+            *table.columns[1:],
+            Column("rate", 0, header=label("protocol rate")),
+        ]
+        content.append(Table(table.name, table.title, bad, columns, table.notes))
+    return [*content, Data("all-settings", sentence("protocol_all"), frame)]
