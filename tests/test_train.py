@@ -465,7 +465,8 @@ def agent(server, **more):
 
 def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(command, tmp_path, monkeypatch):
     with Server() as server:
-        for name, value in agent(server, WANDB_INIT_TIMEOUT="2", WANDB_DIR=str(tmp_path)).items():
+        more = {"WANDB_INIT_TIMEOUT": "2", "WANDB_DIR": str(tmp_path), "WANDB_NAME": "hidden 100, s00"}
+        for name, value in agent(server, **more).items():
             monkeypatch.setenv(name, value)
         server.fail("RunResumeStatus", *[500] * 50)
         result = command("study.train", *QUICK)
@@ -474,10 +475,11 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         assert run.state() == "finished" and "study.sync" in run.info()["wandb_missing"]
         assert not (tmp_path / "wandb").exists(), "an agent's WANDB_DIR is where it was started"
         server.failures.clear()
-        for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY"):
+        for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_NAME"):
             monkeypatch.delenv(name)
         assert "is sent" in command("study.sync", run.path).stdout
         sent = server.runs["handed"]
+        assert sent.fields["displayName"] == "hidden 100, s00", "as its agent named it"
         assert (sent.sweep, sent.fields["project"], sent.summary["epoch"]) == ("sweep", "proj", 2)
         assert list(server.runs) == ["handed"]
         requests = dict(server.requests)

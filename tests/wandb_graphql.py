@@ -69,7 +69,8 @@ def upsert_bucket(server: "Server", variables: dict) -> dict:
     if run.exitcode is not None:
         run.exitcode, run.preempting = None, False
     project = {"name": run.fields.get("project") or "p", "entity": {"name": ENTITY}}
-    bucket = {"id": run.name, "name": run.name, "displayName": run.name, "config": json.dumps(run.config),
+    shown = run.fields.get("displayName") or run.name
+    bucket = {"id": run.name, "name": run.name, "displayName": shown, "config": json.dumps(run.config),
               "sweepName": run.sweep, "project": project, "historyLineCount": len(run.lines)}  # fmt: skip
     return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 

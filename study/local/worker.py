@@ -56,13 +56,14 @@ class _Messages(Display):
     def __init__(self, connection: Connection):
         self.connection = connection
         self.sink: WandbSink | None = None
-        self.lines: list[str] = []
+        self.lines: list[str] | None = []  # those before the run has a sink, if it gets one
         self.log = RunDisplay(self._write)
 
     def connect(self, sinks: Sinks, order: Order, *run: Any) -> WandbSink | None:
         """Make the sink of the run, and send it the lines before."""
         self.sink = sinks.connect(*run, name=order.title, sweeps=order.sweeps)
-        for line in self.lines:
+        lines, self.lines = self.lines, None
+        for line in lines or ():
             self._write(line)
         return self.sink
 
@@ -81,7 +82,7 @@ class _Messages(Display):
     def _write(self, line: str) -> None:
         if self.sink:
             self.sink.write(line)
-        else:
+        elif self.lines is not None:
             self.lines.append(line)
 
     def _send(self, kind: str, value: Any) -> None:

@@ -53,7 +53,7 @@ class WandbRun:
     """A run that was started in W&B, and sends to it.
 
     `mode` is `online` or `offline`, and `no_answer` the reason if it is offline because W&B did not answer, else empty.
-    `place` is the entity, project and sweep of the run, with its name and those of its sweeps here, if it has them. The
+    `place` is the entity, project, sweep and name of the run, with the names of its sweeps here, if it has them. The
     first `epochs` rows are in W&B already.
     """
 
@@ -200,6 +200,7 @@ def connect(
     # Choose where it is recorded
     run_id = handed_out() or run_id
     place = place if place and not handed_out() else place_of(config)
+    place = {**place, "name": os.environ.get("WANDB_NAME") or place.get("name") or _name(directory, config)}
     chosen = mode(config)
     no_answer = no_answer if chosen == "online" and not handed_out() else ""
     if no_answer:
@@ -262,7 +263,7 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
         id=run_id,
         entity=place["entity"],
         project=place["project"],
-        name=os.environ.get("WANDB_NAME") or place.get("name") or _name(directory, config),
+        name=place["name"],
         group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
         job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
         tags=_tags(config, place.get("sweeps") or ()),

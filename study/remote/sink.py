@@ -48,7 +48,9 @@ class Sinks:
         from study.remote import run as wandb_run
 
         # Start the run
-        place = {**wandb_run.place_of(config), **({"name": name, "sweeps": [*sweeps]} if name else {})}
+        name = os.environ.get("WANDB_NAME") or name
+        given = {"name": name, "sweeps": [*sweeps]}
+        place = {**wandb_run.place_of(config), **{key: value for key, value in given.items() if value}}
         note(wandb_id=handed_out() or run_id, wandb=place)
         try:
             run = wandb_run.connect(directory, config, run_id, say, resumes, place, self.no_answer)
