@@ -54,12 +54,12 @@ ZIP_END, ZIP_END_BYTES = b"PK\5\6", 22
 """The last entry of a ZIP file, after the list of its files, and the size of this entry."""
 
 
-def make(folder: Path) -> None:
-    """Make a folder unless it exists; raise UserError if it cannot be made."""
+def make(folder: Path, option: str = "--runs-dir") -> None:
+    """Make a folder unless it exists; raise UserError if it cannot be made, naming the `option` that chose it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); name another --runs-dir") from None
+        raise UserError(f"{folder} cannot be made ({error.strerror}); name another {option}") from None
 
 
 class CorruptRun(UserError):

@@ -30,6 +30,7 @@ from study.sweeps.distributions import Parameter
 from study.sweeps.hyperband import EXAMPLE, Hyperband
 from study.sweeps.method import Method
 from study.system.errors import Mistakes, Place, UserError, nearest
+from study.system.files import written_text
 
 METHODS: dict[str, Method] = {
     "grid": grid.METHOD,
@@ -217,7 +218,7 @@ class Document(NamedTuple):
 def load(path: Path) -> Document:
     """Read a YAML file; raise UserError if it cannot be read."""
     try:
-        loader = _UniqueKeys(path.read_text(encoding="utf-8"))
+        loader = _UniqueKeys(written_text(path))
         node = loader.get_single_node()
         if node is None:
             return Document(None, {})

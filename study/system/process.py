@@ -3,7 +3,7 @@
 | code | means                                                     |
 |------|-----------------------------------------------------------|
 | 0    | done; a run that diverged or was stopped early is a result |
-| 1    | anything not named below                                  |
+| 1    | anything not named below, such as a server without answer |
 | 2    | a user's mistake: one sentence, no traceback              |
 | 3    | out of memory                                             |
 | 129  | a closed terminal                                         |
@@ -25,7 +25,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from study.system.errors import Busy, Interrupted, UserError, is_out_of_memory, lines, one_line
+from study.system.errors import (
+    OF_PLACES,
+    Busy,
+    Interrupted,
+    ServerError,
+    UserError,
+    is_of_the_machine,
+    is_out_of_memory,
+    lines,
+    one_line,
+)
 
 AT_ONCE_SECONDS = 0.5
 """EndSignals counts signals that follow each other faster than this as one."""
@@ -96,7 +106,11 @@ class Parser(argparse.ArgumentParser):
 def exit_code(error: BaseException) -> int:
     """Map an exception to the exit code of the table above."""
     match error:
+        case ServerError():
+            return 1
         case UserError():
+            return 2
+        case _ if is_of_the_machine(error, OF_PLACES):
             return 2
         case Interrupted():
             return 128 + error.signum
@@ -168,7 +182,7 @@ def print_error(error: BaseException) -> str:
     text = f"out of memory: {one_line(error)}" if is_out_of_memory(error) else one_line(error)
     if isinstance(error, UserError):  # which may have a line for each mistake
         print(f"error: {lines(error)}", file=sys.stderr, flush=True)
-    elif is_out_of_memory(error) or isinstance(error, Busy | Interrupted):
+    elif is_out_of_memory(error) or isinstance(error, Busy | Interrupted) or is_of_the_machine(error):
         print(f"error: {text}", file=sys.stderr, flush=True)
     else:
         traceback.print_exception(error)
