@@ -111,7 +111,7 @@ ODD = [
     "none", "[", "[1, 2", "{}", "a=b", "a=b=c", "é", "日本", "\u202e", "\x1b[31m", "\n", "a\nb", "..", "/", "~",
     "~nobody", "/dev/null", "/dev/full", "/proc/self/mem", "a" * 300, "a/b", "a/b/c", "a/b/c/d",
     "https://wandb.ai/a/b/sweeps/c",
-    os.fsdecode(b"\xff\xfe"), "%s", "{0}", "${args}", "[red]x", "*", "$HOME", "'", '"', '"a,b', "\ud800", "True",
+    os.fsdecode(b"\xff\xfe"), "%s", "{0}", "${args}", "[red]x", "*", "$HOME", "'", '"', '"a,b', "True",
     "folder:", "folder:..", "folder:/", "folder:a\\b", "timm:", "timm:nothing", "timm:resnet18", "cuda:99", "mps",
 ]  # fmt: skip
 """Words that programs stumble over."""
@@ -171,7 +171,12 @@ def argv(draw: Any) -> Case:
 
 
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([*ODD, *KNOWN]) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([*ODD, *KNOWN, "\ud800"])
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=5,
 )

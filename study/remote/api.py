@@ -108,6 +108,8 @@ def trouble(error: BaseException) -> str:
         return "W&B refuses the id of the run, probably because the run was deleted there"
     if isinstance(cause, (AttributeError, IndexError, KeyError, TypeError)):
         return f"W&B's answer is not what its client expects ({type(cause).__name__}: {text})"
+    if "API key" in text:  # the client's sentence about its form
+        return f"the W&B key is wrong: {text}"
     return f"W&B does not answer: {text}"
 
 

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from study.system import start
 from study.system.errors import (
     OF_PLACES,
     Busy,
@@ -46,12 +48,14 @@ def handle_ends(handler: Callable[[int, object], None]) -> None:
 
     Signals that are ignored stay ignored: SIGHUP under nohup, SIGINT for a background job of a script. An ignored
     SIGINT gets a handler that does nothing, because child processes would inherit the ignoring but not the handler.
+    A signal that was blocked until now, as in a new worker, arrives at the end.
     """
     for signum in ENDS:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, handler)
         elif signum == signal.SIGINT:
             signal.signal(signum, lambda signum, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
 class Signals:
@@ -152,6 +156,10 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
 
     Characters that the terminal cannot show are printed as escapes. A user without a home folder gets a temporary one.
     """
+    # From here on, Ctrl-C raises KeyboardInterrupt, until the command has ended
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if is_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Print characters that the terminal cannot show as escapes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -173,6 +181,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         print_error(error)
         code = exit_code(error)
 
+    if is_main_thread:
+        start.end_at_once(code)
     leave_garbage()
     sys.exit(code)
 
