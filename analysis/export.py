@@ -15,8 +15,8 @@ from typing import Any
 from study.config import Config
 from study.config.checks import user_path
 from study.config.setting import read_pairs, written
-from study.record.directory import DONE, RunDirectory
-from study.system.errors import UserError
+from study.record.directory import DONE, CorruptRun, RunDirectory, make
+from study.system.errors import UserError, printable
 from study.system.process import Parser, run_command
 
 KEPT = ("class_names", "test_targets", "test_predictions")
@@ -28,7 +28,7 @@ def export(run: RunDirectory, folder: Path) -> RunDirectory:
     import numpy as np
 
     copy = RunDirectory(folder / run.path.name)
-    copy.path.mkdir(parents=True, exist_ok=True)
+    make(copy.path, "folder")
     copy.write_history(run.history())
     copy.write_summary(run.summary())
     if run.has_evaluation():
@@ -43,7 +43,7 @@ def export(run: RunDirectory, folder: Path) -> RunDirectory:
 def _without_folders(info: dict[str, Any]) -> dict[str, Any]:
     """Return a run's description with default folders, and only the name of the weights file."""
     config = info["config"] | {name: Config.model_fields[name].default for name in ("data_dir", "runs_dir")}
-    if not config["weights"]:
+    if not config.get("weights"):
         return info | {"config": config}
     name = Path(config["weights"]).name
     pairs = read_pairs(config["setting"])
@@ -65,9 +65,19 @@ def main(argv: list[str]) -> int:
     folders = [path for path in sorted(Path(args.runs).iterdir()) if path.is_dir() and path.name != "wandb"]
     done = [run for run in map(RunDirectory, folders) if run.state() in DONE]
     new = [run for run in done if RunDirectory(Path(args.folder) / run.path.name).state() not in DONE]
+    problems = []
     for run in new:
-        export(run, Path(args.folder))
-    print(f"{args.folder}: {len(new)} runs copied, {len(done) - len(new)} were there")
+        try:
+            export(run, Path(args.folder))
+        except CorruptRun as error:
+            problems.append(f"{run.path} is left out: {error}")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            problems.append(f"{run.path} is left out: its run.json or evaluation.npz is invalid ({error!r})")
+        except OSError as error:
+            raise UserError(f"{args.folder} cannot be written: {error.strerror}") from None
+    print(f"{printable(args.folder)}: {len(new) - len(problems)} runs copied, {len(done) - len(new)} were there")
+    if problems:
+        raise UserError("; ".join(problems))
     return 0
 
 

@@ -4,10 +4,12 @@ python -m study.predict runs/two-block-cifar10-s0-4968e83bec photo.jpg other.png
 """
 
 import sys
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
 
 from study import models
 from study.config import Config
@@ -22,6 +24,29 @@ from study.system.process import Parser, run_command
 from study.training import evaluation
 
 SHOWN = 3
+
+Side = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Preparation(BaseModel):
+    """How images were prepared: the size to which they were decoded, their range if deeper than 8 bits, the last size.
+
+    `range` and `resized_to` are None if the images were not scaled or resized.
+    """
+
+    stored_size: tuple[Side, Side]
+    range: tuple[float, float] | None = None
+    resized_to: Side | None = None
+
+
+class Described(BaseModel):
+    """What run.json says of the images that a network learned from: (channels, height, width), mean and std."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    image_shape: tuple[Literal[1, 3], Side, Side]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    preparation: Preparation | None = None
 
 
 def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
@@ -40,25 +65,29 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
             f"{path} has no best.pt: the run is {directory.state()}, and its weights were not kept (--keep-weights "
             "False) or not copied (analysis.export)"
         )
-    config = Config.recorded(info["config"])
+    config = Config.recorded(info.get("config"))
 
     # Restore how it prepared images; runs of version 2 did not record it and resized directly to the network's input
-    description = info["data"]
-    channels, *side = description["image_shape"]
-    preparation = description.get("preparation") or {"stored_size": side, "range": None, "resized_to": None}
+    try:
+        described = Described.model_validate(info.get("data"))
+    except ValidationError as error:
+        place = ".".join(map(str, ("data", *error.errors()[0]["loc"])))
+        raise UserError(f"{directory.path / 'run.json'} is broken: its {place} cannot be used") from None
+    channels, *side = described.image_shape
+    preparation = described.preparation or Preparation(stored_size=side)
     empty = Split(
-        torch.empty(0, channels, *preparation["stored_size"], dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        torch.empty(0, channels, *preparation.stored_size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
     )
     data = Data(
         config.dataset,
-        tuple(description["classes"]),
+        described.classes,
         train=empty,
         val=empty,
         test=empty,
-        mean=tuple(description["mean"]),
-        std=tuple(description["std"]),
-        image_size=preparation["resized_to"],
-        range=preparation["range"] and tuple(preparation["range"]),
+        mean=described.mean,
+        std=described.std,
+        image_size=preparation.resized_to,
+        range=preparation.range,
     )
 
     # Build the network with the weights
@@ -66,7 +95,10 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
     state = cache.read(weights)
     if state is None:
         raise UserError(f"{weights} is broken: train the run again with --force")
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError:
+        raise UserError(f"{weights} does not fit the {config.model} that run.json describes") from None
     return model.eval(), data, config
 
 

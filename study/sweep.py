@@ -31,7 +31,7 @@ from study.local.agents import run_agents
 from study.local.engine import Engine, Outcome
 from study.local.plan import Plan
 from study.local.wandb_agents import run_wandb_agents
-from study.record.directory import DONE, RunDirectory, make
+from study.record.directory import DONE, RunDirectory, check_room
 from study.record.display import SweepDisplay
 from study.remote import api as wandb_api
 from study.remote import offline, queue
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     for sweep in sweeps:
         if sweep.ignored:
             print(f"{sweep.path}: {', '.join(sweep.ignored)} is used only by W&B")
-    make(Path(args.runs_dir))
+    check_room(Path(args.runs_dir))
     used = args.devices.split(",") if args.devices else _fastest()
     for name in set(used) - {"cpu"}:
         devices.find(name)

@@ -4,20 +4,20 @@ python -m study.sync runs/NAME …
 """
 
 from study.config import Config
+from study.config.checks import user_path
 from study.record.directory import DONE, RunDirectory
 from study.remote import offline
 from study.remote.replay import is_whole, note_sent, replay
 from study.remote.run import mode
 from study.system.errors import UserError
-from study.system.process import run_command
+from study.system.process import Parser, run_command
 
 
 def main(argv: list[str]) -> int:
     """Send run directories to W&B."""
-    if not argv or argv[0].startswith("-"):
-        print(__doc__)
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
-    for path in argv:
+    parser = Parser("python -m study.sync", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=user_path, metavar="RUN", help="directory of a run that has a result")
+    for path in parser.parse_args(argv).runs:
         # Check that the run has a result
         directory = RunDirectory(path)
         state = directory.state()

@@ -158,7 +158,7 @@ def test_a_training_goes_on_where_no_checkpoint_can_be_written(tmp_path, monkeyp
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
     config = Config(dataset="digits", model="mlp", epochs=2, wandb="disabled", runs_dir=str(tmp_path / "runs"))
     assert train(config, Told(), Signals()).state == "finished"
-    assert any("no checkpoint could be written (OSError: [Errno 28]" in line for line in Told.lines)
+    assert any("no checkpoint could be written (No space left on device)" in line for line in Told.lines)
 
 
 def test_what_an_earlier_end_left_of_a_removal_is_removed(run, call, sweep_file):
@@ -217,3 +217,60 @@ def test_links_to_nowhere_and_in_circles_are_no_images(photo_folder):
     (photo_folder / "train" / os.fsdecode(b"\xfe")).mkdir()
     with pytest.raises(UserError, match="a class is named"):
         folder.scan(photo_folder.parent, "photos")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("config",), [-22], "a recorded config is a mapping"),
+        (("data",), {}, "its data.classes cannot be used"),
+        (("data", "mean"), {"a": 1}, "its data.mean cannot be used"),
+        (("data", "image_shape"), [3, 9, 9], "best.pt does not fit the mlp that run.json describes"),
+        (("data", "preparation"), [3], "its data.preparation cannot be used"),
+    ],
+)
+def test_a_network_whose_description_is_damaged_predicts_nothing(run, call, place, value, message):
+    info = run.info()
+    part = info if len(place) == 1 else info[place[0]]
+    part[place[-1]] = value
+    run.write_info(info)
+    assert message in call("study.predict", run.path, "photo.png", code=2).stderr
+
+
+def test_a_damaged_run_does_not_keep_others_from_being_copied(run, call):
+    other = RunDirectory(shutil.copytree(run.path, run.path.with_name("mlp-other")))
+    other.write_info(other.info() | {"config": {"weights": 3}})
+    third = RunDirectory(shutil.copytree(run.path, run.path.with_name("mlp-third")))
+    third.write_evaluation({"test_predictions": np.zeros(3)})
+    ended = call("analysis.export", "runs", "copies", code=2)
+    assert "1 runs copied" in ended.stdout and ended.stderr.count("is left out") == 2
+    assert RunDirectory(f"copies/{run.path.name}").state() == "finished"
+
+
+def test_a_file_without_end_is_no_sweep_and_no_config(call):
+    assert "longer than 10,000,000 characters" in call("study.sweep", "check", "/dev/zero", code=2).stderr
+    assert "longer than 10,000,000 characters" in call("study.train", "--config=/dev/zero", code=2).stderr
+
+
+def test_a_name_that_is_too_long_is_one_sentence(call):
+    long = "a" * 300
+    for words in (("study.sweep", "status", long), ("analysis.summarize", long), ("study.predict", long, "photo.png")):
+        ended = call(*words, code=2)
+        assert "File name too long" in ended.stderr or "has no run.json" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_is_closed_is_one_sentence(photo_folder):
+    """Root may read everything, until it gives up the right to it."""
+    (photo_folder / "train" / "one").chmod(0)
+    root = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    if root and not shutil.which("setpriv"):
+        pytest.skip("root may read everything")
+    words = [*root, sys.executable, "-m", "study.train", "--dataset=folder:photos"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        words, cwd=photo_folder.parent.parent, env=environment, capture_output=True, encoding="utf-8"
+    )
+    (photo_folder / "train" / "one").chmod(0o700)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: data/photos/train/one cannot be used: Permission denied\n"

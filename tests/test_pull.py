@@ -168,5 +168,5 @@ def test_without_a_key_or_an_answer_there_is_one_sentence(command, monkeypatch):
     assert f"there is no directory {PROJECT}, and as a project of W&B: there is no W&B key" in missing
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    silent = command("analysis.summarize", PROJECT, code=2).stderr
+    silent = command("analysis.summarize", PROJECT, code=1).stderr
     assert "W&B does not answer" in silent and len(silent.strip().splitlines()) == 1

@@ -492,7 +492,7 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         for name, value in agent(server).items():
             monkeypatch.setenv(name, value)
         server.fail("RunResumeStatus", *[500] * 50)
-        told = command("study.train", *QUICK, code=2).stderr
+        told = command("study.train", *QUICK, code=1).stderr
         assert "cannot be sent; W&B does not answer" in told and len(told.splitlines()) == 1
 
 

@@ -114,7 +114,7 @@ def load(source: str | Path, refresh: bool = False) -> Frames:
     try:
         directories, problems = pull.pull(str(source), refresh)
     except UserError as error:
-        raise UserError(f"there is no directory {source}, and as a project of W&B: {error}") from None
+        raise type(error)(f"there is no directory {source}, and as a project of W&B: {error}") from None
     return _frames(directories, problems, is_pulled=True)
 
 

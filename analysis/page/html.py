@@ -140,7 +140,7 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
             return {"kind": "table", "table": block, "stem": stem}
         case Data(name, text, frame):
             stem = files.unused(f"{anchor}-{name}")
-            save(out / "tables" / f"{stem}.csv", frame.to_csv(index=False, float_format="%.10g"))
+            save(out / "tables" / f"{stem}.csv", tables.harmless(frame).to_csv(index=False, float_format="%.10g"))
             return {"kind": "data", "text": text, "stem": stem}
         # figures, as files; one that fails does not stop the others
         case Picture():

@@ -8,9 +8,12 @@
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from rich.cells import cell_len
 from rich.table import Table as Grid
 
@@ -182,7 +185,32 @@ def latex(table: Table) -> str:
 
 def csv(table: Table) -> str:
     """Write the whole frame of a table as CSV, with empty cells for missing values."""
-    return table.frame.to_csv(index=False, float_format="%.6g")
+    return harmless(table.frame).to_csv(index=False, float_format="%.6g")
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a text begins with if a spreadsheet would compute it."""
+
+
+def harmless(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame for a CSV file, with ' before each text that a spreadsheet would take for a formula.
+
+    Numbers stay as they are, negative ones too.
+    """
+    named = frame.rename(columns=_harmless)
+    if named.empty:
+        return named
+    return named.apply(lambda column: column if is_numeric_dtype(column) else column.map(_harmless))
+
+
+def _harmless(value: Any) -> Any:
+    """Return ' and the text for a text that begins like a formula and is no number, anything else as it is."""
+    if not isinstance(value, str | Setting) or not str(value).startswith(FORMULA):
+        return value
+    with suppress(ValueError):
+        float(str(value))
+        return value
+    return f"'{value}"
 
 
 def _texts(table: Table, bold: str, escape: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:

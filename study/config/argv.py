@@ -15,6 +15,7 @@ from study.config import Config, is_identity
 from study.config.checks import NONE, is_true, meant, user_path
 from study.config.choices import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.system.errors import UserError
+from study.system.files import written_text
 from study.system.process import Parser
 
 VARIABLES = {"runs_dir": "STUDY_RUNS_DIR", "data_dir": "STUDY_DATA_DIR"}
@@ -183,7 +184,7 @@ def read_config(path: str) -> dict[str, Any]:
     # Read the file
     file = Path(path) / "run.json" if Path(path).is_dir() else Path(path)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(written_text(file))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

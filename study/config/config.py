@@ -32,7 +32,7 @@ from study.config.checks import (
 from study.config.choices import AUGMENTATIONS, DATASETS, NETWORKS, own_options
 from study.config.options import Options
 from study.config.setting import read_list, read_pairs
-from study.system.errors import Mistakes, Place
+from study.system.errors import Mistakes, Place, UserError
 
 RESULTS_VERSION = 3
 """Increased by every change that makes the same config give other results."""
@@ -193,6 +193,8 @@ class Config(Options):
         Values that did not apply to the run, which W&B keeps for a sweep, are dropped, and so is the end of a tag that
         is too long, which was once allowed.
         """
+        if not isinstance(values, Mapping):
+            raise UserError(f"a recorded config is a mapping of options, not {str(values)[:40]!r}")
         values = {name: value for name, value in values.items() if name != "setting"}
         if values.get("tags"):
             values["tags"] = ",".join(tag.strip()[:LONGEST_TAG] for tag in str(values["tags"]).split(","))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.config import Config
-from study.system.errors import UserError, printable
+from study.system.errors import UserError, one_line, printable
 from study.system.files import file_digest, replace_text
 from study.system.progress import Progress
 
@@ -106,11 +106,19 @@ def cache_stem(name: str) -> str:
 def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -> Folder:
     """List the images of `<data_dir>/<name>`: of its train, val and test folders, or of its class folders.
 
-    `say` reports the progress if reading the files for their digest takes long. Raises UserError if the folder is
-    missing or holds no data set.
+    `say` reports the progress if reading the files for their digest takes long. Raises UserError if a folder is
+    missing, cannot be read or holds no data set.
     """
+    try:
+        return _scan(Path(data_dir), name, say)
+    except OSError as error:
+        raise UserError(one_line(error)) from None
+
+
+def _scan(data_dir: Path, name: str, say: Say) -> Folder:
+    """List the images, as `scan` does; raise OSError if a folder cannot be read."""
     # Find the folders of the splits
-    root = Path(data_dir) / name
+    root = data_dir / name
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; {_expected(name)}")
     root, folders, unused = _find_splits(root, name)
@@ -157,7 +165,7 @@ def scan(data_dir: str | os.PathLike, name: str, say: Say = lambda text: None) -
             raise UserError(f"{folders[split]} holds no images: {_expected(name)}")
 
     # Digest all names and contents; only new files are read
-    contents = _digests(root, marks, Path(data_dir) / ".cache" / f"{cache_stem(name)}-digests.json", say)
+    contents = _digests(root, marks, data_dir / ".cache" / f"{cache_stem(name)}-digests.json", say)
     combined = hashlib.sha256()
     for split, listed in files.items():
         for path, label in listed:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -92,6 +93,15 @@ class _Messages(Display):
 
 def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
     """Start a worker, which runs `target(connection, *arguments)`; return its process and our end of the connection."""
+    # The server of workers inherits that Ctrl-C is blocked, so none disturbs its imports, nor a worker without handlers
+    resource_tracker.ensure_running()  # by itself, because it unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    # Start the worker
     ours, its = _processes.Pipe()
     process = _processes.Process(target=target, args=(its, *arguments), daemon=False)
     process.start()

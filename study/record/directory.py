@@ -54,12 +54,39 @@ ZIP_END, ZIP_END_BYTES = b"PK\5\6", 22
 """The last entry of a ZIP file, after the list of its files, and the size of this entry."""
 
 
-def make(folder: Path) -> None:
-    """Make a folder unless it exists; raise UserError if it cannot be made."""
+def make(folder: Path, option: str = "--runs-dir") -> None:
+    """Make a folder unless it exists; raise UserError if it cannot be made, naming the `option` that chose it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); name another --runs-dir") from None
+        raise UserError(f"{folder} cannot be made ({error.strerror}); name another {option}") from None
+
+
+ROOM_BYTES = 64_000
+"""What must fit into the folder of runs before one is trained: its smallest files."""
+
+
+def check_room(folder: Path) -> None:
+    """Make a folder and write a file for a moment; raise UserError if it cannot be written or its disk is full."""
+    make(folder)
+    probe = folder / f".room-{os.getpid()}"
+    try:
+        probe.write_bytes(bytes(ROOM_BYTES))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); name another --runs-dir") from None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of the system that names no file, such as that of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 class CorruptRun(UserError):
@@ -274,7 +301,7 @@ class RunDirectory:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one epoch's row to history.jsonl."""
-        with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
+        with _named(self.path), (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(row)) + "\n")
 
     def write_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -309,7 +336,8 @@ class RunDirectory:
         """Write a file with `save` under a temporary name, then rename it to `name`."""
         temporary = self.path / f".{name}.tmp"
         try:
-            save(temporary)
+            with _named(self.path):
+                save(temporary)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(self.path / name)

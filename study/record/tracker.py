@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from study.config import Config
-from study.record.directory import RunDirectory, Say, described
+from study.record.directory import ROOM_BYTES, RunDirectory, Say, described
 from study.system.errors import is_device_failure, is_out_of_memory, one_line
 
 
@@ -76,9 +76,7 @@ class Tracker:
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Write tensors into a file of the run's directory."""
-        import torch
-
-        self.directory.write(name, lambda path: torch.save(state, path))
+        self.directory.write(name, lambda path: _save(state, path))
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write a checkpoint; if that fails, print why and keep the previous checkpoint."""
@@ -101,13 +99,28 @@ class Tracker:
     def fail(self, code: int, state: str | None = None, error: str | None = None) -> None:
         """Record that a run ended without a result; without a `state` it can be resumed."""
         if "state" not in self.info:
-            self.note(ended=_now(), **({"state": state, "error": error} if state else {}))
+            try:
+                self.note(ended=_now(), **({"state": state, "error": error} if state else {}))
+            except OSError as full:
+                self.say(f"run.json does not say how the run ended: {one_line(full)}")
         self._pass_on(lambda sink: sink.finish(code, {}))
 
     def _pass_on(self, call: Callable[[Sink], Mapping[str, Any]]) -> None:
         """Call a method of the sink, if there is one, and add what it reports to run.json."""
         if self.sink and (report := call(self.sink)):
             self.note(**report)
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    """Write tensors into a file; raise OSError if the system refuses it, which torch reports as RuntimeError."""
+    import torch
+
+    try:
+        torch.save(state, path)
+    except RuntimeError:
+        with path.open("ab") as file:  # the system says why
+            file.write(bytes(ROOM_BYTES))
+        raise
 
 
 def _now() -> str:

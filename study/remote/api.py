@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from study.config import check_value
 from study.record.directory import DONE, Say
-from study.system.errors import UserError
+from study.system.errors import ServerError, UserError
 
 TIMEOUT = 60
 """Seconds to wait for one answer, unless WANDB_HTTP_TIMEOUT is set."""
@@ -102,6 +102,10 @@ def trouble(error: BaseException) -> str:
         return "W&B refuses the key: type `wandb login --relogin`, or set WANDB_API_KEY"
     if is_refused(error):
         return "W&B refuses the id of the run, probably because the run was deleted there"
+    if isinstance(cause, (AttributeError, IndexError, KeyError, TypeError)):
+        return f"W&B's answer is not what its client expects ({type(cause).__name__}: {text})"
+    if "API key" in text:  # the client's sentence about its form
+        return f"the W&B key is wrong: {text}"
     return f"W&B does not answer: {text}"
 
 
@@ -109,6 +113,13 @@ def is_denied(error: BaseException) -> bool:
     """Return whether W&B refuses the key: HTTP status 401."""
     cause = error.__cause__ or error
     return getattr(getattr(cause, "response", None), "http_status", 0) == 401 or "error 401" in str(cause)
+
+
+def failure(error: BaseException, before: str = "") -> UserError:
+    """Return the error to raise, as one sentence that starts with `before`; a ServerError if the user cannot fix it."""
+    text = trouble(error)
+    is_of_server = text.startswith(("W&B does not answer", "W&B's answer"))
+    return (ServerError if is_of_server else UserError)(before + text)
 
 
 def is_refused(error: BaseException) -> bool:
@@ -162,7 +173,7 @@ def connect() -> Any:
             raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY")
         return wandb.Api(timeout=int(float(os.environ.get("WANDB_HTTP_TIMEOUT", TIMEOUT))))
     except (wandb.Error, OSError) as error:
-        raise UserError(trouble(error)) from None
+        raise failure(error) from None
 
 
 def ask(question: Callable[[Any], Answer], failed: str, attempts: int = ATTEMPTS) -> Answer:
@@ -175,8 +186,9 @@ def ask(question: Callable[[Any], Answer], failed: str, attempts: int = ATTEMPTS
     except UserError:
         raise
     except Exception as error:  # the client's errors have no common class
-        cause = "W&B has none of that name, or you may not see it" if is_missing(error) else trouble(error)
-        raise UserError(f"{failed}: {cause}") from None
+        if is_missing(error):
+            raise UserError(f"{failed}: W&B has none of that name, or you may not see it") from None
+        raise failure(error, f"{failed}: ") from None
 
 
 @contextmanager

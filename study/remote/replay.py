@@ -11,7 +11,7 @@ import wandb
 from study.config import Config
 from study.record.directory import RunDirectory, Say
 from study.remote import charts
-from study.remote.api import ask, handed_out, is_missing, state_of, trouble
+from study.remote.api import ask, failure, handed_out, is_missing, state_of
 from study.remote.run import connect, epochs_of, place_of
 from study.system.errors import UserError
 
@@ -36,7 +36,7 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{directory.path} cannot be sent; {trouble(error)}") from None
+        raise failure(error, f"{directory.path} cannot be sent; ") from None
 
 
 def note_sent(directory: RunDirectory, **place: Any) -> None:

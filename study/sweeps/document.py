@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from study.system.errors import Place, UserError
+from study.system.files import written_text
 
 MOST_MISTAKES = 100
 """An error names at most this many mistakes of a file."""
@@ -34,7 +35,7 @@ def load(path: str | Path) -> Document:
     """Read a YAML file; raise UserError if it cannot be read. Of a key that stands twice, the last value counts."""
     path = Path(path)
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(written_text(path))
         node = loader.get_single_node()
         places = list(_places(node)) if node else []
         content = loader.construct_document(node) if node else None

@@ -1,6 +1,7 @@
 """The errors that a user sees, and how an error becomes one line of text."""
 
 import difflib
+import errno
 import signal
 import traceback
 from collections.abc import Hashable, Iterable, Sequence
@@ -10,6 +11,10 @@ from unicodedata import category
 
 class UserError(Exception):
     """A mistake that the user can fix; the message says what was wrong and what would be right."""
+
+
+class ServerError(UserError):
+    """A server does not answer, or not as it should: also one sentence, but no mistake of the user."""
 
 
 Place = tuple[Hashable, ...]
@@ -52,6 +57,18 @@ def is_out_of_memory(error: BaseException) -> bool:
         or "can't allocate memory" in str(error)
         or "out of memory" in str(error).lower()
     )
+
+
+OF_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+"""Errors of the system after which another name or folder is right."""
+
+OF_THE_MACHINE = (*OF_PLACES, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EIO)
+"""Errors of the system that say what is wrong: a full disk, a quota, a limit."""
+
+
+def is_of_the_machine(error: BaseException, numbers: Sequence[int] = OF_THE_MACHINE) -> bool:
+    """Return whether the system refused a file for a reason that a person can understand without a traceback."""
+    return isinstance(error, OSError) and error.errno in numbers
 
 
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -104,6 +121,8 @@ def _escaped(character: str) -> str:
 def one_line(error: BaseException) -> str:
     """Return an exception as one line."""
     text = printable(" ".join(str(error).split()))
+    if is_of_the_machine(error):
+        return printable(f"{error.filename} cannot be used: {error.strerror}" if error.filename else error.strerror)
     return text if isinstance(error, UserError | Busy | Interrupted) else f"{type(error).__name__}: {text}"
 
 

@@ -30,6 +30,19 @@ def replace_bytes(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+MOST_CHARACTERS = 10_000_000
+"""The longest text that a person can have written; devices such as /dev/zero never end."""
+
+
+def written_text(path: Path) -> str:
+    """Read a text file that a person wrote, in UTF-8; raise OSError or ValueError if it cannot be one."""
+    with path.open(encoding="utf-8") as file:
+        text = file.read(MOST_CHARACTERS + 1)
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"it is longer than {MOST_CHARACTERS:,} characters")
+    return text
+
+
 def tail(path: Path, size: int, start: int = 0) -> bytes:
     """Read the last `size` bytes of a file, but none before `start`."""
     with path.open("rb") as file:

@@ -3,7 +3,7 @@
 | code | means                                                     |
 |------|-----------------------------------------------------------|
 | 0    | done; a run that diverged or was stopped early is a result |
-| 1    | anything not named below                                  |
+| 1    | anything not named below, such as a server without answer |
 | 2    | a user's mistake: one sentence, no traceback              |
 | 3    | out of memory                                             |
 | 129  | a closed terminal                                         |
@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -25,7 +26,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from study.system.errors import STOP, Busy, Interrupted, UserError, is_out_of_memory, lines, one_line
+from study.system import start
+from study.system.errors import (
+    OF_PLACES,
+    STOP,
+    Busy,
+    Interrupted,
+    ServerError,
+    UserError,
+    is_of_the_machine,
+    is_out_of_memory,
+    lines,
+    one_line,
+)
 
 AT_ONCE_SECONDS = 0.5
 """EndSignals counts signals that follow each other faster than this as one."""
@@ -36,12 +49,14 @@ def handle_ends(handler: Callable[[int, object], None]) -> None:
 
     Signals that are ignored stay ignored: SIGHUP under nohup, SIGINT for a background job of a script. An ignored
     SIGINT gets a handler that does nothing, because child processes would inherit the ignoring but not the handler.
+    A signal that was blocked until now, as in a new worker, arrives at the end.
     """
     for signum in ENDS:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, handler)
         elif signum == signal.SIGINT:
             signal.signal(signum, lambda signum, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
 class Signals:
@@ -97,7 +112,11 @@ class Parser(argparse.ArgumentParser):
 def exit_code(error: BaseException) -> int:
     """Map an exception to the exit code of the table above."""
     match error:
+        case ServerError():
+            return 1
         case UserError():
+            return 2
+        case _ if is_of_the_machine(error, OF_PLACES):
             return 2
         case Interrupted():
             return 128 + (signal.SIGTERM if error.signum == STOP else error.signum)
@@ -139,6 +158,10 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
 
     Characters that the terminal cannot show are printed as escapes. A user without a home folder gets a temporary one.
     """
+    # From here on, Ctrl-C raises KeyboardInterrupt, until the command has ended
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if is_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Print characters that the terminal cannot show as escapes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -160,6 +183,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         print_error(error)
         code = exit_code(error)
 
+    if is_main_thread:
+        start.end_at_once(code)
     leave_garbage()
     sys.exit(code)
 
@@ -169,7 +194,7 @@ def print_error(error: BaseException) -> str:
     text = f"out of memory: {one_line(error)}" if is_out_of_memory(error) else one_line(error)
     if isinstance(error, UserError):  # which may have a line for each mistake
         print(f"error: {lines(error)}", file=sys.stderr, flush=True)
-    elif is_out_of_memory(error) or isinstance(error, Busy | Interrupted):
+    elif is_out_of_memory(error) or isinstance(error, Busy | Interrupted) or is_of_the_machine(error):
         print(f"error: {text}", file=sys.stderr, flush=True)
     else:
         traceback.print_exception(error)

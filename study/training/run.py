@@ -15,7 +15,7 @@ from typing import Any
 from study.config import Config
 from study.data import folder, splits
 from study.data.memory import Memory
-from study.record.directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory
+from study.record.directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory, check_room
 from study.record.display import Display
 from study.record.tracker import Connect, Tracker
 from study.system import devices
@@ -62,6 +62,8 @@ def train(
             return outcome
 
     with directory.locked(display.say if waits else None):
+        check_room(directory.path)
+
         # Look again, now that no other process can train the run
         has_begun = directory.has_begun()
         sweeps = directory.sweeps()
