@@ -411,7 +411,7 @@ def test_a_result_that_wandb_does_not_take_is_recorded_as_missing_there(command,
         # It is sent later, under another id if the run was deleted meanwhile
         for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):
             monkeypatch.delenv(name)
-        command("study.sync", run.path, code=2)
+        command("study.sync", run.path, code=1)
         assert "wandb_missing" in run.info()
         server.failures.clear()
         if status == 400:
