@@ -485,17 +485,10 @@ def test_runs_on_other_files_are_not_compared(folder, tmp_path):
     assert empty.runs.empty and empty.title == "none"
 
 
-REPEATED = """
-name: repeated
-description: Which dropout?
-method: grid
-metric: {name: val/acc, goal: maximize}
-parameters:
-  dataset: {value: digits}
-  epochs: {value: 3}
-  dropout: {values: [0.5, 0.0]}
-  setting: {values: ["seed=0 split_seed=0", "seed=1 split_seed=1", "seed=2 split_seed=2"]}
-"""
+REPEATED = SWEEP.replace("name: dropout", "name: repeated").replace(
+    "seed: {values: [0, 1, 2, 3]}",
+    'setting: {values: ["seed=0 split_seed=0", "seed=1 split_seed=1", "seed=2 split_seed=2"]}',
+)
 
 
 @pytest.mark.parametrize("by", ["sweep", "data set"])

@@ -380,7 +380,7 @@ def error_over_images(first: np.ndarray, second: np.ndarray) -> float:
 
     `first` and `second` hold, for each of the same images, the share of a setting's trainings that classify it
     correctly. Divided by the square root of a number of images, it is the standard error of the difference that is due
-    to the choice of so many images. It is never less than with one image that only one of the two gets right, because
+    to which images were drawn. It is never less than with one image that only one of the two gets right, because
     two settings that agree on these images need not agree on others.
     """
     return math.sqrt(max(float(np.var(first - second, ddof=1)) if len(first) > 1 else 1.0, 1 / max(1, len(first))))

@@ -57,13 +57,15 @@ _WITH_PART = {"model": "model", "net": "model", "optimizer": "optimizer", "optim
               "dataset": "dataset", "scheduler": "schedule"}  # fmt: skip
 """The options that the name of a part means, as in `optimizer.name`."""
 
+NOTHING = "no option here does that; `python -m study.train --help` lists all"
+
 WITHOUT = {
     "it follows from the data": "clf_n_classes n_classes nb_classes nclass nclasses num_class num_classes num_labels",
     "hidden and filters are lists with a width for each layer, such as 64,64": "depth hidden_layers layers n_layers "
     "num_blocks num_hidden_layers num_layers",
     "images lie on the device, so there are no workers": "n_workers num_workers workers",
     "weight_decay, schedule and ema_decay have names of their own": "decay lr_decay",
-    "no option here does that; `python -m study.train --help` lists all": "beta1 beta2 betas crop_size encoder_dim "
+    NOTHING: "beta1 beta2 betas crop_size encoder_dim "
     "fold k kernel kernel_size keep_prob mode output_activation p patch_size task train_dir validation wandb_run "
     "weight_init weights_init",
 }
@@ -94,7 +96,7 @@ VALUES = {
 """Other names of values, by what the values are."""
 
 OTHERS = ("asgd", "lenet", "emnist", "kmnist", "idigits")
-"""Values that are not here and that no value here was meant by, although it resembles them."""
+"""Values that resemble one of ours but mean something else."""
 
 
 def option(name: str) -> str | None:

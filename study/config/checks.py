@@ -274,7 +274,7 @@ def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> st
     guess = closest(name, known or fields)
     described = [option for option, field in fields.items() if field.description.startswith(name.replace("_", " "))]
     guess = guess or min(described, key=len, default=None)
-    return f"did you mean {guess!r}?" if guess else "no option here does that; `python -m study.train --help` lists all"
+    return f"did you mean {guess!r}?" if guess else aliases.NOTHING
 
 
 def sentence(detail: Mapping[str, Any]) -> str:

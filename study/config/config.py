@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, ValidationInfo, m
 
 from study.config.checks import (
     LONGEST_TAG,
+    NONE,
     digest_of_weights,
     is_from_scratch,
     is_true,
@@ -280,7 +281,7 @@ def _converted(name: str, value: Any) -> Any:
         raise ValueError(f"{name} needs a value, {hint}")
     if isinstance(value, Mapping):
         raise ValueError(f"{name} cannot hold nested parameters; write them flat")
-    if value in ("None", "none", "") and field.default is None:
+    if value in NONE and field.default is None:
         return None
     if value is None and field.default in ("none", ""):
         return field.default

@@ -94,32 +94,35 @@ def unless_set(settings: dict[str, Any]) -> dict[str, Any]:
 
 def trouble(error: BaseException) -> str:
     """Return in one line why W&B could not be reached."""
-    if isinstance(error, OSError) and error.filename:
-        return f"W&B cannot use {error.filename} ({error.strerror})"
+    return str(failure(error))
+
+
+def failure(error: BaseException, before: str = "") -> UserError:
+    """Return why W&B could not be reached, after the words `before`; a ServerError if the user cannot change it."""
+    # What the user can change
     cause = error.__cause__ or error
     text = " ".join(str(cause).split())
+    if isinstance(error, OSError) and error.filename:
+        return UserError(f"{before}W&B cannot use {error.filename} ({error.strerror})")
     if is_denied(error):
-        return "W&B refuses the key: type `wandb login --relogin`, or set WANDB_API_KEY"
+        return UserError(f"{before}W&B refuses the key: type `wandb login --relogin`, or set WANDB_API_KEY")
     if is_refused(error):
-        return "W&B refuses the id of the run, probably because the run was deleted there"
-    if isinstance(cause, (AttributeError, IndexError, KeyError, TypeError)):
-        return f"W&B's answer is not what its client expects ({type(cause).__name__}: {text})"
-    if "API key" in text:  # the client's sentence about its form
-        return f"the W&B key is wrong: {text}"
-    return f"W&B does not answer: {text}"
+        return UserError(f"{before}W&B refuses the id of the run, probably because the run was deleted there")
+    is_unexpected = isinstance(cause, AttributeError | IndexError | KeyError | TypeError)
+    if "API key" in text and not is_unexpected:  # the client's sentence about its form
+        return UserError(f"{before}the W&B key is wrong: {text}")
+
+    # What only the server can
+    if is_unexpected:
+        text = f"{type(cause).__name__}: {text}"
+        return ServerError(f"{before}W&B's answer is not what its client expects ({text})")
+    return ServerError(f"{before}W&B does not answer: {text}")
 
 
 def is_denied(error: BaseException) -> bool:
     """Return whether W&B refuses the key: HTTP status 401."""
     cause = error.__cause__ or error
     return getattr(getattr(cause, "response", None), "http_status", 0) == 401 or "error 401" in str(cause)
-
-
-def failure(error: BaseException, before: str = "") -> UserError:
-    """Return the error to raise, as one sentence that starts with `before`; a ServerError if the user cannot fix it."""
-    text = trouble(error)
-    is_of_server = text.startswith(("W&B does not answer", "W&B's answer"))
-    return (ServerError if is_of_server else UserError)(before + text)
 
 
 def is_refused(error: BaseException) -> bool:

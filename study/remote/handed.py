@@ -116,7 +116,7 @@ def train_command(command: Command, display: RunDisplay, signals: Signals, **opt
     For an agent, a run that another process trains is waited for, and an earlier result is sent to W&B.
     """
     if command.dropped:
-        display.say(f"not used, because no chosen name has it: {', '.join(command.dropped)}")
+        display.say(f"not used by this run: {', '.join(command.dropped)}")
 
     # Get the checkpoint of a run that another machine began
     directory = RunDirectory.of(command.config)

@@ -4,7 +4,7 @@ python -c "from study.sweeps.definition import read; print(*read('sweeps/dropout
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,11 +136,10 @@ class Sweep:
             try:
                 result.append(self._point(values, base))
             except Mistakes as error:
-                for place, text in error.mistakes:
-                    at = self._place(place, values)
-                    parameter = self.parameters.get(at[1])
+                for place, text in self._placed(error, values):
+                    parameter = self.parameters.get(place[1])
                     is_drawn = parameter and parameter.choices is None
-                    mistakes.setdefault((at, "" if is_drawn else text), text + self._shown(values))
+                    mistakes.setdefault((place, "" if is_drawn else text), text + self._shown(values))
 
         # Find the parameters that none of them uses
         unused = self._unused({name for point in result for name in point.values}, base) if result else {}
@@ -177,8 +176,7 @@ class Sweep:
         try:
             return self._point(values, base)
         except Mistakes as error:
-            at = self._shown(values)
-            found = [(self._place(place, values), text + at) for place, text in error.mistakes]
+            found = [(place, text + self._shown(values)) for place, text in self._placed(error, values)]
             raise document.error(self.path, found, self.lines) from None
 
     def _point(self, values: dict[str, Any], base: Mapping[str, Any] | None) -> Point:
@@ -189,12 +187,15 @@ class Sweep:
         typed = {name: getattr(config, name) for name in {*values, *together} - {"setting"}}
         return Point(used, config, self.setting(values, typed), setting_of(typed, together))
 
-    def _place(self, place: Place, values: Mapping[str, Any]) -> Place:
-        """Return the place in the file of an option of the point with these values."""
-        name = place[0] if place else ""
-        if name in self.set_together and values.get("setting") in self.parameters["setting"].choices:
-            return "parameters", "setting", "values", self.parameters["setting"].choices.index(values["setting"])
-        return "parameters", name
+    def _placed(self, error: Mistakes, values: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+        """Yield the mistakes of the point with these values at their places in the file."""
+        for place, text in error.mistakes:
+            name = place[0] if place else ""
+            settings = self.parameters["setting"].choices if name in self.set_together else []
+            if values.get("setting") in settings:
+                yield ("parameters", "setting", "values", settings.index(values["setting"])), text
+            else:
+                yield ("parameters", name), text
 
     def _shown(self, values: Mapping[str, Any]) -> str:
         """Return the values of a point that the sweep varies, for an error."""

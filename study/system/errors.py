@@ -127,7 +127,7 @@ def one_line(error: BaseException) -> str:
 
 
 def lines(error: BaseException) -> str:
-    """Return an error with the lines that it has, each of them printable."""
+    """Return the text of an error, which may have several lines, with escapes for what cannot be printed."""
     return "\n".join(map(printable, str(error).splitlines()))
 
 
@@ -154,7 +154,7 @@ LONGER = 2
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant, None if none is similar; other digits are no slip of the pen."""
+    """Return the known name that was probably meant, None if none is similar; names with other digits are not."""
     word = str(word).lower()
     lower = {name.lower(): name for name in known}
     alike = [name for name in lower if abs(len(name) - len(word)) <= LONGER and _digits(name) == _digits(word)]

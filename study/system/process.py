@@ -204,7 +204,7 @@ def print_error(error: BaseException) -> str:
 def leave_garbage() -> None:
     """Skip garbage collection at exit, which takes a second or two once torch is loaded.
 
-    Objects of nanobind, which newer compilers of torch use, are collected where it is loaded: it reports a leak else.
+    If nanobind is loaded, which newer compilers of torch use, garbage is collected: otherwise it reports a leak.
     """
     if any(kind.__module__ == "nanobind" for kind in type.__subclasses__(type)):
         gc.unfreeze()
