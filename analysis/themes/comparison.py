@@ -238,7 +238,7 @@ def pairwise(
     runs = section.runs[~section.runs.setting.isin(partly_failed(section).index)]
 
     # the comparison
-    values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
+    values = of(runs).set_axis(pd.MultiIndex.from_arrays([runs.setting, section.repeats[runs.index]]))
     step = resolution(section.runs, split) if split else 0.0
     return differences(values, kinds, step, reference, set(failed.index[failed.failed == failed["all"]]))
 
@@ -246,7 +246,7 @@ def pairwise(
 def beginnings(runs: pd.DataFrame) -> pd.Series:
     """Return the options of each run that determine, with its seed, its initial weights and the order of the images.
 
-    Runs for which they are equal are paired by seed. The split is either the same in a section or varies with the seed.
+    Runs for which they are equal are paired by repeat: the seed or, if the splits vary, the split.
     """
     shared = [name for name in IDENTITY if affects(name, "start") and name not in ("seed", "split_seed")]
     return runs[shared].map(repr).agg(tuple, axis=1)
@@ -334,10 +334,17 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
         failed = frame[frame.failed > 0]
         if not failed.empty:
             notes.append(sentence("table_failed", settings=failed_named(failed.set_index("setting"))))
-        notes.append(sentence("repeats_splits" if section.splits_vary else "repeats_seeds"))
+        notes.append(sentence(_repeats(section)))
     if (frame.n == 1).any():
         notes.append(sentence("table_single"))
     return Table("comparison", sentence("comparison_title", name=section.title), frame, columns, notes)
+
+
+def _repeats(section: Section) -> str:
+    """Return the key of the sentence on what the repeats of a setting differ in."""
+    if not section.splits_vary:
+        return "repeats_seeds"
+    return "repeats_both" if section.runs.seed.nunique() > 1 else "repeats_splits"
 
 
 def _over_images(row: dict) -> str | None:

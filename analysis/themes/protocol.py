@@ -31,7 +31,8 @@ def blocks(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     return [
         Items(code(frames)),
         Heading(label("protocol_machines")),
-        _table("machines", machines(frames), ("device", "host"), ("threads", "device_shared_by", "runs")),
+        _table("machines", machines(frames), ("device", "cpu", "host"),
+               ("cores", "threads", "device_shared_by", "runs")),
         Heading(label("protocol_data")),
         _table("data", data(frames), ("dataset", "size", "data_digest"),
                ("classes", "split_seed", "train", "val", "test", "runs")),
@@ -78,8 +79,8 @@ def command(config: Config) -> str:
 
 
 def machines(frames: Frames) -> pd.DataFrame:
-    """Return one row per kind of machine: device, host, threads of a run, runs at once on the device, and `runs`."""
-    keys = ["device", "host", "threads", "device_shared_by"]
+    """Return one row per kind of machine: its parts, threads of a run, runs at once on the device, and `runs`."""
+    keys = ["device", "cpu", "host", "cores", "threads", "device_shared_by"]
     return _counted(with_result(frames.runs)[keys])
 
 
