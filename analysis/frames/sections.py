@@ -47,8 +47,9 @@ class Section:
     fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; options that a sweep varies together are the
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
-    from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `computed`: results of
-    themes that several of them need.
+    from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `asks`: what the
+    question is about, some of `study.sweeps.file.ASKS`. `file`: path of the sweep file. `computed`: results of themes
+    that several of them need.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Section:
     is_search: bool = False
     drawn: Sequence[str] = ()
     smallest: float = SMALLEST
+    asks: Sequence[str] = ()
+    file: str = ""
     computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -212,7 +215,8 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     present = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(present, on="fingerprint").set_index("run")
     section = _section(frames, name, sweep.description, varied, chosen, points)
-    return replace(section, is_search=is_search, drawn=drawn)
+    file = str(sweep.path) if sweep.path.is_file() else ""
+    return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, file=file)
 
 
 def _rounded(settings: Sequence[Setting], drawn: Sequence[str]) -> list[Setting]:

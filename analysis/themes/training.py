@@ -80,6 +80,13 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def measure(section: Section) -> pd.DataFrame:
+    """Return `_measure` of a section, which is computed only once."""
+    if "training" not in section.computed:
+        section.computed["training"] = _measure(section)
+    return section.computed["training"]
+
+
+def _measure(section: Section) -> pd.DataFrame:
     """Return for each run its setting, gaps, lowest validation loss, and trends at the end.
 
     Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per

@@ -54,7 +54,8 @@ class Sweep:
     """A sweep file, read and checked.
 
     `method` is a key of METHODS in `study.sweeps.file`. `metric` is used by a Bayesian search and by Hyperband;
-    `maximize` is whether larger values are better. `where` holds the W&B project and entity of the file, `ignored` the
+    `maximize` is whether larger values are better. `description` is the question of the sweep, and `asks` what it is
+    about, some of ASKS in `study.sweeps.file`. `where` holds the W&B project and entity of the file, `ignored` the
     keys that only W&B uses, `lines` the line of each place in the file. If the points of a search are
     `drawn_elsewhere`, by W&B, they are those of the recorded runs.
     """
@@ -66,6 +67,7 @@ class Sweep:
     method: str = "grid"
     metric: str = "val/acc"
     maximize: bool = True
+    asks: tuple[str, ...] = ()
     run_cap: int | None = None
     early_terminate: Hyperband | None = None
     where: Mapping[str, str] = field(default_factory=dict)
@@ -400,7 +402,8 @@ def parse(path: str | Path, content: Any, must_end: bool = False) -> Sweep:
     return Sweep(
         path=Path(path),
         name=keys.name or Path(path).stem,
-        description=keys.description,
+        description=keys.question,
+        asks=keys.asks,
         parameters=_parameters(keys),
         method=keys.method,
         metric=keys.metric.name if keys.metric else "val/acc",

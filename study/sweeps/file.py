@@ -3,6 +3,7 @@
 python -c "from study.sweeps import file as sweep_file; print(sweep_file.check({'method': 'gird'}))"
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,11 @@ METHODS: dict[str, Method] = {
 
 ENDS = "has an end"
 """The context of a validation that refuses a search without `run_cap`."""
+
+ASKS = ("accuracy", "overfitting", "epochs", "speed", "size", "confusion", "features")
+"""What the question of a sweep can be about, as its description ends: `Asks: accuracy, speed.`"""
+
+ASKED = re.compile(r"\s*\bAsks:\s*(.*?)\s*\.?\s*$", re.DOTALL)
 
 METRIC = "{name: val/acc, goal: maximize}"
 """An example of a metric, for errors."""
@@ -115,6 +121,15 @@ class SweepFile(BaseModel):
         except ValueError as error:
             raise Mistakes([(("program",) if program and not words else (), str(error))]) from None
 
+    @field_validator("description")
+    @classmethod
+    def _asks_something(cls, description: str) -> str:
+        """Raise ValueError if the description asks for something that the report cannot answer."""
+        for word in _asked(description):
+            if word not in ASKS:
+                raise ValueError(f"description: `Asks:` does not know {word!r}; {nearest(word, ASKS)}")
+        return description
+
     @field_validator("early_terminate")
     @classmethod
     def _has_metric(cls, rule: Hyperband | None, info: ValidationInfo) -> Hyperband | None:
@@ -170,6 +185,16 @@ class SweepFile(BaseModel):
         return parameters or content
 
     @property
+    def question(self) -> str:
+        """Return the description without what it asks about."""
+        return ASKED.sub("", self.description)
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Return what the question is about, some of ASKS in the order of the description."""
+        return tuple(dict.fromkeys(_asked(self.description)))
+
+    @property
     def ignored(self) -> tuple[str, ...]:
         """List the keys of the file that have an effect only on W&B."""
         given = self.metric.model_fields_set - {"name", "goal"} if self.metric else ()
@@ -195,6 +220,12 @@ def check(content: Any, must_end: bool = False) -> SweepFile:
             own = cause.mistakes if isinstance(cause, Mistakes) else [((), _sentence(detail))]
             mistakes += [(place or detail["loc"], text) for place, text in own]
         raise Mistakes(mistakes) from None
+
+
+def _asked(description: str) -> list[str]:
+    """Return the words after `Asks:` at the end of a description."""
+    found = ASKED.search(description)
+    return [word for word in re.split(r"[\s,;]+", found[1].lower()) if word] if found else []
 
 
 def no_end(method: str) -> str:

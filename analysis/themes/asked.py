@@ -1,0 +1,301 @@
+"""What a question is about, in one line each: accuracy, overfitting, epochs, speed, size, confusion, features.
+
+python -c "from analysis.frames import runs, sections; from analysis.themes import asked; \\
+    frames = runs.load('runs'); print(*asked.lines(frames, sections.by_dataset(frames)[0]), sep='\\n')"
+"""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from analysis.frames.runs import Frames
+from analysis.frames.sections import Section, best_readable
+from analysis.frames.statistics import ALPHA
+from analysis.page.attempt import attempted
+from analysis.page.blocks import Paragraph
+from analysis.page.tables import p_words
+from analysis.themes import answers, comparison, confusion, costs, effects, embedding, layers, speed, training
+from analysis.wording.texts import NAMED, mark, named, number, plural, protected, shown, text
+from study.config.setting import Setting
+
+SEVERAL = ("accuracy", "overfitting", "epochs", "size", "speed")
+ALONE = ("accuracy", "overfitting", "epochs", "confusion")
+"""What the questions of sections with several settings, or with a single one, are about unless their sweep says it."""
+
+MOST_CONFUSIONS = 3
+"""Number of confusions that are named."""
+
+
+def asks(section: Section) -> tuple[str, ...]:
+    """Return what the question of a section is about, keys of LINES."""
+    return section.asks or (SEVERAL if len(section.ranked) > 1 else ALONE)
+
+
+def lines(frames: Frames, section: Section) -> list[str]:
+    """Return a line for each thing asked of which something is known, each with its numbers."""
+    found = []
+    for ask in asks(section):
+        name, line = LINES[ask]
+        result = attempted(text(name), lambda line=line: line(frames, section))
+        said = result.text if isinstance(result, Paragraph) else result
+        if said:
+            found.append(f"**{text(name)}.** {said}")
+    return found
+
+
+def accuracy(frames: Frames, section: Section) -> str:
+    """Return the answer of the section, and the effects of its options if they form a grid."""
+    return " ".join([answers.headline(frames, section), *effects.answer(section)])
+
+
+def overfitting(frames: Frames, section: Section) -> str:
+    """Report the gaps at the end, and which differ from that of the best setting by more than noise."""
+    frame = gaps(section).dropna(subset="gap_last").set_index("setting")
+    if frame.empty:
+        return ""
+    found = [f"{shown(setting)}: {_with_interval(row, 'gap_last')}" for setting, row in frame.iterrows()]
+    said = text("Gap between training and validation accuracy at the end, in points: {gaps}.", gaps=named(found))
+    return " ".join([said, *_gaps_that_differ(section)])
+
+
+def gaps(section: Section) -> pd.DataFrame:
+    """Return the gap between training and validation accuracy at the end of each setting, with its interval."""
+    frame = training.overfitting(section, training.measure(section)).frame
+    return frame[["setting", "gap_last", "gap_last_ci95"]]
+
+
+def _gaps_that_differ(section: Section) -> list[str]:
+    """Report the settings whose gap is clearly smaller or larger than that of the best one."""
+    frame = comparison.compare(section).set_index("setting")
+    if not frame.p_holm.notna().any():
+        return []
+    best = comparison.reference(frame)
+    pairs = comparison.pairwise(section, comparison.gap_last, "val", best)
+    tested = pairs[pairs.holm.notna()].xs(best, level="b") if len(pairs) else pairs
+    clear = tested[tested.holm < ALPHA] if len(tested) else tested
+    if not len(tested):
+        return []
+    if clear.empty:
+        return [text("None differs clearly from that of {setting}.", setting=shown(best))]
+    said = []
+    for rows, message in (
+        (clear[clear.difference < 0], mark("Clearly smaller than with {setting} (p < 0.05): {others}.")),
+        (clear[clear.difference > 0], mark("Clearly larger than with {setting} (p < 0.05): {others}.")),
+    ):
+        others = [
+            text("{setting} by {points:.2f} ± {spread:.2f}", setting=shown(row.Index), points=abs(row.difference),
+                 spread=row.half_width)
+            for row in rows.itertuples()
+        ]  # fmt: skip
+        if others:
+            said.append(text(message, setting=shown(best), others=named(others)))
+    return said
+
+
+def epochs(frames: Frames, section: Section) -> str:
+    """Report the epochs to the highest accuracy that most settings always reach, and whether more would help."""
+    said = []
+    reached = speed.table(section)
+    if reached is not None:
+        keys = [key for key in reached.frame if key.startswith("epochs_") and not key.endswith("_ci95")]
+        counts = {key: int(reached.frame[key].notna().sum()) for key in keys}
+        if any(counts.values()):
+            most = max(counts.values())
+            said.append(_epochs_to(reached.frame, [key for key in keys if counts[key] == most][-1]))
+    longer = training.more_epochs(section, training.measure(section)).frame
+    for verdicts, message in MORE_EPOCHS:
+        rows = longer[longer.verdict.isin(verdicts)]
+        if len(rows):
+            settings = [f"{shown(row.setting)}{_gain(row)}" for row in rows.itertuples()]
+            said.append(text(message, settings=named(settings)))
+    return " ".join(said)
+
+
+MORE_EPOCHS = (
+    (("rises", "mixed"), mark("More epochs would still raise the validation accuracy of {settings}.")),
+    (("perhaps", "unclear"), mark("Whether more would help is not clear for {settings}.")),
+    (("overfits", "falls"), mark("More would not help {settings}.")),
+)
+
+
+def _gain(row) -> str:
+    """Write what twice the epochs would bring by the whole curve, in brackets, if it is worth naming."""
+    if row.verdict in ("overfits", "falls") or not row.gain > 0:
+        return ""
+    spread = f" ± {number(row.gain_ci95, '.1f')}" if row.gain_ci95 == row.gain_ci95 else ""
+    gain = f"{number(row.gain, '.1f')}{spread}"
+    return " " + text("(twice as many: at most about +{gain} points)", gain=gain)
+
+
+def _epochs_to(frame: pd.DataFrame, key: str) -> str:
+    """Report the epochs until an accuracy, the fewest first, and the settings that do not always reach it."""
+    rows = frame[frame[key].notna()].sort_values(key)
+    needed = [f"{shown(row['setting'])}: {_with_interval(row, key, '.1f')}" for _, row in rows.iterrows()]
+    accuracy = float(key.removeprefix("epochs_"))
+    said = text("Epochs to a validation accuracy of {accuracy:g} %: {needed}.", accuracy=accuracy, needed=named(needed))
+    never = [shown(setting) for setting in frame.setting[frame[key].isna()]]
+    return said + (" " + text("Not always reached by {settings}.", settings=named(never)) if never else "")
+
+
+def size(frames: Frames, section: Section) -> str:
+    """Report the parameters of the settings, the smallest first."""
+    frame = costs.measure(section).sort_values("params", kind="stable")
+    frame = frame[frame.params.notna()]
+    if frame.empty:
+        return ""
+    if frame.params.nunique() == 1:
+        row = frame.iloc[0]
+        return text("{params:,.0f} parameters ({mb:.3g} MB) in every setting.", params=row.params, mb=row.param_mb)
+    kinds = []
+    for params, rows in frame.groupby("params", sort=False):
+        values = {"params": params, "mb": rows.param_mb.iloc[0], "setting": _common(rows.setting, frame.setting)}
+        kinds.append(text("{setting}: {params:,.0f} ({mb:.3g} MB)", **values))
+    return text("Parameters: {kinds}.", kinds=named(kinds))
+
+
+def _common(settings: Sequence[Setting], of: Sequence[Setting]) -> str:
+    """Name settings by the options that they have in common, if no other setting has the same."""
+    first, *others = settings
+    common = Setting(tuple(pair for pair in first.pairs if all(pair in other.pairs for other in others)))
+    has_common = [set(common.pairs) <= set(setting.pairs) for setting in of]
+    if others and common.pairs and sum(has_common) == len(settings):
+        return shown(common)
+    return text(" and ").join([shown(first), *map(shown, others)]) if len(others) == 1 else named(list(map(shown, settings)), 2)
+
+
+def seconds(frames: Frames, section: Section) -> str:
+    """Report the time of an epoch of each setting, by how much it is longer than that of the fastest, and who has none.
+
+    Without any time, say how to measure it.
+    """
+    frame = costs.measure(section)
+    timed = frame[frame.epoch_seconds.notna()].sort_values("epoch_seconds")
+    if timed.empty:
+        return text(
+            "Not known: every run shared its device with others, or had a single epoch. "
+            "To measure it: `{command} --per-device 1 --runs-dir alone`.",
+            command=f"python -m study.sweep run {section.file or 'SWEEP.yaml'}",
+        )
+    times = []
+    for row in timed.itertuples():
+        more = ""
+        if row.p_time < ALPHA and row.extra_time > 0:
+            more = text(" (+{percent:.0f} %, {p})", percent=row.extra_time, p=p_words(row.p_time))
+        times.append(text("{setting}: {seconds:.3g} s{more}", setting=shown(row.setting), seconds=row.epoch_seconds,
+                          more=more))  # fmt: skip
+    said = text("Time of an epoch: {times}.", times=named(times))
+    missing = [shown(setting) for setting in frame.setting[frame.epoch_seconds.isna()]]
+    if missing:
+        said += " " + text("Without a time, because their runs were not alone on the device: {settings}.",
+                           settings=named(missing))  # fmt: skip
+    return said
+
+
+def confusions(frames: Frames, section: Section) -> str:
+    """Report the mistakes of the best setting: how many, the most frequent ones, and the worst class."""
+    best, _ = best_readable(frames, section)
+    if best.empty:
+        return ""
+    (counts, repeats), *_ = confusion.matrices(frames, section, best.head(1)).values()
+    images = int(counts.to_numpy().sum())
+    wrong = images - int(counts.to_numpy().diagonal().sum())
+    setting = shown(best.setting.iloc[0])
+    said = plural(
+        "{setting} misclassifies {wrong:,} of {images:,} test images (one seed).",
+        "{setting} misclassifies {wrong:,} of {images:,} test images ({n} seeds together).",
+        repeats, setting=setting, wrong=wrong, images=images,
+    )  # fmt: skip
+    pairs = [
+        text("{target} taken for {predicted} ({images:,})", **row)
+        for row in confusion.frequent(counts).head(MOST_CONFUSIONS).to_dict("records")
+    ]
+    if pairs:
+        said += " " + text("Most often: {pairs}.", pairs="; ".join(pairs))
+    rates = confusion.rates(counts, repeats).dropna(subset="accuracy")
+    worst = rates.loc[rates.accuracy.idxmin()]
+    return said + " " + text("Least well recognised: {name} ({share:.1f} %).", name=protected(str(worst["class"])),
+                             share=float(worst.accuracy))  # fmt: skip
+
+
+def features(frames: Frames, section: Section) -> str:
+    """Report how separable the classes are in the last features of the best run of the best settings."""
+    best, _ = best_readable(frames, section, layers.LOOKED_AT)
+    seen = embedding.see(frames, list(best.index[: layers.LOOKED_AT]))
+    frame = layers.layers_of(best, seen) if seen else pd.DataFrame()
+    if frame.empty:
+        return ""
+    kinds = [
+        text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(setting), probe=rows.probe.iloc[-1],
+             silhouette=rows.silhouette.iloc[-1])
+        for setting, rows in frame.groupby("setting", sort=False)
+    ]  # fmt: skip
+    return text("A linear classifier on the last features recognises: {kinds}.", kinds=named(kinds))
+
+
+LINES: dict[str, tuple[str, Callable[[Frames, Section], str]]] = {
+    "accuracy": (mark("Accuracy"), accuracy),
+    "overfitting": (mark("Overfitting"), overfitting),
+    "epochs": (mark("Epochs"), epochs),
+    "speed": (mark("Speed"), seconds),
+    "size": (mark("Size"), size),
+    "confusion": (mark("Confusions"), confusions),
+    "features": (mark("Features"), features),
+}
+"""The name of each thing that a sweep can ask, and the function that returns its line."""
+
+
+def _with_interval(row: pd.Series, key: str, spec: str = ".2f") -> str:
+    """Write a number with half its interval, if it has one."""
+    spread = row[f"{key}_ci95"]
+    return number(row[key], spec) + (f" ± {number(spread, spec)}" if spread == spread else "")
+
+
+def reasons(section: Section, setting: Setting, others: Sequence[Setting]) -> list[str]:
+    """Return what else speaks for a setting against all others, of what is asked: clearly less overfitting, time, size.
+    """
+    found = []
+    for ask in asks(section):
+        why = REASONS[ask](section, setting, others) if ask in REASONS else None
+        if why:
+            found.append(why)
+    return found
+
+
+def _less_overfitting(section: Section, setting: Setting, others: Sequence[Setting]) -> str | None:
+    """Say that the gap of a setting is clearly smaller than that of each other, by how much at least."""
+    rows = _clearly_less(comparison.pairwise(section, comparison.gap_last, "val", setting), setting, others)
+    if rows is None:
+        return None
+    least = rows.loc[rows.difference.abs().idxmin()]
+    return text("its gap between training and validation accuracy is {points:.1f} ± {spread:.1f} points smaller",
+                points=-float(least.difference), spread=float(least.half_width))  # fmt: skip
+
+
+def _less_time(section: Section, setting: Setting, others: Sequence[Setting]) -> str | None:
+    """Say that an epoch of a setting clearly takes less time than that of each other."""
+    rows = _clearly_less(speed.times(section), setting, others)
+    return None if rows is None else text("an epoch takes clearly less time")
+
+
+def _clearly_less(pairs: pd.DataFrame, setting: Setting, others: Sequence[Setting]) -> pd.DataFrame | None:
+    """Return the differences of a setting from all others if each is below 0 with a corrected p below 5 %."""
+    wanted = [(setting, other) for other in others]
+    if not wanted or not all(pair in pairs.index for pair in wanted):
+        return None
+    rows = pairs.loc[wanted]
+    return rows if ((rows.holm < ALPHA) & (rows.difference < 0)).all() else None
+
+
+def _fewer_parameters(section: Section, setting: Setting, others: Sequence[Setting]) -> str | None:
+    """Say that a setting has fewer parameters than each other."""
+    params = costs.measure(section).set_index("setting").params
+    next_one = params[list(others)].min() if len(others) else float("nan")
+    if not params[setting] < next_one:
+        return None
+    return text("it has {params:,.0f} parameters, {times:.2g} times fewer", params=params[setting],
+                times=next_one / params[setting])  # fmt: skip
+
+
+REASONS = {"overfitting": _less_overfitting, "speed": _less_time, "size": _fewer_parameters}
+"""What may decide between settings of which none is clearly more accurate."""
+
