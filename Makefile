@@ -1,4 +1,5 @@
 # make quickstart   a small sweep and its report, in a few minutes, without account, network or GPU
+# make messages     add the new texts of a report to the catalogue of its Spanish, to be filled in there
 # make test         lint and tests, but for the slow ones, which .ci/run adds
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ BIN := .venv/bin
 STUDY := dropout depth mlp augmentation all-conv simple-cnn alexnet activations mlp-architectures mlp-sizes \
 	optimizers transfer regularization resnet-grid resnet-best schedulers architectures resnet-search speedrun
 
-.PHONY: quickstart study test clean
+.PHONY: quickstart study messages test clean
 
 quickstart: .venv/installed
 	$(BIN)/python -m study.sweep run sweeps/quickstart.yaml --per-device 1
@@ -16,6 +17,9 @@ quickstart: .venv/installed
 
 study: .venv/installed
 	nice -n 19 $(BIN)/python -m study.sweep run $(STUDY:%=sweeps/%.yaml) $(ARGS)
+
+messages: .venv/installed
+	$(BIN)/python -m analysis.wording.messages
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.page import tables
 from analysis.page.tables import Column, Table
-from analysis.wording.texts import LANGUAGES, label, language, sentence
+from analysis.wording.texts import LANGUAGES, language, mark, plural, text
 from study.config import Config
 from study.config.argv import OptionParser, add_option, read_argv
 from study.config.checks import positive, user_path
@@ -46,6 +46,14 @@ SPARED = (
 
 SHAPELESS = {"activation", "dropout", "softmax_output", "pretrained", "weights", "weights_digest"}
 """Options of networks that do not change their layers."""
+
+KINDS = {
+    "Linear": mark("linear"),
+    "BatchNorm1d": mark("batch norm"),
+    "BatchNorm2d": mark("batch norm"),
+    "AdaptiveAvgPool2d": mark("mean"),
+}
+"""Names of kinds of layers that have no size."""
 
 COUNTS = ["weights", "biases", "params", "param_bits", "param_mb", "activation_mb", "flops"]
 
@@ -149,19 +157,13 @@ def _kind(module) -> str:
     if name.startswith("Conv2d"):
         height, width = module.kernel_size
         stride = f" /{module.stride[0]}" if module.stride[0] > 1 else ""
-        groups = sentence("anatomy_groups", groups=module.groups) if module.groups > 1 else ""
-        return f"{label('kind conv')} {height}×{width}{stride}{groups}"
+        groups = text(", {groups} groups", groups=module.groups) if module.groups > 1 else ""
+        return f"{text('conv')} {height}×{width}{stride}{groups}"
     if name == "MaxPool2d":
-        return f"{label('kind max-pool')} {module.kernel_size}×{module.kernel_size}"
+        return f"{text('max-pool')} {module.kernel_size}×{module.kernel_size}"
 
     # other kinds
-    names = {
-        "Linear": "kind linear",
-        "BatchNorm1d": "kind batch norm",
-        "BatchNorm2d": "kind batch norm",
-        "AdaptiveAvgPool2d": "kind mean",
-    }
-    return label(names[name]) if name in names else name
+    return text(KINDS[name]) if name in KINDS else name
 
 
 def with_sums(frame: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +179,7 @@ def with_sums(frame: pd.DataFrame) -> pd.DataFrame:
             parts += [pd.DataFrame([sums]), chosen.assign(level="layer")]
 
     # the total
-    parts.append(pd.DataFrame([{"level": "total", "block": label("total"), **frame[COUNTS].sum()}]))
+    parts.append(pd.DataFrame([{"level": "total", "block": text("Total"), **frame[COUNTS].sum()}]))
     result = pd.concat(parts, ignore_index=True)[["level", "block", "layer", "kind", "output", *COUNTS]]
     return result.fillna("").astype({name: "int64" for name in COUNTS if not name.endswith("mb")})
 
@@ -190,7 +192,19 @@ def table(title: str, frame: pd.DataFrame) -> Table:
     )
     columns = [Column("place", bold="is_sum"), Column("kind", wraps=True), Column("output")]
     columns += [Column(name, 3 if name.endswith("mb") else 0, bold="is_sum") for name in COUNTS]
-    return Table("layers", title, shown, columns, [sentence("anatomy_note")])
+    return Table(
+        "layers",
+        title,
+        shown,
+        columns,
+        [
+            text(
+                "Parameters and activations in float32, 1 MB = 10⁶ bytes; FLOPs = 2 × multiply-adds of convolutions "
+                "and matrix products, one image. Layers without parameters that only transform each number have no "
+                "row."
+            )
+        ],
+    )
 
 
 def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
@@ -222,8 +236,17 @@ def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
         "flops": 0,
     }
     columns = [Column("model"), *(Column(key, places) for key, places in digits.items())]
-    notes = [sentence("anatomy_note"), sentence("anatomy_depth")]
-    return Table("totals", label("anatomy"), pd.DataFrame(rows), columns, notes)
+    notes = [
+        text(
+            "Parameters and activations in float32, 1 MB = 10⁶ bytes; FLOPs = 2 × multiply-adds of convolutions and "
+            "matrix products, one image. Layers without parameters that only transform each number have no row."
+        ),
+        text(
+            "Weight layers are the convolutions and fully connected layers on the longest path from image to logits: "
+            "without auxiliary heads, projections of shortcuts and the shorter of parallel branches."
+        ),
+    ]
+    return Table("totals", text("What the networks are made of"), pd.DataFrame(rows), columns, notes)
 
 
 def answer(frames: Mapping[str, pd.DataFrame]) -> str:
@@ -235,8 +258,8 @@ def answer(frames: Mapping[str, pd.DataFrame]) -> str:
 
     # a part per network, then the ratio
     shares = "; ".join(
-        sentence(
-            "anatomy_share",
+        text(
+            "{model} has {params:,} parameters, {mb:,.3f} MB, {share:.1f} % of them in fully connected layers",
             model=model,
             params=params[model],
             mb=4e-6 * params[model],
@@ -244,7 +267,12 @@ def answer(frames: Mapping[str, pd.DataFrame]) -> str:
         )
         for model, frame in frames.items()
     )
-    ratio = sentence("anatomy_ratio", small=small, large=large, ratio=params[large] / params[small])
+    ratio = text(
+        "{small} is {ratio:.2f} times smaller than {large}.",
+        small=small,
+        large=large,
+        ratio=params[large] / params[small],
+    )
     return f"{shares}. {ratio}"
 
 
@@ -279,7 +307,7 @@ def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
     from analysis.page import figures
     from analysis.page import html as page
 
-    figure = figures.parameters_per_layer(frames, label("anatomy_picture"))
+    figure = figures.parameters_per_layer(frames, text("Parameters of each layer"))
     stem = "anatomy-" + "-".join(frames).replace(":", "-").replace("/", "-")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -325,7 +353,13 @@ def main(argv: list[str]) -> int:
         if not (args.table or args.compare):
             [(model, frame)] = frames.items()
             shape, classes = _sized(configs[0], args)
-            title = sentence("anatomy_title", model=model, shape=_shape(shape), classes=classes)
+            title = plural(
+                "{model}, for images of {shape} and {n:,} class",
+                "{model}, for images of {shape} and {n:,} classes",
+                classes,
+                model=model,
+                shape=_shape(shape),
+            )
             _print(table(title, frame), args.format)
             return 0
         _print(totals(frames), args.format)

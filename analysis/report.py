@@ -31,7 +31,8 @@ from analysis.themes import (
     training,
     transfer,
 )
-from analysis.wording.texts import label, option, protected, sentence, settings_named, shown, spoken, texts
+from analysis.wording.texts import mark, option, plural, protected, settings_named, shown, text
+from analysis.wording.words import STATES
 from study.config.setting import setting_of
 from study.record.directory import DONE
 from study.system.errors import printable
@@ -50,21 +51,26 @@ def write(
 
     `say` is called with a line at the start of each section, which has the time left.
     """
-    summary = sentence(
-        "source",
-        finished=len(runs.with_result(frames.runs)),
+    summary = plural(
+        "{n:,} finished run of {runs:,} in {source}; report of {date}.",
+        "{n:,} finished runs of {runs:,} in {source}; report of {date}.",
+        len(runs.with_result(frames.runs)),
         runs=len(frames.runs) + len(frames.problems),
         source=printable(source),
         date=date.today().isoformat(),
     )
-    return page.write(_parts(frames, sections, say), label("report_title"), summary, _provenance(frames), out)
+    return page.write(
+        _parts(frames, sections, say), text("Image classifiers compared"), summary, _provenance(frames), out
+    )
 
 
 def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:
     """Yield the parts of the report one by one, so that only the figures of one section are in memory."""
     # a summary of several sections
     if len(sections) > 1:
-        yield Part("summary", label("summary"), "", _part("summary", lambda: [Items(_summary(frames, sections))]))
+        yield Part(
+            "summary", text("In short"), "", _part(mark("In short"), lambda: [Items(_summary(frames, sections))])
+        )
 
     # the sections
     started = time.monotonic()
@@ -75,32 +81,37 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
 
     # all data sets, the whole study, and problems
     compared = _part(
-        "data_sets", lambda: layers.beside(frames, [section for section in sections if not section.runs.empty])
+        mark("Data sets side by side"),
+        lambda: layers.beside(frames, [section for section in sections if not section.runs.empty]),
     )
     if compared:
-        yield Part("data-sets", label("data_sets"), "", compared)
-    yield Part("study", label("study"), "", _part("study", lambda: costs.total(frames)))
-    yield Part("protocol", label("protocol"), "", _part("protocol", lambda: protocol.blocks(frames, sections)))
+        yield Part("data-sets", text("Data sets side by side"), "", compared)
+    yield Part("study", text("The whole study"), "", _part(mark("The whole study"), lambda: costs.total(frames)))
+    yield Part(
+        "protocol",
+        text("How it was done"),
+        "",
+        _part(mark("How it was done"), lambda: protocol.blocks(frames, sections)),
+    )
     problems = _problems(frames)
     if problems:
         yield Part(
             "problems",
-            label("problems"),
+            text("Runs left out"),
             "",
-            [Paragraph(sentence("problems_note"), soft=True), Items(list(map(protected, problems)))],
+            [Paragraph(text("As the program reported them."), soft=True), Items(list(map(protected, problems)))],
         )
 
 
 def _part(name: str, make: Callable[[], list[Block]]) -> list[Block]:
-    """Make the blocks of a part, whose label has the key `name`; if that fails, return the error message instead."""
-    result = attempted(label(name), make)
+    """Make the blocks of a part with this name; if that fails, return the error message instead."""
+    result = attempted(text(name), make)
     return [result] if isinstance(result, Paragraph) else result
 
 
 def _description(section: Section) -> str:
-    """Return the description of a sweep, translated if `texts.yaml` has a translation."""
-    known = (text for key, text in texts().items() if key.startswith("sweep "))
-    return next((text[spoken()] for text in known if text["en"] == section.description), section.description)
+    """Return the description of a sweep, translated if the catalogue has it, as it has those of `sweeps/`."""
+    return text(section.description) if section.description else ""
 
 
 def looks_of(sections: Sequence[Section]) -> list[Looks]:
@@ -127,8 +138,8 @@ def _summary(frames: Frames, sections: Sequence[Section]) -> list[str]:
 def _headline(frames: Frames, section: Section) -> str:
     """Return the answer of a section in one sentence."""
     if section.runs.empty:
-        return sentence("nothing")
-    result = attempted(label("theme answers"), lambda: answers.headline(frames, section))
+        return text("None of its runs has finished yet.")
+    result = attempted(text("The answer"), lambda: answers.headline(frames, section))
     return result.text if isinstance(result, Paragraph) else result
 
 
@@ -137,7 +148,7 @@ def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     rows = section.runs.sort_values(["setting", "seed"])
     rows["run"] = [frames.directories[run].path.name for run in rows.index]
     names = ["setting", *section.varied, "seed", "run", *runs.SUMMARY, "device", "device_shared_by", "host"]
-    return [Data("runs", sentence("each_run"), rows[names])]
+    return [Data("runs", text("Each run, with its seed and directory:"), rows[names])]
 
 
 def _missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -146,8 +157,8 @@ def _missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     rest = len(section.missing) - MISSING
     if not names:
         return []
-    more = [sentence("more", count=rest)] if rest > 0 else []
-    return [Paragraph(label("missing"), soft=True), Items([*map(protected, names), *more], soft=True)]
+    more = [plural("{n:,} other", "{n:,} others", rest)] if rest > 0 else []
+    return [Paragraph(text("Without a result:"), soft=True), Items([*map(protected, names), *more], soft=True)]
 
 
 THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
@@ -167,27 +178,55 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
 )
 """The themes of a section whose runs have results; `analysis.page.blocks` describes a theme."""
 
+NAMES = {
+    "answers": mark("The answer"),
+    "comparison": mark("The comparison of the settings"),
+    "each_run": mark("The numbers of each run"),
+    "missing": mark("What is missing"),
+    "transfer": mark("The ways to use a pretrained network"),
+    "space": mark("What the options do"),
+    "changes": mark("The effect of single changes"),
+    "training": mark("The learning curves"),
+    "speed": mark("The time to an accuracy"),
+    "costs": mark("The costs"),
+    "confusion": mark("The confusions"),
+    "per_class": mark("The accuracy of each class"),
+    "layers": mark("The layers"),
+}
+"""Names of the themes, for the message on one that failed."""
+
+MIXED = {
+    "device": mark("device"),
+    "threads": mark("threads"),
+    "precision": mark("precision"),
+    "data_digest": mark("data"),
+}
+"""What should be the same in all runs of a setting."""
+
 
 def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Return the blocks of a section: its data, notes on its runs, and its themes."""
     # notes, and nothing else without results
-    notes = attempted(label("theme data"), lambda: _notes(section))
+    notes = attempted(text("The data"), lambda: _notes(section))
     notes = [notes.text] if isinstance(notes, Paragraph) else notes
     if section.runs.empty:
-        return [Items([sentence("nothing"), *notes], soft=True), *_missing(frames, section, looks)]
+        return [
+            Items([text("None of its runs has finished yet."), *notes], soft=True),
+            *_missing(frames, section, looks),
+        ]
 
     # data, notes, themes
-    parts = _part("theme data", lambda: [Paragraph(text, soft=True) for text in _data(frames, section)])
+    parts = _part(mark("The data"), lambda: [Paragraph(line, soft=True) for line in _data(frames, section)])
     if notes:
         parts.append(Items(notes, soft=True))
     for theme in THEMES:
-        parts += _part(_label(theme), partial(theme, frames, section, looks))
+        parts += _part(NAMES[_key(theme)], partial(theme, frames, section, looks))
     return parts
 
 
-def _label(theme: Callable) -> str:
-    """Return the key of the name of a theme."""
-    return f"theme {theme.__module__.rpartition('.')[2] if theme.__name__ == 'blocks' else theme.__name__.strip('_')}"
+def _key(theme: Callable) -> str:
+    """Return the key of a theme in NAMES: its module or, in this one, its function."""
+    return theme.__module__.rpartition(".")[2] if theme.__name__ == "blocks" else theme.__name__.strip("_")
 
 
 def _data(frames: Frames, section: Section) -> list[str]:
@@ -198,8 +237,9 @@ def _data(frames: Frames, section: Section) -> list[str]:
         data = frames.data(str(run))
         channels, height, width = data["image_shape"]
         described[
-            sentence(
-                "data",
+            text(
+                "{dataset}: {train:,} training, {val:,} validation and {test:,} test images of {height}×{width} "
+                "pixels; channels: {channels}, classes: {classes}.",
                 dataset=dataset.removeprefix("folder:"),
                 **data["images"],
                 channels=channels,
@@ -220,13 +260,26 @@ def _trained(frames: Frames, section: Section) -> list[str]:
     same = [name for name in relevant if first[name] is not None and section.runs[name].map(repr).nunique() == 1]
 
     # options with a usual value
-    options_of = {"trained": setting_of(first, [name for name in same if name not in (*section.varied, "seed")])}
-    options_of["trained_usual"] = setting_of(section.usual, section.usual)
-    sentences = [sentence(key, options=shown(options)) for key, options in options_of.items() if options.pairs]
+    always = setting_of(first, [name for name in same if name not in (*section.varied, "seed")])
+    usual = setting_of(section.usual, section.usual)
+    sentences = [text("All runs: {options}.", options=shown(always))] if always.pairs else []
+    sentences += (
+        [text("Unless the name of a setting says otherwise: {options}.", options=shown(usual))] if usual.pairs else []
+    )
 
     # numbers that the names round
     rounded = [option(name) for name in section.drawn if isinstance(first[name], float)]
-    return [*sentences, sentence("rounded", options=", ".join(rounded))] if rounded else sentences
+    return (
+        [
+            *sentences,
+            text(
+                "Rounded in the names of settings, but in full in the CSV file of the comparison: {options}.",
+                options=", ".join(rounded),
+            ),
+        ]
+        if rounded
+        else sentences
+    )
 
 
 def _notes(section: Section) -> list[str]:
@@ -236,20 +289,28 @@ def _notes(section: Section) -> list[str]:
     if absent := len(section.absent):
         states = {state: count for state, count in section.states.items() if state != "finished"}
         states |= {"missing": absent - sum(states.values())}
-        counts = ", ".join(f"{label(f'state {state}')}: {count}" for state, count in states.items() if count)
-        notes.append(sentence("missing_count", count=absent, all=len(section.points), states=counts))
+        counts = ", ".join(f"{text(STATES[state])}: {count}" for state, count in states.items() if count)
+        notes.append(
+            plural(
+                "{n} of the {all} runs has no result and is not included in any mean ({states}).",
+                "{n} of the {all} runs have no result and are not included in any mean ({states}).",
+                absent,
+                all=len(section.points),
+                states=counts,
+            )
+        )
 
     # settings whose runs differ in something that should be the same
     by_setting = section.runs.groupby("setting", sort=False)
-    for what in ("device", "threads", "precision", "data_digest"):
+    for what, name in MIXED.items():
         values = by_setting[what].agg(lambda column: ", ".join(sorted(map(str, column.unique()))))
         mixed = values[by_setting[what].nunique(dropna=False) > 1]
         for differing, settings in mixed.groupby(mixed, sort=False):
             notes.append(
-                sentence(
-                    "mixed",
+                text(
+                    "Runs of {settings} differ in {what}: {values}.",
                     settings=settings_named(list(settings.index), len(values)),
-                    what=label(f"run {what}"),
+                    what=text(name),
                     values=differing,
                 )
             )
@@ -259,7 +320,20 @@ def _notes(section: Section) -> list[str]:
 def _problems(frames: Frames) -> list[str]:
     """Report the runs that could not be read, and the number of runs of other versions of the code."""
     other = int((frames.runs.results_version != runs.RESULTS_VERSION).sum())
-    return [*frames.problems, *([sentence("other_version", count=other)] if other else [])]
+    return [
+        *frames.problems,
+        *(
+            [
+                plural(
+                    "{n:,} run was trained with another version of the code, whose results differ, and is left out.",
+                    "{n:,} runs were trained with another version of the code, whose results differ, and are left out.",
+                    other,
+                )
+            ]
+            if other
+            else []
+        ),
+    ]
 
 
 def _provenance(frames: Frames) -> str:
@@ -268,4 +342,8 @@ def _provenance(frames: Frames) -> str:
     infos = [frames.directories[run].info() for run in done]
     versions = sorted({f"{name} {version}" for info in infos for name, version in info.get("versions", {}).items()})
     hosts = sorted({f"{info.get('host')} ({info.get('device')})" for info in infos})
-    return sentence("provenance", hosts=", ".join(hosts), versions=", ".join(versions)) if infos else ""
+    return (
+        text("Trained on {hosts} with {versions}.", hosts=", ".join(hosts), versions=", ".join(versions))
+        if infos
+        else ""
+    )

@@ -18,7 +18,7 @@ from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
 from analysis.page.attempt import attempted
 from analysis.themes import comparison, per_class
-from analysis.wording import texts as wording
+from analysis.wording.texts import LANGUAGES, language, restored, text
 from study.config import RESULTS_VERSION
 from study.config.argv import parse_words
 from study.config.checks import user_path
@@ -60,7 +60,7 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
     shown = {run for section in listed for run in section.runs.index}
     others = by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
     if listed:
-        others = [replace(section, name=f"{section.name}, {wording.label('others_of')}") for section in others]
+        others = [replace(section, name=f"{section.name}, {text('other runs')}") for section in others]
     return listed + others
 
 
@@ -122,7 +122,7 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=user_path, default="report", metavar="DIR", help="folder to write (default: report)"
     )
-    parser.add_argument("--lang", choices=wording.LANGUAGES, default="en", help="English or Spanish (default: en)")
+    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="English or Spanish (default: en)")
     parser.add_argument(
         "--compare-per-class",
         type=user_path,
@@ -176,7 +176,7 @@ def main(argv: list[str]) -> int:
     # group the runs into sections
     everything = frames
     named = args.sweep or [args.source] * bool(wandb_api.sweep_path(args.source))
-    with wording.language(args.lang):
+    with language(args.lang):
         listed = sections(everything, named, search.assignments(args.set))
         listed = [replace(section, smallest=args.smallest) for section in listed]
     if named:
@@ -202,12 +202,12 @@ def main(argv: list[str]) -> int:
         print(printable(line), file=sys.stderr, flush=True)
 
     # print a table per section, write the report
-    with wording.language(args.lang):
+    with language(args.lang):
         for section in listed:
             if not section.runs.empty:
-                table = attempted(wording.label("theme comparison"), partial(_compared, frames, section))
+                table = attempted(text("The comparison of the settings"), partial(_compared, frames, section))
                 if isinstance(table, tables.Table):
-                    print(wording.restored(f"{section.name}\n\n{tables.markdown(table)}"))
+                    print(restored(f"{section.name}\n\n{tables.markdown(table)}"))
         page = report.write(frames, listed, str(args.source), Path(args.out), say)
     print(f"report: {printable(page.resolve())}")
     if browser:

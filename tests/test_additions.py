@@ -24,7 +24,7 @@ ADDED = {
             "            progress.lr = config.lr * factor",
             "            factor *= config.gain\n",
         ),
-        ("analysis/wording/texts.yaml", "option epochs:", "option gain: {en: gain, es: ganancia}\n"),
+        ("analysis/wording/words.py", '    "epochs": mark("epochs"),', '    "gain": mark("gain"),\n'),
     ],
     "an augmentation": [
         ("study/config/choices.py", '    "cutout": {', '    "invert": {"invert_share": 0.5},\n'),
@@ -68,7 +68,7 @@ ADDED = {
 }
 """For each kind its changes: the file, the line before which something is put, and what is put there."""
 
-FILES = {"an option": 2, "an augmentation": 3, "a metric per epoch": 2, "a data set": 2, "a sweep method": 2}
+FILES = {"an option": 3, "an augmentation": 3, "a metric per epoch": 2, "a data set": 2, "a sweep method": 2}
 """Number of files of code that each kind may touch, a new one included."""
 
 ENDS = '''"""The first and the last point of a grid."""

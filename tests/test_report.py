@@ -5,7 +5,6 @@ import importlib
 import os
 import re
 import shutil
-import string
 import subprocess
 import tempfile
 import time
@@ -23,12 +22,12 @@ from analysis.frames import runs
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, figures, tables
 from analysis.themes import answers, clouds, comparison, confusion, costs, effects, embedding, layers, space, training
+from analysis.wording import messages
 from analysis.wording import texts as wording
 from study.config.setting import Listed, setting_of
 from study.record.directory import RunDirectory
 from study.sweeps import definition as search
 from tests import many_runs
-from tests.conftest import ROOT
 from tests.test_analysis import assert_labelled
 
 GRID = """
@@ -225,11 +224,17 @@ def words(texts) -> set[str]:
     return {word.casefold() for text in texts for word in re.findall(r"[^\W\d_]{4,}", text)}
 
 
+def pairs() -> list[tuple[str, str]]:
+    """Return all English texts with their Spanish."""
+    both = [(message.id, message.string) for message in messages.catalogue("es") if message.id]
+    return [pair for texts in both for pair in ([texts] if isinstance(texts[0], str) else zip(*texts, strict=True))]
+
+
 def test_nothing_is_said_in_english_in_a_spanish_report(made):
     """Any word of four letters that both languages' reports hold must be Spanish somewhere, or a name."""
     english, spanish = (said_in(made, language) for language in wording.LANGUAGES)
     names = {"digits", "three", "options", "single", "block"}  # of the data and the sweep
-    known = words(text["es"] for text in wording.texts().values())
+    known = words(text for _, text in pairs())
     assert len(words(english) - words(spanish)) > 200
     assert words(english) & words(spanish) <= known | names
     assert not [text for text in spanish if re.search(r"\d\.\d", text)], "the decimal comma"
@@ -241,8 +246,8 @@ def test_the_spanish_page(study, call, tmp_path, monkeypatch):
     (tmp_path / "runs").symlink_to(study / "runs")
     shutil.copy(study / "one.yaml", tmp_path)
     call("analysis.summarize", "--sweep", "one.yaml", "--lang", "es", "--out", "informe")
-    english = {re.sub(r"\s+", " ", text["en"].split("{")[0]).strip().casefold() for text in wording.texts().values()}
-    spanish = " | ".join(text["es"] for text in wording.texts().values()).casefold()
+    english = {re.sub(r"\s+", " ", text.split("{")[0]).strip().casefold() for text, _ in pairs()}
+    spanish = " | ".join(text for _, text in pairs()).casefold()
     english = {text for text in english if len(text) > 3 and text not in spanish}
     for path in [tmp_path / "informe" / "index.html", tmp_path / "informe" / "report.md",
                  *tmp_path.glob("informe/tables/*.tex"), *tmp_path.glob("informe/figures/*.svg")]:  # fmt: skip
@@ -347,23 +352,6 @@ def test_latex_compiles(made, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def test_every_text_is_in_both_languages():
-    texts = wording.texts()
-    for key, text in texts.items():
-        assert set(text) == set(wording.LANGUAGES) and all(isinstance(one, str) for one in text.values()), key
-        fields = [sorted(field for _, field, _, _ in string.Formatter().parse(one) if field) for one in text.values()]
-        assert set(fields[0]) == set(fields[1]), f"{key} says other values in Spanish"
-    missing = [f"option {name}" for name in runs.IDENTITY if f"option {name}" not in texts]
-    assert not missing, f"analysis/wording/texts.yaml needs a text for {missing}"
-    for path in (ROOT / "sweeps").glob("*.yaml"):
-        sweep = search.read(path)
-        known = texts.get(f"sweep {sweep.name}", {}).get("en")
-        assert known == sweep.description, f"texts.yaml must repeat and translate what {path.name} says"
-    lines = (ROOT / "analysis" / "wording" / "texts.yaml").read_text(encoding="utf-8").splitlines()
-    keys = [line.split(":")[0] for line in lines if re.match(r"[^\s#]", line)]
-    assert len(keys) == len(set(keys)), "a key stands twice"
-
-
 def test_numbers_and_settings_are_written_as_the_language_does():
     values = {"dropout": 0.5, "augment": Listed(), "batch_size": 64, "model": "timm:vgg", "lr": 1e-5}
     setting = setting_of(values, values)
@@ -374,8 +362,8 @@ def test_numbers_and_settings_are_written_as_the_language_does():
             "dropout 0,5 · sin aumento de datos · tamaño de lote 64 · timm:vgg · tasa de aprendizaje 1e-05"
         )
         assert wording.number(-1234.5, ",.2f") == "−1\u202f234,50"
-        assert wording.label("epoch") == "Época"
-    assert wording.label("epoch") == "Epoch"
+        assert wording.text("Epoch") == "Época"
+    assert wording.text("Epoch") == "Epoch"
 
 
 def test_a_pdf_is_printed_or_said_to_be_impossible(study, call, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from analysis.wording import texts as wording
+from analysis.wording import words
 from study.remote import api as wandb_api
 from study.remote.api import STATES, path, state_of, sweep_path
 from tests.wandb_server import Server
@@ -66,8 +67,8 @@ def test_a_result_counts_once_its_summary_is_there():
 def test_every_state_has_its_words(language):
     with wording.language(language):
         for state in {*STATES.values(), "diverged", "failed", "interrupted"}:
-            assert wording.label(f"state {state}") and wording.label(f"is {state}")
-        assert wording.label("state stopped")
+            assert wording.text(words.STATES[state]) and wording.text(words.RUN_STATES[state], context="of one run")
+        assert wording.text(words.STATES["stopped"])
 
 
 @pytest.mark.parametrize(

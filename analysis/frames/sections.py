@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.frames.runs import IDENTITY, Frames, with_result
-from analysis.wording.texts import label, sentence, shown
+from analysis.wording.texts import shown, text
+from analysis.wording.words import RUN_STATES
 from study.config import RESULTS_VERSION
 from study.config.setting import ALL_BY_DEFAULT, Setting, setting_of
 from study.record.metrics import scaled
@@ -106,9 +107,16 @@ class Section:
 
 def _why(point: Mapping[str, Any]) -> str:
     """Describe in brackets why a point has no result."""
+    if not point["state"]:
+        return ""
     if point["state"] != "stopped":
-        return f" ({label('is ' + point['state'])})" if point["state"] else ""
-    return f" ({sentence('stopped_after', epoch=point['last/epoch'], val=scaled(point, 'best/val_acc'))})"
+        return f" ({text(RUN_STATES[point['state']], context='of one run')})"
+    stopped = text(
+        "stopped by its sweep after epoch {epoch:.0f}, best val acc {val:.2f} %",
+        epoch=point["last/epoch"],
+        val=scaled(point, "best/val_acc"),
+    )
+    return f" ({stopped})"
 
 
 def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.DataFrame:
@@ -135,7 +143,7 @@ def best_readable(frames: Frames, section: Section, limit: int | None = None) ->
         best = best_of_settings(section, damaged)
         unreadable = {run: why for run in best.index[:limit] if (why := frames.damage(run))}
         if not unreadable:
-            return best, [sentence("run_left_out", why=why) for why in damaged.values()]
+            return best, [text("Left out here: {why}.", why=why) for why in damaged.values()]
         damaged |= unreadable
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from analysis.page.blocks import Paragraph
 from analysis.page.letters import shortened
-from analysis.wording.texts import restored, sentence
+from analysis.wording.texts import restored, text
 from study.system.errors import is_out_of_memory, one_line
 
 Part = TypeVar("Part")
@@ -28,6 +28,8 @@ def attempted(what: str, make: Callable[[], Part]) -> Part | Paragraph:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        message = sentence("part_failed", what=what, why=shortened(one_line(error), LONGEST))
+        message = text(
+            "{what}: this part could not be made ({why}).", what=what, why=shortened(one_line(error), LONGEST)
+        )
         print(f"warning: {restored(message)}", file=sys.stderr, flush=True)
         return Paragraph(message)

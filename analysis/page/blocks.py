@@ -7,17 +7,18 @@ returns the blocks about the runs of a section, or an empty list if it does not 
 
     def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         counts = …                                                       # a tidy frame
-        title = sentence("pairs_title", name=section.name)
+        title = text("Pairs of classes in {name}", name=section.name)
         return [
-            Heading(label("pairs")),
-            Paragraph(sentence("pairs_answer", first=…)),
+            Heading(text("Pairs")),
+            Paragraph(text("Most often confused: {first}.", first=…)),
             Table("pairs", title, counts, [Column("target"), Column("predicted"), Column("count", 0)]),
-            Picture("pairs", title, figures.pairs(counts, title), sentence("pairs_caption")),
+            Picture("pairs", title, figures.pairs(counts, title), text("Darker is more frequent.")),
         ]
 
 Nothing else is needed: the page names the files, writes every table as .md .tex .csv and every figure as .png .svg
-.pdf, and lists the contents. All texts come from `wording`; `looks` maps each setting to its colour. The frame of a
-table holds numbers; its columns (`tables.Column`) define how they are written.
+.pdf, and lists the contents. Every text goes through `text` or `plural` of `wording.texts`, and the headers of columns
+stand in `wording.words`; `looks` maps each setting to its colour. The frame of a table holds numbers; its columns
+(`tables.Column`) define how they are written.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 
 from analysis.frames.statistics import estimates
 from analysis.page.letters import Plot, in_lines, shortened, titled
-from analysis.wording.texts import label, number, sentence, shown, spoken
+from analysis.wording.texts import heading, number, plural, shown, spoken, text
 from study.record.metrics import METRICS
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#8C564B", "#BCBD22")
@@ -116,7 +116,7 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
             for setting in coloured:
                 values = scale * means.loc[setting, [name, f"{name}_ci95"]]
                 _band(axes, values, wrapped(setting), looks[setting], banded=len(coloured) <= BANDS)
-            finish(axes, label(name), label("epoch"), label(metric))
+            finish(axes, heading(name), text("Epoch"), heading(metric))
             axes.tick_params(labelbottom=True)
 
     # limits of the epochs and accuracies
@@ -143,7 +143,7 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     handles, labels = panels[0, 0].get_legend_handles_labels()
     if ranked[DRAWN:]:
         handles.append(panels[0, 0].plot([], [], color=PALE_GREY)[0])
-        labels.append(sentence("more", count=len(ranked) - DRAWN))
+        labels.append(plural("{n:,} other", "{n:,} others", len(ranked) - DRAWN))
     legend = figure.legend(
         handles,
         labels,
@@ -193,7 +193,7 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
                 np.arange(len(frame))[kind],
                 frame.params[kind],
                 color=colour,
-                label=label("dense layers" if is_dense else "convolutions"),
+                label=text("fully connected") if is_dense else text("convolutions"),
             )
         for place, params in enumerate(frame.params):
             axes.annotate(
@@ -203,7 +203,7 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
         # names of the layers
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.margins(x=0.12)
-        finish(axes, model, label("params"), label("weight layer"))
+        finish(axes, model, text("Parameters"), text("Weight layer"))
         axes.set_yticks(range(len(names)), names)
         axes.xaxis.set_major_locator(MaxNLocator(6))
 

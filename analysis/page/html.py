@@ -24,7 +24,7 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture
 from analysis.page.letters import advice
 from analysis.page.tables import Table
-from analysis.wording.texts import MARKUP, label, restored, sentence, spoken
+from analysis.wording.texts import MARKUP, restored, spoken, text
 from study.system.errors import UserError
 from study.system.files import replace_bytes
 
@@ -79,7 +79,7 @@ def write(parts: Iterable[Part], title: str, source: str, provenance: str, out: 
 
     # write the page and the same as Markdown
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(label=label, language=spoken())
+    environment.globals.update(text=text, language=spoken())
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "notes": _undrawn(undrawn)}
@@ -109,14 +109,19 @@ def _undrawn(characters: Collection[str]) -> list[str]:
     if not characters:
         return []
     shown, fonts = advice(characters)
-    message = sentence("undrawn", characters=shown, fonts=fonts)
+    message = text(
+        "The figures show boxes in place of {characters}, because no installed font has these characters: install "
+        "{fonts}.",
+        characters=shown,
+        fonts=fonts,
+    )
     print(f"warning: {restored(message)}", file=sys.stderr)
     return [message]
 
 
 def _attempted(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
     """Write a block, or an error message if it fails; add to `undrawn` the characters that no font has."""
-    what = getattr(block, "title", "") or getattr(block, "name", "") or label("figures")
+    what = getattr(block, "title", "") or getattr(block, "name", "") or text("Figures")
     result = attempted(restored(what), lambda: _written(block, anchor, anchors, files, out, undrawn))
     return result if isinstance(result, dict) else _written(result, anchor, anchors, files, out, undrawn)
 

@@ -17,7 +17,7 @@ from pandas.api.types import is_numeric_dtype
 from rich.cells import cell_len
 from rich.table import Table as Grid
 
-from analysis.wording.texts import label, number, sentence, shown
+from analysis.wording.texts import heading, number, shown, text
 from study.config.setting import Setting
 from study.system.console import console
 
@@ -32,12 +32,12 @@ SIGNIFICANT = -1
 class Column:
     """A column of a table: the column of the frame that it shows, and the format of its cells.
 
-    `key` is the column of the frame and, unless there is a `header`, the key of the label. A column with `digits` holds
-    numbers, others hold text; NaN and None are empty cells. With a column `<key>_ci95` in the frame, numbers are
-    written as `mean ± half-width`, with `<key>_low` and `<key>_high` as `value [low, high]`; whole numbers without
-    `<key>_ci95` have no decimals. `bold` is a column of booleans. `text` returns the text of the cell of a row, or None
-    for the default format. A column that `wraps` may take several lines in a narrow terminal. Where the interval of a
-    column that `is_percentage` goes beyond 0 or 100, its ends are written, cut off there.
+    `key` is the column of the frame and, unless there is a `header`, the key of its name in `words.HEADINGS`. A column
+    with `digits` holds numbers, others hold text; NaN and None are empty cells. With a column `<key>_ci95` in the
+    frame, numbers are written as `mean ± half-width`, with `<key>_low` and `<key>_high` as `value [low, high]`; whole
+    numbers without `<key>_ci95` have no decimals. `bold` is a column of booleans. `text` returns the text of the cell
+    of a row, or None for the default format. A column that `wraps` may take several lines in a narrow terminal. Where
+    the interval of a column that `is_percentage` goes beyond 0 or 100, its ends are written, cut off there.
     """
 
     key: str
@@ -74,7 +74,7 @@ class Table:
     @property
     def header(self) -> list[str]:
         """Return the headers of the columns."""
-        return [column.header or label(column.key) for column in self.columns]
+        return [column.header or heading(column.key) for column in self.columns]
 
     @property
     def rows(self) -> list[list[Cell]]:
@@ -103,9 +103,9 @@ def _cell(column: Column, digits: int, row: dict) -> Cell:
     bold = bool(column.bold and row[column.bold])
 
     # the column's own text, empty cells, text
-    text = column.text(row)
-    if text is not None:
-        return Cell(text, "" if value is None or value != value else value, bold)
+    own = column.text(row)
+    if own is not None:
+        return Cell(own, "" if value is None or value != value else value, bold)
     if value is None or value != value:
         return Cell("", "")
     if column.digits is None:
@@ -113,16 +113,16 @@ def _cell(column: Column, digits: int, row: dict) -> Cell:
 
     # numbers with their interval
     spec = f",.{digits}f"
-    text = number(value, spec)
+    written = number(value, spec)
     half_width = row.get(f"{column.key}_ci95", math.nan)
     low, high = (row.get(f"{column.key}_{bound}", math.nan) for bound in ("low", "high"))
     if not math.isnan(half_width):
         is_cut = column.is_percentage and not is_within(value, half_width)
         low, high = bounded(value, half_width) if is_cut else (math.nan, math.nan)
-        text += "" if is_cut else f" ± {number(half_width, spec)}"
+        written += "" if is_cut else f" ± {number(half_width, spec)}"
     if not math.isnan(low):
-        text += f" [{number(low, spec)}{label('between')} {number(high, spec)}]"
-    return Cell(text, float(value), bold)
+        written += f" [{number(low, spec)}{text(',')} {number(high, spec)}]"
+    return Cell(written, float(value), bold)
 
 
 def is_within(percentage: float, half_width: float) -> bool:
@@ -143,8 +143,8 @@ def p_value(p: float) -> str:
 
 
 def p_column(key: str, header: str = "p_holm") -> Column:
-    """Return a column of p values; `header` is the key of its label."""
-    return Column(key, 3, header=label(header), text=lambda row: p_value(row[key]))
+    """Return a column of p values; `header` is the key of its name."""
+    return Column(key, 3, header=heading(header), text=lambda row: p_value(row[key]))
 
 
 def p_words(p: float) -> str:
@@ -246,11 +246,24 @@ def show(table: Table, spared: Sequence[str]) -> None:
     room = terminal.width if terminal.is_terminal else max(WIDTH, _width(table))
     for key in spared:
         if _width(table) > room:
-            left_out += [column.header or label(column.key) for column in table.columns if column.key == key]
+            left_out += [column.header or heading(column.key) for column in table.columns if column.key == key]
             table = replace(table, columns=[column for column in table.columns if column.key != key])
 
     # fill a grid of rich with the texts
-    notes = [*table.notes, *([sentence("left_out_columns", columns=", ".join(left_out))] if left_out else [])]
+    notes = [
+        *table.notes,
+        *(
+            [
+                text(
+                    "Left out because the terminal is too narrow: {columns}. A wider terminal, --format md or "
+                    "--format csv shows them.",
+                    columns=", ".join(left_out),
+                )
+            ]
+            if left_out
+            else []
+        ),
+    ]
     grid = Grid(title=table.title, title_justify="left", caption="\n".join(notes), caption_justify="left")
     for column, header in zip(table.columns, table.header, strict=True):
         justify = "left" if column.digits is None else "right"

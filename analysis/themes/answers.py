@@ -19,18 +19,50 @@ from analysis.page.blocks import Block, Heading, Items
 from analysis.page.figures import Looks
 from analysis.page.tables import p_words
 from analysis.themes import comparison, effects
-from analysis.wording.texts import NAMED, label, named, sentence, shown
+from analysis.wording.texts import NAMED, mark, named, plural, shown, text
+from study.config.setting import Setting
 
-OVERFITTING = {
-    "gap_last": (comparison.gap_last, "val"),
-    "val_loss_last": (lambda runs: runs["last/val_loss"], None),
-}
-"""Measures of overfitting, computed for each run, and the split whose images limit their resolution."""
+OVERFITTING = (
+    (
+        comparison.gap_last,
+        "val",
+        {
+            "less": mark(
+                "Overfit less than {setting}, judged by the gap between training and validation accuracy at the end: "
+                "{others}."
+            ),
+            "more": mark(
+                "Overfit more than {setting}, judged by the gap between training and validation accuracy at the end: "
+                "{others}."
+            ),
+            "one": mark("{setting} by {size:.2f} ± {spread:.2f} points, {p}"),
+        },
+    ),
+    (
+        lambda runs: runs["last/val_loss"],
+        None,
+        {
+            "less": mark("Lower validation loss at the end than {setting}: {others}."),
+            "more": mark("Higher validation loss at the end than {setting}: {others}."),
+            "one": mark("{setting} by {size:.3f} ± {spread:.3f}, {p}"),
+        },
+    ),
+)
+"""Measures of overfitting: computed for each run, the split whose images limit their resolution, and sentences."""
+
+MCNEMAR_DIFFER = mark(
+    "On the {images:,} test images, these trained networks differ by more than the choice of images explains "
+    "(McNemar's test; it says nothing about other seeds): {setting} and {others}."
+)
+MCNEMAR_ALIKE = mark(
+    "On the {images:,} test images, even these trained networks cannot be distinguished (McNemar's test): {setting} "
+    "and {others}."
+)
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Report the best setting, and the effect of the options."""
-    return [Heading(label("answer")), Items([*sentences(frames, section), *effects.answer(section)])]
+    return [Heading(text("The answer")), Items([*sentences(frames, section), *effects.answer(section)])]
 
 
 def sentences(frames: Frames, section: Section) -> list[str]:
@@ -43,28 +75,48 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     elif ((frame.n > 1) & (frame.failed == 0)).sum() > 1:
         answer = _several(section, frame)
     else:
-        advice = sentence("answer_seeds_search" if section.is_search else "answer_seeds")
+        advice = (
+            text("To find out, train the best of these points again, in a grid of their own with five seeds or more.")
+            if section.is_search
+            else text(
+                "To find out, train five seeds or more of each setting, for example with `seed: {values: [0, 1, 2, 3, "
+                "4]}` in the sweep."
+            )
+        )
         answer = [_ahead(frame), *_networks(frames, section, frame), advice]
 
     # settings without a result, and diverged runs of the best ones, belong to the first sentence
     diverged = section.points.setting[section.points.state == "diverged"].value_counts()
     without = [shown(setting) for setting in dict.fromkeys(section.points.setting) if setting not in frame.index]
     if without:
-        key = "answer_without" if len(without) <= NAMED else "table_without"
-        answer[0] += " " + sentence(key, count=len(without), settings=named(without))
+        answer[0] += " " + (
+            plural(
+                "{n} more setting has no result: {settings}.",
+                "{n} more settings have no result: {settings}.",
+                len(without),
+                settings=named(without),
+            )
+            if len(without) <= NAMED
+            else comparison.without_result(len(without))
+        )
     first = list(dict.fromkeys([frame.index[0], comparison.reference(frame)]))
     for setting in first:
         if setting in diverged:
-            counts = {"count": int(diverged[setting]), "all": int(frame.asked[setting])}
-            key = "answer_diverged_most" if 2 * counts["count"] >= counts["all"] else "answer_diverged"
-            answer[0] += " " + sentence(key, setting=shown(setting), **counts)
+            answer[0] += " " + _diverged(setting, int(diverged[setting]), int(frame.asked[setting]))
     others = [
-        sentence("diverged_one", setting=shown(setting), count=int(diverged[setting]), all=int(frame.asked[setting]))
+        text(
+            "{setting} ({count} of {all})",
+            setting=shown(setting),
+            count=int(diverged[setting]),
+            all=int(frame.asked[setting]),
+        )
         for setting in frame.index
         if setting in diverged and setting not in first
     ]
     if others:
-        answer[0] += " " + sentence("answer_diverged_others", others=named(others))
+        answer[0] += " " + text(
+            "Runs of others diverged and are not included in their means: {others}.", others=named(others)
+        )
     return answer
 
 
@@ -73,9 +125,37 @@ def headline(frames: Frames, section: Section) -> str:
     return sentences(frames, section)[0]
 
 
+def _diverged(setting: Setting, count: int, asked: int) -> str:
+    """Report how many of the runs of a setting diverged, and what that means for its mean."""
+    values = {"setting": shown(setting), "all": asked}
+    if 2 * count >= asked:
+        return plural(
+            "{n} of the {all} runs of {setting} diverged: its mean is only that of the other, and a new run may well "
+            "diverge.",
+            "{n} of the {all} runs of {setting} diverged: its mean is only that of the others, and a new run may well "
+            "diverge.",
+            count,
+            **values,
+        )
+    return plural(
+        "{n} of the {all} runs of {setting} diverged and is not included in its mean.",
+        "{n} of the {all} runs of {setting} diverged and are not included in its mean.",
+        count,
+        **values,
+    )
+
+
 def _alone(row: pd.Series) -> str:
     """Report the accuracies of the only setting."""
-    return sentence("answer_alone", setting=shown(row.name), **_accuracies(row))
+    return plural(
+        "**{setting}** reached a validation accuracy of {val} and, on the test images, {test} ({n} seed). There is no "
+        "other setting to compare it with.",
+        "**{setting}** reached a validation accuracy of {val} and, on the test images, {test} ({n} seeds). There is "
+        "no other setting to compare it with.",
+        int(row.n),
+        setting=shown(row.name),
+        **_accuracies(row),
+    )
 
 
 def _several(section: Section, frame: pd.DataFrame) -> list[str]:
@@ -84,7 +164,11 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     best = comparison.reference(frame)
     others = frame[frame.p_holm.notna()]
     values: dict[str, object] = {"setting": shown(best), "smallest": section.smallest, **_accuracies(frame.loc[best])}
-    values["highest"] = label("highest" if best == frame.index[0] else "highest several")
+    values["highest"] = (
+        text("has the highest validation accuracy")
+        if best == frame.index[0]
+        else text("has the highest validation accuracy of the settings with several seeds")
+    )
     worse = others[others.p_holm < ALPHA]
     is_equal = others.below.abs() + others.below_ci95 < section.smallest
     equal = others[(others.p_holm >= ALPHA) & is_equal]
@@ -92,31 +176,97 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
 
     # the first sentence
     if others.empty:
-        answer = [sentence("answer_untested", **values)]
+        answer = [
+            text(
+                "**{setting}** {highest}, {val} over {seeds} seeds, but each setting gives the same result with every "
+                "seed, so the seeds do not show whether a difference is more than noise.",
+                **values,
+            )
+        ]
     elif (others.below == 0).all():
-        answer = [sentence("answer_same", n=len(others), **values)]
+        answer = [
+            plural(
+                "The other setting has the same validation accuracy as **{setting}**, {val} over {seeds} seeds.",
+                "All {n} other settings have the same validation accuracy as **{setting}**, {val} over {seeds} seeds.",
+                len(others),
+                **values,
+            )
+        ]
     elif len(worse) == len(others):
-        answer = [sentence("answer_best", others=_below(worse), **values)]
+        answer = [
+            text(
+                "**{setting}** {highest}, {val} over {seeds} seeds, and is better by more than noise: above {others}.",
+                others=_below(worse),
+                **values,
+            )
+        ]
     elif len(equal) == len(others):
-        answer = [sentence("answer_level_all", n=len(others), on=_on(others), **values)]
+        answer = [
+            plural(
+                "**{setting}** {highest}, {val} over {seeds} seeds, but the other setting is as good{on}: no true "
+                "difference from it is likely to reach {smallest:g} points.",
+                "**{setting}** {highest}, {val} over {seeds} seeds, but the {n} other settings are as good{on}: no "
+                "true difference from it is likely to reach {smallest:g} points.",
+                len(others),
+                on=_on(others),
+                **values,
+            )
+        ]
     elif len(undecided) == len(others):
-        answer = [sentence("answer_noise", n=len(others), **values)]
+        answer = [
+            plural(
+                "**{setting}** {highest}, {val} over {seeds} seeds, but the difference from the other setting may be "
+                "noise.",
+                "**{setting}** {highest}, {val} over {seeds} seeds, but all differences from the {n} other settings "
+                "may be noise.",
+                len(others),
+                **values,
+            )
+        ]
     else:
-        counts = {"worse": len(worse), "equal": len(equal), "open": len(undecided)}
-        on = {"worse": _on(worse), "equal": _on(equal), "open": ""}
-        parts = named([sentence(f"answer_{kind}_count", n=n, on=on[kind], **values) for kind, n in counts.items() if n])
-        answer = [sentence("answer_counts", n=len(others), counts=parts, **values)]
+        parts = named(_counts(section, worse, equal, undecided))
+        answer = [
+            plural(
+                "**{setting}** {highest}, {val} over {seeds} seeds. Of the {n} setting compared with it, {counts}.",
+                "**{setting}** {highest}, {val} over {seeds} seeds. Of the {n} settings compared with it, {counts}.",
+                len(others),
+                counts=parts,
+                **values,
+            )
+        ]
 
     # what the test images show against it belongs to the first sentence
     against = others[(others.test_below < 0) & (others.p_test < ALPHA)]
     if not against.empty:
-        answer[0] += " " + sentence("answer_against", others=_better_on_test(against), n=len(against))
+        answer[0] += " " + plural(
+            "The test images show the opposite: there, another setting is better: {others}.",
+            "The test images show the opposite: there, {n} other settings are better: {others}.",
+            len(against),
+            others=_better_on_test(against),
+        )
 
     # one sentence per kind of difference, unless the first sentence has them
-    kinds = {"worse": worse if len(worse) < len(others) else worse[:0], "equal": equal, "open": undecided}
     if (others.below != 0).any():
-        listed = {kind: rows for kind, rows in kinds.items() if len(rows)}
-        answer += [sentence(f"answer_{kind}", others=_below(rows), **values) for kind, rows in listed.items()]
+        if 0 < len(worse) < len(others):
+            answer.append(text("Clearly worse than {setting} (p < 0.05): {others}.", others=_below(worse), **values))
+        if len(equal):
+            answer.append(
+                text(
+                    "As good as {setting}, because the interval of the difference lies within ±{smallest:g} points: "
+                    "{others}.",
+                    others=_below(equal),
+                    **values,
+                )
+            )
+        if len(undecided):
+            answer.append(
+                text(
+                    "Lower than {setting} on average, but neither shown to be worse nor to be as good (to within "
+                    "{smallest:g} points): {others}.",
+                    others=_below(undecided),
+                    **values,
+                )
+            )
 
     answer += _images(pd.concat([worse, equal]))
 
@@ -131,23 +281,72 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     above = single[single.below < 0]
     if not above.empty:
         top = {"other": shown(above.index[0]), "points": -float(above.below.iloc[0])}
-        answer.append(sentence("answer_single_above", setting=shown(best), **top))
+        answer.append(
+            text(
+                "{other} is {points:.2f} points above {setting}, but with its only seed; more seeds of it would show "
+                "whether it is better.",
+                setting=shown(best),
+                **top,
+            )
+        )
     failed = frame[frame.failed > 0]
     constant = frame[(frame.n > 1) & (frame.failed == 0) & frame.p_holm.isna() & (frame.index != best)]
-    kinds = {"single": single, "constant": constant if not others.empty else constant[:0]}
-    for kind, rows in kinds.items():
-        if not rows.empty:
-            settings = named([shown(setting) for setting in rows.index])
-            answer.append(sentence(f"answer_{kind}", setting=shown(best), settings=settings))
+    if not single.empty:
+        answer.append(
+            text(
+                "Not compared, because they have only one seed: {settings}.",
+                settings=named(list(map(shown, single.index))),
+            )
+        )
+    if not (constant.empty or others.empty):
+        names = named(list(map(shown, constant.index)))
+        answer.append(
+            text(
+                "Not compared with {setting}, because every seed of each gives the same result, which does not show "
+                "how much results vary: {settings}.",
+                setting=shown(best),
+                settings=names,
+            )
+        )
     if not failed.empty:
-        answer.append(sentence("answer_failed", settings=comparison.failed_named(failed)))
+        answer.append(
+            text(
+                "Not compared, because only some of their runs learned, so that their mean says little: {settings}. A "
+                "failed run fits its training images no better at the end than in the first epoch.",
+                settings=comparison.failed_named(failed),
+            )
+        )
     return answer
+
+
+def _counts(section: Section, worse: pd.DataFrame, equal: pd.DataFrame, undecided: pd.DataFrame) -> list[str]:
+    """Count the settings that are worse than the best one, as good as it, and undecided."""
+    counts = []
+    if len(worse):
+        counts.append(
+            plural(
+                "{n} is clearly worse{on} (p < 0.05)", "{n} are clearly worse{on} (p < 0.05)", len(worse), on=_on(worse)
+            )
+        )
+    if len(equal):
+        counts.append(
+            plural(
+                "{n} is as good{on} (to within {smallest:g} points)",
+                "{n} are as good{on} (to within {smallest:g} points)",
+                len(equal),
+                on=_on(equal),
+                smallest=section.smallest,
+            )
+        )
+    if len(undecided):
+        counts.append(plural("{n} is undecided", "{n} are undecided", len(undecided)))
+    return counts
 
 
 def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
     """Report which of the settings overfit less or more than the best one."""
     parts = []
-    for name, (of, split) in OVERFITTING.items():
+    for of, split, words in OVERFITTING:
         # differences from the best that are proven; a run may lack one of these numbers
         pairs = comparison.pairwise(section, of, split, best)
         proven = pairs.loc[[pair for setting in settings if (pair := (setting, best)) in pairs.index]]
@@ -155,9 +354,9 @@ def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
 
         # a sentence for those that overfit less, and for those that overfit more
         for kind, rows in (("less", proven[proven.difference < 0]), ("more", proven[proven.difference > 0])):
-            texts = [
-                sentence(
-                    f"{name}_difference",
+            differences = [
+                text(
+                    words["one"],
                     setting=shown(row.Index),
                     size=abs(row.difference),
                     spread=row.half_width,
@@ -165,18 +364,21 @@ def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
                 )
                 for row in rows.itertuples()
             ]
-            if texts:
-                parts.append(sentence(f"{name}_{kind}", setting=shown(best), others=named(texts)))
+            if differences:
+                parts.append(text(words[kind], setting=shown(best), others=named(differences)))
     return parts
 
 
 def _tested(others: pd.DataFrame, values: dict[str, object]) -> str:
     """Report the test accuracy of the best setting, and the highest one unless the first sentence has it."""
     higher = others[(others.test_below < 0) & ~(others.p_test < ALPHA)]
-    text = sentence("answer_test", **values)
+    answer = text("On the test images, which were not used for the choice, {setting} reaches {test}.", **values)
     if not higher.empty:
-        text += " " + sentence("answer_test_other", other=_better_on_test(higher.nsmallest(1, "test_below")))
-    return text
+        answer += " " + text(
+            "Higher there on average: {other}. This may be noise, and settings are not chosen by their test accuracy.",
+            other=_better_on_test(higher.nsmallest(1, "test_below")),
+        )
+    return answer
 
 
 def _is_on_images(rows: pd.DataFrame) -> pd.Series:
@@ -186,7 +388,7 @@ def _is_on_images(rows: pd.DataFrame) -> pd.Series:
 
 def _on(rows: pd.DataFrame) -> str:
     """Return the words that restrict a claim on settings to these images, if that is so for any of them."""
-    return label("on_images") if _is_on_images(rows).any() else ""
+    return text(" on these images") if _is_on_images(rows).any() else ""
 
 
 def _images(rows: pd.DataFrame) -> list[str]:
@@ -194,11 +396,18 @@ def _images(rows: pd.DataFrame) -> list[str]:
     larger = rows[_is_on_images(rows)]
     if larger.empty:
         return []
-    text = sentence("answer_images", most=larger.below_images.max())
+    answer = text(
+        "“On these images”: the difference would vary more with other images of the same kind (up to ± {most:.2f} "
+        "points) than with other seeds; see the column “± images” of the comparison.",
+        most=larger.below_images.max(),
+    )
     gone = larger[(larger.p_holm < ALPHA) & (larger.below.abs() <= larger.below_images)]
     if not gone.empty:
-        text += " " + sentence("answer_images_gone", settings=named([shown(setting) for setting in gone.index]))
-    return [text]
+        answer += " " + text(
+            "With other images there might be no difference from {settings}.",
+            settings=named([shown(setting) for setting in gone.index]),
+        )
+    return [answer]
 
 
 def _better_on_test(rows: pd.DataFrame) -> str:
@@ -212,19 +421,33 @@ def _ahead(frame: pd.DataFrame) -> str:
     # the best two settings
     first, second = frame.index[:2]
     points = float(frame.val_acc[first] - frame.val_acc[second])
-    single = "answer_ahead" if points > 0 else "answer_level"
-    key = "answer_ahead_mixed" if frame.n.max() > 1 else single
+    values = {"setting": shown(first), "other": shown(second), "points": points, **_accuracies(frame.loc[first])}
+    if frame.n.max() > 1:
+        return plural(
+            "**{setting}** is ahead: its validation accuracy is {val} ({n} seed), {points:.2f} points above {other}; "
+            "on the test images it reaches {test}. No two settings have several seeds and learn with all of them, so "
+            "it is not known whether this is more than luck.",
+            "**{setting}** is ahead: its validation accuracy is {val} ({n} seeds), {points:.2f} points above {other}; "
+            "on the test images it reaches {test}. No two settings have several seeds and learn with all of them, so "
+            "it is not known whether this is more than luck.",
+            int(frame.n[first]),
+            **values,
+        )
+    if points > 0:
+        return text(
+            "With one seed each, **{setting}** is ahead: its validation accuracy is {val}, {points:.2f} points above "
+            "{other}; on the test images it reaches {test}. It is not known whether this is more than the luck of a "
+            "seed.",
+            **values,
+        )
 
     # settings with exactly the same accuracy are all named
     level = [shown(setting) for setting in frame.index[frame.val_acc == frame.val_acc[first]]]
-    return sentence(
-        key,
-        setting=shown(first),
+    return text(
+        "With one seed each, **{settings}** share the highest validation accuracy, {val}; on the test images "
+        "{setting} reaches {test}. It is not known whether this is more than the luck of a seed.",
         settings=named(level),
-        count=len(level),
-        other=shown(second),
-        points=points,
-        **_accuracies(frame.loc[first]),
+        **values,
     )
 
 
@@ -239,11 +462,12 @@ def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str
 
     # a sentence for the networks that differ, and for those that do not
     parts = []
-    for key, rows in (("answer_mcnemar_differ", differ), ("answer_mcnemar_alike", alike)):
+    for words, rows in ((MCNEMAR_DIFFER, differ), (MCNEMAR_ALIKE, alike)):
         if not rows.empty:
             others = [
-                sentence(
-                    "mcnemar_other",
+                text(
+                    "{setting} ({first:,} images that only the first classifies correctly, {second:,} only the "
+                    "second, {p})",
                     setting=shown(row.Index),
                     first=row.only_best,
                     second=row.only_this,
@@ -252,7 +476,7 @@ def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str
                 for row in rows.itertuples()
             ]
             images = int(rows.images.iloc[0])
-            parts.append(sentence(key, setting=shown(frame.index[0]), others=named(others), images=images))
+            parts.append(text(words, setting=shown(frame.index[0]), others=named(others), images=images))
     return parts
 
 
@@ -265,7 +489,7 @@ def _needed(section: Section, best: str, undecided: pd.DataFrame) -> str:
     pairs = comparison.pairwise(section, reference=best).loc[best].loc[undecided.index]
     degrees = float(pairs.degrees.median())
     if degrees < LEAST_DEGREES:
-        return sentence("answer_needed_unknown")
+        return text("There are too few seeds to estimate how many are needed; train five or more of each setting.")
     deviation = math.sqrt((pairs.deviation**2).mean())
 
     # the seeds that it needs, if the spread is rather small or rather large
@@ -275,10 +499,26 @@ def _needed(section: Section, best: str, undecided: pd.DataFrame) -> str:
     )
     values = {"points": section.smallest, "fewest": fewest, "most": most}
     if fewest is None:
-        return sentence("answer_needed_many", **values)
+        return text(
+            "To show a difference of {points:g} points, more than 100 seeds of each setting are needed (power 80 %).",
+            **values,
+        )
     if most is None:
-        return sentence("answer_needed_least", **values)
-    return sentence("answer_needed" if fewest < most else "answer_needed_exactly", **values)
+        return text(
+            "To show a difference of {points:g} points, at least {fewest} seeds of each setting are needed, perhaps "
+            "more than 100 (power 80 %).",
+            **values,
+        )
+    if fewest == most:
+        return text(
+            "To show a difference of {points:g} points, about {fewest} seeds of each setting are needed (power 80 %).",
+            **values,
+        )
+    return text(
+        "To show a difference of {points:g} points, about {fewest} to {most} seeds of each setting are needed (power "
+        "80 %; the range is due to the spread between seeds, which is known only roughly).",
+        **values,
+    )
 
 
 def _accuracies(row: pd.Series) -> dict[str, object]:
@@ -288,19 +528,19 @@ def _accuracies(row: pd.Series) -> dict[str, object]:
 
 def _with_interval(row: pd.Series, key: str) -> str:
     """Write an accuracy with its interval, if there is one."""
-    text, *brackets = comparison.with_interval(row, key).split(" [")
-    return " [".join([f"{text} %", *brackets])
+    mean, *brackets = comparison.with_interval(row, key).split(" [")
+    return " [".join([f"{mean} %", *brackets])
 
 
 def _below(rows: pd.DataFrame) -> str:
     """Name settings with their differences from the best one, intervals and corrected p values."""
     texts = [
-        sentence(
-            "answer_difference",
+        text(
+            "{setting} by {points:.2f} points{on} [{low:.2f}, {high:.2f}], {p}",
             setting=shown(setting),
             points=float(row.below),
             p=p_words(row.p_holm),
-            on=label("on_images") if is_on_images else "",
+            on=text(" on these images") if is_on_images else "",
             low=float(row.below - row.below_ci95),
             high=float(row.below + row.below_ci95),
         )

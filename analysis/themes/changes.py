@@ -19,7 +19,7 @@ from analysis.page.figures import Looks
 from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison, effects
 from analysis.themes.effects import ordered
-from analysis.wording.texts import label, named, option_value, sentence, shown, shown_value
+from analysis.wording.texts import named, option_value, plural, shown, shown_value, text
 from study.config.setting import Setting
 
 MOST = 24
@@ -35,19 +35,27 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # p values exist only with several seeds
     columns = [
         Column("setting"),
-        Column("option", header=label("change"), text=_change),
+        Column("option", header=text("Change"), text=_change),
         Column("val_acc_change", 2),
         p_column("p_holm"),
         Column("gap_last_change", 2),
     ]
     tested = frame.p_holm.notna().any()
     columns = [column for column in columns if tested or column.key != "p_holm"]
-    notes = [sentence("changes_note"), *([sentence("changes_tests")] if tested else [])]
-    table = Table("changes", sentence("changes_title", name=section.title), frame, columns, notes)
+    notes = [
+        text(
+            "Each row changes one option of a setting, other than the network: by how many points the best validation "
+            "accuracy changes, and the gap between training and validation at the end."
+        ),
+        *([text("± and p are those of the comparison: corrected for all pairs of settings.")] if tested else []),
+    ]
+    table = Table(
+        "changes", text("Settings of {name} that differ in one option", name=section.title), frame, columns, notes
+    )
 
     # the answer refers to averages if there are any
     averaged = (effects.measure(section).settings > 1).any()
-    return [Heading(label("changes")), Paragraph(_answer(frame, averaged)), table]
+    return [Heading(text("One change at a time")), Paragraph(_answer(frame, averaged)), table]
 
 
 def one_at_a_time(section: Section) -> pd.DataFrame:
@@ -141,41 +149,78 @@ def _change(row: Mapping[str, Any]) -> str:
     after = option_value(name, row["after"])
     if row["before"] == "":
         return after
-    return f"{after} ({sentence('instead', value=shown_value(name, row['before']))})"
+    return f"{after} ({text('instead of {value}', value=shown_value(name, row['before']))})"
 
 
 def _answer(frame: pd.DataFrame, averaged: bool) -> str:
     """Report which changes help, which harm, how many may be noise, and where averaged effects are given."""
     # a single seed proves nothing
     if frame.p_holm.isna().all():
-        return sentence("changes_single")
+        return text("With one seed, the effect of a change cannot be distinguished from the luck of that seed.")
 
     # changes with a proven effect
     sentences = []
     tested = frame[frame.p_holm.notna()]
     proven = tested[tested.p_holm < ALPHA]
-    for key, rows in (
-        ("helps", proven[proven.val_acc_change > 0]),
-        ("harms", proven[proven.val_acc_change < 0]),
-    ):
-        if not rows.empty:
-            texts = [
-                sentence(
-                    "changes_one",
-                    setting=shown(row["setting"]),
-                    change=_change(row),
-                    points=row["val_acc_change"],
-                    spread=row["val_acc_change_ci95"],
-                )
-                for row in rows.to_dict("records")
-            ]
-            sentences.append(sentence(f"changes_{key}", count=len(texts), changes=named(texts)))
+    helps = proven[proven.val_acc_change > 0]
+    harms = proven[proven.val_acc_change < 0]
+    if not helps.empty:
+        sentences.append(
+            plural(
+                "One change helps (p < 0.05): {changes}.",
+                "{n} changes help (p < 0.05): {changes}.",
+                len(helps),
+                changes=_listed(helps),
+            )
+        )
+    if not harms.empty:
+        sentences.append(
+            plural(
+                "One change harms (p < 0.05): {changes}.",
+                "{n} changes harm (p < 0.05): {changes}.",
+                len(harms),
+                changes=_listed(harms),
+            )
+        )
 
     # the other changes
     rest = len(tested) - len(proven)
     if rest:
-        key = "changes_noise" if rest < len(tested) else "changes_none"
-        sentences.append(sentence(key, n=rest, all=len(tested)))
+        sentences.append(
+            text(
+                "For {n} of the {all} changes there is no clear evidence of an effect on the accuracy (p ≥ 0.05).",
+                n=rest,
+                all=len(tested),
+            )
+            if rest < len(tested)
+            else plural(
+                "There is no clear evidence of an effect on the accuracy of the one change (p ≥ 0.05).",
+                "There is no clear evidence of an effect on the accuracy of any of the {n} changes on its own (p ≥ "
+                "0.05).",
+                len(tested),
+            )
+        )
         if averaged:
-            sentences.append(sentence("changes_averaged"))
+            sentences.append(
+                text(
+                    "Each change compares the runs of two settings. The effect of an option averaged over the others, "
+                    "given above, uses more runs and can be clear where that of a single change is not."
+                )
+            )
     return " ".join(sentences)
+
+
+def _listed(rows: pd.DataFrame) -> str:
+    """Name changes with the settings that they are made in, and their effects."""
+    return named(
+        [
+            text(
+                "{change} for {setting} ({points:+.2f} ± {spread:.2f} points)",
+                setting=shown(row["setting"]),
+                change=_change(row),
+                points=row["val_acc_change"],
+                spread=row["val_acc_change_ci95"],
+            )
+            for row in rows.to_dict("records")
+        ]
+    )

@@ -18,7 +18,8 @@ from analysis.page.figures import GREY, PALETTE
 from analysis.page.letters import NARROW, Plot, in_lines, inches, short_names, titled
 from analysis.themes import embedding
 from analysis.themes.embedding import Layer, Seen
-from analysis.wording.texts import label, sentence
+from analysis.wording.texts import text
+from analysis.wording.words import LAYERS
 
 LEGEND_CLASSES = 30
 LONGEST = 40
@@ -40,7 +41,7 @@ def tsne_figure(rows: Mapping[str, Seen], classes: Sequence[str], title: str) ->
         part.suptitle(in_lines(name, 90), fontsize=11)
         for axes, layer in zip(part.subplots(1, len(columns)), columns, strict=True):
             if layer in run.layers:
-                _panel(axes, run.layers[layer], run.targets, classes, reach, label(f"layer {layer}").capitalize())
+                _panel(axes, run.layers[layer], run.targets, classes, reach, text(LAYERS[layer]).capitalize())
             else:
                 axes.remove()
     return figure
@@ -74,7 +75,7 @@ def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) ->
         reach = _reach([run.layers[layer] for layer in columns if layer in run.layers])
         for axes, layer in zip(part.subplots(len(columns), 1), columns, strict=True):
             if layer in run.layers:
-                _panel(axes, run.layers[layer], run.targets, classes, reach, label(f"layer {layer}").capitalize())
+                _panel(axes, run.layers[layer], run.targets, classes, reach, text(LAYERS[layer]).capitalize())
             else:
                 axes.remove()
         _legend(part, classes, characters=44)
@@ -108,11 +109,16 @@ def _legend(figure: FigureBase, classes: Sequence[str], characters: int) -> int:
 def _panel(axes: Axes, layer: Layer, targets: np.ndarray, classes: Sequence[str], reach: float, heading: str) -> None:
     """Draw an embedding; its title has the measures of separability."""
     _scatter(axes, layer.points, targets, classes, reach)
-    numbers = sentence("panel", knn=100 * layer.knn, probe=100 * layer.probe.mean(), silhouette=layer.silhouette)
+    numbers = text(
+        "k-NN {knn:.1f} %, linear probe {probe:.1f} %, silhouette {silhouette:.2f}",
+        knn=100 * layer.knn,
+        probe=100 * layer.probe.mean(),
+        silhouette=layer.silhouette,
+    )
     axes.set_title(f"{heading}\n{numbers}", fontsize=9)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
-    axes.set_xlabel(label("tsne_1"), fontsize=9)
-    axes.set_ylabel(label("tsne_2"), fontsize=9)
+    axes.set_xlabel(text("t-SNE 1"), fontsize=9)
+    axes.set_ylabel(text("t-SNE 2"), fontsize=9)
     axes.spines[:].set_color(GREY)
 
 

@@ -29,7 +29,7 @@ from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.page.letters import Plot
 from analysis.page.tables import Column, Table, bounded, is_within, p_column
-from analysis.wording.texts import label, named, number, sentence, shown
+from analysis.wording.texts import named, number, plural, shown, text
 from study.config import affects
 from study.config.setting import Setting
 from study.record.metrics import METRICS, scaled
@@ -85,10 +85,19 @@ def partly_failed(section: Section) -> pd.DataFrame:
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the table of settings, and their accuracies in a figure."""
     frame = with_images(frames, section)
-    content: list[Block] = [Heading(label("comparison")), table(section, frame, with_best(frames, section, frame))]
+    content: list[Block] = [Heading(text("Comparison")), table(section, frame, with_best(frames, section, frame))]
     if (frame.n > 0).sum() > 1:
-        title = sentence("ranking_title", name=section.title)
-        caption = sentence("ranking_caption" if frame.n.max() > 1 else "ranking_caption_single")
+        title = text("Accuracy of each setting: {name}", name=section.title)
+        caption = (
+            text(
+                "Best validation accuracy: the mean over seeds with its 95 % interval (Student t); single seeds are "
+                "drawn pale. The diamond is the mean test accuracy of the same weights."
+            )
+            if frame.n.max() > 1
+            else text(
+                "Best validation accuracy, one seed per setting. The diamond is the test accuracy of the same weights."
+            )
+        )
         content.append(Picture("accuracies", title, ranking(frame, section.runs, title, looks), caption))
     return content
 
@@ -303,48 +312,127 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     without = int((frame.n == 0).sum())
     if without > SHOWN or (without and section.is_search):
         frame = frame[frame.n > 0]
-        notes.append(sentence("table_without", count=without))
+        notes.append(without_result(without))
 
     # differences from the best and their tests
     if len(frame) > 1:
         best = reference(frame.set_index("setting"))
         if best != frame.setting.iloc[0]:
-            notes.append(sentence("table_reference", setting=shown(best)))
+            notes.append(
+                text(
+                    "Differences are from {setting}, the best setting with several seeds; a setting above it has a "
+                    "single seed.",
+                    setting=shown(best),
+                )
+            )
         columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best or row["below"] < 0 else None))
     if frame.p_holm.notna().any():
         columns.append(p_column("p_holm"))
         if "below_images" in frame and frame.below_images.notna().any():
             columns.append(Column("below_images", 2, text=_over_images))
-            notes.append(sentence("table_images"))
+            notes.append(
+                text(
+                    "± images: half the 95 % interval of the difference over other validation images of the same "
+                    "kind, for the same trained networks, corrected for all pairs too. It is estimated from the test "
+                    "images, of which each prediction is recorded: per image, the difference between the shares of "
+                    "the seeds that are right. p is about seeds only."
+                )
+            )
         paired = frame.paired.dropna().astype(bool)
-        how = "paired" if paired.all() else "mixed" if paired.any() else "welch"
-        notes.append(sentence("table_pairs", how=label(f"pairs {how}")))
+        how = (
+            text("paired by the seeds that both settings have")
+            if paired.all()
+            else text(
+                "paired by seed where two settings start from the same weights, see the images in the same order and "
+                "share at least half of their seeds, otherwise Welch's"
+            )
+            if paired.any()
+            else text("Welch's, for unequal variances")
+        )
+        notes.append(
+            text(
+                "Differences from the best and their t tests are {how}. How much results vary is estimated from the "
+                "two settings and, to a lesser part, from all pairs of settings (moderated variances, Smyth 2004). p "
+                "is corrected for all pairs of settings (Holm), because the best was picked from the same data; the "
+                "interval of a difference is widened accordingly, and does not go below 0 where p < 0.05. The risk of "
+                "a false claim is about 5 % for the whole table, not for each row. Bold: not shown to be worse than "
+                "the best (p ≥ 0.05).",
+                how=how,
+            )
+        )
     if networks is not None and not networks.empty:
         frame = frame.merge(networks.p.rename("p_mcnemar"), left_on="setting", right_index=True, how="left")
         columns.append(p_column("p_mcnemar", "p_mcnemar"))
-        notes.append(sentence("table_mcnemar"))
+        notes.append(
+            text(
+                "p (McNemar) compares two trained networks, not two settings: the best one and this one, by the test "
+                "images that only one of them classifies correctly (exact test, corrected by Holm)."
+            )
+        )
 
     # test accuracy, and notes on the intervals
     columns.append(Column("test_acc", 2, text=lambda row: with_interval(row, "test_acc") if row["n"] > 1 else None))
     if frame.p_test.notna().any():
         columns.append(p_column("p_test", "p_test"))
-        notes.append(sentence("table_test"))
+        notes.append(
+            text(
+                "Test accuracy: ± over seeds; in brackets, the 95 % sampling interval of the test images (Wilson). p "
+                "test compares it with that of the best setting, in the same way and corrected for all pairs too; it "
+                "is another family, which checks the choice but does not make it."
+            )
+        )
     if (frame.n > 1).any():
-        notes.insert(0, sentence("table_interval"))
+        notes.insert(
+            0,
+            text(
+                "Mean ± half the 95 % interval over seeds (Student t), for each setting alone: how much results vary "
+                "between repeats. The ± is never smaller than rounding to whole images allows. Settings are ranked by "
+                "best validation accuracy; it is the best of all epochs and so a little optimistic; the test accuracy "
+                "is not."
+            ),
+        )
         failed = frame[frame.failed > 0]
         if not failed.empty:
-            notes.append(sentence("table_failed", settings=failed_named(failed.set_index("setting"))))
-        notes.append(sentence(_repeats(section)))
+            notes.append(
+                text(
+                    "No interval and no comparison, because only some runs learned: {settings}.",
+                    settings=failed_named(failed.set_index("setting")),
+                )
+            )
+        notes.append(_repeats(section))
     if (frame.n == 1).any():
-        notes.append(sentence("table_single"))
-    return Table("comparison", sentence("comparison_title", name=section.title), frame, columns, notes)
+        notes.append(
+            text(
+                "A single seed says nothing about the spread between seeds, so there is no ± and no p over seeds; the "
+                "brackets hold the 95 % sampling interval of the test images (Wilson)."
+            )
+        )
+    return Table("comparison", text("Settings of {name}, the best first", name=section.title), frame, columns, notes)
+
+
+def without_result(count: int) -> str:
+    """Count the settings that have no result."""
+    return plural("{n:,} more setting has no result.", "{n:,} more settings have no result.", count)
 
 
 def _repeats(section: Section) -> str:
-    """Return the key of the sentence on what the repeats of a setting differ in."""
+    """Say what the repeats of a setting differ in."""
     if not section.splits_vary:
-        return "repeats_seeds"
-    return "repeats_both" if section.runs.seed.nunique() > 1 else "repeats_splits"
+        return text(
+            "Repeats differ in the seed: the initial weights and the order and augmentation of the images. The split "
+            "into training, validation and test images is always the same, so no interval says how much results would "
+            "vary with other images."
+        )
+    if section.runs.seed.nunique() > 1:
+        return text(
+            "Repeats differ in the seed and in the split: the initial weights, the order and augmentation of the "
+            "images, and which of the images are for training, validation and test. The intervals include both "
+            "(Bouthillier et al. 2021)."
+        )
+    return text(
+        "Repeats differ in the split only: which of the images are for training, validation and test. The seed is "
+        "always the same, so how much results vary with the initial weights is not included."
+    )
 
 
 def _over_images(row: dict) -> str | None:
@@ -357,25 +445,25 @@ def with_interval(row: Mapping[str, Any], key: str) -> str:
 
     An interval over seeds that would go beyond 0 or 100 % is in brackets too, before the other.
     """
-    text = number(row[key], ".2f")
+    written = number(row[key], ".2f")
     half_width = row[f"{key}_ci95"]
     if half_width == half_width:
         is_cut = not is_within(row[key], half_width)
-        text += _bracketed(*bounded(row[key], half_width)) if is_cut else f" ± {number(half_width, '.2f')}"
+        written += _bracketed(*bounded(row[key], half_width)) if is_cut else f" ± {number(half_width, '.2f')}"
     low, high = (row.get(f"{key}_{bound}", math.nan) for bound in ("low", "high"))
-    return text + _bracketed(low, high) if low == low else text
+    return written + _bracketed(low, high) if low == low else written
 
 
 def _bracketed(low: float, high: float) -> str:
     """Write the ends of an interval."""
-    return f" [{number(low, '.2f')}{label('between')} {number(high, '.2f')}]"
+    return f" [{number(low, '.2f')}{text(',')} {number(high, '.2f')}]"
 
 
 def failed_named(frame: pd.DataFrame) -> str:
     """Name settings of which some runs failed to learn; `frame` has their `failed` runs of `n`, by setting."""
     return named(
         [
-            sentence("failed_one", setting=shown(setting), failed=row.failed, n=row.n)
+            text("{setting} ({failed} of {n} runs failed to learn)", setting=shown(setting), failed=row.failed, n=row.n)
             for setting, row in frame.iterrows()
         ]
     )
@@ -383,7 +471,7 @@ def failed_named(frame: pd.DataFrame) -> str:
 
 def _seeds(row: dict) -> str | None:
     """Write the number of seeds with a result, if some are missing."""
-    return sentence("seeds_of", n=row["n"], asked=row["asked"]) if 0 < row["n"] < row["asked"] else None
+    return text("{n} of {asked}", n=row["n"], asked=row["asked"]) if 0 < row["n"] < row["asked"] else None
 
 
 def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
@@ -408,11 +496,11 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
         axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
 
     # legend, names and limits
-    axes.plot([], [], "o", color=GREY, markersize=8, label=label("val/acc"))
-    axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=label("test/acc"))
+    axes.plot([], [], "o", color=GREY, markersize=8, label=text("Validation accuracy"))
+    axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=text("Test accuracy"))
     axes.set_yticks(range(len(frame)), [wrapped(setting) for setting in frame.setting])
     axes.set_ylim(len(frame) - 0.5, -0.5)
-    finish(axes, title, label("acc"), label("setting"), numbers="x")
+    finish(axes, title, text("Accuracy (%)"), text("Setting"), numbers="x")
     axes.grid(visible=False, axis="y")
     low, high = axes.get_xlim()
     axes.set_xlim(max(0, low), min(100.5, high))

@@ -20,7 +20,7 @@ from analysis.page.blocks import Block, Gallery, Heading, Items, Paragraph, Pict
 from analysis.page.figures import PALE_GREY, Looks, tick_format
 from analysis.page.letters import Plot, columns, inches, short_names, shortened
 from analysis.page.tables import Column, Table
-from analysis.wording.texts import label, named, number, sentence, shown
+from analysis.wording.texts import named, number, plural, shown, text
 from study.config.setting import Setting
 
 TEXT_CLASSES = 20
@@ -51,22 +51,34 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # the settings that can be read
     best, left_out = best_readable(frames, section)
     if best.empty:
-        return [Heading(label("confusion")), Items(left_out)]
+        return [Heading(text("What the networks confuse")), Items(left_out)]
     run = best.index[0]
     (counts, repeats), *others = matrices(frames, section, best.head(LOOKED_AT)).values()
     words = words_over(best.loc[run], repeats)
     pairs = frequent(counts)
-    content: list[Block] = [Heading(label("confusion")), Paragraph(answer(counts, words, repeats))]
+    content: list[Block] = [Heading(text("What the networks confuse")), Paragraph(answer(counts, words, repeats))]
     if left_out:
         content.append(Items(left_out, soft=True))
 
     # matrices of the best setting: counts and shares
-    titles = [sentence(f"matrix_{kind}", **words) for kind in ("counts", "shares")]
+    titles = [
+        text("Confusion matrix of {dataset}, test images: {setting} ({over})", **words),
+        text("Confusion matrix of {dataset}, % of each true class: {setting} ({over})", **words),
+    ]
     pictures = [
         Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
         for kind, title in zip(("counts", "shares"), titles, strict=True)
     ]
-    content.append(Gallery(pictures, sentence("matrix_caption")))
+    content.append(
+        Gallery(
+            pictures,
+            text(
+                "One row per true class, one column per predicted class; the colour grows as the square root of the "
+                "share of the true class. The matrix is that of the best setting; the images of all its seeds are "
+                "added up."
+            ),
+        )
+    )
 
     # its most frequent confusions
     if len(pairs):
@@ -80,22 +92,49 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         ]
         content += [
             Items([_named(pair) for pair in pairs.head(NAMED).to_dict("records")]),
-            Table("confusions", sentence("confusions_title", **words), pairs, columns, [sentence("confusions_note")]),
+            Table(
+                "confusions",
+                text("Most frequent confusions: {setting} ({over})", **words),
+                pairs,
+                columns,
+                [text("Pairs of classes, sorted by the number of images confused in either direction.")],
+            ),
         ]
 
     # its most confident mistakes
-    title = sentence("mistakes_title", **words_of(best.loc[run]))
+    title = text("Most confident mistakes: {setting} (seed {seed})", **words_of(best.loc[run]))
     if sheet := mistakes_figure(frames.directories[run].evaluation(), title):
-        content.append(Picture("mistakes", title, sheet, sentence("mistakes_caption"), photo=True))
+        content.append(
+            Picture(
+                "mistakes",
+                title,
+                sheet,
+                text(
+                    "Below each test image: the true class → the predicted class, and the probability that the "
+                    "network gave to its prediction."
+                ),
+                photo=True,
+            )
+        )
 
     # matrices of the other settings
     if others:
         pictures = []
         for other, (of_other, n) in zip(best.index[1:], others, strict=False):
-            title = sentence("matrix_shares", **words_over(best.loc[other], n))
+            title = text(
+                "Confusion matrix of {dataset}, % of each true class: {setting} ({over})",
+                **words_over(best.loc[other], n),
+            )
             name = f"confusion-{best.setting[other]}"
             pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
-        content.append(Gallery(pictures, " ".join([sentence("others"), *looked_at(best)])))
+        content.append(
+            Gallery(
+                pictures,
+                " ".join(
+                    [text("The other settings; of each, the images of all its seeds are added up."), *looked_at(best)]
+                ),
+            )
+        )
     return content
 
 
@@ -193,7 +232,11 @@ def frequent(counts: pd.DataFrame, limit: int = 10) -> pd.DataFrame:
 def looked_at(best: pd.DataFrame) -> list[str]:
     """Report the number of settings if not all of them are shown."""
     left_out = len(best) > LOOKED_AT
-    return [sentence("looked_at", shown=LOOKED_AT, count=len(best))] if left_out else []
+    return (
+        [text("Only the {shown} best of {count} settings on validation are shown.", shown=LOOKED_AT, count=len(best))]
+        if left_out
+        else []
+    )
 
 
 def words_of(run: pd.Series) -> dict[str, object]:
@@ -207,8 +250,8 @@ def words_of(run: pd.Series) -> dict[str, object]:
 
 def words_over(run: pd.Series, repeats: int) -> dict[str, object]:
     """Return the values that a title needs of the setting of a run, of which several runs are summed."""
-    text = sentence("over_seed", seed=run.seed) if repeats == 1 else sentence("over_seeds", n=repeats)
-    return words_of(run) | {"over": text}
+    over = text("seed {seed}", seed=run.seed) if repeats == 1 else text("sum over {n} seeds", n=repeats)
+    return words_of(run) | {"over": over}
 
 
 def answer(counts: pd.DataFrame, words: Mapping[str, object], repeats: int = 1) -> str:
@@ -222,23 +265,32 @@ def answer(counts: pd.DataFrame, words: Mapping[str, object], repeats: int = 1) 
     mistakes = counts - np.diag(np.diag(counts))
     wrong = int(mistakes.to_numpy().sum())
     if not wrong:
-        return sentence("confusion_none", images=images, **words)
+        return text(
+            "{setting}, the best setting ({over}), misclassifies none of {images:,} test images.",
+            images=images,
+            **words,
+        )
 
     # the worst classes, and the classes that they are confused with most often
     worst, imprecise = (by_class[by_class[name] == by_class[name].min()] for name in ("accuracy", "precision"))
     taken = mistakes.loc[worst.index].sum().sort_values(ascending=False, kind="stable")
     taken = taken[taken > 0].head(2)
     parts = [
-        sentence(
-            "confusion_answer",
+        plural(
+            "{setting}, the best setting ({over}), misclassifies {wrong:,} of {images:,} test images. The class that "
+            "it recognises worst is **{worst}** ({accuracy:.1f} %), most often confused with {taken}. Its least "
+            "reliable prediction is **{imprecise}** (precision {precision:.1f} %).",
+            "{setting}, the best setting ({over}), misclassifies {wrong:,} of {images:,} test images. The classes "
+            "that it recognises worst are **{worst}** ({accuracy:.1f} % each), most often confused with {taken}. Its "
+            "least reliable prediction is **{imprecise}** (precision {precision:.1f} %).",
+            len(worst),
             wrong=wrong,
             images=images,
             worst=named(list(worst.index)),
-            many=len(worst),
             accuracy=worst.accuracy.iloc[0],
             imprecise=named(list(imprecise.index)),
             precision=by_class.precision.min(),
-            taken=label("or").join(f"{name} ({number(count, ',')})" for name, count in taken.items()),
+            taken=text(" or ").join(f"{name} ({number(count, ',')})" for name, count in taken.items()),
             **words,
         )
     ]
@@ -247,7 +299,17 @@ def answer(counts: pd.DataFrame, words: Mapping[str, object], repeats: int = 1) 
     high = worst.accuracy_high.max()
     overall = 100 * (images - wrong) / images
     if high >= overall:
-        parts.append(sentence("confusion_chance", many=len(worst), high=high, overall=overall))
+        parts.append(
+            plural(
+                "That it is worst may be chance: the 95 % sampling interval (Wilson) of that accuracy reaches "
+                "{high:.1f} %, and {overall:.1f} % of all test images are recognised.",
+                "That they are worst may be chance: the 95 % sampling interval (Wilson) of such an accuracy reaches "
+                "{high:.1f} %, and {overall:.1f} % of all test images are recognised.",
+                len(worst),
+                high=high,
+                overall=overall,
+            )
+        )
     present = by_class.images > 0
     return " ".join([*parts, _absent(mistakes.loc[present, present])])
 
@@ -258,16 +320,39 @@ def _absent(mistakes: pd.DataFrame) -> str:
     cells = int(empty.sum())
     pairs = int(np.triu(empty & empty.T).sum())
     if not cells:
-        return sentence("confusion_full")
+        return text("Every class is predicted as every other class at least once, so no cell of the matrix is empty.")
     if cells <= ABSENT:
         names = mistakes.index
-        absent = [sentence("confusion_never", target=names[a], predicted=names[b]) for a, b in np.argwhere(empty)]
-        return sentence("confusion_few", cells=named(absent))
-    return sentence("confusion_empty", cells=cells, pairs=pairs, all=len(mistakes) * (len(mistakes) - 1) // 2)
+        absent = [
+            text("{target} predicted as {predicted}", target=names[a], predicted=names[b])
+            for a, b in np.argwhere(empty)
+        ]
+        return text("Every kind of mistake occurs except {cells}.", cells=named(absent))
+    return plural(
+        "{cells:,} kinds of mistake never occur (empty cells of the matrix). Of the {all:,} pairs of classes, {n:,} "
+        "is never confused in either direction.",
+        "{cells:,} kinds of mistake never occur (empty cells of the matrix). Of the {all:,} pairs of classes, {n:,} "
+        "are never confused in either direction.",
+        pairs,
+        cells=cells,
+        all=len(mistakes) * (len(mistakes) - 1) // 2,
+    )
 
 
 def _named(pair: Mapping[str, object]) -> str:
-    return sentence("confused" if pair["back"] else "confused_one_way", **pair)
+    return (
+        text(
+            "**{target}** predicted as **{predicted}**: {images:,} ({share:.1f} % of its images); {predicted} "
+            "predicted as {target}: {back:,} ({back_share:.1f} %)",
+            **pair,
+        )
+        if pair["back"]
+        else text(
+            "**{target}** predicted as **{predicted}**: {images:,} ({share:.1f} % of its images); never the other way "
+            "round",
+            **pair,
+        )
+    )
 
 
 def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) -> Figure:
@@ -291,9 +376,9 @@ def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) ->
     if with_text:
         for row, column in np.ndindex(size, size):
             count = counts.iat[row, column]
-            text = number(share[row, column], ".1f") if normalised and count else number(count, ",")
+            written = number(share[row, column], ".1f") if normalised and count else number(count, ",")
             colour = "white" if share[row, column] > 30 else "#222222" if count else "#BBBBBB"
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8, in_layout=False)
+            axes.text(column, row, written, ha="center", va="center", color=colour, fontsize=8, in_layout=False)
     else:
         for line in np.arange(9.5, size, 10):
             axes.axhline(line, color=PALE_GREY, linewidth=0.5)
@@ -302,15 +387,15 @@ def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) ->
     # names, title and labels
     _name_classes(axes, names)
     axes.set_title(title, fontweight="bold", fontsize=11)
-    axes.set_xlabel(label("predicted"))
-    axes.set_ylabel(label("target"))
+    axes.set_xlabel(text("Predicted class"))
+    axes.set_ylabel(text("True class"))
     axes.spines[:].set_visible(False)
 
     # colour bar
     bar = figure.colorbar(image, shrink=0.8, ticks=[0, 1, 5, 10, 20, 40, 60, 80, 100])
     bar.ax.yaxis.set_major_formatter(tick_format())
     bar.minorticks_off()
-    bar.set_label(label("share"))
+    bar.set_label(text("Share of the true class (%)"))
     bar.outline.set_visible(False)
     return figure
 
@@ -364,8 +449,8 @@ def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | No
         target = names[arrays["mistake_targets"][place]]
         predicted = names[arrays["mistake_predictions"][place]]
         confidence = number(100 * arrays["mistake_confidences"][place], ".1f")
-        text = f"{shortened(target, WIDEST)}\n→ {shortened(predicted, WIDEST - 2)}\n{confidence} %"
-        axes.text(left + 0.5, top + 1.06, text, ha="center", va="top", fontsize=8, linespacing=1.25, in_layout=False)
+        words = f"{shortened(target, WIDEST)}\n→ {shortened(predicted, WIDEST - 2)}\n{confidence} %"
+        axes.text(left + 0.5, top + 1.06, words, ha="center", va="top", fontsize=8, linespacing=1.25, in_layout=False)
 
     # title and labels, without ticks
     axes.set_xlim(-0.05, TILE[0] * across - 0.05)
@@ -374,6 +459,6 @@ def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | No
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontweight="bold", fontsize=11)
-    axes.set_xlabel(label("mistakes_across"))
-    axes.set_ylabel(label("mistakes_down"))
+    axes.set_xlabel(text("Most confident mistake first"))
+    axes.set_ylabel(text("less confident mistakes below"))
     return figure

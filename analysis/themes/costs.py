@@ -23,7 +23,7 @@ from analysis.page.tables import SIGNIFICANT, Column, Table, p_value, p_words
 from analysis.themes import comparison
 from analysis.themes.speed import alike as alike_in_time
 from analysis.themes.speed import epoch_seconds, is_timed, machines, times, work
-from analysis.wording.texts import label, named, number, sentence, shown
+from analysis.wording.texts import heading, mark, named, number, plural, shown, text
 from study.config.setting import Setting
 from study.record.metrics import scaled
 
@@ -34,14 +34,28 @@ COLUMNS = (
     Column("peak_mb", 0), Column("energy_wh", SIGNIFICANT), Column("power_w", 0),
 )  # fmt: skip
 
-AGAINST = ("params", "mflops", "epoch_seconds", "energy_wh")
-"""Costs against which accuracy is drawn, if the settings differ in them."""
+AGAINST = {
+    "params": mark("parameters"),
+    "mflops": mark("FLOPs"),
+    "epoch_seconds": mark("time"),
+    "energy_wh": mark("energy"),
+}
+"""Costs against which accuracy is drawn, if the settings differ in them, and what each is called in a sentence."""
 
 ALIKE = 1.25
 """Costs are alike if the largest is less than this many times the smallest."""
 
-DEAREST = ("epoch_seconds", "peak_mb", "energy_wh")
-"""Costs for which the most expensive setting is named."""
+DEAREST = {
+    "epoch_seconds": mark(
+        "An epoch takes longest with {settings}: {value:,.2f} s, {times:,.2f} times as long as with the next."
+    ),
+    "peak_mb": mark("Most memory is needed by {settings}: {value:,.0f} MB, {times:,.2f} times as much as by the next."),
+    "energy_wh": mark(
+        "Most energy is needed by {settings}: {value:,.3f} Wh for a training, {times:,.2f} times as much as by the "
+        "next."
+    ),
+}
+"""Costs for which the most expensive setting is named, with the sentence that names it."""
 
 WIDE = 10
 """Costs are drawn on a logarithmic scale if the largest is at least this many times the smallest."""
@@ -58,7 +72,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # the table
     frame = measure(section)
     alike = measure(section, alike=True)
-    content: list[Block] = [Heading(label("costs")), _table(section, frame)]
+    content: list[Block] = [Heading(text("What it costs")), _table(section, frame)]
     against = [
         name for name in AGAINST if alike[name].notna().sum() > 1 and alike[name].max() > ALIKE * alike[name].min()
     ]
@@ -70,8 +84,19 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
     # the front as a figure
     if against:
-        title = sentence("pareto_title", name=section.title)
-        content.append(Picture("pareto", title, pareto(alike, against, title, looks), sentence("pareto_caption")))
+        title = text("Accuracy against costs: {name}", name=section.title)
+        content.append(
+            Picture(
+                "pareto",
+                title,
+                pareto(alike, against, title, looks),
+                text(
+                    "Best validation accuracy of each setting (mean over seeds) against its cost. The dashed line and "
+                    "black rings mark the Pareto front of the means (may be noise): no setting is more accurate at "
+                    "the same cost or less."
+                ),
+            )
+        )
     return content
 
 
@@ -127,13 +152,31 @@ def _slower(section: Section, frame: pd.DataFrame) -> list[str]:
     sentences = []
     if not slower.empty:
         texts = [
-            sentence("slower_one", setting=shown(row.setting), percent=row.extra_time, low=row.extra_time_low,
-                     high=row.extra_time_high, p=p_words(row.p_time))
+            text(
+                "{setting} by {percent:,.1f} % [{low:,.1f}, {high:,.1f}], {p}",
+                setting=shown(row.setting),
+                percent=row.extra_time,
+                low=row.extra_time_low,
+                high=row.extra_time_high,
+                p=p_words(row.p_time),
+            )
             for row in slower.itertuples()
-        ]  # fmt: skip
-        sentences.append(sentence("slower", fastest=fastest, others=named(texts)))
+        ]
+        sentences.append(
+            text(
+                "An epoch takes clearly longer than with {fastest} (p < 0.05): {others}.",
+                fastest=fastest,
+                others=named(texts),
+            )
+        )
     if not others.empty:
-        sentences.append(sentence("slower_open", fastest=fastest, settings=named([shown(name) for name in others])))
+        sentences.append(
+            text(
+                "No clear difference in time from {fastest}: {settings}.",
+                fastest=fastest,
+                settings=named([shown(name) for name in others]),
+            )
+        )
     return sentences
 
 
@@ -192,7 +235,7 @@ def dearest(section: Section) -> list[str]:
             value = frame[cost].iloc[0]
             times = value / frame[cost].iloc[1]
             names = named([shown(setting) for setting in section.ranked if setting in settings])
-            sentences.append(sentence(f"dearest {cost}", settings=names, value=value, times=times))
+            sentences.append(text(DEAREST[cost], settings=names, value=value, times=times))
     return sentences
 
 
@@ -200,20 +243,56 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
     """Make the table of costs, with notes on where they were measured."""
     # notes on the machine only if there are times
     columns = [column for column in COLUMNS if frame[column.key].notna().any()]
-    notes = [sentence("costs_note")]
+    notes = [
+        text("FLOPs: twice the multiply-adds of convolutions and matrix products for one image. 1 MB = 10⁶ bytes.")
+    ]
     if frame.epoch_seconds.notna().any():
-        notes.append(sentence("costs_times"))
+        notes.append(
+            text(
+                "Times, peak memory and energy are from runs that did not share their device. Images and seconds per "
+                "epoch leave out the first epoch, an epoch includes its validation, and on a CPU the peak memory is "
+                "that of the whole process."
+            )
+        )
         if frame.p_time.notna().any():
-            notes.append(sentence("costs_tests"))
+            notes.append(
+                text(
+                    "Longer: by how much percent an epoch takes longer than with the fastest setting, with its 95 % "
+                    "interval. The t test is of the logarithms of the seconds per epoch, paired by the seeds that "
+                    "both settings have; p and interval are corrected for all pairs of settings (Holm, Bonferroni). "
+                    "Runs that followed each other may share the state of the machine, so differences of a few "
+                    "percent can be due to it."
+                )
+            )
         if work(section).nunique() < len(frame):
-            notes.append(sentence("costs_alike"))
+            notes.append(
+                text(
+                    "Settings whose iterations compute the same, or nearly the same, should cost about the same: they "
+                    "differ only in learning rate, momentum, activation, dropout, schedule and the like. A front over "
+                    "time, memory or, for equally many epochs, energy uses their mean, unless their times are shown "
+                    "to differ. Differences in memory and energy are not tested, so they may be noise."
+                )
+            )
         first, *others = machines(section).value_counts().index
         if others:
-            notes.append(sentence("costs_machine", machine=first, others=named(others)))
+            notes.append(
+                text(
+                    "Times, peak memory and energy are from runs on {machine}; those from runs on {others} are not "
+                    "comparable and are left out.",
+                    machine=first,
+                    others=named(others),
+                )
+            )
     if frame.epoch_seconds.isna().any():
-        notes.append(sentence("costs_no_times"))
+        notes.append(
+            text(
+                "Times, peak memory and energy are empty, or their columns left out, where runs shared their device "
+                "with others, were on another machine or had a single epoch. To measure them, train with --per-device "
+                "1 on one machine."
+            )
+        )
     columns = [Column("setting"), Column("val_acc", 2), *columns]
-    return Table("costs", sentence("costs_title", name=section.title), frame, columns, notes)
+    return Table("costs", text("Accuracy and costs: {name}", name=section.title), frame, columns, notes)
 
 
 def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
@@ -236,11 +315,16 @@ def _front(frame: pd.DataFrame, cost: str) -> str:
 
     # a front of one setting has nothing to compare
     if len(best) == 1:
-        return sentence("front_one", setting=shown(cheapest.setting), cost=label(f"cost {cost}"))
-    return sentence(
-        "front",
+        return text(
+            "{setting} is on average both the most accurate setting and the cheapest in {cost}.",
+            setting=shown(cheapest.setting),
+            cost=text(AGAINST[cost]),
+        )
+    return text(
+        "Measured in {cost}, no cheaper setting is on average as accurate as {settings} (the Pareto front). On it, "
+        "{dearest} is {points:.2f} points more accurate than {cheapest}, for {times:,.1f} times its cost in {cost}.",
         settings=named([shown(setting) for setting in best.setting]),
-        cost=label(f"cost {cost}"),
+        cost=text(AGAINST[cost]),
         dearest=shown(dearest.setting),
         cheapest=shown(cheapest.setting),
         points=dearest.val_acc - cheapest.val_acc,
@@ -277,7 +361,7 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
         # scale, labels, and room for names
         wide = frame[cost].max() >= WIDE * frame[cost].min()
         axes.set_xscale("log" if wide else "linear")
-        finish(axes, sentence("pareto_panel", cost=label(f"cost {cost}")), label(cost), label("acc"))
+        finish(axes, text("Accuracy against {cost}", cost=text(AGAINST[cost])), heading(cost), text("Accuracy (%)"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(labelleft=True)
         axes.margins(0.18, 0.14)
@@ -325,15 +409,34 @@ def total(frames: Frames) -> list[Block]:
         for size, unit in ((1, "h"), (60, "min"), (3600, "s"))
         if hours * size >= 1 or unit == "s"
     )
-    sentences = [sentence("study_total", runs=len(runs), time=time, epochs=len(frames.history))]
+    sentences = [
+        plural(
+            "{n:,} run, {epochs:,} epochs, {time} of training and validation, including runs without a result.",
+            "{n:,} runs, {epochs:,} epochs, {time} of training and validation, including runs without a result.",
+            len(runs),
+            time=time,
+            epochs=len(frames.history),
+        )
+    ]
     shared = int((runs.device_shared_by.astype(float) > 1).sum())
     if shared:
-        sentences.append(sentence("study_shared", count=shared))
+        sentences.append(
+            plural(
+                "{n:,} of them shared a device and so took longer than it would have alone.",
+                "{n:,} of them shared a device and so took longer than they would have alone.",
+                shared,
+            )
+        )
 
     # energy, of runs that were alone on their device
     joules = runs["energy_joules"].where(runs.device_shared_by == 1).dropna()
     kwh = joules.sum() / 3.6e6
     energy = f"{number(kwh, ',.2f')} kWh" if kwh >= 0.1 else f"{number(1000 * kwh, '.2f')} Wh"
-    measured = sentence("study_energy", energy=energy, count=len(joules), runs=len(runs))
-    sentences.append(measured if len(joules) else sentence("study_no_energy"))
+    measured = text(
+        "{energy}, measured by the device in {count:,} of {runs:,} runs.",
+        energy=energy,
+        count=len(joules),
+        runs=len(runs),
+    )
+    sentences.append(measured if len(joules) else text("The devices did not report their energy."))
     return [Items(sentences)]

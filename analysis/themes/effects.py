@@ -17,12 +17,19 @@ from analysis.frames.sections import Section
 from analysis.frames.statistics import ALPHA, moderated, raw_pairs, residual_degrees, with_tests
 from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison
-from analysis.wording.texts import named, option, option_value, sentence, shown_value
+from analysis.wording.texts import mark, named, option, option_value, shown_value, text
 from study.config.setting import Setting
 from study.record.metrics import scaled
 
 MEASURES = {"val_acc": comparison.PER_RUN["val_acc"], "gap_last": comparison.gap_last}
 """Measures that an option may change: the best validation accuracy, and the gap at the end."""
+
+CHANGED = {
+    "val_acc": mark(
+        "{value} instead of {first} changes the validation accuracy by {change:+.2f} ± {spread:.2f} points"
+    ),
+    "gap_last": mark("{value} instead of {first} changes the gap at the end by {change:+.2f} ± {spread:.2f} points"),
+}
 
 MOST_VALUES = 8
 """Options with more values than this, such as those drawn at random, have no table of effects."""
@@ -171,8 +178,28 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
     # p values exist only with several seeds
     tested = effect.val_acc_change_p.notna().any()
     columns = [column for column in columns if tested or not column.key.endswith("_p")]
-    notes = [sentence("options_note"), *([sentence("options_tests")] if tested else [])]
-    return Table("options", sentence("options_title", name=section.title), effect, columns, notes)
+    notes = [
+        text(
+            "Every value of an option is averaged over the same combinations of the other options and the same seeds. "
+            "Changes are from the option's first value."
+        ),
+        *(
+            [
+                text(
+                    "± is half the interval over seeds, paired by seed where the values start from the same weights "
+                    "and see the images in the same order, otherwise Welch's, with moderated variances. ± and p "
+                    "(Holm) are corrected for all changes in this table, of the accuracy and of the gap: the risk of "
+                    "a false claim is about 5 % for the whole table. A change in a single combination is a difference "
+                    "between two settings; its ± and p are those of the comparison."
+                )
+            ]
+            if tested
+            else []
+        ),
+    ]
+    return Table(
+        "options", text("Each option of {name}, averaged over the others", name=section.title), effect, columns, notes
+    )
 
 
 def _answer(effect: pd.DataFrame) -> str:
@@ -188,17 +215,36 @@ def _answer(effect: pd.DataFrame) -> str:
             if getattr(row, f"{what}_change_p") < ALPHA:
                 values = {"value": option_value(row.option, row.value), "change": change, "spread": half_width}
                 values |= {"first": shown_value(row.option, first[row.option])}
-                certain.append(sentence(f"effect_{what}", **values))
+                certain.append(text(CHANGED[what], **values))
 
     # the sentence depends on the number of seeds and of proven effects
     if (changes.n < 2).all():
-        return sentence("effects_single")
+        return text(
+            "With one seed, the differences between the values of an option cannot be distinguished from the luck of "
+            "that seed."
+        )
     if not certain:
-        return sentence("effects_none")
+        return text(
+            "Averaged over the other options, there is no clear evidence that an option has an effect on the accuracy "
+            "or the gap."
+        )
     known = set(changes.option[changes.val_acc_change_p < ALPHA])
     rest = [option(name) for name in dict.fromkeys(changes.option) if name not in known]
-    also = [sentence("effects_open", options=named(rest))] if rest else []
-    return " ".join([sentence("effects_certain", changes=named(certain)), *also])
+    also = (
+        [text("No clear evidence of an effect on the accuracy, on average: {options}.", options=named(rest))]
+        if rest
+        else []
+    )
+    return " ".join(
+        [
+            text(
+                "Averaged over the other options, these effects are more than noise (p < 0.05, corrected by Holm): "
+                "{changes}. An average can hide that an effect is larger in one combination than in another.",
+                changes=named(certain),
+            ),
+            *also,
+        ]
+    )
 
 
 def is_numeric(values: pd.Series) -> bool:

@@ -16,7 +16,8 @@ from analysis.page.figures import Looks
 from analysis.page.tables import Column, Table
 from analysis.themes import clouds, confusion, embedding
 from analysis.themes.embedding import Seen
-from analysis.wording.texts import label, named, number, sentence
+from analysis.wording.texts import mark, named, number, text
+from analysis.wording.words import LAYERS
 
 RULE_OF_THREE = 3
 """If none of n images differs, at most this many of n do, with 95 % confidence."""
@@ -24,7 +25,28 @@ RULE_OF_THREE = 3
 PRICE = 1.0
 """A cut that costs less than this many points of accuracy has a low price."""
 
-LAYER = Column("layer", text=lambda row: label(f"layer {row['layer']}"))
+LAYER = Column("layer", text=lambda row: text(LAYERS[row["layer"]]))
+
+CUTS = {
+    "intermediate": mark("the last block of features"),
+    "penultimate": mark("the layer before the last"),
+}
+"""What a cut leaves as the last part of a network."""
+
+CUTS_BELOW = mark("For a network that learned from more images ({counts}), this underestimates the cut.")
+CUTS_ABOVE = mark("For a network that learned from fewer images ({counts}), this overestimates the cut.")
+
+PRICES = {
+    "none": mark("its own last layers have learned too little yet to estimate the price"),
+    "low": mark("a low price, less than {points:.0f} point"),
+    "high": mark("a price of more than {points:.0f} point"),
+    "unclear": mark("too few images to decide whether the price is less than {points:.0f} point"),
+    "unknown": mark(
+        "its classifier learned from about {probed:,} images, the network from only {trained:,}, so the price is not "
+        "known"
+    ),
+}
+"""What is known of the accuracy that a cut costs."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -46,9 +68,12 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     words = confusion.words_of(best.loc[run])
 
     # the figure, with a caption on how it was computed
-    title = sentence("tsne_title", **words)
-    caption = sentence(
-        "tsne_caption",
+    title = text("t-SNE of the layers: validation images of {dataset}", **words)
+    caption = text(
+        "{images:,} validation images; openTSNE, start by PCA, perplexity {perplexity}, learning rate n/12 = "
+        "{rate:,.0f}, features reduced to at most {components} principal components. All panels have one scale and "
+        "are rotated to match each other. Distances between groups and the sizes of groups mean little in such "
+        "pictures; the numbers are measured in the features themselves.",
         images=images,
         perplexity=embedding.perplexity(images),
         rate=images / 12,
@@ -69,10 +94,16 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
         figure = clouds.tsne_figure({_name(best.loc[run]): layers for run, layers in seen.items()}, classes, title)
         pictures = [Picture("tsne", title, figure, caption)]
     return [
-        Heading(label("embedding")),
+        Heading(text("What the networks see")),
         Paragraph(_separable(frame[frame.setting == best.setting[run]], _name(best.loc[run]))),
         *pictures,
-        Table("layers", sentence("layers_title", **words), frame, columns, [_measured(), *confusion.looked_at(best)]),
+        Table(
+            "layers",
+            text("How separable each layer makes the classes: {dataset}", **words),
+            frame,
+            columns,
+            [_measured(), *confusion.looked_at(best)],
+        ),
     ]
 
 
@@ -96,7 +127,7 @@ def cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int
         return []
 
     # the table, with notes on networks with more or fewer training images
-    content: list[Block] = [Heading(label("cuts")), *([Items(prices)] if prices else [])]
+    content: list[Block] = [Heading(text("What could be cut from the network")), *([Items(prices)] if prices else [])]
     if len(frame):
         columns = [
             Column("setting"),
@@ -107,12 +138,21 @@ def cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int
             Column("difference", 1),
         ]
         more, fewer = ({count for count in trained.values() if sign * count > sign * probed} for sign in (1, -1))
-        notes = [sentence("cuts_note", images=images, probed=probed)] + [
-            sentence(key, counts=named([number(count, ",") for count in sorted(counts)]))
-            for key, counts in (("cuts_below", more), ("cuts_above", fewer))
+        notes = [
+            text(
+                "A cut keeps the network up to a layer and puts a linear classifier on its features (feature maps "
+                "averaged to at most 512). Accuracy is measured on {images:,} validation images; for a cut by "
+                "cross-validation, so that its classifier learns from about {probed:,} of them. Difference: from the "
+                "whole network on the same images, with its 95 % interval over images.",
+                images=images,
+                probed=probed,
+            )
+        ] + [
+            text(words, counts=named([number(count, ",") for count in sorted(counts)]))
+            for words, counts in ((CUTS_BELOW, more), (CUTS_ABOVE, fewer))
             if counts
         ]
-        title = sentence("cuts_title", **confusion.words_of(run))
+        title = text("Parameters and accuracy of each cut: {dataset}", **confusion.words_of(run))
         content.append(Table("cuts", title, frame, columns, notes))
     return content
 
@@ -151,21 +191,38 @@ def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
         Column("probe", 1),
         Column("silhouette", 3),
     ]
-    title = sentence("beside_title", datasets=" · ".join(best.dataset))
+    title = text(
+        "Classes in the features of the best network of each data set: {datasets}", datasets=" · ".join(best.dataset)
+    )
     drawn = {names[run]: (images, frames.data(run)["classes"]) for run, images in seen.items()}
     return [
         Items([_separable(frame[frame.run == run], names[run]) for run in seen]),
         Table("layers", title, frame, columns, [_measured()]),
-        Picture("tsne", title, clouds.beside_figure(drawn, title), sentence("beside_caption")),
+        Picture(
+            "tsne",
+            title,
+            clouds.beside_figure(drawn, title),
+            text(
+                "t-SNE of validation images, each data set on a scale of its own. Distances between groups and the "
+                "sizes of groups mean little in such pictures; the numbers are measured in the features themselves. "
+                "With more classes, chance alone is right less often."
+            ),
+        ),
     ]
 
 
 def _measured() -> str:
-    return sentence("layers_note", neighbours=embedding.NEIGHBOURS, folds=embedding.FOLDS)
+    return text(
+        "The best run of each setting, on the images of the figures. k-NN: the {neighbours} nearest neighbours; "
+        "linear probe: logistic regression on scaled features; both by {folds}-fold cross-validation. Silhouette: how "
+        "well the features separate the classes, from −1 to 1.",
+        neighbours=embedding.NEIGHBOURS,
+        folds=embedding.FOLDS,
+    )
 
 
 def _name(run: pd.Series) -> str:
-    return sentence("run", **confusion.words_of(run))
+    return text("{setting} (seed {seed})", **confusion.words_of(run))
 
 
 def layers_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
@@ -241,10 +298,15 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
 def _separable(layers: pd.DataFrame, name: str) -> str:
     """Report how separable the classes are, layer by layer."""
     words = {
-        key: label("then").join(number(value, spec) for value in layers[key])
+        key: text(" → ").join(number(value, spec) for value in layers[key])
         for key, spec in (("knn", ".1f"), ("probe", ".1f"), ("silhouette", ".2f"))
     }
-    return sentence("separable", run=name, **words)
+    return text(
+        "From layer to layer of {run}, the best run of the best setting: linear probe **{probe} %**; k-NN {knn} %; "
+        "silhouette {silhouette}.",
+        run=name,
+        **words,
+    )
 
 
 def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> list[str]:
@@ -261,10 +323,12 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
         if trained < probed and price != "high":
             price = "unknown"
         sentences.append(
-            sentence(
-                "cut",
+            text(
+                "Cut after {layer}, {run} keeps **{params:,.0f}** of {whole:,.0f} parameters ({share:.1f} %) and "
+                "recognises **{accuracy:.1f} %** instead of {own:.1f} % ({difference:+.1f} ± {half_width:.1f} "
+                "points): {price}.",
                 run=_name(run),
-                layer=label(f"cut {row.layer}"),
+                layer=text(CUTS[row.layer]),
                 params=row.params,
                 whole=run.params_logits,
                 share=row.params_share,
@@ -272,7 +336,7 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
                 own=cuts.accuracy.iloc[-1],
                 difference=row.difference,
                 half_width=row.difference_ci95,
-                price=sentence(f"price_{price}", points=PRICE, probed=probed, trained=trained),
+                price=text(PRICES[price], points=PRICE, probed=probed, trained=trained),
             )
         )
 
@@ -281,4 +345,13 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
         return sentences
     last = run.params_logits - run.params_penultimate
     share = 100 * last / run.params_logits
-    return [*sentences, sentence("last_layer", run=_name(run), params=last, whole=run.params_logits, share=share)]
+    return [
+        *sentences,
+        text(
+            "The last layer of {run} alone has {params:,.0f} of {whole:,.0f} parameters ({share:.2f} %).",
+            run=_name(run),
+            params=last,
+            whole=run.params_logits,
+            share=share,
+        ),
+    ]

@@ -19,7 +19,7 @@ from analysis.page.figures import Looks, finish, wrapped
 from analysis.page.letters import Plot, inches, short_names, shortened
 from analysis.page.tables import Column, Table
 from analysis.themes import confusion
-from analysis.wording.texts import label, sentence, shown
+from analysis.wording.texts import shown, text
 from study.config.setting import Setting
 from study.record.directory import RunDirectory
 from study.system.errors import UserError, nearest
@@ -51,26 +51,54 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     columns = [Column("class"), Column("images", 0), Column("accuracy", 1), Column("precision", 1)]
     if repeats > 1:
         frame = frame.assign(over_seeds=over_seeds(frames, section, first, frame["class"]))
-        columns.insert(3, Column("over_seeds", 1, header=label("over_seeds_header")))
+        columns.insert(3, Column("over_seeds", 1, header=text("± over seeds")))
     given = frames.given
     if given is not None and not given.index.isin(frame["class"]).any():
         given = None
-    notes = [sentence("per_class_note"), *([sentence("per_class_seeds", n=repeats)] if repeats > 1 else []), *left_out]
+    notes = [
+        text(
+            "Accuracy is the share of a class that is recognised (recall), with its 95 % sampling interval (Wilson); "
+            "precision is the share of correct predictions among the images predicted to be of the class."
+        ),
+        *(
+            [
+                text(
+                    "Accuracy and precision are those of the images of all {n} seeds added up, so the accuracy is the "
+                    "mean over seeds; ± over seeds is half its 95 % interval (Student t). Neither interval is "
+                    "corrected for the number of classes.",
+                    n=repeats,
+                )
+            ]
+            if repeats > 1
+            else []
+        ),
+        *left_out,
+    ]
     if given is not None:
         frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
         frame["difference"] = frame.accuracy - frame.given
         columns += [Column("given", 1, header=str(given.name)), Column("difference", 1)]
-        notes.append(sentence("given_note", name=given.name))
+        notes.append(text("{name}: accuracies from elsewhere. Difference: accuracy minus these.", name=given.name))
     content: list[Block] = [
-        Heading(label("per_class")),
-        Table("per-class", sentence("per_class_title", **words), frame, columns, notes),
+        Heading(text("Accuracy of each class")),
+        Table("per-class", text("Each class: {setting} ({over})", **words), frame, columns, notes),
     ]
 
     # the figure and the table of several settings
     drawn = dict(list(rates.items())[:LOOKED_AT])
-    title = sentence("per_class_figure", dataset=words["dataset"])
-    worst = [sentence("per_class_worst", shown=DRAWN_CLASSES)] if len(frame) > DRAWN_CLASSES else []
-    caption = " ".join([sentence("per_class_caption"), *worst, *confusion.looked_at(best)])
+    title = text("Accuracy of each class on the test images of {dataset}", dataset=words["dataset"])
+    worst = (
+        [text("Only the {shown} least accurate classes are shown; the table has all of them.", shown=DRAWN_CLASSES)]
+        if len(frame) > DRAWN_CLASSES
+        else []
+    )
+    caption = " ".join(
+        [
+            text("Lines are 95 % sampling intervals (Wilson). Classes are sorted by the accuracy of the best setting."),
+            *worst,
+            *confusion.looked_at(best),
+        ]
+    )
     content.append(Picture("class-accuracy", title, accuracy_figure(drawn, given, title, looks), caption))
     if len(rates) > 1:
         content.append(_settings_table(best, drawn, rates))
@@ -132,10 +160,17 @@ def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates
     precisions = {f"precision, {setting}": frame.precision for setting, frame in rates.items()}
     frame = pd.DataFrame({"class": first["class"], "images": first.images, **accuracies, **precisions})
     columns = [Column("class"), *(Column(setting, 1, header=shown(setting)) for setting in drawn)]
-    title = sentence("per_class_settings", dataset=confusion.words_of(best.iloc[0])["dataset"])
-    notes = [sentence("per_class_settings_note"), *confusion.looked_at(best)]
+    title = text(
+        "Accuracy of each class (%) by setting: {dataset}", dataset=confusion.words_of(best.iloc[0])["dataset"]
+    )
+    notes = [
+        text("Means over all seeds of each setting; the best setting first. The CSV file also has the precisions."),
+        *confusion.looked_at(best),
+    ]
     if len(best) > len(rates):
-        notes.append(sentence("per_class_most", shown=len(rates), settings=len(best)))
+        notes.append(
+            text("The CSV file has the {shown} best of {settings} settings.", shown=len(rates), settings=len(best))
+        )
     return Table("per-class-settings", title, frame, columns, notes)
 
 
@@ -171,7 +206,7 @@ def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, 
         )
 
     # labels and legend
-    finish(axes, "", label("accuracy"), label("class"))
+    finish(axes, "", text("Accuracy (%)"), text("Class"))
     axes.set_yticks(rows, names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_title(title, fontweight="bold", fontsize=11)

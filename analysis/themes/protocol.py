@@ -14,7 +14,7 @@ from analysis.frames.sections import Section
 from analysis.page.blocks import Block, Data, Heading, Items
 from analysis.page.tables import Column, Table
 from analysis.themes import comparison
-from analysis.wording.texts import label, named, sentence, shown_value
+from analysis.wording.texts import mark, named, plural, shown_value, text
 from study.config import Config
 from study.record.directory import DONE
 
@@ -24,30 +24,104 @@ FAILED = ("failed", "crashed", "killed")
 MOST_RATES = 6
 """More learning rates than this are given as a range."""
 
+COLUMNS = {
+    "device": mark("Device"),
+    "cpu": mark("CPU"),
+    "cores": mark("Cores"),
+    "host": mark("Host"),
+    "threads": mark("Threads"),
+    "device_shared_by": mark("At once"),
+    "runs": mark("Runs"),
+    "dataset": mark("Data set"),
+    "size": mark("Pixels × channels"),
+    "data_digest": mark("Digest"),
+    "classes": mark("Classes"),
+    "split_seed": mark("Split seed"),
+    "train": mark("Training"),
+    "val": mark("Validation"),
+    "test": mark("Test"),
+    "section": mark("Section"),
+    "lr": mark("Learning rate"),
+    "chosen": mark("Chosen"),
+    "tried": mark("Settings"),
+    "seeds": mark("Seeds"),
+    "asked": mark("Runs"),
+    "result": mark("With a result"),
+    "collapsed": mark("Not learned"),
+    "diverged": mark("Diverged"),
+    "error": mark("Error"),
+    "rate": mark("Failed (%)"),
+}
+
+TABLES = {
+    "machines": (
+        mark("The machines of the runs with a result"),
+        mark(
+            "Threads: CPU threads of one run. At once: runs that could use the device at the same time. Cores: "
+            "those of the CPU that the run was allowed to use."
+        ),
+    ),
+    "data": (
+        mark("The data and their splits"),
+        mark(
+            "Data sets with test images of their own keep them, and validation images are held out of the training "
+            "images. Without splits of their own, one image in five is for test, and one in five of the rest for "
+            "validation. The splits keep the proportions of the classes and depend on the split seed alone, not on "
+            "the seed. The digest is that of the files. The test images are used once, with the weights that are best "
+            "on validation."
+        ),
+    ),
+    "rates": (
+        mark("How many configurations were tried, and how the learning rates were chosen"),
+        mark(
+            "Settings include those without a result. Trials that are not among these runs are not counted: a "
+            "learning rate that was “given” may have been tuned elsewhere."
+        ),
+    ),
+    "failures": (
+        mark("Settings of which runs failed"),
+        mark(
+            "Not learned: with a result, but fitting the training images no better at the end than in the first "
+            "epoch. The rate is the percentage of runs that did not learn, diverged or ended with an error, among "
+            "those that ended by themselves."
+        ),
+    ),
+}
+"""Title and note of each table."""
+
+CHOSEN = {
+    "given": mark("given, the same in all runs"),
+    "own": mark("given with each setting, not compared"),
+    "compared": mark("compared in this section"),
+    "drawn": mark("drawn at random and compared"),
+}
+"""How the learning rates of a section were chosen; see `rates`."""
+
 
 def blocks(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     """Show code and command, machines, data, how learning rates were chosen, and which runs failed."""
     shown = [section for section in sections if not section.runs.empty]
     return [
         Items(code(frames)),
-        Heading(label("protocol_machines")),
+        Heading(text("Machines")),
         _table("machines", machines(frames), ("device", "cpu", "host"),
                ("cores", "threads", "device_shared_by", "runs")),
-        Heading(label("protocol_data")),
+        Heading(text("Data")),
         _table("data", data(frames), ("dataset", "size", "data_digest"),
                ("classes", "split_seed", "train", "val", "test", "runs")),
-        Heading(label("protocol_rates")),
+        Heading(text("Configurations and learning rates")),
         _table("rates", rates(shown), ("section", "lr", "chosen"), ("tried", "seeds")),
-        Heading(label("protocol_failures")),
+        Heading(text("Runs that failed")),
         *_failures(failures(shown)),
     ]  # fmt: skip
 
 
 def _table(name: str, frame: pd.DataFrame, words: Sequence[str], numbers: Sequence[str]) -> Table:
-    """Make a table with columns of words, then of numbers; labels, title and note have keys `protocol …`."""
-    columns = [Column(key, header=label(f"protocol {key}")) for key in words]
-    columns += [Column(key, 0, header=label(f"protocol {key}")) for key in numbers]
-    return Table(name, sentence(f"protocol_{name}_title"), frame, columns, [sentence(f"protocol_{name}_note")])
+    """Make a table with columns of words, then of numbers; TABLES has its title and note."""
+    title, note = TABLES[name]
+    columns = [Column(key, header=text(COLUMNS[key])) for key in words]
+    columns += [Column(key, 0, header=text(COLUMNS[key])) for key in numbers]
+    return Table(name, text(title), frame, columns, [text(note)])
 
 
 def code(frames: Frames) -> list[str]:
@@ -56,20 +130,30 @@ def code(frames: Frames) -> list[str]:
     done = [run for run in frames.runs.index if frames.runs.state[run] in DONE]
     commits = pd.Series([frames.directories[run].info().get("git_commit") for run in done], dtype=object)
     texts = [
-        sentence("protocol_commit_changed" if commit.endswith("+") else "protocol_commit", commit=commit.rstrip("+"),
-                 count=count)
+        plural(
+            "commit {commit} with changed files ({n:,} run)",
+            "commit {commit} with changed files ({n:,} runs)",
+            count,
+            commit=commit.rstrip("+"),
+        )
+        if commit.endswith("+")
+        else plural("commit {commit} ({n:,} run)", "commit {commit} ({n:,} runs)", count, commit=commit)
         for commit, count in commits.value_counts().items()
-    ]  # fmt: skip
+    ]
     unknown = int(commits.isna().sum())
-    texts += [sentence("protocol_commit_unknown", count=unknown)] if unknown else []
+    texts += [plural("commit not recorded ({n:,} run)", "commit not recorded ({n:,} runs)", unknown)] if unknown else []
 
     # an example of the command
     finished = with_result(frames.runs).index
     run = finished[0] if len(finished) else None
     if run is None:
-        return [sentence("protocol_code", commits=named(texts))] if texts else []
-    example = sentence("protocol_command", run=frames.directories[run].path.name, command=command(frames.configs[run]))
-    return [*([sentence("protocol_code", commits=named(texts))] if texts else []), example]
+        return [text("Code: {commits}.", commits=named(texts))] if texts else []
+    example = text(
+        "Every run can be trained again from the options in its `run.json`; for example {run}: `{command}`",
+        run=frames.directories[run].path.name,
+        command=command(frames.configs[run]),
+    )
+    return [*([text("Code: {commits}.", commits=named(texts))] if texts else []), example]
 
 
 def command(config: Config) -> str:
@@ -127,7 +211,7 @@ def rates(sections: Sequence[Section]) -> pd.DataFrame:
         if "lr" in section.drawn:
             chosen = "drawn"
         ends = [listed[0], listed[-1]] if len(listed) > MOST_RATES else listed
-        words = (label("protocol_to") if len(listed) > MOST_RATES else f"{label('between')} ").join(
+        words = (text(" to ") if len(listed) > MOST_RATES else f"{text(',')} ").join(
             shown_value("lr", float(f"{value:.3g}")) for value in ends
         )
         rows.append(
@@ -136,7 +220,7 @@ def rates(sections: Sequence[Section]) -> pd.DataFrame:
                 "tried": section.points.setting.nunique(),
                 "seeds": int(section.points.groupby("setting").size().max()),
                 "lr": words,
-                "chosen": label(f"protocol chosen {chosen}"),
+                "chosen": text(CHOSEN[chosen]),
             }
         )
     return pd.DataFrame(rows, columns=["section", "tried", "seeds", "lr", "chosen"])
@@ -173,14 +257,25 @@ def _failures(frame: pd.DataFrame) -> list[Block]:
     """Show the settings of which runs failed, and count the others."""
     bad = frame[frame.rate > 0]
     known = int(frame.rate.notna().sum())
-    content: list[Block] = [Items([sentence("protocol_reliable", count=known - len(bad), all=known)])]
+    content: list[Block] = [
+        Items(
+            [
+                text(
+                    "In {count:,} of {all:,} settings whose runs have ended, no run diverged, ended with an error or "
+                    "failed to learn.",
+                    count=known - len(bad),
+                    all=known,
+                )
+            ]
+        )
+    ]
     if not bad.empty:
         table = _table("failures", bad, ("section",), ("asked", "result", "collapsed", "diverged", "error"))
         columns = [
             table.columns[0],
             Column("setting"),
             *table.columns[1:],
-            Column("rate", 0, header=label("protocol rate")),
+            Column("rate", 0, header=text(COLUMNS["rate"])),
         ]
         content.append(Table(table.name, table.title, bad, columns, table.notes))
-    return [*content, Data("all-settings", sentence("protocol_all"), frame)]
+    return [*content, Data("all-settings", text("Every setting, with the number of its runs by outcome:"), frame)]

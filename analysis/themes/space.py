@@ -23,7 +23,7 @@ from analysis.page.figures import GREY, PALETTE, Looks, add_lines, finish, tick_
 from analysis.page.letters import Plot, in_lines, inches, short_names
 from analysis.themes import comparison, effects
 from analysis.themes.effects import MOST_VALUES, is_numeric, ordered, sizes
-from analysis.wording.texts import label, number, option, sentence, shown_value
+from analysis.wording.texts import number, option, shown_value, text
 from study.record.metrics import scaled
 
 LONGEST = 32
@@ -59,15 +59,22 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the effects of the varied options."""
     varied = section.varied
     frame = comparison.compare(section)
-    content: list[Block] = [Heading(label("options"))]
+    content: list[Block] = [Heading(text("What each option does"))]
     done = frame[frame.n > 0]
 
     # a single option: a curve
     if len(varied) < 2:
         if not varied or len(done) < FEWEST_VALUES or not is_numeric(done[varied[0]]):
             return []
-        title = sentence("values_title", option=option(varied[0]), name=section.title)
-        caption = sentence("values_caption" if done.n.max() > 1 else "values_caption_single")
+        title = text("Accuracy by {option}: {name}", option=option(varied[0]), name=section.title)
+        caption = (
+            text(
+                "Best validation accuracy: the mean over seeds with its 95 % interval (Student t); single seeds are "
+                "drawn pale."
+            )
+            if done.n.max() > 1
+            else text("Best validation accuracy of one seed.")
+        )
         return [
             *content,
             Picture("values", title, by_value(done, section.runs, varied[0], title, section.drawn), caption),
@@ -82,26 +89,60 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     cells = [done[name].nunique() for name in varied]
     is_grid = len(varied) == 2 and not {*varied} & {*section.drawn}
     if is_grid and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
-        title = sentence("grid_title", name=section.title)
-        caption = sentence("grid_caption" if done.n.max() > 1 else "grid_caption_single")
+        title = text("Validation accuracy over two options: {name}", name=section.title)
+        caption = (
+            text(
+                "Best validation accuracy in percent: mean over seeds ± half the 95 % interval. Cells without a "
+                "result are empty."
+            )
+            if done.n.max() > 1
+            else text("Best validation accuracy of one seed, in percent. Cells without a result are empty.")
+        )
         content.append(Picture("grid", title, heat_map(frame, varied, title), caption))
 
     # parallel coordinates, with the runs that the sweep stopped, and importances
     elif len(done) > 2:
-        title = sentence("parallel_title", name=section.title)
+        title = text("Settings by their options: {name}", name=section.title)
         stopped = section.absent[section.absent.state == "stopped"]
         stopped = stopped.assign(val_acc=scaled(stopped, "best/val_acc").astype(float))
-        captions = [sentence("parallel_caption", span=LOGARITHMIC)]
-        captions += [label("parallel_stopped")] if len(stopped) else []
+        captions = [
+            text(
+                "One line per setting, coloured by its best validation accuracy, which has a linear scale. Values of "
+                "options are evenly spaced; numbers that were drawn at random, or have many values, are placed by "
+                "size, on a logarithmic scale if the largest is at least {span} times the smallest.",
+                span=LOGARITHMIC,
+            )
+        ]
+        captions += (
+            [text("Dashed grey lines are runs that their sweep stopped, at the best accuracy reached until then.")]
+            if len(stopped)
+            else []
+        )
         figure = parallel(done, varied, title, section.drawn, stopped)
         content.append(Picture("parallel", title, figure, " ".join(captions)))
         shares, fit = importance(done, [name for name in varied if done[name].astype(str).nunique() > 1])
         if fit > LEAST_FIT:
-            title = sentence("importance_title", name=section.title)
-            caption = sentence("importance_caption", fit=100 * fit, settings=len(done))
+            title = text("Importance of each option: {name}", name=section.title)
+            caption = text(
+                "Share of each option alone in the variance of the best validation accuracy between {settings} "
+                "settings: functional ANOVA of a random forest (Optuna); the rest up to 100 % is interaction. For "
+                "settings that it has not seen, the forest explains {fit:.0f} % of the variance (R², cross-validated).",
+                fit=100 * fit,
+                settings=len(done),
+            )
             content.append(Picture("importance", title, bars(shares, title), caption))
         else:
-            content.append(Paragraph(sentence("importance_none", settings=len(done), fit=fit)))
+            content.append(
+                Paragraph(
+                    text(
+                        "The importance of each option cannot be estimated from {settings} settings: a random forest "
+                        "trained on some of them predicts the others hardly better than their mean (R² {fit:.2f}, "
+                        "cross-validated).",
+                        settings=len(done),
+                        fit=fit,
+                    )
+                )
+            )
     return content if len(content) > 1 else []
 
 
@@ -139,8 +180,10 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
     for row, column in np.argwhere(~np.isnan(grid)):
         spread = spreads[row, column]
-        text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
-        axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
+        words = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
+        axes.text(
+            column, row, words, ha="center", va="center", color="white" if grid[row, column] > middle else "black"
+        )
 
     # labels, names and colour bar
     finish(axes, title, option(across), option(rows), numbers="")
@@ -169,7 +212,7 @@ def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, dra
     # scale and ticks
     is_log = _is_logarithmic(frame[name])
     axes.set_xscale("log" if is_log else "linear")
-    finish(axes, title, option(name), sentence("percent", what=label("val/acc")))
+    finish(axes, title, option(name), text("{what} (%)", what=text("Validation accuracy")))
     if _is_by_size(frame[name], drawn):
         axes.xaxis.set_major_locator(_locator(frame[name], is_log))
     else:
@@ -201,9 +244,9 @@ def parallel(
         places[:, place] = heights
         axes.axvline(place, color=GREY, linewidth=1, zorder=0)
         axes.plot([place] * len(ticks), list(ticks), "_", color=GREY, zorder=4)
-        for height, text in ticks.items():
+        for height, tick in ticks.items():
             box = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}
-            axes.text(place + 0.03, height, text, fontsize=9, va="center", bbox=box, zorder=5)
+            axes.text(place + 0.03, height, tick, fontsize=9, va="center", bbox=box, zorder=5)
 
     # a line per setting, and dashed lines for stopped runs
     colours = scale.to_rgba(rows.val_acc[: len(frame)].to_numpy(dtype=float))
@@ -211,9 +254,9 @@ def parallel(
     add_lines(axes, places[len(frame) :], linestyle="--", color=GREY, linewidth=1, zorder=1)
 
     # labels, names and colour bar
-    finish(axes, title, label("option"), label("value_scale"), numbers="")
+    finish(axes, title, text("Option"), text("Value, numbers from low to high"), numbers="")
     axes.grid(visible=False)
-    names = [*map(option, varied), label("val/acc")]
+    names = [*map(option, varied), text("Validation accuracy")]
     width = 14 if len(names) < 7 else 9
     axes.set_xticks(range(len(keys)), [in_lines(name, width) for name in names])
     axes.set_yticks([])
@@ -322,7 +365,7 @@ def bars(shares: pd.Series, title: str) -> Figure:
     axes = figure.subplots()
     drawn = axes.barh([option(name) for name in shares.index], 100 * shares, color=PALETTE[0])
     axes.bar_label(drawn, [number(100 * share, ".0f") for share in shares], padding=4)
-    finish(axes, title, label("variance_share"), label("option"), numbers="x")
+    finish(axes, title, text("Share of the variance between settings (%)"), text("Option"), numbers="x")
     axes.grid(visible=False, axis="y")
     return figure
 
@@ -330,5 +373,5 @@ def bars(shares: pd.Series, title: str) -> Figure:
 def _colour_bar(figure: Figure, axes: Axes, scale: ScalarMappable) -> None:
     bar = figure.colorbar(scale, ax=axes, shrink=0.9)
     bar.ax.yaxis.set_major_formatter(tick_format())
-    bar.set_label(sentence("percent", what=label("val/acc")))
+    bar.set_label(text("{what} (%)", what=text("Validation accuracy")))
     bar.outline.set_visible(False)

@@ -18,7 +18,7 @@ from analysis.page.blocks import Block, Heading, Paragraph
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
 from analysis.themes import comparison
-from analysis.wording.texts import label, named, sentence, shown
+from analysis.wording.texts import named, plural, shown, text
 from study.config import affects
 from study.record.metrics import scaled
 
@@ -33,7 +33,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         return []
     timed = with_epochs(section)
     is_alike = alike(timed).nunique() == 1
-    return [Heading(label("speed")), Paragraph(_first(reached.frame, thresholds(timed), is_alike)), reached]
+    return [Heading(text("How fast it learns")), Paragraph(_first(reached.frame, thresholds(timed), is_alike)), reached]
 
 
 def with_epochs(section: Section) -> Section:
@@ -154,8 +154,8 @@ def table(section: Section) -> Table | None:
         measured[f"iterations_{name}"] = measured[f"epochs_{name}"] * measured.iterations
         measured[f"seconds_{name}"] = measured[f"epochs_{name}"] * measured.seconds
         columns += [
-            Column(f"epochs_{name}", 1, header=sentence("epochs_to", accuracy=value), text=_reached(name)),
-            Column(f"seconds_{name}", SIGNIFICANT, header=sentence("seconds_to", accuracy=value)),
+            Column(f"epochs_{name}", 1, header=text("Epochs to {accuracy:g} %", accuracy=value), text=_reached(name)),
+            Column(f"seconds_{name}", SIGNIFICANT, header=text("Seconds to {accuracy:g} %", accuracy=value)),
         ]
         counted[f"reached_{name}"] = measured[f"epochs_{name}"].notna().groupby(measured.setting, sort=False).sum()
 
@@ -187,19 +187,41 @@ def table(section: Section) -> Table | None:
     frame = comparison.in_order(section, frame[kept]).reset_index()
     columns = [column for column in columns if column.key == "setting" or frame[column.key].notna().any()]
     columns[1:1] = [Column("epochs", 1), Column("iterations_all", 0), Column("iterations", 0)]
-    timed = [sentence("speed_times")] if any(column.key.startswith("seconds") for column in columns) else []
-    notes = [sentence("speed_note"), *timed]
-    return Table("speed", sentence("speed_title", name=section.title), frame, columns, notes)
+    timed = (
+        [
+            text(
+                "Seconds are epochs times seconds per epoch. The seconds per epoch are from runs that did not share "
+                "their device, the mean of all settings whose iterations compute the same."
+            )
+        ]
+        if any(column.key.startswith("seconds") for column in columns)
+        else []
+    )
+    notes = [
+        text(
+            "First epoch that reaches the validation accuracy, mean ± half the 95 % interval over seeds. The ± is "
+            "never smaller than rounding to whole epochs allows. If not every seed reaches it, the table says how "
+            "many do. The accuracies are round numbers between that of the first epoch and the best one."
+        ),
+        *timed,
+    ]
+    return Table(
+        "speed",
+        text("Epochs and seconds to reach a validation accuracy: {name}", name=section.title),
+        frame,
+        columns,
+        notes,
+    )
 
 
 def _reached(name: str) -> Callable[[dict], str | None]:
     """Return a function that writes the number of runs of a setting that reached an accuracy, if not all did."""
 
-    def text(row: dict) -> str | None:
+    def reached(row: dict) -> str | None:
         some = row[f"reached_{name}"] < row["n"]
-        return sentence("reached", some=row[f"reached_{name}"], all=row["n"]) if some else None
+        return text("{some} of {all} seeds", some=row[f"reached_{name}"], all=row["n"]) if some else None
 
-    return text
+    return reached
 
 
 def _first(frame: pd.DataFrame, wanted: Sequence[float], is_alike: bool) -> str:
@@ -210,26 +232,49 @@ def _first(frame: pd.DataFrame, wanted: Sequence[float], is_alike: bool) -> str:
     # the highest accuracy that all runs of a setting reach
     accuracy = next((value for value in reversed(wanted) if frame[f"epochs_{value:g}"].notna().any()), None)
     if accuracy is None:
-        return sentence("speed_none")
+        return text("No setting reached any of these accuracies with all its seeds.")
     name = f"{accuracy:g}"
 
     # fewest epochs
     first = frame[frame[f"epochs_{name}"] == frame[f"epochs_{name}"].min()]
     first = first[first[f"iterations_{name}"] == first[f"iterations_{name}"].min()]
     values = {key: first[f"{key}_{name}"].iloc[0] for key in ("epochs", "iterations")} | {"accuracy": accuracy}
-    key = "speed_alone" if len(frame) == 1 else "speed_epochs"
-    names = named([shown(setting) for setting in first.setting])
-    sentences = [sentence(key, settings=names, n=len(first), **values)]
+    values["settings"] = named([shown(setting) for setting in first.setting])
+    sentences = [
+        text(
+            "{settings} needs {epochs:.1f} epochs, or {iterations:,.0f} iterations, to reach {accuracy:g} % "
+            "validation accuracy.",
+            **values,
+        )
+        if len(frame) == 1
+        else plural(
+            "Of the settings whose runs all reach {accuracy:g} % validation accuracy, {settings} needs the fewest "
+            "epochs ({epochs:.1f} on average, or {iterations:,.0f} iterations; may be noise).",
+            "Of the settings whose runs all reach {accuracy:g} % validation accuracy, {settings} need the fewest "
+            "epochs ({epochs:.1f} on average, or {iterations:,.0f} iterations; may be noise).",
+            len(first),
+            **values,
+        )
+    ]
 
     # fewest seconds
     if frame[f"seconds_{name}"].notna().any():
         seconds = frame[f"seconds_{name}"]
         fastest = [shown(setting) for setting in frame.setting[seconds <= seconds.min() * (1 + 1e-9)]]
-        key = "speed_alone_seconds" if is_alike else "speed_seconds"
-        sentences.append(sentence(key, settings=named(fastest), n=len(fastest), seconds=seconds.min()))
+        sentences.append(
+            text("That takes {seconds:,.2f} s.", seconds=seconds.min())
+            if is_alike
+            else plural(
+                "In time, {settings} is fastest on average: {seconds:,.2f} s.",
+                "In time, {settings} are fastest on average: {seconds:,.2f} s.",
+                len(fastest),
+                settings=named(fastest),
+                seconds=seconds.min(),
+            )
+        )
 
     # settings that never reach it
     never = [shown(row.setting) for _, row in frame.iterrows() if row[f"reached_{name}"] == 0]
     if never:
-        sentences.append(sentence("speed_never", settings=named(never)))
+        sentences.append(text("Never reached by {settings}.", settings=named(never)))
     return " ".join(sentences)

@@ -18,7 +18,7 @@ from analysis.page.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.page.figures import BANDS, Looks
 from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison
-from analysis.wording.texts import NAMED, label, named, number, sentence, settings_named, shown
+from analysis.wording.texts import NAMED, mark, named, number, plural, settings_named, shown, text
 from study.record.directory import EARLY
 from study.record.metrics import scaled
 
@@ -40,8 +40,60 @@ LEAST_LOSS = 0.05
 TRENDS = ("acc_slope", "loss_slope", "gain")
 """Columns of `measure` that say what more epochs would bring."""
 
-VERDICTS = ("rises", "mixed", "perhaps", "unclear", "overfits", "falls", "decayed", "early", "few", "collapsed")
-"""Answers to whether more epochs would help, the most promising first; see `more_epochs`."""
+VERDICTS = {
+    "rises": (
+        mark("would help"),
+        mark("More epochs would still help {settings}: validation accuracy is rising at the end."),
+    ),
+    "mixed": (
+        mark("accuracy yes, loss no"),
+        mark(
+            "Validation accuracy is still rising at the end for {settings}, but so is the validation loss: more "
+            "correct predictions, and more confidence in the wrong ones."
+        ),
+    ),
+    "perhaps": (
+        mark("perhaps"),
+        mark(
+            "More epochs might help {settings}: the validation loss is still falling at the end, though the accuracy "
+            "shows no trend."
+        ),
+    ),
+    "unclear": (
+        mark("no trend"),
+        mark("For {settings}, no trend at the end can be distinguished from noise."),
+    ),
+    "overfits": (
+        mark("would not help"),
+        mark(
+            "More epochs would not help {settings}: at the end the validation loss is rising and the accuracy is not."
+        ),
+    ),
+    "falls": (
+        mark("would harm"),
+        mark("More epochs would harm {settings}: validation accuracy is falling at the end."),
+    ),
+    "decayed": (
+        mark("learning rate decayed"),
+        mark(
+            "For {settings}, the effect of more epochs cannot be seen here: the learning rate has fallen below a "
+            "tenth of its highest value, so the schedule ends the training. A longer schedule is another experiment."
+        ),
+    ),
+    "early": (
+        mark("stopped early"),
+        mark("Early stopping ended {settings}: there was no better value during its patience."),
+    ),
+    "few": (
+        mark("too few epochs"),
+        mark("Too few epochs to see a trend: {settings}."),
+    ),
+    "collapsed": (
+        mark("training collapsed"),
+        mark("Training collapsed for {settings}: more epochs would not fix it."),
+    ),
+}
+"""Answers to whether more epochs would help, the most promising first, in a word and a sentence; see `more_epochs`."""
 
 GAPS = (
     "train_acc_best",
@@ -54,26 +106,57 @@ GAPS = (
     "val_loss_last",
 )
 
+CAUSES = {
+    "open": mark(
+        "**{setting}** lies {below:.2f} points below {best}, with {own:.2f} % against {other:.2f} % on training "
+        "images and a gap to validation of {own_gap:.2f} points against {other_gap:.2f}. Noise does not allow to "
+        "decide which of the two matters more."
+    ),
+    "narrower": mark(
+        "**{setting}** lies {below:.2f} points below {best} and learns less: {own:.2f} % on training images against "
+        "{other:.2f} %. Its gap to validation is no wider ({own_gap:.2f} points against {other_gap:.2f})."
+    ),
+    "fits": mark(
+        "**{setting}** lies {below:.2f} points below {best}, although it is more accurate on training images "
+        "({own:.2f} % against {other:.2f} %): its gap to validation is wider, {own_gap:.2f} points against "
+        "{other_gap:.2f}."
+    ),
+    "both": mark(
+        "**{setting}** lies {below:.2f} points below {best}: {train:.2f} points are a lower training accuracy "
+        "({own:.2f} % against {other:.2f} %) and {gap:.2f} a wider gap to validation ({own_gap:.2f} points against "
+        "{other_gap:.2f}); {why}."
+    ),
+}
+"""Why a setting is worse than the best: by its training accuracy, by its gap to validation, or by both."""
+
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the learning curves, overfitting, and whether more epochs would help."""
     runs = measure(section)
 
     # caption of the curves
-    title = sentence("curves_title", name=section.title)
-    kind = "single" if not runs.setting.duplicated().any() else "bands" if runs.setting.nunique() <= BANDS else "many"
-    caption = f"{sentence(f'curves_caption_{kind}')} {sentence('curves_caption')}"
+    title = text("Learning curves: {name}", name=section.title)
+    if not runs.setting.duplicated().any():
+        kind = text("One seed per setting, so no band.")
+    elif runs.setting.nunique() <= BANDS:
+        kind = text("Mean over seeds; bands are 95 % intervals of the mean (Student t).")
+    else:
+        kind = text("Mean over seeds; the intervals are left out because there are many settings.")
+    measured = text(
+        "Training values are measured during training, with dropout and augmentation, so they can be worse than those "
+        "of validation."
+    )
 
     # tables, with their answers above them
     overfit = overfitting(section, runs)
     longer = more_epochs(section, runs)
     return [
-        Heading(label("curves")),
-        Picture("curves", title, figures.learning_curves(section.history, title, looks), caption),
-        Heading(label("overfitting")),
+        Heading(text("Learning curves")),
+        Picture("curves", title, figures.learning_curves(section.history, title, looks), f"{kind} {measured}"),
+        Heading(text("Overfitting")),
         Items([_overfitting(overfit.frame), *_causes(section, overfit.frame)]),
         overfit,
-        Heading(label("longer")),
+        Heading(text("Would more epochs help?")),
         Paragraph(_longer(longer.frame)),
         longer,
     ]
@@ -175,8 +258,21 @@ def overfitting(section: Section, runs: pd.DataFrame) -> Table:
     columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in GAPS)]
     columns = [Column(column.key, 1) if column.key == "val_loss_min_epoch" else column for column in columns]
     frame = frame.drop(columns="val_loss_min_epoch_ci95")
-    title = sentence("overfitting_title", name=section.title)
-    return Table("overfitting", title, frame, columns, [sentence("overfitting_note")])
+    title = text("Training against validation: {name}", name=section.title)
+    return Table(
+        "overfitting",
+        title,
+        frame,
+        columns,
+        [
+            text(
+                "Gap: accuracy on training images (at most as many as there are validation images) minus accuracy on "
+                "validation images, both without dropout or augmentation, at the epoch with the best validation "
+                "accuracy and at the last epoch. Loss gap: validation minus training. The wider the gap, the more of "
+                "what was learned holds for the training images only."
+            )
+        ],
+    )
 
 
 def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
@@ -233,16 +329,36 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     columns = [
         Column("setting"),
         Column("epochs", 1),
-        Column("best_epoch", 1, header=label("best")),
+        Column("best_epoch", 1, header=text("Best epoch")),
         Column("acc_slope", 3),
         p_column("acc_slope_p"),
         Column("loss_slope", 4),
         p_column("loss_slope_p"),
         Column("gain", 2),
-        Column("verdict", text=lambda row: label(f"verdict {row['verdict']}")),
+        Column("verdict", text=lambda row: text(VERDICTS[row["verdict"]][0])),
     ]
-    notes = [sentence("longer_note", fewest=FEWEST)] + ([sentence("longer_single")] if (frame.n == 1).any() else [])
-    return Table("epochs", sentence("longer_title", name=section.title), frame, columns, notes)
+    notes = [
+        text(
+            "Trend: slope of a line through the last 30 % of the epochs (four or more) of each run with {fewest} "
+            "epochs or more; ± half the interval over seeds, with moderated variances. A trend counts if its p is "
+            "below 0.05; p (Holm) and ± are corrected for all settings. From twice the epochs: what a power law "
+            "fitted to the whole validation curve would gain; an upper estimate, because a network that begins to "
+            "overfit falls behind it.",
+            fewest=FEWEST,
+        )
+    ] + (
+        [
+            text(
+                "For a single seed, the interval is that of the line's fit; it ignores the variation between seeds "
+                "and that consecutive epochs are similar."
+            )
+        ]
+        if (frame.n == 1).any()
+        else []
+    )
+    return Table(
+        "epochs", text("Best epoch and the trend at the end: {name}", name=section.title), frame, columns, notes
+    )
 
 
 def _verdict(row: dict) -> str:
@@ -275,15 +391,20 @@ def _overfitting(frame: pd.DataFrame) -> str:
     # gaps
     gaps = frame.gap_last.dropna()
     if gaps.empty:
-        return sentence("overfitting_unknown")
+        return text("The runs have no training accuracy at the last epoch that could be compared with validation.")
 
     # the widest and the narrowest
     wide, narrow = (frame.loc[place] for place in (gaps.idxmax(), gaps.idxmin()))
     sentences = [
-        sentence("overfitting_gap", setting=shown(wide.setting), points=float(wide.gap_last))
+        text(
+            "At the end, {setting} is {points:.2f} points more accurate on training images than on validation images.",
+            setting=shown(wide.setting),
+            points=float(wide.gap_last),
+        )
         if len(frame) == 1
-        else sentence(
-            "overfitting_gaps",
+        else text(
+            "At the end, the gap between training and validation accuracy is on average widest for {wide} "
+            "({points:.2f} points) and narrowest for {narrow} ({fewer:.2f}).",
             wide=shown(wide.setting),
             points=float(wide.gap_last),
             narrow=shown(narrow.setting),
@@ -291,8 +412,19 @@ def _overfitting(frame: pd.DataFrame) -> str:
         )
     ]
     if wide.gap_last <= 0:  # no gap at all
-        key = "overfitting_none" if len(frame) > 1 else "overfitting_none_alone"
-        sentences = [sentence(key, setting=shown(wide.setting), points=-float(wide.gap_last))]
+        sentences = [
+            text(
+                "At the end, no setting is more accurate on training images than on validation images: in the "
+                "accuracy, none shows overfitting."
+            )
+            if len(frame) > 1
+            else text(
+                "At the end, {setting} is {points:.2f} points less accurate on training images than on validation "
+                "images: in the accuracy, it shows no overfitting.",
+                setting=shown(wide.setting),
+                points=-float(wide.gap_last),
+            )
+        ]
 
     # settings whose validation loss rises again, the largest rise first
     rising = frame[
@@ -305,8 +437,8 @@ def _overfitting(frame: pd.DataFrame) -> str:
     rising = rising.loc[(rising.val_loss_last / rising.val_loss_min).sort_values(ascending=False).index]
     if not rising.empty:
         texts = [
-            sentence(
-                "rises_one",
+            text(
+                "{setting} from {low:.3f} at epoch {epoch:.0f} to {high:.3f} at the end",
                 setting=shown(row.setting),
                 low=row.val_loss_min,
                 epoch=row.val_loss_min_epoch,
@@ -314,15 +446,33 @@ def _overfitting(frame: pd.DataFrame) -> str:
             )
             for row in rising.itertuples()
         ]
-        sentences.append(sentence("rises", settings=named(texts)))
+        sentences.append(
+            text(
+                "The validation loss rises again after its lowest value, the sign of overfitting: {settings}.",
+                settings=named(texts),
+            )
+        )
 
     # collapsed trainings
     collapsed = frame[frame.collapsed > 0]
     if not collapsed.empty and (collapsed.collapsed == 1).all():
-        sentences.append(sentence("collapsed_all", settings=named([shown(setting) for setting in collapsed.setting])))
+        sentences.append(
+            text(
+                "Training collapsed, or never started, in all runs of {settings}: at the end they fit their training "
+                "images no better than in the first epoch. A lower learning rate usually helps.",
+                settings=named([shown(setting) for setting in collapsed.setting]),
+            )
+        )
     elif not collapsed.empty:
         texts = [f"{shown(row.setting)} ({number(100 * row.collapsed, '.0f')} %)" for row in collapsed.itertuples()]
-        sentences.append(sentence("collapsed", settings=named(texts)))
+        sentences.append(
+            text(
+                "Training collapsed, or never started, in part of the runs, here in percent of each setting: "
+                "{settings}. At the end these runs fit their training images no better than in the first epoch. A "
+                "lower learning rate usually helps.",
+                settings=named(texts),
+            )
+        )
     return " ".join(sentences)
 
 
@@ -354,12 +504,26 @@ def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
             # the sentence depends on which part is larger
             parts = both.loc[best, setting]
             is_open = not parts.holm < ALPHA
-            key = "cause_open" if is_open else "cause_narrower" if gap < 0 else "cause_fits" if train < 0 else "cause"
-            why = label("cause overfits" if gap > train else "cause underfits")
-            sentences.append(sentence(key, setting=shown(setting), best=shown(best), why=why, **values))
+            kind = "open" if is_open else "narrower" if gap < 0 else "fits" if train < 0 else "both"
+            why = (
+                text("the wider gap is the larger part")
+                if gap > train
+                else text("the lower training accuracy is the larger part")
+            )
+            sentences.append(text(CAUSES[kind], setting=shown(setting), best=shown(best), why=why, **values))
 
     # the others are counted
-    rest = [sentence("more_worse", count=len(sentences) - NAMED)] if len(sentences) > NAMED else []
+    rest = (
+        [
+            plural(
+                "{n:,} more setting is clearly worse (p < 0.05); their gaps are in the table.",
+                "{n:,} more settings are clearly worse (p < 0.05); their gaps are in the table.",
+                len(sentences) - NAMED,
+            )
+        ]
+        if len(sentences) > NAMED
+        else []
+    )
     return sentences[:NAMED] + rest
 
 
@@ -367,23 +531,44 @@ def _longer(frame: pd.DataFrame) -> str:
     """Report which settings would benefit from more epochs."""
     # one sentence per verdict
     sentences = []
-    for verdict in VERDICTS:
+    for verdict, (_, said) in VERDICTS.items():
         settings = list(frame.setting[frame.verdict == verdict])
         if settings:
             names = settings_named(settings, len(frame))
-            sentences.append(sentence(f"longer_{verdict}", settings=names, count=len(settings)))
+            sentences.append(text(said, settings=names))
 
     # the largest gain per epoch
     rising = frame[frame.verdict.isin(["rises", "mixed"])]
     if not rising.empty:
         top = rising.loc[rising.acc_slope.idxmax()]
-        values = {"slope": top.acc_slope, "spread": top.acc_slope_ci95, "window": top.window, "count": len(rising)}
-        sentences.append(sentence("longer_gain", setting=shown(top.setting), **values))
+        values = {"slope": top.acc_slope, "spread": top.acc_slope_ci95, "window": top.window}
+        values["setting"] = shown(top.setting)
+        sentences.append(
+            text(
+                "Over its last {window:.0f} epochs {setting} gains {slope:.3f} ± {spread:.3f} points per epoch; such "
+                "gains shrink as training goes on.",
+                **values,
+            )
+            if len(rising) == 1
+            else text(
+                "Over its last {window:.0f} epochs {setting} gains {slope:.3f} ± {spread:.3f} points per epoch, the "
+                "most; such gains shrink as training goes on.",
+                **values,
+            )
+        )
 
     # the gain that a setting without a trend may have all the same
     flat = frame[frame.verdict.isin(["unclear", "perhaps"])]
     if flat.gain.notna().any():
         top = flat.loc[flat.gain.add(flat.gain_ci95.fillna(0)).idxmax()]
         spread = f" ± {number(top.gain_ci95, '.2f')}" if top.gain_ci95 == top.gain_ci95 else ""
-        sentences.append(sentence("longer_missed", setting=shown(top.setting), gain=top.gain, spread=spread))
+        sentences.append(
+            text(
+                "A trend may be missed: by its whole curve, {setting} would gain {gain:.2f}{spread} points from twice "
+                "the epochs, unless it begins to overfit, the most of those without a clear trend.",
+                setting=shown(top.setting),
+                gain=top.gain,
+                spread=spread,
+            )
+        )
     return " ".join(sentences)

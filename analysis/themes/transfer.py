@@ -17,7 +17,8 @@ from analysis.page.tables import SIGNIFICANT, Column, Table, p_words
 from analysis.themes import clouds, comparison, embedding
 from analysis.themes.embedding import Seen
 from analysis.themes.speed import is_timed
-from analysis.wording.texts import label, named, sentence, shown
+from analysis.wording.texts import mark, named, shown, text
+from analysis.wording.words import LAYERS
 from study.record.metrics import scaled
 
 LAYER = "penultimate"
@@ -30,17 +31,35 @@ WAYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "tuned": lambda runs: (runs.finetune == "all") & ~runs.augment.map(bool),
     "augmented": lambda runs: (runs.finetune == "all") & runs.augment.map(bool),
 }
-"""Ways to use a network, by the keys of their names, with the runs of each; every run has exactly one way."""
+"""Ways to use a network, with the runs of each; every run has exactly one way."""
+
+NAMES = {
+    "scratch": mark("from scratch"),
+    "svm": mark("pretrained features + linear SVM"),
+    "head": mark("frozen body, new head"),
+    "tuned": mark("fine-tuned"),
+    "augmented": mark("fine-tuned with augmentation"),
+}
+"""Names of the ways."""
 
 SHOWN = 8
 """At most this many settings, the best ones, are embedded; the table has all of them."""
 
 QUESTIONS = {
-    "pretrained": (("svm", "head", "tuned", "augmented"), ("scratch",)),
-    "tuned": (("tuned",), ("svm", "head")),
-    "augmented": (("augmented",), ("tuned",)),
+    mark(
+        "Pretrained or from scratch? **{setting}** against **{other}**, {difference:+.2f} points [{low:.2f}, "
+        "{high:.2f}], {p}: {result}."
+    ): (("svm", "head", "tuned", "augmented"), ("scratch",)),
+    mark(
+        "Fine-tuned or frozen? **{setting}** against **{other}**, {difference:+.2f} points [{low:.2f}, {high:.2f}], "
+        "{p}: {result}."
+    ): (("tuned",), ("svm", "head")),
+    mark(
+        "Fine-tuned with augmentation or without? **{setting}** against **{other}**, {difference:+.2f} points "
+        "[{low:.2f}, {high:.2f}], {p}: {result}."
+    ): (("augmented",), ("tuned",)),
 }
-"""Questions, and the two groups of ways whose best settings are compared to answer each."""
+"""Questions with their answers, and the two groups of ways whose best settings are compared to answer each."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -57,7 +76,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # the answers and the table
     frame = compare(section, {best[run]: images for run, images in seen.items()})
     columns = [
-        Column("way", text=lambda row: label(f"way {row['way']}")),
+        Column("way", text=lambda row: text(NAMES[row["way"]])),
         Column("setting"),
         Column("n", 0),
         Column("val_acc_last", 2, is_percentage=True),
@@ -70,27 +89,52 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
     # columns with values; a note on settings whose seeds give the same result
     columns = [column for column in columns if frame[column.key].notna().any()]
-    layer = label(f"layer {LAYER}")
-    notes = [sentence("transfer_note", layer=layer)]
+    layer = text(LAYERS[LAYER])
+    notes = [
+        text(
+            "Differences are in the best validation accuracy. Test accuracy is that of the best epoch. Linear probe "
+            "and silhouette measure how separable the classes are in the features themselves ({layer}) of the best "
+            "run of each setting. Seconds are those of a whole training with its validation; those of an SVM include "
+            "the extraction of its features, even if other runs share them.",
+            layer=layer,
+        )
+    ]
     if same := seedless(section):
-        notes.append(sentence("transfer_seedless", settings=named([names[setting] for setting in same])))
+        notes.append(
+            text(
+                "All seeds of {settings} gave the same result: the classifier learns from the same images with every "
+                "seed, so here it does not depend on the seed, and its ± comes only from rounding to whole images.",
+                settings=named([names[setting] for setting in same]),
+            )
+        )
     content: list[Block] = [
-        Heading(label("transfer")),
+        Heading(text("What pretraining is worth")),
         Items(answers(section)),
-        Table("transfer", sentence("transfer_title", name=section.title), frame, columns, notes),
+        Table("transfer", text("From scratch, frozen, fine-tuned: {name}", name=section.title), frame, columns, notes),
     ]
 
     # the embeddings side by side; settings with the same features share a panel
     classes = frames.data(best.index[0])["classes"]
     if len(seen) > 1:
-        title = sentence("transfer_tsne_title", layer=layer, name=section.title)
+        title = text("t-SNE of each way, {layer}: {name}", layer=layer, name=section.title)
         panels: dict[int, list[str]] = {}
         for run, images in seen.items():
             panels.setdefault(id(images.layers[LAYER]), []).append(run)
         aligned = embedding.align({runs[0]: seen[runs[0]] for runs in panels.values()})
         drawn = {"; ".join(names[best[run]] for run in runs): aligned[runs[0]] for runs in panels.values()}
         figure = clouds.side_by_side(drawn, LAYER, classes, title)
-        content.append(Picture("transfer-tsne", title, figure, sentence("transfer_tsne_caption")))
+        content.append(
+            Picture(
+                "transfer-tsne",
+                title,
+                figure,
+                text(
+                    "The best run of each setting on the same validation images, on one scale and rotated to match "
+                    "each other; settings with the same features share a panel. The numbers are measured in the "
+                    "features themselves, because a picture in two dimensions can mislead."
+                ),
+            )
+        )
     return content
 
 
@@ -104,10 +148,10 @@ def ways(section: Section) -> pd.Series:
 def way_names(section: Section) -> dict[str, str]:
     """Name each setting by its way, followed by the setting if several have the same way."""
     of_setting = ways(section)
-    words = {way: label(f"way {way}") for way in WAYS}
+    words = {way: text(NAMES[way]) for way in WAYS}
     alone = ~of_setting.duplicated(keep=False)
     return {
-        setting: words[way] if alone[setting] else sentence("way_of", way=words[way], setting=shown(setting))
+        setting: words[way] if alone[setting] else text("{way} ({setting})", way=words[way], setting=shown(setting))
         for setting, way in of_setting.items()
     }
 
@@ -160,17 +204,17 @@ def answers(section: Section) -> list[str]:
         if (a, b) in pairs.index and pairs.holm[a, b] == pairs.holm[a, b]:  # not NaN
             # their difference, and whether it is proven
             pair = pairs.loc[a, b]
-            result = "shown" if pair.holm < ALPHA else "alike"
+            result = text("more than noise (p < 0.05)") if pair.holm < ALPHA else text("may be noise")
             sentences.append(
-                sentence(
-                    f"transfer_{question}",
+                text(
+                    question,
                     setting=names[a],
                     other=names[b],
-                    result=label(f"transfer {result}"),
+                    result=result,
                     difference=pair.difference,
                     low=pair.difference - pair.half_width,
                     high=pair.difference + pair.half_width,
                     p=p_words(pair.holm),
                 )
             )
-    return sentences or [sentence("transfer_single")]
+    return sentences or [text("With one seed, there is no evidence that one way is better than another.")]

@@ -1,16 +1,17 @@
-"""Every label and sentence that a reader of tables, figures and the report sees, in English and Spanish.
+"""Texts that a reader of tables, figures and the report sees, in English and Spanish.
 
-    python -c "from analysis.wording.texts import label, language
-    with language('es'): print(label('val/acc'))"
+    python -c "from analysis.wording.texts import language, plural, text
+    with language('es'): print(text('Validation accuracy'), plural('{n:,} other', '{n:,} others', 1200))"
 
-`texts.yaml` holds the texts: an English and a Spanish one under each key. Code contains no text that a reader sees; it
-looks it up by its key:
+English stands in the code that shows it, Spanish in the catalogue `es.po`, which `make messages` keeps complete:
 
-- `label("epoch")` for a word or a heading: an axis, a column of a table, a state of a run;
-- `sentence("trained", options=…)` for a text with values in it; `{count:,}` writes a number in the format of the
-  language, and `{count:run|runs}` chooses the first word for 1, otherwise the second;
+- `text("Epoch")` for a word or a heading, `text("{setting} by {points:.2f} points", setting=…, points=…)` for a text
+  with values in it; numbers are written in the format of the language;
+- `plural("{n} run", "{n:,} runs", n)` for a text that depends on a number;
+- `mark("would help")` for a text in a table of words; `text(VERDICTS[verdict])` translates it where it is shown;
 - `number(0.5, ".1f")` for a number alone;
-- `shown(setting)` for the name of a setting, `option_value(name, value)` for an option with its value.
+- `shown(setting)` for the name of a setting, `option_value(name, value)` for an option with its value;
+- `heading(key)` for the name of a column or an axis; `words.py` holds words that several themes need.
 
 CSV files hold data and are the same in every language.
 """
@@ -18,89 +19,71 @@ CSV files hold data and are the same in every language.
 import numbers
 import re
 import string
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
+from analysis.wording.catalogue import LANGUAGES, language, mark, spoken, translated, translated_plural
+from analysis.wording.words import AUGMENTATIONS, HEADINGS, OPTIONS, PHRASES
 from study.config.setting import ALL_BY_DEFAULT, WITHOUT_NAME, Setting
 
-LANGUAGES = ("en", "es")
+__all__ = ["LANGUAGES", "language", "mark", "spoken"]
 
 NAMED = 4
 """At most this many settings are named in a sentence; the others are counted."""
 
-_language: ContextVar[str] = ContextVar("language", default="en")
-
-
 MARKUP = {"*": "\ufdd0", "`": "\ufdd1"}
-"""The marks for bold and code in `texts.yaml`, and what replaces these characters in the values that are filled in."""
+"""The marks for bold and code in texts, and what replaces these characters in the values that are filled in."""
 
 _PROTECTED = str.maketrans(MARKUP)
-_RESTORED = str.maketrans({mark: character for character, mark in MARKUP.items()})
+_RESTORED = str.maketrans({sign: character for character, sign in MARKUP.items()})
 
 
-@contextmanager
-def language(name: str) -> Iterator[None]:
-    """Write every text inside the `with` block in this language, one of LANGUAGES."""
-    token = _language.set(name)
-    try:
-        yield
-    finally:
-        _language.reset(token)
+def text(english: str, /, *, context: str = "", **values: object) -> str:
+    """Return a text in the current language, with its values filled in.
+
+    A value that looks like `**bold**` stays plain text. Without values, braces are braces. A `context` distinguishes
+    two meanings of the same English.
+    """
+    words = translated(english, context)
+    return _filled(words, values) if values else words
 
 
-def spoken() -> str:
-    """Return the current language of texts."""
-    return _language.get()
+def plural(one: str, several: str, n: float, /, **values: object) -> str:
+    """Return the text that suits the number `n` in the current language, with its values and `n` filled in."""
+    return _filled(translated_plural(one, several, n), {"n": n, **values})
 
 
-@cache
-def texts() -> dict[str, dict[str, str]]:
-    """Read all texts, by key and language."""
-    return yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text(encoding="utf-8"))
+def heading(key: str) -> str:
+    """Return the name of a column or axis, one of HEADINGS."""
+    return text(HEADINGS[key])
 
 
-def label(key: str) -> str:
-    """Return a word or heading in the current language."""
-    return texts()[key][spoken()]
-
-
-def sentence(key: str, **values: object) -> str:
-    """Return a text with its values filled in; a value that looks like `**bold**` stays plain text."""
-    return _Formatter().format(texts()[key][spoken()], **values)
-
-
-def protected(text: str) -> str:
+def protected(name: str) -> str:
     """Replace the characters of a name that would mark bold or code; `restored` puts them back."""
-    return text.translate(_PROTECTED)
+    return name.translate(_PROTECTED)
 
 
-def restored(text: str) -> str:
+def restored(words: str) -> str:
     """Put back the characters that `protected` has replaced."""
-    return text.translate(_RESTORED)
+    return words.translate(_RESTORED)
 
 
 def number(value: float, spec: str = "", lang: str | None = None) -> str:
     """Format a number: 1,234.5 in English, 1 234,5 in Spanish; a zero has no sign."""
-    text = re.sub(r"^-(?=[0.,]*$)", "", format(value, spec)).replace("-", "−")
-    return text.translate({ord(","): "\u202f", ord("."): ","}) if (lang or spoken()) == "es" else text
+    digits = re.sub(r"^-(?=[0.,]*$)", "", format(value, spec)).replace("-", "−")
+    return digits.translate({ord(","): "\u202f", ord("."): ","}) if (lang or spoken()) == "es" else digits
 
 
 def named(names: Sequence[str], limit: int = NAMED) -> str:
     """Join names; those beyond a limit are counted."""
-    rest = [sentence("more", count=len(names) - limit)] if len(names) > limit else []
+    rest = [plural("{n:,} other", "{n:,} others", len(names) - limit)] if len(names) > limit else []
     return "; ".join([*names[:limit], *rest])
 
 
 def settings_named(settings: Sequence[Setting], total: int) -> str:
     """Name the settings, or write `every setting` if they are all of a total of several."""
     if len(settings) == total > 1:
-        return label("every")
+        return text("every setting")
     return named([shown(setting) for setting in settings])
 
 
@@ -118,8 +101,7 @@ def shown(setting: Setting) -> str:
 
 def option(name: str) -> str:
     """Return the name of an option, such as `batch size` for `batch_size`."""
-    known = texts().get(f"option {name}")
-    return known[spoken()] if known else name.replace("_", " ")
+    return text(OPTIONS.get(name, name.replace("_", " ")))
 
 
 def option_value(name: str, value: Any) -> str:
@@ -129,12 +111,12 @@ def option_value(name: str, value: Any) -> str:
     """
     if isinstance(value, Setting):
         return shown(value)
-    phrase = texts().get(f"phrase {name} {'none' if _is_empty(value) else value}")
+    phrase = PHRASES.get((name, "none" if _is_empty(value) else str(value)))
     if phrase:
-        return phrase[spoken()]
+        return text(phrase)
     words = shown_value(name, value)
     if name == "augment" and spoken() != "en":
-        return sentence("phrase augment", value=words)
+        return text("augment {value}", value=words)
     return f"{option(name)} {words}"
 
 
@@ -144,9 +126,9 @@ def shown_value(name: str, value: Any) -> str:
     if isinstance(value, Setting):
         return shown(value)
     if _is_empty(value):
-        return label(f"all {name}" if name in ALL_BY_DEFAULT else "none")
+        return text("all") if name in ALL_BY_DEFAULT else text("none")
     if isinstance(value, bool):
-        return label(str(value))
+        return text("True") if value else text("False")
     if name == "augment" and spoken() != "en":
         return _augmentations(value)
 
@@ -162,14 +144,17 @@ def _is_empty(value: Any) -> bool:
 
 def _augmentations(names: Sequence[str]) -> str:
     """Write augmentations in words."""
-    words = [texts().get(f"augment {name}", {}).get(spoken(), name) for name in names]
-    return label("last_join").join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    words = [text(AUGMENTATIONS.get(name, name)) for name in names]
+    return text(" and ").join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _filled(words: str, values: dict[str, object]) -> str:
+    """Fill values into a text."""
+    return _Formatter().vformat(words, (), values)
 
 
 class _Formatter(string.Formatter):
-    """Formats numbers in the current language, and chooses between singular and plural."""
+    """Formats numbers in the current language."""
 
     def format_field(self, value: object, spec: str) -> str:
-        if "|" in spec:
-            return spec.split("|")[value != 1]
         return number(value, spec) if isinstance(value, numbers.Real) else protected(format(value, spec))

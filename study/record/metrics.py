@@ -2,7 +2,7 @@
 
     python -c "from study.record.metrics import METRICS; print(*METRICS.values(), sep='\\n')"
 
-Their names for a reader are in `analysis/wording/texts.yaml`, under the same keys.
+Their names for a reader are in `analysis/wording/words.py`, under the same keys.
 """
 
 import re
