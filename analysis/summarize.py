@@ -129,6 +129,11 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help="compare each class's accuracy with another run's, by its directory, or with a CSV file: class,accuracy",
     )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="put everything that the page has into report.md and report.pdf, not the short form alone",
+    )
     parser.add_argument("--pdf", action="store_true", help="also print report.pdf (needs Chromium or Chrome)")
     args, more = parse_words(parser, argv)
 
@@ -208,7 +213,7 @@ def main(argv: list[str]) -> int:
                 table = attempted(text("The comparison of the settings"), partial(_compared, frames, section))
                 if isinstance(table, tables.Table):
                     print(restored(f"{section.name}\n\n{tables.markdown(table)}"))
-        page = report.write(frames, listed, str(args.source), Path(args.out), say)
+        page = report.write(frames, listed, str(args.source), Path(args.out), say, args.full)
     print(f"report: {printable(page.resolve())}")
     if browser:
         print(f"report: {printable(pdf.print_page(page, browser))}")

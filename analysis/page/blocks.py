@@ -54,6 +54,13 @@ class Items:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Terms with their definitions, and the address of a page that says more, or an empty text."""
+
+    entries: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure with the name of its files; the colours of a `photo` are not inverted on a dark page."""
 
@@ -81,4 +88,4 @@ class Data:
     frame: pd.DataFrame
 
 
-Block = Heading | Paragraph | Items | Table | Picture | Gallery | Data
+Block = Heading | Paragraph | Items | Terms | Table | Picture | Gallery | Data

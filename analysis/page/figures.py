@@ -257,27 +257,29 @@ def curves_by_setting(history: pd.DataFrame, settings: Sequence[str], title: str
     counts = history.groupby(["setting", "epoch"], sort=False)["val/acc"].count()
     means = means[counts == repeats.reindex(means.index.get_level_values("setting")).to_numpy()]
 
-    # a column of panels per setting; of many, two rows of columns
-    across = len(settings) if len(settings) <= 4 else -(-len(settings) // 2)
+    # accuracy beside loss for two settings, above it for four; of more, only the accuracy
     metrics = ("acc", "loss") if len(settings) <= 4 else ("acc",)
-    down = len(metrics) * -(-len(settings) // across)
-    figure = Plot(figsize=(max(5.5, 2.7 * across), 2.3 * down + 0.6), layout="constrained")
-    panels = figure.subplots(down, across, sharex=True, sharey="row" if len(metrics) > 1 else True, squeeze=False)
-    for place, setting in enumerate(settings):
-        for row, metric in enumerate(metrics):
-            axes = panels[row, place] if len(metrics) > 1 else panels[place // across, place % across]
-            for split, drawn in (("train", Look(GREY, "--")), ("val", Look(looks[setting].color, "-"))):
-                name = f"{split}/{metric}"
-                values = METRICS[name].scale * means.loc[setting, [name, f"{name}_ci95"]]
-                _band(axes, values, label(name), drawn, banded=True)
-            finish(axes, wrapped(setting), label("epoch"), label(metric))
-            axes.tick_params(labelbottom=True, labelleft=True)
-            axes.title.set_fontsize(9)
-            axes.legend(fontsize=7, frameon=False, loc="lower right" if metric == "acc" else "upper right")
-    for axes in panels.ravel()[len(settings) * len(metrics) :]:
+    places = [(setting, metric) for metric in metrics for setting in settings]
+    across = len(places) if len(places) <= 4 else -(-len(places) // 2)
+    down = -(-len(places) // across)
+    figure = Plot(figsize=(2.7 * max(2, across), 2.5 * down + 0.5), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
+    for axes, (setting, metric) in zip(panels, places, strict=False):
+        first = panels[metrics.index(metric) * len(settings)]
+        if axes is not first:
+            axes.sharey(first)
+        for split, drawn in (("train", Look(GREY, "--")), ("val", Look(looks[setting].color, "-"))):
+            name = f"{split}/{metric}"
+            values = METRICS[name].scale * means.loc[setting, [name, f"{name}_ci95"]]
+            _band(axes, values, heading(name), drawn, banded=True)
+        finish(axes, wrapped(setting), text("Epoch"), heading(metric))
+        axes.tick_params(labelbottom=True)
+        axes.title.set_fontsize(9)
+        axes.legend(fontsize=7, frameon=False, loc="lower right" if metric == "acc" else "upper right")
+    for axes in panels[len(places) :]:
         axes.remove()
-    panels[0, 0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    low, high = panels[0, 0].get_ylim()
-    panels[0, 0].set_ylim(max(0, low), min(100, high))
+    panels[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(max(0, low), min(100, high))
     figure.suptitle(titled(title, figure.get_figwidth()), fontweight="bold", fontsize=11)
     return figure

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from analysis.page import tables
 from analysis.page.attempt import attempted
-from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture
+from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import advice
 from analysis.page.tables import Table
 from analysis.wording.texts import MARKUP, restored, spoken, text
@@ -38,12 +38,15 @@ DPI = 160
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the page; the names of its files start with `name`."""
+    """A section of the page; the names of its files start with `name`.
+
+    `blocks` are the short form; the page folds what is `more`, and the short report leaves it out.
+    """
 
     name: str
     title: str
-    description: str
     blocks: Sequence[Block]
+    more: Sequence[Block] = ()
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,12 @@ class Drawn:
     svg: str
 
 
-def write(parts: Iterable[Part], title: str, source: str, provenance: str, out: Path) -> Path:
-    """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page."""
+def write(parts: Iterable[Part], title: str, source: str, provenance: str, out: Path, full: bool = False) -> Path:
+    """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
+
+    The page has everything, with what is more than the short form folded. `report.md`, and the page when it is printed,
+    have the short form; if `full`, everything.
+    """
     # create the folders before anything is drawn
     try:
         for folder in (out / "tables", out / "figures"):
@@ -74,15 +81,19 @@ def write(parts: Iterable[Part], title: str, source: str, provenance: str, out: 
     shown = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        blocks = [_attempted(block, anchor, anchors, files, out, undrawn) for block in part.blocks]
-        shown.append({"anchor": anchor, "title": part.title, "description": part.description, "blocks": blocks})
+        blocks, more = (
+            [_attempted(block, anchor, anchors, files, out, undrawn) for block in listed]
+            for listed in (part.blocks, part.more)
+        )
+        shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 
     # write the page and the same as Markdown
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(text=text, language=spoken())
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "notes": _undrawn(undrawn)}
+    content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "full": full}
+    content["notes"] = _undrawn(undrawn)
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
     return out / "index.html"
@@ -136,6 +147,8 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
             return {"kind": "paragraph", "text": text, "soft": soft}
         case Items(texts, soft):
             return {"kind": "items", "texts": texts, "soft": soft}
+        case Terms(entries):
+            return {"kind": "terms", "entries": entries}
         # tables and numbers, as files
         case Table():
             stem = files.unused(f"{anchor}-{block.name}")
@@ -197,11 +210,13 @@ def _strong(text: str) -> Markup:
 
 
 def _markdown(content: dict) -> str:
-    """Write the page as Markdown, with its tables, and links to its figures."""
+    """Write the page as Markdown, with its tables, and links to its figures: the short form, or everything."""
     lines = [f"# {content['title']}", _plain(content["source"]), *map(_plain, content["notes"])]
     for part in content["parts"]:
-        lines += [f"## {_plain(part['title'])}", _plain(part["description"])]
-        for block in part["blocks"]:
+        blocks = [*part["blocks"], *(part["more"] if content["full"] else [])]
+        if blocks:
+            lines.append(f"## {_plain(part['title'])}")
+        for block in blocks:
             lines += _markdown_of(block)
     return "\n\n".join(line for line in [*lines, _plain(content["provenance"])] if line) + "\n"
 
@@ -216,6 +231,8 @@ def _markdown_of(block: dict) -> list[str]:
             return [_plain(block["text"])]
         case "items":
             return ["\n".join(f"- {_plain(text)}" for text in block["texts"])]
+        case "terms":
+            return ["\n".join(_markdown_term(*entry) for entry in block["entries"])]
         case "table":
             table = block["table"]
             return [f"**{_plain(table.title)}**", tables.markdown(table).rstrip(), _plain(" ".join(table.notes))]
@@ -227,6 +244,12 @@ def _markdown_of(block: dict) -> list[str]:
         case _:
             pictures = [line for picture in block["pictures"] for line in _markdown_picture(picture)]
             return [*pictures, _plain(block["caption"])]
+
+
+def _markdown_term(term: str, words: str, link: str) -> str:
+    """Write a term and its definition as an item of a list."""
+    name = f"[{_plain(term)}]({link})" if link else _plain(term)
+    return f"- **{name}**: {_plain(words)}"
 
 
 def _markdown_picture(picture: Drawn) -> list[str]:

@@ -15,12 +15,26 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
 from analysis.page.tables import p_words
 from analysis.themes import answers, comparison, confusion, costs, effects, embedding, layers, speed, training
-from analysis.wording.texts import NAMED, mark, named, number, plural, protected, shown, text
+from analysis.wording.texts import (
+    mark,
+    named,
+    number,
+    option,
+    option_value,
+    plural,
+    protected,
+    shown,
+    shown_value,
+    text,
+)
 from study.config.setting import Setting
 
 SEVERAL = ("accuracy", "overfitting", "epochs", "size", "speed")
 ALONE = ("accuracy", "overfitting", "epochs", "confusion")
 """What the questions of sections with several settings, or with a single one, are about unless their sweep says it."""
+
+LEAST_GAIN = 0.1
+"""Smallest gain from more epochs that is named, in points."""
 
 MOST_CONFUSIONS = 3
 """Number of confusions that are named."""
@@ -44,8 +58,34 @@ def lines(frames: Frames, section: Section) -> list[str]:
 
 
 def accuracy(frames: Frames, section: Section) -> str:
-    """Return the answer of the section, and the effects of its options if they form a grid."""
-    return " ".join([answers.headline(frames, section), *effects.answer(section)])
+    """Return the answer of the section, and the effects of its options if they form a grid.
+
+    Of a single setting, the recommendation says it already.
+    """
+    return " ".join([answers.headline(frames, section), *_effects(section)]) if len(section.ranked) > 1 else ""
+
+
+def _effects(section: Section) -> list[str]:
+    """Report the effects of options on the accuracy, each averaged over the others, that are more than noise."""
+    frame = effects.measure(section)
+    if frame.empty or not frame.val_acc_change_p.notna().any():
+        return []
+    first = frame.drop_duplicates("option").set_index("option")["value"]
+    clear = frame[(frame.val_acc_change_p < ALPHA) & (frame.settings > 1)]
+    changes = [
+        text("{value} instead of {first} {change:+.2f} ± {spread:.2f}", value=option_value(row.option, row.value),
+             first=shown_value(row.option, first[row.option]), change=row.val_acc_change,
+             spread=row.val_acc_change_ci95)
+        for row in clear.itertuples()
+    ]  # fmt: skip
+    tested = frame.option[frame.val_acc_change_p.notna() & (frame.settings > 1)]
+    rest = [option(name) for name in dict.fromkeys(tested) if name not in set(clear.option)]
+    said = (
+        [text("Clear on average over the other options, in points: {changes}.", changes=named(changes))]
+        if changes
+        else []
+    )
+    return said + ([text("No clear effect on average: {options}.", options=named(rest))] if rest else [])
 
 
 def overfitting(frames: Frames, section: Section) -> str:
@@ -120,7 +160,7 @@ MORE_EPOCHS = (
 
 def _gain(row) -> str:
     """Write what twice the epochs would bring by the whole curve, in brackets, if it is worth naming."""
-    if row.verdict in ("overfits", "falls") or not row.gain > 0:
+    if row.verdict in ("overfits", "falls") or not row.gain >= LEAST_GAIN:
         return ""
     spread = f" ± {number(row.gain_ci95, '.1f')}" if row.gain_ci95 == row.gain_ci95 else ""
     gain = f"{number(row.gain, '.1f')}{spread}"
@@ -160,7 +200,11 @@ def _common(settings: Sequence[Setting], of: Sequence[Setting]) -> str:
     has_common = [set(common.pairs) <= set(setting.pairs) for setting in of]
     if others and common.pairs and sum(has_common) == len(settings):
         return shown(common)
-    return text(" and ").join([shown(first), *map(shown, others)]) if len(others) == 1 else named(list(map(shown, settings)), 2)
+    return (
+        text(" and ").join([shown(first), *map(shown, others)])
+        if len(others) == 1
+        else named(list(map(shown, settings)), 2)
+    )
 
 
 def seconds(frames: Frames, section: Section) -> str:
@@ -225,8 +269,8 @@ def features(frames: Frames, section: Section) -> str:
     if frame.empty:
         return ""
     kinds = [
-        text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(setting), probe=rows.probe.iloc[-1],
-             silhouette=rows.silhouette.iloc[-1])
+        text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(setting),
+             probe=rows.probe.iloc[-1], silhouette=rows.silhouette.iloc[-1])
         for setting, rows in frame.groupby("setting", sort=False)
     ]  # fmt: skip
     return text("A linear classifier on the last features recognises: {kinds}.", kinds=named(kinds))
@@ -251,8 +295,7 @@ def _with_interval(row: pd.Series, key: str, spec: str = ".2f") -> str:
 
 
 def reasons(section: Section, setting: Setting, others: Sequence[Setting]) -> list[str]:
-    """Return what else speaks for a setting against all others, of what is asked: clearly less overfitting, time, size.
-    """
+    """Return what speaks for a setting against all others, beside accuracy, if it is asked: overfitting, time, size."""
     found = []
     for ask in asks(section):
         why = REASONS[ask](section, setting, others) if ask in REASONS else None
@@ -298,4 +341,3 @@ def _fewer_parameters(section: Section, setting: Setting, others: Sequence[Setti
 
 REASONS = {"overfitting": _less_overfitting, "speed": _less_time, "size": _fewer_parameters}
 """What may decide between settings of which none is clearly more accurate."""
-

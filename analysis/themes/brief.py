@@ -17,6 +17,9 @@ from analysis.wording.texts import named, plural, shown, text
 ROWS = 10
 """Most settings in the table."""
 
+COLUMNS = ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc")
+"""Columns of the whole comparison that the table has too."""
+
 PANELS = 6
 """Most settings whose curves get a panel each; of more, the accuracies are drawn."""
 
@@ -44,8 +47,8 @@ def recommendation(frames: Frames, section: Section) -> str:
     if tested.empty:
         first = frame.index[0]
         return text(
-            "**{setting}** is ahead, but its lead may be luck: differences can be judged only with several seeds of each "
-            "setting.",
+            "**{setting}** is ahead, but its lead may be luck: differences can be judged only with several seeds of "
+            "each setting.",
             setting=shown(first),
         )
 
@@ -103,7 +106,9 @@ def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
             return Picture("brief", title, confusion.matrix_figure(counts, title, normalised=False))
     if len(settings) <= PANELS:
         title = text("Training and validation of each setting: {name}", name=section.title)
-        caption = text("Lines: mean over seeds; bands: 95 % intervals.") if section.runs.setting.duplicated().any() else ""
+        caption = (
+            text("Lines: mean over seeds; bands: 95 % intervals.") if section.runs.setting.duplicated().any() else ""
+        )
         history = section.history
         return Picture("brief", title, figures.curves_by_setting(history, settings, title, looks), caption)
     frame = comparison.compare(section)
@@ -120,7 +125,9 @@ def table(frames: Frames, section: Section) -> Table:
         costs.measure(section)[["setting", "params", "epoch_seconds"]], on="setting", how="left"
     )
     full = {column.key: column for column in comparison.table(section, frame).columns}
-    columns = [full[key] for key in ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc") if key in full]
+    columns = [
+        full[key] for key in ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc") if key in full
+    ]
     columns += [
         column
         for column in (Column("gap_last", 2), Column("params", 0), Column("epoch_seconds", SIGNIFICANT))
@@ -130,5 +137,3 @@ def table(frames: Frames, section: Section) -> Table:
     notes = [plural("One more setting is in the whole table.", "{n} more settings are in the whole table.", rest)]
     return Table("brief", text("Settings of {name}, the best first", name=section.title), kept, columns,
                  notes if rest else [])  # fmt: skip
-
-

@@ -399,7 +399,7 @@ def _name_points(axes: Axes, labelled: pd.DataFrame, frame: pd.DataFrame, cost: 
         )
 
 
-def total(frames: Frames) -> list[Block]:
+def total(frames: Frames) -> list[str]:
     """Report the costs of all runs together, including those without a result."""
     # number, epochs and time
     runs = frames.runs
@@ -439,4 +439,4 @@ def total(frames: Frames) -> list[Block]:
         runs=len(runs),
     )
     sentences.append(measured if len(joules) else text("The devices did not report their energy."))
-    return [Items(sentences)]
+    return sentences

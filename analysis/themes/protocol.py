@@ -13,7 +13,7 @@ from analysis.frames.runs import IDENTITY, Frames, with_result
 from analysis.frames.sections import Section
 from analysis.page.blocks import Block, Data, Heading, Items
 from analysis.page.tables import Column, Table
-from analysis.themes import comparison
+from analysis.themes import about, comparison, costs
 from analysis.wording.texts import mark, named, plural, shown_value, text
 from study.config import Config
 from study.record.directory import DONE
@@ -96,6 +96,26 @@ CHOSEN = {
     "drawn": mark("drawn at random and compared"),
 }
 """How the learning rates of a section were chosen; see `rates`."""
+
+
+def brief(frames: Frames, sections: Sequence[Section]) -> list[Block]:
+    """Report the data, the machines, the code and the whole effort in a few sentences."""
+    described = dict.fromkeys(line for section in sections for line in about.data(frames, section))
+    kinds = machines(frames)[["device", "cpu", "cores"]].drop_duplicates().to_dict("records")
+    trained_on = [
+        kind["device"] if kind["device"] != "cpu" or not kind["cpu"] else f"{kind['cpu']} ({kind['cores']:.0f} CPU)"
+        for kind in kinds
+    ]
+    return [
+        Items(
+            [
+                *described,
+                text("Machines: {machines}.", machines=named(list(dict.fromkeys(trained_on)))),
+                *code(frames),
+                *costs.total(frames),
+            ]
+        )
+    ]
 
 
 def blocks(frames: Frames, sections: Sequence[Section]) -> list[Block]:

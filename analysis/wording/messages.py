@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from babel.messages import Catalog
 from babel.messages.pofile import read_po, write_po
 from jinja2 import Environment
 from jinja2.ext import extract_from_ast
 
 from analysis.wording.catalogue import LANGUAGES
+from study.sweeps import definition
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def messages() -> dict[Message, list[str]]:
         for message in of_template(path.read_text(encoding="utf-8")):
             found.setdefault(message, []).append(path.relative_to(ROOT).as_posix())
     for path in sorted((ROOT / "sweeps").glob("*.yaml")):
-        if description := yaml.safe_load(path.read_text(encoding="utf-8")).get("description"):
+        if description := definition.read(path, {}).description:
             found.setdefault(Message(description), []).append(path.relative_to(ROOT).as_posix())
     return found
 

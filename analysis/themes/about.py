@@ -1,0 +1,136 @@
+"""About the runs of a section: their data and options, what is missing or mixed, and the numbers of each.
+
+python -c "from analysis.frames import runs, sections; from analysis.themes import about; \\
+    frames = runs.load('runs'); print(*about.trained(frames, sections.by_dataset(frames)[0]), sep='\\n')"
+"""
+
+from analysis.frames import runs
+from analysis.frames.runs import Frames
+from analysis.frames.sections import TASK, Section
+from analysis.page.blocks import Block, Data, Items, Paragraph
+from analysis.page.figures import Looks
+from analysis.wording.texts import mark, option, plural, protected, settings_named, shown, text
+from analysis.wording.words import STATES
+from study.config.setting import setting_of
+
+MIXED = {
+    "device": mark("device"),
+    "threads": mark("threads"),
+    "precision": mark("precision"),
+    "data_digest": mark("data"),
+}
+"""What should be the same in all runs of a setting."""
+
+
+METHODS = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size", "epochs", "augment")
+"""Options that the report always gives, whatever their values."""
+
+
+MISSING = 20
+"""At most this many points without a result are named."""
+
+
+def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Link to the numbers of each run, named as in summary.json, with its seed and the name of its directory."""
+    rows = section.runs.sort_values(["setting", "seed"])
+    rows["run"] = [frames.directories[run].path.name for run in rows.index]
+    names = ["setting", *section.varied, "seed", "run", *runs.SUMMARY, "device", "device_shared_by", "host"]
+    return [Data("runs", text("Each run, with its seed and directory:"), rows[names])]
+
+
+def missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Name the points without a result."""
+    names = section.missing[:MISSING]
+    rest = len(section.missing) - MISSING
+    if not names:
+        return []
+    more = [plural("{n:,} other", "{n:,} others", rest)] if rest > 0 else []
+    return [Paragraph(text("Without a result:"), soft=True), Items([*map(protected, names), *more], soft=True)]
+
+
+def data(frames: Frames, section: Section) -> list[str]:
+    """Describe the data of the runs of a section."""
+    # one sentence per kind of data, each only once
+    described = {}
+    for run, dataset in section.runs.dataset.items():
+        known = frames.data(str(run))
+        channels, height, width = known["image_shape"]
+        described[
+            text(
+                "{dataset}: {train:,} training, {val:,} validation and {test:,} test images of {height}×{width} "
+                "pixels; channels: {channels}, classes: {classes}.",
+                dataset=dataset.removeprefix("folder:"),
+                **known["images"],
+                channels=channels,
+                height=height,
+                width=width,
+                classes=len(known["classes"]),
+            )
+        ] = None
+    return list(described)
+
+
+def trained(frames: Frames, section: Section) -> list[str]:
+    """List the options of the runs that the names of the settings do not include."""
+    # options with one value in all runs
+    first = section.runs.iloc[0]
+    chosen = frames.configs[str(first.name)].identity()
+    relevant = [name for name in runs.IDENTITY if name in METHODS or (name in chosen and name not in TASK)]
+    same = [name for name in relevant if first[name] is not None and section.runs[name].map(repr).nunique() == 1]
+
+    # options with a usual value
+    always = setting_of(first, [name for name in same if name not in (*section.varied, "seed")])
+    usual = setting_of(section.usual, section.usual)
+    sentences = [text("All runs: {options}.", options=shown(always))] if always.pairs else []
+    sentences += (
+        [text("Unless the name of a setting says otherwise: {options}.", options=shown(usual))] if usual.pairs else []
+    )
+
+    # numbers that the names round
+    rounded = [option(name) for name in section.drawn if isinstance(first[name], float)]
+    return (
+        [
+            *sentences,
+            text(
+                "Rounded in the names of settings, but in full in the CSV file of the comparison: {options}.",
+                options=", ".join(rounded),
+            ),
+        ]
+        if rounded
+        else sentences
+    )
+
+
+def notes(section: Section) -> list[str]:
+    """Return notes on the runs of a section: missing runs, and settings with mixed devices or data."""
+    # runs without a result
+    found = []
+    if absent := len(section.absent):
+        states = {state: count for state, count in section.states.items() if state != "finished"}
+        states |= {"missing": absent - sum(states.values())}
+        counts = ", ".join(f"{text(STATES[state])}: {count}" for state, count in states.items() if count)
+        found.append(
+            plural(
+                "{n} of the {all} runs has no result and is not included in any mean ({states}).",
+                "{n} of the {all} runs have no result and are not included in any mean ({states}).",
+                absent,
+                all=len(section.points),
+                states=counts,
+            )
+        )
+
+    # settings whose runs differ in something that should be the same
+    by_setting = section.runs.groupby("setting", sort=False)
+    for what, name in MIXED.items():
+        values = by_setting[what].agg(lambda column: ", ".join(sorted(map(str, column.unique()))))
+        mixed = values[by_setting[what].nunique(dropna=False) > 1]
+        for differing, settings in mixed.groupby(mixed, sort=False):
+            found.append(
+                text(
+                    "Runs of {settings} differ in {what}: {values}.",
+                    settings=settings_named(list(settings.index), len(values)),
+                    what=text(name),
+                    values=differing,
+                )
+            )
+    return found
