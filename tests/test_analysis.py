@@ -365,11 +365,13 @@ def test_what_its_sweep_stopped_is_named_below_the_answer_with_what_it_reached(t
     assert found.missing == [
         f"{names[1]}, seed 0 (stopped by its sweep after epoch 3, best val acc 60.00 %)", f"{names[2]}, seed 0"
     ]  # fmt: skip
-    said = [block for block in report.section_blocks(frames, found, {}) if isinstance(block, Heading | Items)]
-    assert said[0].texts == [
+    looks = report.looks_of([found])[0]
+    answered = [block for block in report.short(frames, found, looks) if isinstance(block, Items)]
+    assert answered[-1].texts == [
         "2 of the 3 runs have no result and are not included in any mean (stopped: 1, not started: 1)."
     ]
-    assert said[1] == Heading("The answer") and said[-1].texts == found.missing
+    said = [block for block in report.section_blocks(frames, found, looks) if isinstance(block, Heading | Items)]
+    assert said[0] == Heading("The answer") and said[-1].texts == found.missing
 
 
 def test_predictions_are_tidy(folder):
@@ -568,7 +570,7 @@ def test_what_a_reviewer_asks_is_in_the_report_once(folder, call, undrawn):
         words = shlex.split(protocol.command(config))
         assert words[:3] == ["python", "-m", "study.train"]
         assert read_command(words[3:]).config.fingerprint == config.fingerprint
-    call("analysis.summarize", folder)
+    call("analysis.summarize", folder, "--full")
     page = (folder.parent / "report" / "report.md").read_text(encoding="utf-8")
     assert page.count("Settings of which runs failed") == 1
     assert (folder.parent / "report" / "tables" / "protocol-failures.csv").exists()

@@ -155,7 +155,7 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path, monkeyp
     (tmp_path / "theirs.csv").write_text(
         "class,accuracy\n" + "".join(f"{digit},{90 + digit}\n" for digit in range(10)), encoding="utf-8"
     )
-    call("analysis.summarize", "--compare-per-class", "theirs.csv")
+    call("analysis.summarize", "--compare-per-class", "theirs.csv", "--full")
     frames = runs.load(tmp_path / "runs")
     best = frames.runs["best/val_acc"].idxmax()
     tested = frames.predictions[frames.predictions.run == best]

@@ -66,7 +66,7 @@ def test_predictions_with_a_wrong_bit_are_said_to_be_broken(run, call):
     (run.path / "evaluation.npz").write_bytes(content)
     with pytest.raises(CorruptRun, match="is broken: delete it, then the same command retrains the run"):
         run.evaluation()
-    call("analysis.summarize")
+    call("analysis.summarize", "--full")
     page = (run.path.parent.parent / "report" / "report.md").read_text(encoding="utf-8")
     assert "evaluation.npz is broken" in page and "### Learning curves" in page, "the rest of the report stands"
     (run.path / "evaluation.npz").unlink()

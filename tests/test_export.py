@@ -3,13 +3,13 @@
 import pytest
 
 from analysis import report
-from analysis.themes import comparison, confusion, per_class
+from analysis.themes import about, comparison, confusion, per_class
 from study.record.directory import RunDirectory
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_copy_gives_the_same_tables_and_counts_as_trained(command, call, sweep_file, tmp_path, monkeypatch):
-    themes = (comparison.blocks, report.each_run, confusion.blocks, per_class.blocks)
+    themes = (comparison.blocks, about.each_run, confusion.blocks, per_class.blocks)
     monkeypatch.setattr(report, "THEMES", themes)  # those whose tables a copy holds
     path = sweep_file({"epochs": {"value": 1}, "seed": {"values": [0]}})
     command("study.sweep", "run", path, "--wandb=disabled", f"--runs-dir={tmp_path / 'runs'}")

@@ -22,9 +22,9 @@ from analysis.frames import runs
 from analysis.frames.sections import by_dataset
 from analysis.page import html as page
 from analysis.page import letters, tables
-from analysis.page.blocks import Heading, Paragraph, Picture
+from analysis.page.blocks import Data, Heading, Paragraph, Picture
 from analysis.page.figures import looks_of
-from analysis.themes import answers, clouds, comparison, confusion, per_class
+from analysis.themes import about, answers, clouds, comparison, confusion, per_class
 from analysis.themes.embedding import Layer, Seen
 from analysis.wording import texts as wording
 from study.config import Config
@@ -114,13 +114,15 @@ def config(run: Path) -> dict:
 
 def test_a_report_says_every_name_in_every_format(study, warned):
     folder, _ = study
-    said = warned("analysis.summarize", "runs", "--out", "report", cwd=folder, fresh=True)  # warnings of imports too
+    said = warned(
+        "analysis.summarize", "runs", "--out", "report", "--full", cwd=folder, fresh=True
+    )  # warnings of imports too
     # which letters can be drawn depends on the fonts of the machine
     warnings = [line for line in said.splitlines() if "warning" in line.lower() and "no installed font" not in line]
     assert not warnings and "could not be made" not in said, said
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
     html = (folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert html.count("<img src=") == 9, "of hidden 1 too"
+    assert html.count("<img src=") == 10, "of hidden 1 too"
     assert "$x_1$ &amp; co" in html and "**x** `y` &lt;b&gt;" in html and "\ufdd0" not in text + html
     assert r"\*\*x\*\* \`y\` \<b>" in text
     (path,) = (folder / "report" / "tables").glob("*-per-class.csv")
@@ -261,11 +263,11 @@ def test_a_theme_that_fails_is_named_and_the_others_stand(frames, monkeypatch, c
         raise error
 
     broken.__name__, broken.__module__ = "blocks", "analysis.costs"
-    monkeypatch.setattr(report, "THEMES", (report.THEMES[1], broken, report.each_run))
+    monkeypatch.setattr(report, "THEMES", (report.THEMES[1], broken, about.each_run))
     error = ValueError("no **such** number")
     blocks = report.section_blocks(frames, section, report.looks_of([section])[0])
     (place,) = (k for k, block in enumerate(blocks) if isinstance(block, Paragraph) and "ValueError" in block.text)
-    assert isinstance(blocks[place + 1], report.Data) and isinstance(blocks[place - 1], tables.Table | Picture)
+    assert isinstance(blocks[place + 1], Data) and isinstance(blocks[place - 1], tables.Table | Picture)
     assert "warning: The costs" in capsys.readouterr().err
     for error in (KeyboardInterrupt(), MemoryError()):
         with pytest.raises(type(error)):
@@ -277,7 +279,7 @@ def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_stand(tmp_path, c
     whole, broken = confusion.matrix_figure(counts, "whole"), confusion.matrix_figure(counts, "broken")
     broken.add_artist(Unwilling(visible=True))
     pictures = [Picture("one", "The first", broken), Picture("two", "The second", whole)]
-    page.write([page.Part("p", "p", "", pictures)], "title", "", "", tmp_path)
+    page.write([page.Part("p", "p", pictures)], "title", "", "", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "The first: " in text and "cannot be drawn" in text and "(figures/p-two.png)" in text
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["p-two.pdf", "p-two.png", "p-two.svg"]

@@ -21,7 +21,19 @@ from analysis import report
 from analysis.frames import runs
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, figures, tables
-from analysis.themes import answers, clouds, comparison, confusion, costs, effects, embedding, layers, space, training
+from analysis.themes import (
+    about,
+    answers,
+    clouds,
+    comparison,
+    confusion,
+    costs,
+    effects,
+    embedding,
+    layers,
+    space,
+    training,
+)
 from analysis.wording import messages
 from analysis.wording import texts as wording
 from study.config.setting import Listed, setting_of
@@ -139,7 +151,8 @@ def made(frames, sections, drawn):
             with wording.language(language):
                 for name in ("three", "two") if language == "en" else ("three",):
                     looks = report.looks_of([sections[name]])[0]
-                    found[language, name] = report.section_blocks(frames, sections[name], looks)
+                    whole = (report.short, report.section_blocks)
+                    found[language, name] = [block for part in whole for block in part(frames, sections[name], looks)]
         shown = best_of_settings(sections["three"]).index[:1]  # which is not to be the best of both data sets
         other = sections["two"].runs.drop(index=shown, errors="ignore").assign(dataset="folder:other")
         found["en", "beside"] = layers.beside(frames, [sections["three"], replace(sections["two"], runs=other)])
@@ -159,16 +172,16 @@ def tables_in(made, language):
 
 
 def test_a_sweep_becomes_a_page(study, call, tmp_path, monkeypatch):
-    themes = (answers.blocks, comparison.blocks, report.each_run, costs.blocks, confusion.blocks)
+    themes = (answers.blocks, comparison.blocks, about.each_run, costs.blocks, confusion.blocks)
     monkeypatch.setattr(report, "THEMES", themes)  # test_names.py makes a report of all
     shutil.copytree(study / "runs", tmp_path / "runs")
     shutil.copy(study / "one.yaml", tmp_path)
-    result = call("analysis.summarize", "--sweep", "one.yaml")
+    result = call("analysis.summarize", "--sweep", "one.yaml", "--full")
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert str(tmp_path / "report" / "index.html") in result.stdout
     assert "&lt;one&gt; &amp; co" in page and "<one>" not in page
     assert "What do they do?" in page
-    assert not re.search(r"(src|href)=\"?https?:|@import|url\(", page), "it needs no network"
+    assert not re.search(r"src=\"?https?:|<link|@import|url\(", page), "it needs no network"
     for folder, kinds in (("tables", {".csv", ".md", ".tex"}), ("figures", {".pdf", ".png", ".svg"})):
         made = list((tmp_path / "report" / folder).iterdir())
         stems = {path.name.removesuffix(path.suffix) for path in made}
@@ -255,7 +268,7 @@ def test_the_spanish_page(study, call, tmp_path, monkeypatch):
         if path.suffix == ".svg":  # matplotlib writes each text as a comment beside its outlines
             text = "\n".join(re.findall(r"<!-- (.*?) -->", text))
         unseen = r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)"
-        unseen += r"|python -m study\.train[^`<]*"
+        unseen += r"|\(https?:.*?\)|python -m study\.train[^`<]*"
         text = re.sub(r"\s+", " ", html.unescape(re.sub(unseen, " ", text, flags=re.S)).replace(r"\%", "%")).casefold()
         assert not [one for one in english if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text)], path
         assert not re.findall(r"\d\.\d", text.split("entrenado en")[0]), path  # versions of libraries follow
@@ -389,7 +402,7 @@ def test_equal_runs_make_equal_files(frames, sections, tmp_path, monkeypatch):
         report.write(frames, [sections["two"]], "runs", tmp_path / name)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         made.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
-    assert len(made[0]) == 18 and made[0] == made[1]
+    assert len(made[0]) == 24 and made[0] == made[1]
 
 
 def test_hundreds_of_runs_are_compared_in_a_second_or_two(study, tmp_path):

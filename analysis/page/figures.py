@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from rich.cells import cell_len
 
@@ -271,15 +272,17 @@ def curves_by_setting(history: pd.DataFrame, settings: Sequence[str], title: str
         for split, drawn in (("train", Look(GREY, "--")), ("val", Look(looks[setting].color, "-"))):
             name = f"{split}/{metric}"
             values = METRICS[name].scale * means.loc[setting, [name, f"{name}_ci95"]]
-            _band(axes, values, heading(name), drawn, banded=True)
+            _band(axes, values, "", drawn, banded=True)
         finish(axes, wrapped(setting), text("Epoch"), heading(metric))
         axes.tick_params(labelbottom=True)
         axes.title.set_fontsize(9)
-        axes.legend(fontsize=7, frameon=False, loc="lower right" if metric == "acc" else "upper right")
     for axes in panels[len(places) :]:
         axes.remove()
     panels[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     low, high = panels[0].get_ylim()
     panels[0].set_ylim(max(0, low), min(100, high))
     figure.suptitle(titled(title, figure.get_figwidth()), fontweight="bold", fontsize=11)
+    lines = [Line2D([], [], color=GREY, linestyle="--"), Line2D([], [], color="black")]
+    names = [text("training"), text("validation")]
+    figure.legend(lines, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure

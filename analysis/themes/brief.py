@@ -8,6 +8,7 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
 from analysis.frames.statistics import ALPHA
 from analysis.page import figures
+from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
@@ -26,11 +27,12 @@ PANELS = 6
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Answer the question of a section in short."""
+    said = attempted(text("The answer"), lambda: recommendation(frames, section))
     return [
-        Paragraph(recommendation(frames, section)),
+        said if isinstance(said, Paragraph) else Paragraph(said),
         Items(asked.lines(frames, section)),
-        picture(frames, section, looks),
-        table(frames, section),
+        attempted(text("Figures"), lambda: picture(frames, section, looks)),
+        attempted(text("The comparison of the settings"), lambda: table(frames, section)),
     ]
 
 
