@@ -1,0 +1,147 @@
+"""The short form of a report: what is recommended and why, what is asked, and what the pages hold."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.page.tables import Table
+from analysis.themes import asked, brief
+from analysis.wording import texts as wording
+from study.sweeps import definition as search
+from study.system.errors import UserError
+from tests.test_training import line, section
+
+FLAT = line(0.5, 0.0)
+LUCK = (0.0, 0.002, -0.001, 0.001, -0.002)
+
+
+def settings(**levels):
+    """Make curves of five seeds that end at these accuracies, with other luck in every setting."""
+    rolled = {name: np.roll(LUCK, place) for place, name in enumerate(levels)}
+    return {name: [(line(level + luck, 0.0), FLAT) for luck in rolled[name]] for name, level in levels.items()}
+
+
+def made(levels, asks=(), gaps=None, **columns):
+    """Make a section of settings with these accuracies, and gaps between training and validation at the end."""
+    found = section(settings(**levels), **columns)
+    runs = found.runs
+    gap = runs.setting.map(gaps or dict.fromkeys(levels, 0.1))
+    noise = np.tile((0.001, -0.001, 0.0005, 0.0, -0.0005), len(levels))
+    runs = runs.assign(**{"last/train_acc": runs["last/val_acc"] + gap + noise})
+    return replace(found, runs=runs, asks=tuple(asks))
+
+
+def test_what_is_clearly_more_accurate_is_recommended_with_its_margin():
+    said = brief.recommendation(None, made({"high": 0.8, "low": 0.7, "mid": 0.78}))
+    assert "Use **high**" in said and re.search(r"2\.00 ± \d", said), "from the closest"
+
+
+def test_what_is_asked_beside_accuracy_decides_between_settings_that_are_as_accurate():
+    levels = {"first": 0.8, "second": 0.7995}
+    gaps = {"first": 0.2, "second": 0.1}
+    params = {"params": {"first": 2000.0, "second": 1000.0}}
+    for asks, why in ((["accuracy", "overfitting"], "10.0 ±"), (["size"], "1,000 parameters"), (["accuracy"], "")):
+        said = brief.recommendation(None, made(levels, asks, gaps, **params))
+        assert ("Use **second**" in said and why in said) if why else "**first** has the highest mean" in said
+    assert "Use **first**" in brief.recommendation(None, made(levels, ["overfitting"], {"first": 0.1, "second": 0.2}))
+    far = made({"first": 0.8, "second": 0.7}, ["overfitting"], gaps)
+    assert "Use **first**" in brief.recommendation(None, far), "a smaller gap is no reason to lose ten points"
+
+
+def test_nothing_is_recommended_by_luck_or_against_the_test_images():
+    single = section({name: seeds[:1] for name, seeds in settings(a=0.8, b=0.7).items()})
+    assert "may be luck" in brief.recommendation(None, single)
+    against = made({"a": 0.8, "b": 0.79})
+    test = against.runs["best/val_acc"].where(against.runs.setting == "b", 0.5 + np.tile(LUCK, 2))
+    against = replace(against, runs=against.runs.assign(**{"test/acc": test}))
+    assert "No recommendation" in brief.recommendation(None, against)
+
+
+def test_each_thing_asked_has_a_line_in_the_order_of_the_sweep(tmp_path):
+    levels = {"a": 0.8, "b": 0.7}
+    for asks in (["size", "accuracy", "speed"], ["overfitting", "epochs"]):
+        lines = asked.lines(None, made(levels, asks))
+        assert [text.split("**")[1].rstrip(".").lower() for text in lines] == asks
+    with wording.language("es"):
+        assert asked.lines(None, made(levels, ["size"]))[0].startswith("**Tamaño.**")
+
+
+def test_a_comparison_of_times_says_who_has_none():
+    found = made({"a": 0.8, "b": 0.7, "c": 0.6}, ["speed"])
+    shared = found.runs.device_shared_by.where(found.runs.setting != "c", 2)
+    (said,) = asked.lines(None, replace(found, runs=found.runs.assign(device_shared_by=shared)))
+    assert re.search(r"Without a time.*: c\.", said) and "a: 2 s" in said
+    nobody = replace(found, runs=found.runs.assign(device_shared_by=2), file="sweeps/mine.yaml")
+    (said,) = asked.lines(None, nobody)
+    assert "`python -m study.sweep run sweeps/mine.yaml --per-device 1 --runs-dir alone`" in said
+
+
+def test_settings_that_share_what_counts_are_named_by_it():
+    """Networks with the same number of parameters are named by what they have in common."""
+    from study.config.setting import Setting
+
+    kinds = {(model, p): Setting((("model", model), ("dropout", p))) for model in ("mlp", "cnn") for p in (0.0, 0.5)}
+    curves = {setting: [(line(0.7 + luck, 0.0), FLAT) for luck in LUCK] for setting in kinds.values()}
+    params = {setting: 1000.0 if model == "mlp" else 2000.0 for (model, _), setting in kinds.items()}
+    (said,) = asked.lines(None, replace(section(curves, params=params), asks=("size",)))
+    assert "mlp: 1,000" in said and "cnn: 2,000" in said and "dropout" not in said
+
+
+def test_the_table_of_many_settings_is_short():
+    many = section({f"s{place:02}": [(line(0.5 + place / 100, 0.0), FLAT)] * 2 for place in range(14)})
+    table = brief.table(None, many)
+    assert isinstance(table, Table) and len(table.frame) == brief.ROWS and "4 more" in table.notes[0]
+    assert list(table.frame.setting)[:2] == ["s13", "s12"]
+
+
+DESCRIBED = """
+method: grid
+description: {description}
+parameters: {{dropout: {{values: [0.0, 0.5]}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("description", "question", "asks"),
+    [
+        ('"Which one? Asks: speed, accuracy."', "Which one?", ("speed", "accuracy")),
+        (">-\n  Which one?\n  Asks: size", "Which one?", ("size",)),
+        ('"He asks a lot."', "He asks a lot.", ()),
+        ('""', "", ()),
+    ],
+)
+def test_a_description_ends_with_what_its_question_asks(tmp_path, description, question, asks):
+    (tmp_path / "one.yaml").write_text(DESCRIBED.format(description=description), encoding="utf-8")
+    sweep = search.read(tmp_path / "one.yaml")
+    assert (sweep.description, sweep.asks) == (question, asks)
+
+
+def test_something_unknown_that_is_asked_is_an_error_with_its_line(tmp_path):
+    (tmp_path / "one.yaml").write_text(DESCRIBED.format(description='"Asks: overfiting"'), encoding="utf-8")
+    with pytest.raises(UserError, match=r"yaml:3.*'overfiting'.*'overfitting'"):
+        search.read(tmp_path / "one.yaml")
+
+
+def test_the_short_form_is_what_a_reader_hands_in(call, tmp_path):
+    """`report.md` has an answer for each section, `--full` everything; the page has both, the rest folded."""
+    (tmp_path / "two.yaml").write_text(
+        "name: two\nmethod: grid\ndescription: Does it help? Asks size.\nparameters:\n"
+        "  {dataset: {value: digits}, model: {value: mlp}, epochs: {value: 2}, dropout: {values: [0.0, 0.5]}}\n",
+        encoding="utf-8",
+    )
+    call("study.sweep", "run", "two.yaml", "--wandb", "disabled", "--device", "cpu")
+    call("analysis.summarize", "--sweep", "two.yaml")
+    report = tmp_path / "report"
+    short = (report / "report.md").read_text(encoding="utf-8")
+    page = (report / "index.html").read_text(encoding="utf-8")
+    call("analysis.summarize", "--sweep", "two.yaml", "--full", "--out", "whole")
+    whole = (tmp_path / "whole" / "report.md").read_text(encoding="utf-8")
+    assert short.count("](figures/") == 1 and whole.count("](figures/") > 5
+    assert len(short.split()) < 900 < len(whole.split())
+    headings = re.findall(r"^## (.*)$", short, re.M)
+    assert headings[0] == "Does it help? Asks size." and set(headings) <= set(re.findall(r"^## (.*)$", whole, re.M))
+    folded = page.index('<details class="more">')
+    assert page.index("</table>") < folded < page.index("Learning curves: two")
+    assert '<details class="more" open>' in (tmp_path / "whole" / "index.html").read_text(encoding="utf-8")
