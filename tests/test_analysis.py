@@ -488,28 +488,31 @@ def test_runs_on_other_files_are_not_compared(folder, tmp_path):
     assert empty.runs.empty and empty.title == "none"
 
 
-REPEATED = SWEEP.replace("name: dropout", "name: repeated").replace(
-    "seed: {values: [0, 1, 2, 3]}",
-    'setting: {values: ["seed=0 split_seed=0", "seed=1 split_seed=1", "seed=2 split_seed=2"]}',
-)
+REPEATED = {
+    "seed and split": 'setting: {values: ["seed=0 split_seed=0", "seed=1 split_seed=1", "seed=2 split_seed=2"]}',
+    "split": "split_seed: {values: [0, 1, 2]}",
+}
 
 
 @pytest.mark.parametrize("by", ["sweep", "data set"])
-def test_a_split_for_each_seed_is_a_repeat(tmp_path, by):
-    """Settings whose runs differ in seed and split are compared over both, and paired."""
-    for seed, easier in enumerate((0.0, 0.05, 0.02)):
+@pytest.mark.parametrize("what", REPEATED)
+def test_a_split_for_each_repeat_is_a_repeat(tmp_path, by, what):
+    """Settings whose runs differ in the split, with or without the seed, are compared over both, and paired."""
+    for repeat, easier in enumerate((0.0, 0.05, 0.02)):
         for dropout in (0.0, 0.5):
-            accuracy = 0.7 + easier + 0.02 * dropout + 0.001 * (seed == dropout)
-            make_run(tmp_path / "runs", accuracy, seed=seed, split_seed=seed, dropout=dropout)
+            accuracy = 0.7 + easier + 0.02 * dropout + 0.001 * (repeat == dropout)
+            seed = 0 if what == "split" else repeat
+            make_run(tmp_path / "runs", accuracy, seed=seed, split_seed=repeat, dropout=dropout)
     frames = runs.load(tmp_path / "runs")
-    (tmp_path / "repeated.yaml").write_text(REPEATED, encoding="utf-8")
+    sweep = SWEEP.replace("name: dropout", "name: repeated").replace("seed: {values: [0, 1, 2, 3]}", REPEATED[what])
+    (tmp_path / "repeated.yaml").write_text(sweep, encoding="utf-8")
     found = of_sweep(frames, search.read(tmp_path / "repeated.yaml")) if by == "sweep" else by_dataset(frames)
     (one,) = found
     assert one.varied == ["dropout"] and one.splits_vary and len(one.runs) == 6 and "split" not in one.name
     frame = by_name(comparison.compare(one))
     assert list(frame.n) == [3, 3] and frame.paired.iloc[1] and frame.p_holm.iloc[1] < 0.05
     said = " ".join(comparison.table(one).notes)
-    assert "Repeats differ in the seed and in the split" in said
+    assert ("Repeats differ in the split only" if what == "split" else "in the seed and in the split") in said
     assert best_of_settings(one).split_seed.nunique() == 1, "networks are looked at on the same images"
 
 

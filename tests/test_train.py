@@ -177,6 +177,7 @@ def test_a_run_that_was_ended_goes_on_and_equals_an_undisturbed_one(start, call,
     )
     assert cut == undisturbed
     assert run.info()["threads"] == 1, "those of the first start"
+    assert run.info()["cpu"] and run.info()["cores"] >= 1
     epochs = [
         next(json.loads(item.value_json) for item in record.history.item if "epoch" in (item.key, *item.nested_key))
         for record in offline_records(tmp_path / "cut") if record.HasField("history")

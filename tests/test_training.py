@@ -105,9 +105,22 @@ def test_many_settings_without_a_trend_are_not_said_to_have_one():
     assert set(frame.verdict) == {"unclear"}
     assert (frame.acc_slope.abs() < frame.acc_slope_ci95).all(), "the intervals are simultaneous"
     paragraphs = (block.text for block in training.blocks(None, made, {}) if isinstance(block, Paragraph))
-    most = (frame.acc_slope + frame.acc_slope_ci95).max()
-    assert any(f"a gain of up to {most:.2f} points per epoch is still possible" in text for text in paragraphs)
+    top = frame.loc[(frame.gain + frame.gain_ci95).idxmax()]
+    assert any(f"{top.setting} would gain {top.gain:.2f} ± {top.gain_ci95:.2f} points" in text for text in paragraphs)
     assert frame.acc_slope_ci95.max() < 2 * frame.acc_slope_ci95.min(), "variances are moderated"
+
+
+@pytest.mark.parametrize("exponent", [0.3, 0.7, 1.5])
+def test_the_gain_from_twice_the_epochs_is_that_of_the_whole_curve(exponent):
+    """Noise hides a trend of the last epochs; the whole curve shows what twice the epochs bring."""
+    curve = lambda epoch: 0.8 - 0.3 * epoch**-exponent  # noqa: E731
+    runs = [(lambda epoch, s=s: curve(epoch) + line(0, 0, 2e-3, s)(epoch), line(*FLAT)) for s in range(4)]
+    made = section({"a": runs})
+    row = training.more_epochs(made, training.measure(made)).frame.iloc[0]
+    truth = 100 * (curve(2.0 * EPOCHS) - curve(1.0 * EPOCHS))
+    assert row.gain - row.gain_ci95 < truth < row.gain + row.gain_ci95 and row.gain_ci95 < 2
+    falling = section({"a": [(line(0.8, -0.005, 1e-3, s), line(*FLAT)) for s in range(3)]})
+    assert training.more_epochs(falling, training.measure(falling)).frame.gain.iloc[0] == 0
 
 
 def test_a_rising_loss_and_the_gap_are_named():

@@ -32,6 +32,8 @@ INFO = [
     "started",
     "host",
     "device",
+    "cpu",
+    "cores",
     "device_shared_by",
     "threads",
     "precision",

@@ -21,8 +21,8 @@ from study.sweeps.definition import Point, Sweep
 TASK = ["dataset", "classes", "split_seed", "data_digest"]
 """Options that runs must share for their accuracies to be measured on the same images.
 
-If the split varies together with the seed, so that each seed has a split of its own, both are the repeat, and settings
-are compared over different images (Bouthillier et al. 2021).
+If each repeat has a split of its own, with or without a seed of its own, the split is the repeat, and settings are
+compared over different images (Bouthillier et al. 2021).
 """
 
 LEAST = 5
@@ -69,6 +69,11 @@ class Section:
     def splits_vary(self) -> bool:
         """Return whether the repeats of a setting differ in the split of the images too."""
         return self.runs.split_seed.nunique() > 1
+
+    @property
+    def repeats(self) -> pd.Series:
+        """Return which repeat of its setting each run is: its seed or, if the splits vary, that of its split."""
+        return (self.runs.split_seed if self.splits_vary else self.runs.seed).rename("repeat")
 
     @property
     def absent(self) -> pd.DataFrame:
@@ -176,9 +181,9 @@ def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
 
 
 def _is_repeat(seeds: Iterable[tuple[int, int]]) -> bool:
-    """Return whether the split varies together with the seed, for pairs of both: each seed has a split of its own."""
+    """Return whether the splits are repeats, for pairs of seed and split: each split goes with one seed only."""
     known = set(seeds)
-    return len(known) > 1 and all(len(set(numbers)) == len(known) for numbers in zip(*known, strict=True))
+    return len(known) > 1 and len({split for _, split in known}) == len(known)
 
 
 def _data_of(point: Point) -> tuple[Any, ...]:

@@ -247,7 +247,7 @@ def pairwise(
     runs = section.runs[~section.runs.setting.isin(partly_failed(section).index)]
 
     # the comparison
-    values = of(runs).set_axis(pd.MultiIndex.from_frame(runs[["setting", "seed"]]))
+    values = of(runs).set_axis(pd.MultiIndex.from_arrays([runs.setting, section.repeats[runs.index]]))
     step = resolution(section.runs, split) if split else 0.0
     return differences(values, kinds, step, reference, set(failed.index[failed.failed == failed["all"]]))
 
@@ -255,7 +255,7 @@ def pairwise(
 def beginnings(runs: pd.DataFrame) -> pd.Series:
     """Return the options of each run that determine, with its seed, its initial weights and the order of the images.
 
-    Runs for which they are equal are paired by seed. The split is either the same in a section or varies with the seed.
+    Runs for which they are equal are paired by repeat: the seed or, if the splits vary, the split.
     """
     shared = [name for name in IDENTITY if affects(name, "start") and name not in ("seed", "split_seed")]
     return runs[shared].map(repr).agg(tuple, axis=1)
@@ -399,19 +399,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
                     settings=failed_named(failed.set_index("setting")),
                 )
             )
-        notes.append(
-            text(
-                "Repeats differ in the seed and in the split: the initial weights, the order and augmentation of the "
-                "images, and which of the images are for training, validation and test. The intervals include both "
-                "(Bouthillier et al. 2021)."
-            )
-            if section.splits_vary
-            else text(
-                "Repeats differ in the seed: the initial weights and the order and augmentation of the images. The "
-                "split into training, validation and test images is always the same, so no interval says how much "
-                "results would vary with other images."
-            )
-        )
+        notes.append(_repeats(section))
     if (frame.n == 1).any():
         notes.append(
             text(
@@ -425,6 +413,26 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
 def without_result(count: int) -> str:
     """Count the settings that have no result."""
     return plural("{n:,} more setting has no result.", "{n:,} more settings have no result.", count)
+
+
+def _repeats(section: Section) -> str:
+    """Say what the repeats of a setting differ in."""
+    if not section.splits_vary:
+        return text(
+            "Repeats differ in the seed: the initial weights and the order and augmentation of the images. The split "
+            "into training, validation and test images is always the same, so no interval says how much results would "
+            "vary with other images."
+        )
+    if section.runs.seed.nunique() > 1:
+        return text(
+            "Repeats differ in the seed and in the split: the initial weights, the order and augmentation of the "
+            "images, and which of the images are for training, validation and test. The intervals include both "
+            "(Bouthillier et al. 2021)."
+        )
+    return text(
+        "Repeats differ in the split only: which of the images are for training, validation and test. The seed is "
+        "always the same, so how much results vary with the initial weights is not included."
+    )
 
 
 def _over_images(row: dict) -> str | None:

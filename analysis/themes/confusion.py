@@ -449,8 +449,8 @@ def mistakes_figure(arrays: Mapping[str, np.ndarray], title: str) -> Figure | No
         target = names[arrays["mistake_targets"][place]]
         predicted = names[arrays["mistake_predictions"][place]]
         confidence = number(100 * arrays["mistake_confidences"][place], ".1f")
-        below = f"{shortened(target, WIDEST)}\n→ {shortened(predicted, WIDEST - 2)}\n{confidence} %"
-        axes.text(left + 0.5, top + 1.06, below, ha="center", va="top", fontsize=8, linespacing=1.25, in_layout=False)
+        words = f"{shortened(target, WIDEST)}\n→ {shortened(predicted, WIDEST - 2)}\n{confidence} %"
+        axes.text(left + 0.5, top + 1.06, words, ha="center", va="top", fontsize=8, linespacing=1.25, in_layout=False)
 
     # title and labels, without ticks
     axes.set_xlim(-0.05, TILE[0] * across - 0.05)

@@ -55,7 +55,8 @@ def measure(section: Section) -> pd.DataFrame:
     runs = section.runs
     varied = section.varied
     measured = (
-        runs[[*varied, "seed"]]
+        runs[varied]
+        .assign(repeat=section.repeats)
         .apply(lambda column: column.map(partial(_alone, column.name)))
         .assign(
             val_acc=scaled(runs, "best/val_acc"),
@@ -79,9 +80,9 @@ def measure(section: Section) -> pd.DataFrame:
         # averages over the combinations
         settings = len(chosen.groupby(list(chosen.index.names[:-1])))
         beginnings = chosen.groupby(name).beginning.agg(frozenset)
-        by_seed = chosen.groupby([name, "seed"])[list(MEASURES)].mean()
+        by_seed = chosen.groupby([name, "repeat"])[list(MEASURES)].mean()
         means = by_seed.groupby(name).mean()
-        seeds = by_seed.index.get_level_values("seed").nunique()
+        seeds = by_seed.index.get_level_values("repeat").nunique()
 
         # one row per value, with its difference from the first
         for value in values:
@@ -150,12 +151,12 @@ def _balanced(measured: pd.DataFrame, name: str, values: Sequence[Setting], othe
     If some runs are missing, either combinations or seeds are left out, whichever keeps more runs. The result is
     indexed by combination and seed.
     """
-    whole = measured.groupby([*others, "seed"])[name].agg(lambda present: set(values) <= set(present)).unstack("seed")
-    whole = whole.eq(True)
+    whole = measured.groupby([*others, "repeat"])[name].agg(lambda present: set(values) <= set(present))
+    whole = whole.unstack("repeat").eq(True)
     whole = whole.loc[whole.any(axis=1), whole.any()]
     blocks = whole.loc[:, whole.all()], whole[whole.all(axis=1)]
     kept = max(blocks, key=lambda block: block.size).stack()
-    indexed = measured.set_index([*others, "seed"])
+    indexed = measured.set_index([*others, "repeat"])
     return indexed[indexed.index.isin(kept.index)]
 
 

@@ -26,6 +26,8 @@ MOST_RATES = 6
 
 COLUMNS = {
     "device": mark("Device"),
+    "cpu": mark("CPU"),
+    "cores": mark("Cores"),
     "host": mark("Host"),
     "threads": mark("Threads"),
     "device_shared_by": mark("At once"),
@@ -55,8 +57,8 @@ TABLES = {
     "machines": (
         mark("The machines of the runs with a result"),
         mark(
-            "Threads: CPU threads of one run. At once: runs that could use the device at the same time. Of a CPU, "
-            "neither the model nor the number of cores is recorded."
+            "Threads: CPU threads of one run. At once: runs that could use the device at the same time. Cores: "
+            "those of the CPU that the run was allowed to use."
         ),
     ),
     "data": (
@@ -102,7 +104,8 @@ def blocks(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     return [
         Items(code(frames)),
         Heading(text("Machines")),
-        _table("machines", machines(frames), ("device", "host"), ("threads", "device_shared_by", "runs")),
+        _table("machines", machines(frames), ("device", "cpu", "host"),
+               ("cores", "threads", "device_shared_by", "runs")),
         Heading(text("Data")),
         _table("data", data(frames), ("dataset", "size", "data_digest"),
                ("classes", "split_seed", "train", "val", "test", "runs")),
@@ -160,8 +163,8 @@ def command(config: Config) -> str:
 
 
 def machines(frames: Frames) -> pd.DataFrame:
-    """Return one row per kind of machine: device, host, threads of a run, runs at once on the device, and `runs`."""
-    keys = ["device", "host", "threads", "device_shared_by"]
+    """Return one row per kind of machine: its parts, threads of a run, runs at once on the device, and `runs`."""
+    keys = ["device", "cpu", "host", "cores", "threads", "device_shared_by"]
     return _counted(with_result(frames.runs)[keys])
 
 

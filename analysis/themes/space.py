@@ -180,8 +180,10 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
     for row, column in np.argwhere(~np.isnan(grid)):
         spread = spreads[row, column]
-        text = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
-        axes.text(column, row, text, ha="center", va="center", color="white" if grid[row, column] > middle else "black")
+        words = number(grid[row, column], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
+        axes.text(
+            column, row, words, ha="center", va="center", color="white" if grid[row, column] > middle else "black"
+        )
 
     # labels, names and colour bar
     finish(axes, title, option(across), option(rows), numbers="")

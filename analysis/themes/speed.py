@@ -78,7 +78,7 @@ def times(section: Section) -> pd.DataFrame:
     if "times" not in section.computed:
         seconds = epoch_seconds(section).seconds
         seconds = seconds[seconds > 0]
-        runs = section.runs.loc[seconds.index, ["setting", "seed"]]
+        runs = pd.concat([section.runs.setting, section.repeats], axis=1).loc[seconds.index]
         counts = runs.setting.value_counts()
         if (counts > 1).sum() < 2 or len(counts) > MOST_TIMED:
             index = pd.MultiIndex.from_arrays([[], []], names=["a", "b"])

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from analysis.frames import trends
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.frames.statistics import ALPHA, estimates, moderate, simultaneous
@@ -35,6 +36,9 @@ RISEN = 1.1
 
 LEAST_LOSS = 0.05
 """The validation loss has no trend if it changes by a smaller share over the last epochs."""
+
+TRENDS = ("acc_slope", "loss_slope", "gain")
+"""Columns of `measure` that say what more epochs would bring."""
 
 VERDICTS = {
     "rises": (
@@ -163,7 +167,8 @@ def measure(section: Section) -> pd.DataFrame:
 
     Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per
     epoch), `loss_slope` (per epoch) and their standard errors belong to lines through the last epochs; `rise` is the
-    mean validation loss over these epochs divided by the lowest mean over equally many; all are NaN for too few epochs.
+    mean validation loss over these epochs divided by the lowest mean over equally many; `gain` is what twice the epochs
+    would bring if the accuracy rose as before, in points; all are NaN for too few epochs.
     `lr_share` is the last learning rate divided by the highest. `collapsed` is whether the run fits its training images
     no better at the end than in its first epoch.
     """
@@ -195,21 +200,21 @@ def measure(section: Section) -> pd.DataFrame:
 
     # trends at the end
     lengths = by_run.size()
-    trends = [
+    ends = [
         _trends(section.history[section.history.run.isin(same.index)], length)
         for length, same in lengths.groupby(lengths)
     ]
-    return frame.join(pd.concat(trends))
+    return frame.join(pd.concat(ends))
 
 
 def _trends(history: pd.DataFrame, length: int) -> pd.DataFrame:
-    """Return for each run the number of its last epochs, the slopes over them with their errors, and the loss's rise.
+    """Return for each run the number of its last epochs, the slopes over them and their errors, the rise and the gain.
 
     All runs have `length` epochs. The slopes are those of least squares.
     """
     # runs that are too short have no trend
     runs = history.run.unique()
-    names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error", "rise"]
+    names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error", "rise", "gain"]
     if length < FEWEST:
         return pd.DataFrame(math.nan, runs, names)
 
@@ -227,7 +232,8 @@ def _trends(history: pd.DataFrame, length: int) -> pd.DataFrame:
     means = np.lib.stride_tricks.sliding_window_view(values[..., 1], window, axis=1).mean(axis=2)
     columns = (np.full(len(runs), window), slopes[:, 0], errors[:, 0], slopes[:, 1], errors[:, 1])
     lowest = pd.DataFrame(means).min(axis=1).to_numpy()
-    return pd.DataFrame(dict(zip(names, (*columns, means[:, -1] / lowest), strict=True)), index=runs)
+    gain = trends.gain(100 * values[..., 0])
+    return pd.DataFrame(dict(zip(names, (*columns, means[:, -1] / lowest, gain), strict=True)), index=runs)
 
 
 def overfitting(section: Section, runs: pd.DataFrame) -> Table:
@@ -267,27 +273,29 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
 
     Columns: the slopes with half the width of their intervals (over seeds if there are several, with variances
     moderated over the settings, otherwise of the fit of the line) and their p, both corrected for the number of
-    settings as in `statistics.simultaneous`; `verdict`, one of VERDICTS.
+    settings as in `statistics.simultaneous`; `gain`, with its interval if there are several seeds; `verdict`, one of
+    VERDICTS.
     """
     # means over seeds
-    means = ["epochs", "best_epoch", "acc_slope", "loss_slope", "window", "lr_share", "val_loss_last", "collapsed"]
+    means = ["epochs", "best_epoch", *TRENDS, "window", "lr_share", "val_loss_last", "collapsed"]
     frame = estimates(runs.astype({"collapsed": float}), "setting", means)
     by_setting = runs.groupby("setting")
     frame["early"] = by_setting.early.all()
     frame["n"] = by_setting.size()
 
     # a single run has the error and the degrees of freedom of its line
-    trends = by_setting.acc_slope.count()[frame.index]
+    count = by_setting.acc_slope.count()[frame.index]
     single = runs[~runs.setting.duplicated(keep=False)].set_index("setting").reindex(frame.index)
-    for name in ("acc_slope", "loss_slope"):
+    for name in TRENDS:
         deviations = by_setting[name].std(ddof=1)[frame.index]
-        tests = pd.DataFrame({"variance": deviations**2, "degrees": trends - 1.0, "n": trends.astype(float)})
-        alone = single[name.replace("slope", "error")].notna()
-        of_line = pd.DataFrame({"variance": single[name.replace("slope", "error")] ** 2, "degrees": single.window - 2})
-        tests.loc[alone] = of_line[alone].assign(n=1.0)
+        tests = pd.DataFrame({"variance": deviations**2, "degrees": count - 1.0, "n": count.astype(float)})
+        if name != "gain":
+            error = single[name.replace("slope", "error")]
+            of_line = pd.DataFrame({"variance": error**2, "degrees": single.window - 2})
+            tests.loc[error.notna()] = of_line[error.notna()].assign(n=1.0)
 
         # moderated variances of those with several seeds; trainings that failed do not count for the others
-        several = trends > 1
+        several = count > 1
         use = (tests.variance > 0) & (frame.collapsed == 0)
         own = tests[several]
         variance, degrees = moderate(own.variance, own.degrees, own.degrees.sum(), use[several])
@@ -296,8 +304,8 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
 
         # a change of less than one image, or a small share of the loss, is no trend
         least = comparison.resolution(section.runs) if name == "acc_slope" else LEAST_LOSS * frame.val_loss_last
-        slope = frame[name].where((frame[name] * frame.window).abs() >= least, 0.0)
-        half_width, _, p = simultaneous(slope, np.sqrt(tests.variance / tests.n), tests.degrees)
+        value = frame[name] if name == "gain" else frame[name].where((frame[name] * frame.window).abs() >= least, 0.0)
+        half_width, _, p = simultaneous(value, np.sqrt(tests.variance / tests.n), tests.degrees)
         frame[f"{name}_ci95"] = half_width
         frame[f"{name}_p"] = p
     kept = [
@@ -305,7 +313,7 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
         "epochs",
         "best_epoch",
         "window",
-        *(f"{name}{more}" for name in ("acc_slope", "loss_slope") for more in ("", "_ci95", "_p")),
+        *(f"{name}{more}" for name in TRENDS for more in ("", "_ci95", "_p")),
     ]
 
     # verdict and table
@@ -319,13 +327,16 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
         p_column("acc_slope_p"),
         Column("loss_slope", 4),
         p_column("loss_slope_p"),
+        Column("gain", 2),
         Column("verdict", text=lambda row: text(VERDICTS[row["verdict"]][0])),
     ]
     notes = [
         text(
             "Trend: slope of a line through the last 30 % of the epochs (four or more) of each run with {fewest} "
             "epochs or more; ± half the interval over seeds, with moderated variances. A trend counts if its p is "
-            "below 0.05; p (Holm) and ± are corrected for all settings.",
+            "below 0.05; p (Holm) and ± are corrected for all settings. From twice the epochs: what a power law "
+            "fitted to the whole validation curve would gain; an upper estimate, because a network that begins to "
+            "overfit falls behind it.",
             fewest=FEWEST,
         )
     ] + (
@@ -541,12 +552,16 @@ def _longer(frame: pd.DataFrame) -> str:
 
     # the gain that a setting without a trend may have all the same
     flat = frame[frame.verdict.isin(["unclear", "perhaps"])]
-    if flat.acc_slope_ci95.notna().any():
+    if flat.gain.notna().any():
+        top = flat.loc[flat.gain.add(flat.gain_ci95.fillna(0)).idxmax()]
+        spread = f" ± {number(top.gain_ci95, '.2f')}" if top.gain_ci95 == top.gain_ci95 else ""
         sentences.append(
             text(
-                "Where no trend of the accuracy is seen, a gain of up to {most:.2f} points per epoch is still "
-                "possible.",
-                most=(flat.acc_slope + flat.acc_slope_ci95).max(),
+                "A trend may be missed: by its whole curve, {setting} would gain {gain:.2f}{spread} points from twice "
+                "the epochs, unless it begins to overfit, the most of those without a clear trend.",
+                setting=shown(top.setting),
+                gain=top.gain,
+                spread=spread,
             )
         )
     return " ".join(sentences)

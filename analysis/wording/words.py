@@ -48,6 +48,7 @@ HEADINGS = {
     "val_loss_last": mark("Val loss at end"),
     "epochs": mark("Epochs"),
     "acc_slope": mark("Val acc trend (points/epoch)"),
+    "gain": mark("From twice the epochs (points)"),
     "loss_slope": mark("Val loss trend (per epoch)"),
     "verdict": mark("More epochs?"),
     # speed

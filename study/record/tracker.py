@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from study.config import Config
 from study.record.directory import ROOM_BYTES, RunDirectory, Say, described
+from study.system import devices
 from study.system.errors import is_device_failure, is_out_of_memory, one_line
 
 
@@ -50,6 +51,8 @@ class Tracker:
             **described(config, data_digest),
             "started": _now(),
             "host": socket.gethostname(),
+            "cpu": devices.cpu(),
+            "cores": devices.cores(),
             "versions": _versions(),
             "git_commit": _git_commit(),
             **info,

@@ -6,10 +6,13 @@ python -c "from study.system import devices; print(devices.names())"
 import gc
 import math
 import os
+import platform
 import resource
+import subprocess
 import tempfile
 import uuid
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import filelock
@@ -25,6 +28,20 @@ def cores() -> int:
         return max(1, min(available, int(quota) // int(period)))
     except (OSError, ValueError):
         return available
+
+
+@cache
+def cpu() -> str:
+    """Return the model of the CPU, such as `AMD EPYC 7763 64-Core Processor`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # macOS
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with suppress(OSError, subprocess.SubprocessError):
+            return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=5).stdout.strip()
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(models, platform.processor() or platform.machine())
 
 
 def threads(runs: int = 1) -> int:
