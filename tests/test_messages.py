@@ -1,5 +1,6 @@
 """Every text of a report is in the catalogue of its Spanish."""
 
+import ast
 import string
 import subprocess
 import sys
@@ -94,6 +95,21 @@ def test_texts_are_found_in_code_templates_and_sweeps():
 def test_a_text_is_not_put_together_at_run_time(code):
     with pytest.raises(ValueError, match=r"^a\.py:1: a text is a constant"):
         list(messages.of_code(code, "a.py"))
+
+
+def test_every_value_of_a_text_is_given():
+    """A place in a text without a value fails only where it is said; calls with `**values` cannot be read."""
+    for path in (ROOT / "analysis").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
+            if name in ("text", "plural") and isinstance(call.args[0], ast.Constant):
+                given = {word.arg for word in call.keywords} - {"context"}
+                if name == "text" and given and None not in given:
+                    asked = {field for field, _ in places(call.args[0].value)}
+                    assert asked | {"n"} == given | {"n"}, f"{path}:{call.lineno}"
+                elif name == "plural" and None not in given:
+                    asked = {field for one in call.args[:2] for field, _ in places(one.value)}
+                    assert asked == given, f"{path}:{call.lineno}"
 
 
 def test_new_texts_join_the_catalogue_and_old_ones_leave_it(tmp_path, monkeypatch):
