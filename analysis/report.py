@@ -68,9 +68,8 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     """Yield the parts of the report one by one, so that only the figures of one section are in memory."""
     # a summary of several sections
     if len(sections) > 1:
-        yield Part(
-            "summary", text("In short"), "", _part(mark("In short"), lambda: [Items(_summary(frames, sections))])
-        )
+        name = text("In short")
+        yield Part("summary", name, "", _part(name, lambda: [Items(_summary(frames, sections))]))
 
     # the sections
     started = time.monotonic()
@@ -80,19 +79,14 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
         yield Part(section.name, section.title, _description(section), section_blocks(frames, section, looks))
 
     # all data sets, the whole study, and problems
-    compared = _part(
-        mark("Data sets side by side"),
-        lambda: layers.beside(frames, [section for section in sections if not section.runs.empty]),
-    )
-    if compared:
-        yield Part("data-sets", text("Data sets side by side"), "", compared)
-    yield Part("study", text("The whole study"), "", _part(mark("The whole study"), lambda: costs.total(frames)))
-    yield Part(
-        "protocol",
-        text("How it was done"),
-        "",
-        _part(mark("How it was done"), lambda: protocol.blocks(frames, sections)),
-    )
+    name = text("Data sets side by side")
+    trained = [section for section in sections if not section.runs.empty]
+    if compared := _part(name, lambda: layers.beside(frames, trained)):
+        yield Part("data-sets", name, "", compared)
+    name = text("The whole study")
+    yield Part("study", name, "", _part(name, lambda: costs.total(frames)))
+    name = text("How it was done")
+    yield Part("protocol", name, "", _part(name, lambda: protocol.blocks(frames, sections)))
     problems = _problems(frames)
     if problems:
         yield Part(
@@ -105,13 +99,13 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
 
 def _part(name: str, make: Callable[[], list[Block]]) -> list[Block]:
     """Make the blocks of a part with this name; if that fails, return the error message instead."""
-    result = attempted(text(name), make)
+    result = attempted(name, make)
     return [result] if isinstance(result, Paragraph) else result
 
 
 def _description(section: Section) -> str:
     """Return the description of a sweep, translated if the catalogue has it, as it has those of `sweeps/`."""
-    return text(section.description) if section.description else ""
+    return text(section.description)
 
 
 def looks_of(sections: Sequence[Section]) -> list[Looks]:
@@ -216,11 +210,11 @@ def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block
         ]
 
     # data, notes, themes
-    parts = _part(mark("The data"), lambda: [Paragraph(line, soft=True) for line in _data(frames, section)])
+    parts = _part(text("The data"), lambda: [Paragraph(line, soft=True) for line in _data(frames, section)])
     if notes:
         parts.append(Items(notes, soft=True))
     for theme in THEMES:
-        parts += _part(NAMES[_key(theme)], partial(theme, frames, section, looks))
+        parts += _part(text(NAMES[_key(theme)]), partial(theme, frames, section, looks))
     return parts
 
 
@@ -262,24 +256,22 @@ def _trained(frames: Frames, section: Section) -> list[str]:
     # options with a usual value
     always = setting_of(first, [name for name in same if name not in (*section.varied, "seed")])
     usual = setting_of(section.usual, section.usual)
-    sentences = [text("All runs: {options}.", options=shown(always))] if always.pairs else []
-    sentences += (
-        [text("Unless the name of a setting says otherwise: {options}.", options=shown(usual))] if usual.pairs else []
-    )
+    sentences = []
+    if always.pairs:
+        sentences.append(text("All runs: {options}.", options=shown(always)))
+    if usual.pairs:
+        sentences.append(text("Unless the name of a setting says otherwise: {options}.", options=shown(usual)))
 
     # numbers that the names round
     rounded = [option(name) for name in section.drawn if isinstance(first[name], float)]
-    return (
-        [
-            *sentences,
+    if rounded:
+        sentences.append(
             text(
                 "Rounded in the names of settings, but in full in the CSV file of the comparison: {options}.",
                 options=", ".join(rounded),
-            ),
-        ]
-        if rounded
-        else sentences
-    )
+            )
+        )
+    return sentences
 
 
 def _notes(section: Section) -> list[str]:
@@ -320,20 +312,14 @@ def _notes(section: Section) -> list[str]:
 def _problems(frames: Frames) -> list[str]:
     """Report the runs that could not be read, and the number of runs of other versions of the code."""
     other = int((frames.runs.results_version != runs.RESULTS_VERSION).sum())
-    return [
-        *frames.problems,
-        *(
-            [
-                plural(
-                    "{n:,} run was trained with another version of the code, whose results differ, and is left out.",
-                    "{n:,} runs were trained with another version of the code, whose results differ, and are left out.",
-                    other,
-                )
-            ]
-            if other
-            else []
-        ),
-    ]
+    if not other:
+        return frames.problems
+    left_out = plural(
+        "{n:,} run was trained with another version of the code, whose results differ, and is left out.",
+        "{n:,} runs were trained with another version of the code, whose results differ, and are left out.",
+        other,
+    )
+    return [*frames.problems, left_out]
 
 
 def _provenance(frames: Frames) -> str:

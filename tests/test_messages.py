@@ -118,7 +118,7 @@ def test_new_texts_join_the_catalogue_and_old_ones_leave_it(tmp_path, monkeypatc
     before = contents(messages.catalogue("es"))
     monkeypatch.setattr(messages, "path_of", lambda name: path)
     messages.update("es")
-    assert contents(messages.catalogue("es")) == before, "the order of the code, or say `make messages`"
+    assert contents(messages.catalogue("es")) == before, "say `make messages`"
     found = messages.messages()
     gone = next(iter(found))
     del found[gone]
