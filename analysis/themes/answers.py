@@ -301,26 +301,34 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     constant = frame[(frame.n > 1) & (frame.failed == 0) & frame.p_holm.isna() & (frame.index != best)]
     if not single.empty:
         answer.append(
-            text(
+            plural(
+                "Not compared, because it has only one seed: {settings}.",
                 "Not compared, because they have only one seed: {settings}.",
+                len(single),
                 settings=named(list(map(shown, single.index))),
             )
         )
     if not (constant.empty or others.empty):
         names = named(list(map(shown, constant.index)))
         answer.append(
-            text(
+            plural(
+                "Not compared with {setting}, because it gives the same result with every seed, which does not show "
+                "how much results vary: {settings}.",
                 "Not compared with {setting}, because every seed of each gives the same result, which does not show "
                 "how much results vary: {settings}.",
+                len(constant),
                 setting=shown(best),
                 settings=names,
             )
         )
     if not failed.empty:
         answer.append(
-            text(
+            plural(
+                "Not compared, because only some of its runs learned, so that its mean says little: {settings}. A "
+                "failed run fits its training images no better at the end than in the first epoch.",
                 "Not compared, because only some of their runs learned, so that their mean says little: {settings}. A "
                 "failed run fits its training images no better at the end than in the first epoch.",
+                len(failed),
                 settings=comparison.failed_named(failed),
             )
         )

@@ -118,5 +118,5 @@ def update(language: str) -> None:
 if __name__ == "__main__":
     for name in LANGUAGES[1:]:
         update(name)
-        rest = [message.id for message in catalogue(name) if message.id and not message.string]
+        rest = [message.id for message in catalogue(name) if not all(message.string) or not message.string]
         print(f"{path_of(name)}: {len(rest)} texts without a translation", *rest, sep="\n")
