@@ -83,18 +83,13 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
         yield Part(section.name, title, short(frames, section, looks), section_blocks(frames, section, looks))
 
     # all data sets, and how it was done
-    compared = _part(
-        mark("Data sets side by side"),
-        lambda: layers.beside(frames, [section for section in sections if not section.runs.empty]),
-    )
-    if compared:
-        yield Part("data-sets", text("Data sets side by side"), [], compared)
-    yield Part(
-        "protocol",
-        text("How it was done"),
-        _part(mark("How it was done"), lambda: protocol.brief(frames, sections)),
-        _part(mark("How it was done"), lambda: protocol.blocks(frames, sections)),
-    )
+    name = text("Data sets side by side")
+    trained = [section for section in sections if not section.runs.empty]
+    if compared := _part(name, lambda: layers.beside(frames, trained)):
+        yield Part("data-sets", name, [], compared)
+    name = text("How it was done")
+    in_short = _part(name, lambda: protocol.brief(frames, sections))
+    yield Part("protocol", name, in_short, _part(name, lambda: protocol.blocks(frames, sections)))
 
     # problems, and the words
     problems = _problems(frames)
@@ -106,7 +101,7 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
 
 def _part(name: str, make: Callable[[], list[Block]]) -> list[Block]:
     """Make the blocks of a part with this name; if that fails, return the error message instead."""
-    result = attempted(text(name), make)
+    result = attempted(name, make)
     return [result] if isinstance(result, Paragraph) else result
 
 
@@ -145,7 +140,7 @@ def short(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         return [Items([text("None of its runs has finished yet."), *noted], soft=True)]
 
     # the answer, and below it the options and notes
-    blocks = _part(mark("The answer"), lambda: brief.blocks(frames, section, looks))
+    blocks = _part(text("The answer"), lambda: brief.blocks(frames, section, looks))
     trained = attempted(text("The data"), lambda: " ".join(about.trained(frames, section)))
     trained = Paragraph(f"{protected(section.title)}. {trained}", soft=True) if isinstance(trained, str) else trained
     blocks.append(trained)
@@ -207,9 +202,9 @@ def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block
     """Return everything else about a section: its data and its themes; without results, what is missing."""
     if section.runs.empty:
         return about.missing(frames, section, looks)
-    parts = _part(mark("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)])
+    parts = _part(text("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)])
     for theme in THEMES:
-        parts += _part(NAMES[_key(theme)], partial(theme, frames, section, looks))
+        parts += _part(text(NAMES[_key(theme)]), partial(theme, frames, section, looks))
     return parts
 
 
@@ -221,20 +216,14 @@ def _key(theme: Callable) -> str:
 def _problems(frames: Frames) -> list[str]:
     """Report the runs that could not be read, and the number of runs of other versions of the code."""
     other = int((frames.runs.results_version != runs.RESULTS_VERSION).sum())
-    return [
-        *frames.problems,
-        *(
-            [
-                plural(
-                    "{n:,} run was trained with another version of the code, whose results differ, and is left out.",
-                    "{n:,} runs were trained with another version of the code, whose results differ, and are left out.",
-                    other,
-                )
-            ]
-            if other
-            else []
-        ),
-    ]
+    if not other:
+        return frames.problems
+    left_out = plural(
+        "{n:,} run was trained with another version of the code, whose results differ, and is left out.",
+        "{n:,} runs were trained with another version of the code, whose results differ, and are left out.",
+        other,
+    )
+    return [*frames.problems, left_out]
 
 
 def _provenance(frames: Frames) -> str:

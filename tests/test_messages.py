@@ -1,5 +1,6 @@
 """Every text of a report is in the catalogue of its Spanish."""
 
+import ast
 import string
 import subprocess
 import sys
@@ -96,13 +97,28 @@ def test_a_text_is_not_put_together_at_run_time(code):
         list(messages.of_code(code, "a.py"))
 
 
+def test_every_value_of_a_text_is_given():
+    """A place in a text without a value fails only where it is said; calls with `**values` cannot be read."""
+    for path in (ROOT / "analysis").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
+            if name in ("text", "plural") and isinstance(call.args[0], ast.Constant):
+                given = {word.arg for word in call.keywords} - {"context"}
+                if name == "text" and given and None not in given:
+                    asked = {field for field, _ in places(call.args[0].value)}
+                    assert asked | {"n"} == given | {"n"}, f"{path}:{call.lineno}"
+                elif name == "plural" and None not in given:
+                    asked = {field for one in call.args[:2] for field, _ in places(one.value)}
+                    assert asked == given, f"{path}:{call.lineno}"
+
+
 def test_new_texts_join_the_catalogue_and_old_ones_leave_it(tmp_path, monkeypatch):
     path = tmp_path / "es.po"
     path.write_bytes(messages.path_of("es").read_bytes())
     before = contents(messages.catalogue("es"))
     monkeypatch.setattr(messages, "path_of", lambda name: path)
     messages.update("es")
-    assert contents(messages.catalogue("es")) == before, "the order of the code, or say `make messages`"
+    assert contents(messages.catalogue("es")) == before, "say `make messages`"
     found = messages.messages()
     gone = next(iter(found))
     del found[gone]

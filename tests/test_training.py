@@ -228,7 +228,7 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
                      for name, found in tops.items()})  # fmt: skip
     said = answers.sentences(None, mixed)
     assert "**best** has the highest validation accuracy of the settings with several seeds" in said[0]
-    assert "Not compared, because they have only one seed: near." in said
+    assert "Not compared, because it has only one seed: near." in said
     alone = section({"best": [(line(top, 0), line(*FLAT)) for top in tops["best"]]})
     assert "no other setting to compare it with" in answers.sentences(None, alone)[0]
 

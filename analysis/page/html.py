@@ -152,9 +152,9 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
         # tables and numbers, as files
         case Table():
             stem = files.unused(f"{anchor}-{block.name}")
-            texts = {suffix: text(block) for suffix, text in tables.FORMATS.items()}
-            for suffix, text in texts.items():
-                save(out / "tables" / f"{stem}.{suffix}", text)
+            texts = {suffix: write(block) for suffix, write in tables.FORMATS.items()}
+            for suffix, content in texts.items():
+                save(out / "tables" / f"{stem}.{suffix}", content)
             return {"kind": "table", "table": block, "stem": stem}
         case Data(name, text, frame):
             stem = files.unused(f"{anchor}-{name}")

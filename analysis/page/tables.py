@@ -250,20 +250,15 @@ def show(table: Table, spared: Sequence[str]) -> None:
             table = replace(table, columns=[column for column in table.columns if column.key != key])
 
     # fill a grid of rich with the texts
-    notes = [
-        *table.notes,
-        *(
-            [
-                text(
-                    "Left out because the terminal is too narrow: {columns}. A wider terminal, --format md or "
-                    "--format csv shows them.",
-                    columns=", ".join(left_out),
-                )
-            ]
-            if left_out
-            else []
-        ),
-    ]
+    notes = [*table.notes]
+    if left_out:
+        notes.append(
+            text(
+                "Left out because the terminal is too narrow: {columns}. A wider terminal, --format md or --format csv "
+                "shows them.",
+                columns=", ".join(left_out),
+            )
+        )
     grid = Grid(title=table.title, title_justify="left", caption="\n".join(notes), caption_justify="left")
     for column, header in zip(table.columns, table.header, strict=True):
         justify = "left" if column.digits is None else "right"

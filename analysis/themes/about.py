@@ -81,24 +81,22 @@ def trained(frames: Frames, section: Section) -> list[str]:
     # options with a usual value
     always = setting_of(first, [name for name in same if name not in (*section.varied, "seed")])
     usual = setting_of(section.usual, section.usual)
-    sentences = [text("All runs: {options}.", options=shown(always))] if always.pairs else []
-    sentences += (
-        [text("Unless the name of a setting says otherwise: {options}.", options=shown(usual))] if usual.pairs else []
-    )
+    sentences = []
+    if always.pairs:
+        sentences.append(text("All runs: {options}.", options=shown(always)))
+    if usual.pairs:
+        sentences.append(text("Unless the name of a setting says otherwise: {options}.", options=shown(usual)))
 
     # numbers that the names round
     rounded = [option(name) for name in section.drawn if isinstance(first[name], float)]
-    return (
-        [
-            *sentences,
+    if rounded:
+        sentences.append(
             text(
                 "Rounded in the names of settings, but in full in the CSV file of the comparison: {options}.",
                 options=", ".join(rounded),
-            ),
-        ]
-        if rounded
-        else sentences
-    )
+            )
+        )
+    return sentences
 
 
 def notes(section: Section) -> list[str]:

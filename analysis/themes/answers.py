@@ -9,6 +9,7 @@ matters (`Section.smallest`); otherwise it is undecided.
 """
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -75,30 +76,13 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     elif ((frame.n > 1) & (frame.failed == 0)).sum() > 1:
         answer = _several(section, frame)
     else:
-        advice = (
-            text("To find out, train the best of these points again, in a grid of their own with five seeds or more.")
-            if section.is_search
-            else text(
-                "To find out, train five seeds or more of each setting, for example with `seed: {values: [0, 1, 2, 3, "
-                "4]}` in the sweep."
-            )
-        )
-        answer = [_ahead(frame), *_networks(frames, section, frame), advice]
+        answer = [_ahead(frame), *_networks(frames, section, frame), _advice(section)]
 
     # settings without a result, and diverged runs of the best ones, belong to the first sentence
     diverged = section.points.setting[section.points.state == "diverged"].value_counts()
     without = [shown(setting) for setting in dict.fromkeys(section.points.setting) if setting not in frame.index]
     if without:
-        answer[0] += " " + (
-            plural(
-                "{n} more setting has no result: {settings}.",
-                "{n} more settings have no result: {settings}.",
-                len(without),
-                settings=named(without),
-            )
-            if len(without) <= NAMED
-            else comparison.without_result(len(without))
-        )
+        answer[0] += " " + _without(without)
     first = list(dict.fromkeys([frame.index[0], comparison.reference(frame)]))
     for setting in first:
         if setting in diverged:
@@ -123,6 +107,30 @@ def sentences(frames: Frames, section: Section) -> list[str]:
 def headline(frames: Frames, section: Section) -> str:
     """Return the first sentence of the answer."""
     return sentences(frames, section)[0]
+
+
+def _advice(section: Section) -> str:
+    """Say how to find out which setting is better, without enough seeds."""
+    if section.is_search:
+        return text(
+            "To find out, train the best of these points again, in a grid of their own with five seeds or more."
+        )
+    return text(
+        "To find out, train five seeds or more of each setting, for example with `seed: {values: [0, 1, 2, 3, 4]}` in "
+        "the sweep."
+    )
+
+
+def _without(names: Sequence[str]) -> str:
+    """Name the settings that have no result, or count them if they are many."""
+    if len(names) > NAMED:
+        return comparison.without_result(len(names))
+    return plural(
+        "{n} more setting has no result: {settings}.",
+        "{n} more settings have no result: {settings}.",
+        len(names),
+        settings=named(names),
+    )
 
 
 def _diverged(setting: Setting, count: int, asked: int) -> str:
@@ -293,26 +301,34 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     constant = frame[(frame.n > 1) & (frame.failed == 0) & frame.p_holm.isna() & (frame.index != best)]
     if not single.empty:
         answer.append(
-            text(
+            plural(
+                "Not compared, because it has only one seed: {settings}.",
                 "Not compared, because they have only one seed: {settings}.",
+                len(single),
                 settings=named(list(map(shown, single.index))),
             )
         )
     if not (constant.empty or others.empty):
         names = named(list(map(shown, constant.index)))
         answer.append(
-            text(
+            plural(
+                "Not compared with {setting}, because it gives the same result with every seed, which does not show "
+                "how much results vary: {settings}.",
                 "Not compared with {setting}, because every seed of each gives the same result, which does not show "
                 "how much results vary: {settings}.",
+                len(constant),
                 setting=shown(best),
                 settings=names,
             )
         )
     if not failed.empty:
         answer.append(
-            text(
+            plural(
+                "Not compared, because only some of its runs learned, so that its mean says little: {settings}. A "
+                "failed run fits its training images no better at the end than in the first epoch.",
                 "Not compared, because only some of their runs learned, so that their mean says little: {settings}. A "
                 "failed run fits its training images no better at the end than in the first epoch.",
+                len(failed),
                 settings=comparison.failed_named(failed),
             )
         )

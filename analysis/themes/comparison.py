@@ -339,16 +339,15 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
                 )
             )
         paired = frame.paired.dropna().astype(bool)
-        how = (
-            text("paired by the seeds that both settings have")
-            if paired.all()
-            else text(
+        if paired.all():
+            how = text("paired by the seeds that both settings have")
+        elif paired.any():
+            how = text(
                 "paired by seed where two settings start from the same weights, see the images in the same order and "
                 "share at least half of their seeds, otherwise Welch's"
             )
-            if paired.any()
-            else text("Welch's, for unequal variances")
-        )
+        else:
+            how = text("Welch's, for unequal variances")
         notes.append(
             text(
                 "Differences from the best and their t tests are {how}. How much results vary is estimated from the "

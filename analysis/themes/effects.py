@@ -183,20 +183,17 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
             "Every value of an option is averaged over the same combinations of the other options and the same seeds. "
             "Changes are from the option's first value."
         ),
-        *(
-            [
-                text(
-                    "± is half the interval over seeds, paired by seed where the values start from the same weights "
-                    "and see the images in the same order, otherwise Welch's, with moderated variances. ± and p "
-                    "(Holm) are corrected for all changes in this table, of the accuracy and of the gap: the risk of "
-                    "a false claim is about 5 % for the whole table. A change in a single combination is a difference "
-                    "between two settings; its ± and p are those of the comparison."
-                )
-            ]
-            if tested
-            else []
-        ),
     ]
+    if tested:
+        notes.append(
+            text(
+                "± is half the interval over seeds, paired by seed where the values start from the same weights "
+                "and see the images in the same order, otherwise Welch's, with moderated variances. ± and p "
+                "(Holm) are corrected for all changes in this table, of the accuracy and of the gap: the risk of "
+                "a false claim is about 5 % for the whole table. A change in a single combination is a difference "
+                "between two settings; its ± and p are those of the comparison."
+            )
+        )
     return Table(
         "options", text("Each option of {name}, averaged over the others", name=section.title), effect, columns, notes
     )
@@ -230,21 +227,16 @@ def _answer(effect: pd.DataFrame) -> str:
         )
     known = set(changes.option[changes.val_acc_change_p < ALPHA])
     rest = [option(name) for name in dict.fromkeys(changes.option) if name not in known]
-    also = (
-        [text("No clear evidence of an effect on the accuracy, on average: {options}.", options=named(rest))]
-        if rest
-        else []
+    answer = text(
+        "Averaged over the other options, these effects are more than noise (p < 0.05, corrected by Holm): {changes}. "
+        "An average can hide that an effect is larger in one combination than in another.",
+        changes=named(certain),
     )
-    return " ".join(
-        [
-            text(
-                "Averaged over the other options, these effects are more than noise (p < 0.05, corrected by Holm): "
-                "{changes}. An average can hide that an effect is larger in one combination than in another.",
-                changes=named(certain),
-            ),
-            *also,
-        ]
-    )
+    if rest:
+        answer += " " + text(
+            "No clear evidence of an effect on the accuracy, on average: {options}.", options=named(rest)
+        )
+    return answer
 
 
 def is_numeric(values: pd.Series) -> bool:

@@ -60,20 +60,17 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             "Accuracy is the share of a class that is recognised (recall), with its 95 % sampling interval (Wilson); "
             "precision is the share of correct predictions among the images predicted to be of the class."
         ),
-        *(
-            [
-                text(
-                    "Accuracy and precision are those of the images of all {n} seeds added up, so the accuracy is the "
-                    "mean over seeds; ± over seeds is half its 95 % interval (Student t). Neither interval is "
-                    "corrected for the number of classes.",
-                    n=repeats,
-                )
-            ]
-            if repeats > 1
-            else []
-        ),
-        *left_out,
     ]
+    if repeats > 1:
+        notes.append(
+            text(
+                "Accuracy and precision are those of the images of all {n} seeds added up, so the accuracy is the "
+                "mean over seeds; ± over seeds is half its 95 % interval (Student t). Neither interval is "
+                "corrected for the number of classes.",
+                n=repeats,
+            )
+        )
+    notes += left_out
     if given is not None:
         frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
         frame["difference"] = frame.accuracy - frame.given
@@ -87,19 +84,16 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # the figure and the table of several settings
     drawn = dict(list(rates.items())[:LOOKED_AT])
     title = text("Accuracy of each class on the test images of {dataset}", dataset=words["dataset"])
-    worst = (
-        [text("Only the {shown} least accurate classes are shown; the table has all of them.", shown=DRAWN_CLASSES)]
-        if len(frame) > DRAWN_CLASSES
-        else []
-    )
-    caption = " ".join(
-        [
-            text("Lines are 95 % sampling intervals (Wilson). Classes are sorted by the accuracy of the best setting."),
-            *worst,
-            *confusion.looked_at(best),
-        ]
-    )
-    content.append(Picture("class-accuracy", title, accuracy_figure(drawn, given, title, looks), caption))
+    captions = [
+        text("Lines are 95 % sampling intervals (Wilson). Classes are sorted by the accuracy of the best setting.")
+    ]
+    if len(frame) > DRAWN_CLASSES:
+        captions.append(
+            text("Only the {shown} least accurate classes are shown; the table has all of them.", shown=DRAWN_CLASSES)
+        )
+    captions += confusion.looked_at(best)
+    figure = accuracy_figure(drawn, given, title, looks)
+    content.append(Picture("class-accuracy", title, figure, " ".join(captions)))
     if len(rates) > 1:
         content.append(_settings_table(best, drawn, rates))
     return content

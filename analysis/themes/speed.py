@@ -187,24 +187,20 @@ def table(section: Section) -> Table | None:
     frame = comparison.in_order(section, frame[kept]).reset_index()
     columns = [column for column in columns if column.key == "setting" or frame[column.key].notna().any()]
     columns[1:1] = [Column("epochs", 1), Column("iterations_all", 0), Column("iterations", 0)]
-    timed = (
-        [
-            text(
-                "Seconds are epochs times seconds per epoch. The seconds per epoch are from runs that did not share "
-                "their device, the mean of all settings whose iterations compute the same."
-            )
-        ]
-        if any(column.key.startswith("seconds") for column in columns)
-        else []
-    )
     notes = [
         text(
             "First epoch that reaches the validation accuracy, mean ± half the 95 % interval over seeds. The ± is "
             "never smaller than rounding to whole epochs allows. If not every seed reaches it, the table says how "
             "many do. The accuracies are round numbers between that of the first epoch and the best one."
-        ),
-        *timed,
+        )
     ]
+    if any(column.key.startswith("seconds") for column in columns):
+        notes.append(
+            text(
+                "Seconds are epochs times seconds per epoch. The seconds per epoch are from runs that did not share "
+                "their device, the mean of all settings whose iterations compute the same."
+            )
+        )
     return Table(
         "speed",
         text("Epochs and seconds to reach a validation accuracy: {name}", name=section.title),

@@ -346,16 +346,14 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
             "overfit falls behind it.",
             fewest=FEWEST,
         )
-    ] + (
-        [
+    ]
+    if (frame.n == 1).any():
+        notes.append(
             text(
                 "For a single seed, the interval is that of the line's fit; it ignores the variation between seeds "
                 "and that consecutive epochs are similar."
             )
-        ]
-        if (frame.n == 1).any()
-        else []
-    )
+        )
     return Table(
         "epochs", text("Best epoch and the trend at the end: {name}", name=section.title), frame, columns, notes
     )
@@ -513,18 +511,14 @@ def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
             sentences.append(text(CAUSES[kind], setting=shown(setting), best=shown(best), why=why, **values))
 
     # the others are counted
-    rest = (
-        [
-            plural(
-                "{n:,} more setting is clearly worse (p < 0.05); their gaps are in the table.",
-                "{n:,} more settings are clearly worse (p < 0.05); their gaps are in the table.",
-                len(sentences) - NAMED,
-            )
-        ]
-        if len(sentences) > NAMED
-        else []
-    )
-    return sentences[:NAMED] + rest
+    if len(sentences) > NAMED:
+        rest = plural(
+            "{n:,} more setting is clearly worse (p < 0.05); its gap is in the table.",
+            "{n:,} more settings are clearly worse (p < 0.05); their gaps are in the table.",
+            len(sentences) - NAMED,
+        )
+        return [*sentences[:NAMED], rest]
+    return sentences
 
 
 def _longer(frame: pd.DataFrame) -> str:

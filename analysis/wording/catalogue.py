@@ -60,7 +60,7 @@ def _catalogue(name: str) -> Mapping[tuple[str, str], tuple[str, ...]]:
 
     catalogue = {}
     with Path(__file__).with_name(f"{name}.po").open("rb") as file:
-        for message in read_po(file):
+        for message in filter(lambda message: message.id, read_po(file)):
             english, words = (message.id[0], message.string) if message.pluralizable else (message.id, [message.string])
             catalogue[message.context or "", english] = tuple(words)
     return catalogue

@@ -50,7 +50,7 @@ class Message(NamedTuple):
 
 
 def messages() -> dict[Message, list[str]]:
-    """Return every text with the files that have it, in the order in which they appear."""
+    """Return every text with the files that have it."""
     found: dict[Message, list[str]] = {}
     for path in sorted((ROOT / "analysis").rglob("*.py")):
         for message in of_code(path.read_text(encoding="utf-8"), str(path)):
@@ -98,23 +98,25 @@ def path_of(language: str) -> Path:
 
 
 def update(language: str) -> None:
-    """Write a catalogue with exactly the texts of the code, and the translations that it had."""
+    """Write a catalogue with exactly the texts of the code, and the translations that it had.
+
+    It is sorted by file and text, so that code can move without a change here.
+    """
     known = catalogue(language)
     updated = Catalog()
-    for place, (message, files) in enumerate(messages().items()):
+    for message, files in sorted(messages().items(), key=lambda item: (item[1][0], item[0])):
         before = known.get(message.text, message.context or None)
         kept = before.string if before and before.id == message.id else ""
-        # the place keeps the order; it is not written
-        locations = [(file, place) for file in dict.fromkeys(files)]
+        locations = [(file, 0) for file in dict.fromkeys(files)]
         written = updated.add(message.id, kept, locations=locations, context=message.context or None)
         written.flags.clear()
     with path_of(language).open("wb") as file:
         file.write(HEADER.format(language=language).encode())
-        write_po(file, updated, width=120, omit_header=True, sort_by_file=True, include_lineno=False)
+        write_po(file, updated, width=120, omit_header=True, include_lineno=False)
 
 
 if __name__ == "__main__":
     for name in LANGUAGES[1:]:
         update(name)
-        rest = [message.id for message in catalogue(name) if message.id and not message.string]
+        rest = [message.id for message in catalogue(name) if not all(message.string) or not message.string]
         print(f"{path_of(name)}: {len(rest)} texts without a translation", *rest, sep="\n")

@@ -26,7 +26,10 @@ from analysis.wording.catalogue import LANGUAGES, language, mark, spoken, transl
 from analysis.wording.words import AUGMENTATIONS, HEADINGS, OPTIONS, PHRASES
 from study.config.setting import ALL_BY_DEFAULT, WITHOUT_NAME, Setting
 
-__all__ = ["LANGUAGES", "language", "mark", "spoken"]
+__all__ = [
+    "LANGUAGES", "MARKUP", "NAMED", "heading", "language", "mark", "named", "number", "option", "option_value",
+    "plural", "protected", "restored", "settings_named", "shown", "shown_value", "spoken", "text",
+]  # fmt: skip
 
 NAMED = 4
 """At most this many settings are named in a sentence; the others are counted."""

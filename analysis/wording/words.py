@@ -155,6 +155,9 @@ OPTIONS = {
 PHRASES = {
     ("augment", "none"): mark("augment none"),
     ("schedule", "none"): mark("schedule none"),
+    ("schedule", "step"): mark("schedule step"),
+    ("schedule", "cosine"): mark("schedule cosine"),
+    ("schedule", "onecycle"): mark("schedule onecycle"),
     ("pretrained", "True"): mark("pretrained True"),
     ("pretrained", "False"): mark("pretrained False"),
     ("finetune", "all"): mark("finetune all"),
