@@ -77,7 +77,7 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     for done, (section, looks) in enumerate(zip(sections, looks_of(sections), strict=True)):
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
-        yield Part(section.name, section.title, _description(section), section_blocks(frames, section, looks))
+        yield Part(section.name, section.title, _description(section), _section_blocks(frames, section, looks))
 
     # all data sets, the whole study, and problems
     compared = _part(
@@ -206,22 +206,25 @@ MIXED = {
 
 def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Return the blocks of a section: its data, notes on its runs, and its themes."""
+    return list(_section_blocks(frames, section, looks))
+
+
+def _section_blocks(frames: Frames, section: Section, looks: Looks) -> Iterator[Block]:
+    """Yield the blocks of a section, so that figures of one theme are drawn while the next is computed."""
     # notes, and nothing else without results
     notes = attempted(text("The data"), lambda: _notes(section))
     notes = [notes.text] if isinstance(notes, Paragraph) else notes
     if section.runs.empty:
-        return [
-            Items([text("None of its runs has finished yet."), *notes], soft=True),
-            *_missing(frames, section, looks),
-        ]
+        yield Items([text("None of its runs has finished yet."), *notes], soft=True)
+        yield from _missing(frames, section, looks)
+        return
 
     # data, notes, themes
-    parts = _part(mark("The data"), lambda: [Paragraph(line, soft=True) for line in _data(frames, section)])
+    yield from _part(mark("The data"), lambda: [Paragraph(line, soft=True) for line in _data(frames, section)])
     if notes:
-        parts.append(Items(notes, soft=True))
+        yield Items(notes, soft=True)
     for theme in THEMES:
-        parts += _part(NAMES[_key(theme)], partial(theme, frames, section, looks))
-    return parts
+        yield from _part(NAMES[_key(theme)], partial(theme, frames, section, looks))
 
 
 def _key(theme: Callable) -> str:
