@@ -80,7 +80,7 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     for done, (title, section, looks) in enumerate(zip(titles, sections, looks_of(sections), strict=True)):
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
-        yield Part(section.name, title, short(frames, section, looks), section_blocks(frames, section, looks))
+        yield Part(section.name, title, short(frames, section, looks), _everything(frames, section, looks))
 
     # all data sets, and how it was done
     name = text("Data sets side by side")
@@ -200,12 +200,17 @@ NAMES = {
 
 def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Return everything else about a section: its data and its themes; without results, what is missing."""
+    return list(_everything(frames, section, looks))
+
+
+def _everything(frames: Frames, section: Section, looks: Looks) -> Iterator[Block]:
+    """Yield the blocks of `section_blocks` one by one, so that figures are drawn while the next theme is computed."""
     if section.runs.empty:
-        return about.missing(frames, section, looks)
-    parts = _part(text("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)])
+        yield from about.missing(frames, section, looks)
+        return
+    yield from _part(text("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)])
     for theme in THEMES:
-        parts += _part(text(NAMES[_key(theme)]), partial(theme, frames, section, looks))
-    return parts
+        yield from _part(text(NAMES[_key(theme)]), partial(theme, frames, section, looks))
 
 
 def _key(theme: Callable) -> str:

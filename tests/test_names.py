@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import signal
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from analysis import report
 from analysis.frames import runs
 from analysis.frames.sections import by_dataset
 from analysis.page import html as page
-from analysis.page import letters, tables
+from analysis.page import letters, processes, tables
 from analysis.page.blocks import Data, Heading, Paragraph, Picture
 from analysis.page.figures import looks_of
 from analysis.themes import about, answers, clouds, comparison, confusion, per_class
@@ -274,16 +276,39 @@ def test_a_theme_that_fails_is_named_and_the_others_stand(frames, monkeypatch, c
             report.section_blocks(frames, section, report.looks_of([section])[0])
 
 
-def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_stand(tmp_path, capsys):
+@pytest.mark.parametrize("cores", [1, 4])
+def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_stand(tmp_path, monkeypatch, capsys, cores):
+    monkeypatch.setattr(processes, "cores", lambda: cores)
     counts = pd.DataFrame([[3, 1], [0, 4]], index=["a", "b"], columns=["a", "b"])
-    whole, broken = confusion.matrix_figure(counts, "whole"), confusion.matrix_figure(counts, "broken")
+    whole, broken, other = (confusion.matrix_figure(counts, name) for name in ("whole", "broken", "other"))
     broken.add_artist(Unwilling(visible=True))
-    pictures = [Picture("one", "The first", broken), Picture("two", "The second", whole)]
+    other.add_artist(Unwilling(visible=True))
+    pictures = [
+        Picture("one", "The first", broken),
+        Picture("two", "The second", whole),
+        Picture("three", "The third", other),
+    ]
     page.write([page.Part("p", "p", pictures)], "title", "", "", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "The first: " in text and "cannot be drawn" in text and "(figures/p-two.png)" in text
+    assert text.index("The first: ") < text.index("(figures/p-two.png)") < text.index("The third: ")
+    assert text.count("cannot be drawn") == 2
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["p-two.pdf", "p-two.png", "p-two.svg"]
-    assert "cannot be drawn" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("cannot be drawn") == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems draw in one process")
+def test_what_a_killed_process_leaves_undone_is_done_here(monkeypatch):
+    monkeypatch.setattr(processes, "cores", lambda: 2)
+    here, forks = os.getpid(), processes.Forks()
+
+    def killed_elsewhere() -> int:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 7
+
+    results = [forks.start(make) for make in (lambda: here, os.getpid, killed_elsewhere, os.getpid, os.getpid)]
+    first, second, killed, *others = [result() for result in results]
+    assert first == here and killed == 7 and here not in (second, *others)
 
 
 class Unwilling(letters.Text):

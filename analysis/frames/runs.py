@@ -64,6 +64,12 @@ class Frames:
         """Return one row per run with a result and test image: target, predicted (class indices), probability."""
         return predictions(self, list(with_result(self.runs).index))
 
+    @cached_property
+    def recorded(self) -> list[dict[str, Any]]:
+        """Return the config and the sweeps of each run from run.json, by which a sweep finds its runs."""
+        infos = (directory.info() for directory in self.directories.values())
+        return [{"config": info["config"], "sweeps": info.get("sweeps")} for info in infos]
+
     def data(self, run: str) -> dict[str, Any]:
         """Return the data of a run from run.json: classes, image_shape, images in each split."""
         return self.directories[run].info()["data"]

@@ -152,7 +152,7 @@ def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
 
     A point without a run is assigned to the data files that most runs of its data were trained on.
     """
-    points = sweep.points(recorded=(directory.info() for directory in frames.directories.values()))
+    points = sweep.points(recorded=frames.recorded)
 
     # a split for each seed is a repeat, not a task
     is_repeat = _is_repeat((point.config.seed, point.config.split_seed) for point in points)

@@ -7,7 +7,7 @@ import base64
 import io
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from analysis.page import tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import advice
+from analysis.page.processes import Forks
 from analysis.page.tables import Table
 from analysis.wording.texts import MARKUP, restored, spoken, text
 from study.system.errors import UserError
@@ -45,8 +46,8 @@ class Part:
 
     name: str
     title: str
-    blocks: Sequence[Block]
-    more: Sequence[Block] = ()
+    blocks: Iterable[Block]
+    more: Iterable[Block] = ()
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,24 @@ def write(parts: Iterable[Part], title: str, source: str, provenance: str, out: 
     except OSError as error:
         raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
 
-    # write the files of each part; keep only what the page shows of it
+    # write the files of each part, figures in processes of their own; keep only what the page shows of it
     anchors = _Names()
     files = _Names()
-    undrawn: set[str] = set()
+    forks = Forks()
     shown = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
         blocks, more = (
-            [_attempted(block, anchor, anchors, files, out, undrawn) for block in listed]
+            [_attempted(block, anchor, anchors, files, out, forks) for block in listed]
             for listed in (part.blocks, part.more)
         )
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
+
+    # wait for the figures
+    undrawn: set[str] = set()
+    for part in shown:
+        for form in ("blocks", "more"):
+            part[form] = [_with_figures(block, undrawn) for block in part[form]]
 
     # write the page and the same as Markdown
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -130,21 +137,21 @@ def _undrawn(characters: Collection[str]) -> list[str]:
     return [message]
 
 
-def _attempted(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
-    """Write a block, or an error message if it fails; add to `undrawn` the characters that no font has."""
+def _attempted(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, forks: Forks) -> dict:
+    """Write a block, or an error message if it fails."""
     what = getattr(block, "title", "") or getattr(block, "name", "") or text("Figures")
-    result = attempted(restored(what), lambda: _written(block, anchor, anchors, files, out, undrawn))
-    return result if isinstance(result, dict) else _written(result, anchor, anchors, files, out, undrawn)
+    result = attempted(restored(what), lambda: _written(block, anchor, anchors, files, out, forks))
+    return result if isinstance(result, dict) else _paragraph(result)
 
 
-def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, undrawn: set[str]) -> dict:
-    """Write the files of a block and return the values that the page and the Markdown show."""
+def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, forks: Forks) -> dict:
+    """Write the files of a block and return the values that the page and the Markdown show; figures are started."""
     match block:
         # texts
         case Heading(text):
             return {"kind": "heading", "text": text, "anchor": anchors.unused(f"{anchor}-{text}")}
-        case Paragraph(text, soft):
-            return {"kind": "paragraph", "text": text, "soft": soft}
+        case Paragraph():
+            return _paragraph(block)
         case Items(texts, soft):
             return {"kind": "items", "texts": texts, "soft": soft}
         case Terms(entries):
@@ -160,27 +167,59 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
             stem = files.unused(f"{anchor}-{name}")
             save(out / "tables" / f"{stem}.csv", tables.harmless(frame).to_csv(index=False, float_format="%.10g"))
             return {"kind": "data", "text": text, "stem": stem}
-        # figures, as files; one that fails does not stop the others
+        # figures, as files
         case Picture():
-            return {"kind": "picture", "picture": _draw(block, anchor, files, out, undrawn)}
+            return {"kind": "picture", "picture": _draw(block, anchor, files, out, forks)}
         case Gallery(pictures, caption):
-            written = [attempted(item.title, partial(_draw, item, anchor, files, out, undrawn)) for item in pictures]
+            started = [_draw(picture, anchor, files, out, forks) for picture in pictures]
+            return {"kind": "gallery", "pictures": started, "caption": caption}
+
+
+def _paragraph(block: Paragraph) -> dict:
+    return {"kind": "paragraph", "text": block.text, "soft": block.soft}
+
+
+def _with_figures(block: dict, undrawn: set[str]) -> dict:
+    """Wait for the figures of a block; an error message replaces one that fails, and the others are shown.
+
+    The characters that no font has are added to `undrawn`.
+    """
+    match block:
+        case {"kind": "picture", "picture": started}:
+            result = started(undrawn)
+            return _paragraph(result) if isinstance(result, Paragraph) else {**block, "picture": result}
+        case {"kind": "gallery", "pictures": pictures, "caption": caption}:
+            written = [started(undrawn) for started in pictures]
             messages = [item.text for item in written if isinstance(item, Paragraph)]
             kept = [item for item in written if isinstance(item, Drawn)]
-            return {"kind": "gallery", "pictures": kept, "caption": " ".join([caption, *messages]).strip()}
+            return {**block, "pictures": kept, "caption": " ".join([caption, *messages]).strip()}
+        case _:
+            return block
 
 
-def _draw(picture: Picture, anchor: str, files: _Names, out: Path, undrawn: set[str]) -> Drawn:
-    """Write a figure in every format."""
+def _draw(
+    picture: Picture, anchor: str, files: _Names, out: Path, forks: Forks
+) -> Callable[[set[str]], Drawn | Paragraph]:
+    """Start writing a figure in every format; return a function that waits for it."""
     stem = files.unused(f"{anchor}-{picture.name}")
-    figure = picture.figure
+    width = round(PIXELS * picture.figure.get_figwidth())
+    about = (picture.title, picture.caption, picture.photo)
+    result = forks.start(partial(_save_figure, picture.figure, stem, out / "figures"))
+
+    def finish(undrawn: set[str]) -> Drawn:
+        undrawn |= result()
+        svg = base64.b64encode((out / "figures" / f"{stem}.svg").read_bytes()).decode()
+        return Drawn(stem, width, *about, f"data:image/svg+xml;base64,{svg}")
+
+    return lambda undrawn: attempted(restored(about[0]), partial(finish, undrawn))
+
+
+def _save_figure(figure: Figure, stem: str, folder: Path) -> frozenset[str]:
+    """Write a figure in every format; return the characters that no font has."""
     contents = {suffix: drawn(figure, suffix, stem) for suffix in PICTURES}
     for suffix, content in contents.items():
-        save(out / "figures" / f"{stem}.{suffix}", content)
-    svg = "data:image/svg+xml;base64," + base64.b64encode(contents["svg"]).decode()
-    undrawn |= getattr(figure, "undrawn", frozenset())
-    width = round(PIXELS * figure.get_figwidth())
-    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg)
+        save(folder / f"{stem}.{suffix}", content)
+    return getattr(figure, "undrawn", frozenset())
 
 
 def drawn(figure: Figure, suffix: str, stem: str) -> bytes:
