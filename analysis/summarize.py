@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from analysis import report
+from analysis import publish, report
 from analysis.frames import pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
@@ -135,6 +135,7 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         help="put everything that the page has into report.md and report.pdf, not the short form alone",
     )
     parser.add_argument("--pdf", action="store_true", help="also print report.pdf (needs Chromium or Chrome)")
+    parser.add_argument("--publish", action="store_true", help="also publish the report in ENTITY/PROJECT at W&B")
     args, more = parse_words(parser, argv)
 
     # a directory is no sweep: after --sweep it is the source, as is a word after other options
@@ -164,6 +165,7 @@ def main(argv: list[str]) -> int:
     # read the runs
     args = _read_argv(argv)
     browser = pdf.browser() if args.pdf else None
+    place = publish.place(str(args.source)) if args.publish else None
     frames = runs.load(args.source, args.refresh)
     if args.compare_per_class:
         frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
@@ -217,6 +219,9 @@ def main(argv: list[str]) -> int:
     print(f"report: {printable(page.resolve())}")
     if browser:
         print(f"report: {printable(pdf.print_page(page, browser))}")
+    if place:
+        with language(args.lang):
+            print(printable(publish.send(place, str(args.source), frames, listed, page, say)))
     return 0
 
 

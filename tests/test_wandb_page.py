@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from study.config import Config
@@ -111,6 +112,49 @@ def test_a_run_has_charts_and_what_its_options_ask_for(command, tmp_path, server
     assert names[arrays["mistake_predictions"][0]] in command("study.predict", "model", "digit.png").stdout
     assert {"train.py", "config/options.py"} <= made["code"]["files"].keys()
     assert not server.alerts
+
+
+def test_a_run_that_is_watched_has_histograms_in_its_rows_and_the_same_result(command, tmp_path, server):
+    words = ("--dataset=digits", "--model=cnn", "--filters=4,8,8", "--epochs=3")
+    command("study.train", *words, "--wandb-extras=watch", "--runs-dir=watched")
+    (run,) = server.runs.values()
+    command("study.train", *words, "--wandb=disabled", "--runs-dir=plain")
+
+    # The same rows, weights and predictions
+    watched, plain = (RunDirectory(next((tmp_path / name).glob("cnn-*"))) for name in ("watched", "plain"))
+    measured = ("time/epoch", "time/images_per_second", "memory/peak_mb")
+    rows = [[{key: row[key] for key in row if key not in measured} for row in each.history()]
+            for each in (watched, plain)]  # fmt: skip
+    assert rows[0] == rows[1] and len(rows[0]) == 3
+    assert (watched.path / "best.pt").read_bytes() == (plain.path / "best.pt").read_bytes()
+    arrays = [each.evaluation() for each in (watched, plain)]
+    assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[1])
+
+    # W&B has a row for each epoch, with all histograms
+    weights = torch.load(watched.path / "best.pt", weights_only=True)
+    epochs = [row for row in run.history if "val/acc" in row]
+    assert [row["epoch"] for row in epochs] == [1, 2, 3] and len(run.history) == 4, "and the charts"
+    for row in epochs:
+        found = {key: value for key, value in row.items() if isinstance(value, dict)}
+        assert {key.partition("/")[0] for key in found} == {"parameters", "gradients"}
+        for key, histogram in found.items():
+            assert histogram["_type"] == "histogram" and len(histogram["bins"]) == len(histogram["values"]) + 1
+            if key.startswith("parameters/"):
+                assert sum(histogram["values"]) == weights[key.partition("/")[2]].numel()
+    assert watched.summary()["best/epoch"] in (1, 2, 3)
+    best = epochs[watched.summary()["best/epoch"] - 1]
+    for name, tensor in weights.items():
+        if f"parameters/{name}" in best:
+            bins = best[f"parameters/{name}"]["bins"]
+            assert (bins[0], bins[-1]) == pytest.approx((tensor.min().item(), tensor.max().item()))
+
+    # What is pulled has the numbers alone
+    code = (
+        "from analysis.frames import pull; import json; (run,), _ = pull.pull('somebody/image-classifier-study'); "
+        "print(json.dumps(run.history()))"
+    )
+    pulled = json.loads(command("-c", code).stdout)
+    assert pulled == watched.history()
 
 
 def table(server: Server, run: Run, key: str) -> dict:

@@ -343,6 +343,31 @@ def _artifact_node(made: dict[str, Any], project: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+# reports
+
+
+def projects(server: "Server", variables: dict) -> dict:
+    names = sorted({run.fields.get("project") or "p" for run in server.runs.values()})
+    user = {"id": "1", "name": ENTITY, "username": ENTITY, "email": "", "admin": False, "flags": "{}", "entity": ENTITY,
+            "deletedAt": None, "apiKeys": None, "teams": None}  # fmt: skip
+    edges = [{"cursor": name, "node": {"__typename": "Project", "id": name, "name": name, "entityName": ENTITY,
+                                       "createdAt": CREATED, "isBenchmark": False, "user": user}}
+             for name in names]  # fmt: skip
+    return {"models": {"pageInfo": {"__typename": "PageInfo", **LAST_PAGE}, "edges": edges}}
+
+
+def project_id(server: "Server", variables: dict) -> dict:
+    return {"project": {"id": "1", "internalId": "1"}}
+
+
+def upsert_view(server: "Server", variables: dict) -> dict:
+    server.reports.append({**variables, "spec": json.loads(variables["spec"])})
+    project = {"id": "1", "name": variables["projectName"], "entityName": variables["entityName"]}
+    view = {"id": f"report{len(server.reports)}", "project": project, "updatedAt": CREATED,
+            **{key: variables[key] for key in ("type", "name", "displayName", "description", "spec")}}  # fmt: skip
+    return {"upsertView": {"view": view, "inserted": True}}
+
+
 def _project(name: str) -> dict[str, Any]:
     return {"id": "1", "internalId": "1", "name": name, "entity": {"id": "1", "name": ENTITY}}
 
@@ -362,4 +387,5 @@ OPERATIONS: dict[str, Callable[["Server", dict], dict]] = {
     "RunParquetHistory": parquet_history, "RunFiles": run_files, "RunOutputArtifacts": run_output_artifacts,
     "ArtifactMembershipByName": artifact_membership, "FetchArtifactManifest": artifact_manifest,
     "GetArtifactMembershipFileUrls": artifact_file_urls,
+    "GetProjects": projects, "ProjectInternalId": project_id, "upsertView": upsert_view,
 }  # fmt: skip

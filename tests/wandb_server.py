@@ -100,6 +100,7 @@ class Server(ThreadingHTTPServer):
         self.sweeps: dict[str, Sweep] = {}
         self.agents: dict[str, Sweep] = {}
         self.alerts: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
         self.unknown: set[str] = set()
         self.deleted: set[str] = set()
         self.requests: Counter[str] = Counter()

@@ -147,7 +147,8 @@ def _history(run: Any) -> list[dict[str, Any]]:
     rows = {}
     for row in contents.rows(run):
         if not row.keys().isdisjoint(HISTORY) and "epoch" in row:
-            values = {name: _plain(value) for name, value in row.items() if not name.startswith("_")}
+            numbers = {name: value for name, value in row.items() if not isinstance(value, dict)}  # no histograms
+            values = {name: _plain(value) for name, value in numbers.items() if not name.startswith("_")}
             rows[int(row["epoch"])] = values | {"epoch": int(row["epoch"])}
     return [rows[epoch] for epoch in sorted(rows)]
 

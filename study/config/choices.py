@@ -128,7 +128,7 @@ EARLY_STOPPING: Table = {
 }
 
 
-EXTRAS = ("model", "checkpoint", "code", "alerts")
+EXTRAS = ("model", "checkpoint", "code", "alerts", "watch")
 """What W&B gets only if `--wandb-extras` names it."""
 
 

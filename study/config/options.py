@@ -243,7 +243,8 @@ class Options(BaseModel):
         "records",
         NOTHING,
         "comma list of what W&B gets too: model (the best weights), checkpoint (of a run that returns to its sweep's "
-        "queue, so that another machine resumes it), code, alerts (if the run fails or diverges)",
+        "queue, so that another machine resumes it), code, alerts (if the run fails or diverges), watch (histograms of "
+        "parameters and gradients after each epoch)",
     )
     entity: WandbName = _option("", "records", NOTHING, "W&B entity; empty is your default")
     project: WandbName = _option("image-classifier-study", "records", NOTHING, "W&B project")

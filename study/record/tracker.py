@@ -27,6 +27,9 @@ class Sink(Protocol):
     Each method returns values to add to run.json, such as what could not be sent.
     """
 
+    def watch(self, model: Any) -> None:
+        """Take the network that is trained, to describe it with each row from now on."""
+
     def log(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Take the row of an epoch, unless it was already taken."""
 
@@ -71,6 +74,11 @@ class Tracker:
         self.directory.write_history(rows)
         for row in rows:
             self._pass_on(lambda sink, row=row: sink.log(row))
+
+    def watch(self, model: Any) -> None:
+        """Let the sink describe a network with each row from now on."""
+        if self.sink:
+            self.sink.watch(model)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Record the row of one epoch."""

@@ -13,6 +13,12 @@ from PIL import Image
 CONFUSION = "test/confusion"
 """Name of the chart of the confusion matrix; its table is `test/confusion_table` in the summary."""
 
+MATRIX = "wandb/confusion_matrix/v1"
+"""Name of W&B's own chart of a confusion matrix."""
+
+MATRIX_COLUMNS = ("Actual", "Predicted", "nPredictions")
+"""Columns of its table."""
+
 MOST_CLASSES = 100
 """Most classes of a confusion matrix: W&B keeps 10,000 rows of a table."""
 
@@ -57,12 +63,11 @@ def _shown(counts: np.ndarray) -> tuple[np.ndarray, str]:
 
 def _matrix(names: list[str], values: np.ndarray, shown: np.ndarray, title: str) -> Any:
     """Return the chart of a matrix (actual, predicted) of some classes."""
-    columns = ["Actual", "Predicted", "nPredictions"]
     rows = [
         [names[actual], names[predicted], values[actual, predicted].item()] for actual in shown for predicted in shown
     ]
-    fields = {name: name for name in columns}
-    return wandb.plot_table("wandb/confusion_matrix/v1", wandb.Table(columns, rows), fields, {"title": title})
+    fields = {name: name for name in MATRIX_COLUMNS}
+    return wandb.plot_table(MATRIX, wandb.Table(list(MATRIX_COLUMNS), rows), fields, {"title": title})
 
 
 def _mistakes(arrays: Mapping[str, np.ndarray]) -> Any:

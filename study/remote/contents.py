@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from study.remote.api import ask, connect
+from study.remote.publish import JOB_TYPE
 
 LIST_PAGE = 500
 """Runs of one request that lists them without their contents."""
@@ -51,9 +52,13 @@ query RunContents(
 
 
 def listed(path: str, filters: dict[str, Any]) -> list[Any]:
-    """List the runs of a project ENTITY/PROJECT, without their contents; raise UserError if W&B does not answer."""
+    """List the runs of a project ENTITY/PROJECT, without their contents; raise UserError if W&B does not answer.
+
+    Runs that only hold the page of a report are left out.
+    """
     failed = f"the runs of {path} cannot be fetched"
-    return ask(lambda api: list(api.runs(path, filters, per_page=LIST_PAGE)), failed)
+    runs = ask(lambda api: list(api.runs(path, filters, per_page=LIST_PAGE)), failed)
+    return [run for run in runs if run.job_type != JOB_TYPE]
 
 
 def stamp(run: Any) -> list[Any]:

@@ -54,7 +54,7 @@ class WandbRun:
 
     `mode` is `online` or `offline`, and `no_answer` the reason if it is offline because W&B did not answer, else empty.
     `place` is the entity, project, sweep and name of the run, with the names of its sweeps here, if it has them. The
-    first `epochs` rows are in W&B already.
+    first `epochs` rows are in W&B already. Rows come with histograms of the `model`, if it is set.
     """
 
     run: Any
@@ -65,6 +65,7 @@ class WandbRun:
     place: Mapping[str, Any]
     epochs: int
     say: Say
+    model: Any = None
 
     @property
     def run_id(self) -> str:
@@ -76,9 +77,17 @@ class WandbRun:
         self.run.write_logs(text)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Send the row of one epoch."""
+        """Send the row of one epoch, with the histograms after it."""
         if row["epoch"] > self.epochs:
-            self.run.log(dict(row))
+            self.run.log({**row, **self._histograms()})
+
+    def _histograms(self) -> dict[str, Any]:
+        """Return the histograms of the network, if they are asked for."""
+        if self.model is None:
+            return {}
+        from study.remote import histograms
+
+        return histograms.of(self.model)
 
     def finish(self, code: int, summary: Mapping[str, Any]) -> list[str]:
         """Send the summary, and if there is an evaluation, its charts and evaluation.npz; then end the run.

@@ -98,6 +98,11 @@ class WandbSink:
             with suppress(Exception):  # a client without this method: only the log is missing
                 self.run.write(text)
 
+    def watch(self, model: Any) -> None:
+        """Send histograms of a network with each row from now on, if the config asks for them."""
+        if self.run and "watch" in self.run.config.wandb_extras:
+            self.run.model = model
+
     def log(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send the row of an epoch."""
         return self._attempt(lambda run: run.log(row))

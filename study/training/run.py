@@ -150,6 +150,7 @@ def _train(
         return _fit_svm(config, display, tracker, pretraining, data, device, memory)
     with _too_small_explained(config):
         trainer = _trainer(config, data, device, pretraining, display, tracker, resumes)
+    tracker.watch(trainer.model)
     occupancy = devices.Occupancy(device)
     stopped_by = EARLY
 
