@@ -89,11 +89,15 @@ def recommendation(frames: Frames, section: Section) -> str:
                 "less than {best}), and {why}.",
                 setting=shown(setting), why=why[0], **values,
             )  # fmt: skip
-    settings = named([shown(other) for other in tied.index])
-    return text(
+    said = text(
         "Accuracy does not decide: **{setting}** has the highest mean, but is not clearly better than {settings}.",
-        setting=shown(best), settings=settings,
-    )  # fmt: skip
+        setting=shown(best),
+        settings=named([shown(other) for other in tied.index]),
+    )
+    worse = tested.index[tested.p_holm < ALPHA]
+    if worse.empty:
+        return said
+    return f"{said} {text('Clearly less accurate: {settings}.', settings=asked.common(worse, frame.index))}"
 
 
 def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
