@@ -335,10 +335,11 @@ def _fewer_parameters(section: Section, setting: Setting, others: Sequence[Setti
     larger = params[list(others)][params[list(others)] > params[setting]]
     if larger.empty or (params[list(others)] < params[setting]).any():
         return None
+    times = larger.min() / params[setting]
     return text(
-        "it has {params:,.0f} parameters, {times:.2g} times fewer",
+        "it has {params:,.0f} parameters, {times} times fewer",
         params=params[setting],
-        times=larger.min() / params[setting],
+        times=number(times, ",.0f" if times >= 10 else ".1f"),
     )
 
 
