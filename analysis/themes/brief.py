@@ -14,7 +14,7 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
-from analysis.themes import answers, asked, comparison, confusion, costs
+from analysis.themes import answers, asked, comparison, confusion, costs, space
 from analysis.wording.texts import mark, named, plural, shown, text
 from study.config.setting import Setting
 
@@ -130,7 +130,7 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
 
 
 def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
-    """Draw what the question is about: the confusion matrix, the curves of each setting, or all accuracies."""
+    """Draw what the question is about: the confusion matrix, the curves of each setting, a grid, or all accuracies."""
     settings = section.ranked
     if "confusion" in asked.asks(section) and len(settings) == 1:
         best, _ = best_readable(frames, section)
@@ -147,6 +147,9 @@ def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
         history = section.history
         return Picture("brief", title, figures.curves_by_setting(history, settings, title, looks), caption)
     frame = comparison.compare(section)
+    if space.is_grid(section):
+        title = text("Validation accuracy over two options: {name}", name=section.title)
+        return Picture("brief", title, space.heat_map(frame, section.varied, title))
     title = text("Accuracy of each setting: {name}", name=section.title)
     return Picture("brief", title, comparison.ranking(frame, section.runs, title, looks))
 
