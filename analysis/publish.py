@@ -28,12 +28,14 @@ MOST_CLASSES = 20
 """Most classes of a confusion matrix that is also written as a table."""
 
 
-def place(source: str) -> tuple[str, str]:
-    """Return the entity and project of the runs; raise UserError if they are in a directory."""
-    names = None if Path(source).is_dir() else wandb_api.path(source)
+def place(sources: Sequence[str]) -> tuple[str, str]:
+    """Return the entity and project of the runs; raise UserError unless they are all of one project of W&B."""
+    known = {None if Path(source).is_dir() else (wandb_api.path(source) or ())[:2] for source in sources}
+    names = known.pop() if len(known) == 1 else None
     if not names:
         raise UserError(
-            f"--publish needs the runs in W&B: give ENTITY/PROJECT or ENTITY/PROJECT/SWEEP_ID, not {source}"
+            "--publish needs the runs in W&B: give ENTITY/PROJECT or ENTITY/PROJECT/SWEEP_ID, not "
+            + ", ".join(map(str, sources))
         )
     return names[0], names[1]
 

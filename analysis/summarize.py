@@ -2,6 +2,7 @@
 
 python -m analysis.summarize runs --sweep sweeps/dropout.yaml --out report
 python -m analysis.summarize ENTITY/PROJECT[/SWEEP_ID]      # runs in W&B
+python -m analysis.summarize mine theirs ENTITY/PROJECT     # the runs of several sources in one report
 """
 
 import argparse
@@ -9,15 +10,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from analysis import publish, report
-from analysis.frames import pull, runs
+from analysis.frames import forgotten, pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
 from analysis.page.attempt import attempted
-from analysis.themes import comparison, per_class
+from analysis.page.blocks import Paragraph
+from analysis.themes import brief, per_class
 from analysis.wording.texts import LANGUAGES, language, restored, text
 from study.config import RESULTS_VERSION
 from study.config.argv import parse_words
@@ -84,11 +86,11 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         "python -m analysis.summarize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "source",
-        nargs="?",
+        "sources",
+        nargs="*",
         type=user_path,
-        default="runs",
-        help="directory of runs (default: runs), or ENTITY/PROJECT[/SWEEP_ID] in W&B",
+        metavar="SOURCE",
+        help="directory of runs (default: runs), or ENTITY/PROJECT[/SWEEP_ID] in W&B; of several, the runs of all",
     )
     parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
 
@@ -142,14 +144,17 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     folders = [word for word in args.sweep if Path(word).is_dir()]
     for word in folders:
         args.sweep.remove(word)
-    for word in [*folders, *more]:
-        args.source = user_path(word)
+    args.sources = [*args.sources, *map(user_path, [*folders, *more])] or ["runs"]
     return args
 
 
-def _compared(frames: runs.Frames, section: Section) -> tables.Table:
-    """Make the table of a section that the report has too."""
-    return comparison.table(section, comparison.with_images(frames, section))
+def _print(frames: runs.Frames, section: Section) -> None:
+    """Print the answer of a section and its best settings."""
+    said = attempted(text("The answer"), lambda: brief.recommendation(frames, section))
+    table = attempted(text("The comparison of the settings"), lambda: brief.table(frames, section))
+    print(restored(f"{section.name}\n\n{said.text if isinstance(said, Paragraph) else said}\n".replace("**", "")))
+    if isinstance(table, tables.Table):
+        print(restored("\n".join([tables.markdown(table), *table.notes])))
 
 
 def _points(text: str) -> float:
@@ -160,13 +165,42 @@ def _points(text: str) -> float:
     return points
 
 
+def _nothing(
+    source: str, args: argparse.Namespace, everything: runs.Frames, frames: runs.Frames, named: Sequence[str]
+) -> str:
+    """Say that there is no run to report, why, and what to do."""
+    # runs of other versions, and runs that are those of a named sweep but for a forgotten `--set`
+    what = " of these sweeps" if named else ""
+    outdated = int((frames.runs.results_version != RESULTS_VERSION).sum())
+    others = f": the results of {outdated} are of another version of the code and not comparable" if outdated else ""
+    remedy = "train some with `python -m study.sweep run`"
+    for path in named if named and len(runs.with_result(everything.runs)) > outdated else ():
+        if not wandb_api.sweep_path(path):
+            values, points = forgotten.values(everything, search.read(path, search.assignments(args.set)))
+            words = " ".join(f"{name}={_word(value)}" for name, value in values.items())
+            if words:
+                return f"{source} holds no finished run{what}, but {points} with `--set {words}`: give it here too"
+            remedy += ", or give the `--set` with which they were run"
+            break
+    if not any(Path(word).is_dir() for word in args.sources):
+        has_any = named or not everything.runs.empty
+        remedy = "W&B has no others" if has_any else "check its name in W&B, and that your key has access"
+    return f"{source} holds no finished run{what}{others}; {remedy}"
+
+
+def _word(value: Any) -> str:
+    """Write the value of an option as `--set` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def main(argv: list[str]) -> int:
     """Print the tables and write the report, as the command line asks."""
     # read the runs
     args = _read_argv(argv)
     browser = pdf.browser() if args.pdf else None
-    place = publish.place(str(args.source)) if args.publish else None
-    frames = runs.load(args.source, args.refresh)
+    place = publish.place(args.sources) if args.publish else None
+    source = ", ".join(map(str, args.sources))
+    frames = runs.load(list(map(str, args.sources)), args.refresh)
     if args.compare_per_class:
         frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
         per_class.check_classes(frames.given, frames)
@@ -176,13 +210,13 @@ def main(argv: list[str]) -> int:
         *frames.runs.state.value_counts().items(),
         *([("left out", len(frames.problems))] * bool(frames.problems)),
     ]
-    print(f"{printable(args.source)}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
+    print(f"{printable(source)}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
     for problem in frames.problems:
         print(f"warning: {printable(problem)}", file=sys.stderr)
 
     # group the runs into sections
     everything = frames
-    named = args.sweep or [args.source] * bool(wandb_api.sweep_path(args.source))
+    named = args.sweep or [word for word in args.sources if wandb_api.sweep_path(word)]
     with language(args.lang):
         listed = sections(everything, named, search.assignments(args.set))
         listed = [replace(section, smallest=args.smallest) for section in listed]
@@ -193,17 +227,7 @@ def main(argv: list[str]) -> int:
 
     # without results there is no report
     if all(section.runs.empty for section in listed):
-        what = " of these sweeps" if named else ""
-        outdated = int((frames.runs.results_version != RESULTS_VERSION).sum())
-        others = (
-            f": the results of {outdated} are of another version of the code and not comparable" if outdated else ""
-        )
-        remedy = "train some with `python -m study.sweep run`"
-        if named and len(runs.with_result(everything.runs)) > outdated:
-            remedy += ", or give the `--set` with which they were run"
-        if not Path(args.source).is_dir():
-            remedy = "W&B has no others" if counts or named else "check its name in W&B, and that your key has access"
-        raise UserError(f"{args.source} holds no finished run{what}{others}; {remedy}")
+        raise UserError(_nothing(source, args, everything, frames, named))
 
     def say(line: str) -> None:
         print(printable(line), file=sys.stderr, flush=True)
@@ -212,16 +236,14 @@ def main(argv: list[str]) -> int:
     with language(args.lang):
         for section in listed:
             if not section.runs.empty:
-                table = attempted(text("The comparison of the settings"), partial(_compared, frames, section))
-                if isinstance(table, tables.Table):
-                    print(restored(f"{section.name}\n\n{tables.markdown(table)}"))
-        page = report.write(frames, listed, str(args.source), Path(args.out), say, args.full)
+                _print(frames, section)
+        page = report.write(frames, listed, source, Path(args.out), say, args.full)
     print(f"report: {printable(page.resolve())}")
     if browser:
         print(f"report: {printable(pdf.print_page(page, browser))}")
     if place:
         with language(args.lang):
-            print(printable(publish.send(place, str(args.source), frames, listed, page, say)))
+            print(printable(publish.send(place, source, frames, listed, page, say)))
     return 0
 
 

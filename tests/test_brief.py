@@ -43,7 +43,11 @@ def test_what_is_asked_beside_accuracy_decides_between_settings_that_are_as_accu
     levels = {"first": 0.8, "second": 0.7995}
     gaps = {"first": 0.2, "second": 0.1}
     params = {"params": {"first": 2000.0, "second": 1000.0}}
-    for asks, why in ((["accuracy", "overfitting"], "10.0 ±"), (["size"], "1,000 parameters"), (["accuracy"], "")):
+    for asks, why in (
+        (["accuracy", "overfitting"], "10.0 ±"),
+        (["size"], "first has 2.0 times as many"),
+        (["accuracy"], ""),
+    ):
         said = brief.recommendation(None, made(levels, asks, gaps, **params))
         assert ("Use **second**" in said and why in said) if why else "**first** has the highest mean" in said
     assert "Use **first**" in brief.recommendation(None, made(levels, ["overfitting"], {"first": 0.1, "second": 0.2}))
@@ -65,13 +69,48 @@ def test_a_setting_with_a_single_seed_is_not_passed_over():
     curves = settings(top=0.9, high=0.8, low=0.7)
     curves["top"] = curves["top"][:1]
     said = brief.recommendation(None, section(curves))
-    assert said.index("**top** is 10.") < said.index("only seed") < said.index("use **high**")
+    assert "Train more seeds of **top** first: it is 10." in said and "Use" not in said
+    curves["top"] = [(line(0.8001, 0.0), FLAT)]
+    said = brief.recommendation(None, section(curves))
+    assert "Use **high**" in said and "the only setting that can be compared" in said, "top is not far above"
 
 
 def test_runs_of_the_recommended_setting_that_diverged_are_said():
     found = made({"high": 0.8, "low": 0.7})
     points = pd.concat([found.points, found.points.head(1).assign(fingerprint="lost", state="diverged")])
-    assert brief.recommendation(None, replace(found, points=points)).endswith("1 run of high diverged.")
+    assert brief.recommendation(None, replace(found, points=points)).endswith(
+        "1 of the 6 runs of high diverged or failed."
+    )
+    lost = found.points.head(1).assign(fingerprint="lost", state="failed")
+    said = brief.recommendation(None, replace(found, points=pd.concat([found.points, *[lost] * 5])))
+    assert "No recommendation" in said and "5 of its 10 runs" in said
+
+
+def test_what_may_lose_much_accuracy_is_not_chosen_for_its_size():
+    """Not to be shown worse is not enough: the interval must exclude a large loss, and so must the test images."""
+    curves = {
+        "big": [(line(level, 0.0), FLAT) for level in (0.80, 0.86)],
+        "small": [(line(level, 0.0), FLAT) for level in (0.85, 0.80)],
+    }
+    params = {"params": {"big": 2000.0, "small": 1000.0}}
+    assert "Use" not in brief.recommendation(None, replace(section(curves, **params), asks=("size",)))
+    close = made({"big": 0.8, "small": 0.7995}, ["size"], params={"big": 2000.0, "small": 1000.0})
+    assert "Use **small**" in brief.recommendation(None, close)
+    worse = close.runs["test/acc"] - 0.05 * (close.runs.setting == "small")
+    assert "Use" not in brief.recommendation(None, replace(close, runs=close.runs.assign(**{"test/acc": worse})))
+
+
+def test_gaps_of_trainings_that_did_not_learn_are_left_out():
+    found = made({"a": 0.8, "b": 0.7, "c": 0.1}, ["overfitting"])
+    dead = found.runs.setting == "c"
+    history = found.history.assign(**{"train/acc": found.history["train/acc"].where(found.history.setting != "c", 0.1)})
+    found = replace(
+        found,
+        history=history,
+        runs=found.runs.assign(**{"last/train_acc": found.runs["last/train_acc"].where(~dead, 0.1)}),
+    )
+    (said,) = asked.lines(None, found)
+    assert "a: " in said and "b: " in said and "c" not in said.split("points:")[1].replace("clearly", "")
 
 
 def test_each_thing_asked_has_a_line_in_the_order_of_the_sweep(tmp_path):

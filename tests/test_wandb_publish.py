@@ -49,7 +49,7 @@ def there(sent, monkeypatch):
     server.reports.clear()
     server.failures.clear()
     yield server, folder
-    for name in [name for name, run in server.runs.items() if run.fields.get("jobType") == "report"]:
+    for name in [name for name, run in server.runs.items() if run.fields.get("jobType") == "study-report"]:
         del server.runs[name]
     assert not server.unknown
 
@@ -76,7 +76,7 @@ def test_without_reports_a_run_has_the_page(command, there, without_reports, tmp
     (name,) = set(server.runs) - trained
     run = server.runs[name]
     assert told[-1].startswith("W&B: the page") and run.name in told[-1] and "'.[publish]'" in told[-1]
-    assert run.state == "finished" and run.fields["jobType"] == "report" and PROJECT in run.fields["displayName"]
+    assert run.state == "finished" and run.fields["jobType"] == "study-report" and PROJECT in run.fields["displayName"]
 
     # The panel and the artifact
     page = (tmp_path / "report" / "index.html").read_bytes()
@@ -99,7 +99,7 @@ def test_a_report_has_the_answer_and_the_charts_of_its_runs(command, there, tmp_
     assert told[-1].startswith("W&B: a report, ") and told[-1].endswith("--report1")
     (made,) = server.reports
     assert f"{made['entityName']}/{made['projectName']}" == PROJECT and PROJECT in made["displayName"]
-    assert not [run for run in server.runs.values() if run.fields.get("jobType") == "report"]
+    assert not [run for run in server.runs.values() if run.fields.get("jobType") == "study-report"]
 
     # The answer, the table of the page, and the confusion matrix of the best setting, summed over its seeds
     (text,) = [block["content"] for block in made["spec"]["blocks"] if block["type"] == "markdown-block"]

@@ -40,6 +40,7 @@ INFO = [
     "data_digest",
     "val_images",
     "test_images",
+    "source",
 ]
 
 
@@ -120,46 +121,62 @@ class Frames:
         return layers | {"targets": arrays["feature_targets"]}
 
 
-def load(source: str | Path, refresh: bool = False) -> Frames:
+def load(source: str | Path | Sequence[str], refresh: bool = False) -> Frames:
     """Read all runs in a directory, or of a project ENTITY/PROJECT or a sweep ENTITY/PROJECT/SWEEP_ID in W&B.
+
+    Of several sources, the runs of all, with the `source` of each; a run that several have counts once.
 
     Runs that cannot be read, and duplicates, are left out and named in `problems`. Runs pulled from W&B before are
     pulled again only if they have changed, or with `refresh`. Raises UserError if there is no such source.
     """
+    names = [str(source)] if isinstance(source, str | Path) else list(dict.fromkeys(source))
+    listed: list[tuple[RunDirectory, str]] = []
+    problems: list[str] = []
+    for name in names:
+        directories, left_out = _directories(name, refresh)
+        listed += [(directory, name) for directory in directories]
+        problems += left_out
+    return _frames(listed, problems)
+
+
+def _directories(source: str, refresh: bool) -> tuple[list[RunDirectory], list[str]]:
+    """Return the directories of the runs of a source, and a sentence for each that could not be pulled."""
     # a directory of runs
     if Path(source).is_dir():
         paths = [path for path in sorted(Path(source).iterdir()) if path.is_dir()]
         paths = [path for path in paths if path.name != "wandb" and not path.name.startswith(".")]
-        return _frames([RunDirectory(path) for path in paths], [])
+        return [RunDirectory(path) for path in paths], []
 
     # a project or sweep in W&B
     if not wandb_api.path(str(source)):
         raise UserError(f"there is no directory {source}; name the one that --runs-dir named when training")
     try:
-        directories, problems = pull.pull(str(source), refresh)
+        return pull.pull(str(source), refresh)
     except UserError as error:
         raise type(error)(f"there is no directory {source}, and as a project of W&B: {error}") from None
-    return _frames(directories, problems, is_pulled=True)
 
 
-def _frames(listed: Sequence[RunDirectory], problems: Sequence[str], is_pulled: bool = False) -> Frames:
-    """Read run directories into frames; `problems` are those that were found before."""
-    remedy = "run the same command or sweep again to retrain it"
-    if is_pulled:
-        remedy = "run `python -m study.sync` on the machine with its directory to send what is missing"
+RETRAIN = "run the same command or sweep again to retrain it"
+SEND = "run `python -m study.sync` on the machine with its directory to send what is missing"
 
-    def place(directory: RunDirectory) -> str:
-        return "/".join(directory.path.parts[-3:]) if is_pulled else str(directory.path)
+
+def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str]) -> Frames:
+    """Read run directories, each with the name of its source, into frames; `problems` were found before."""
+
+    def place(directory: RunDirectory, source: str) -> str:
+        return str(directory.path) if Path(source).is_dir() else "/".join(directory.path.parts[-3:])
 
     # read every directory; one that cannot be read is a problem, not an error
     copies: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], np.ndarray]]] = {}
     problems = list(problems)
-    for directory in listed:
+    for directory, source in listed:
         try:
             config, row, history = _read(directory)
         except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
-            problems.append(f"{place(directory)} is left out: {_reason(error)}; {remedy}")
+            remedy = RETRAIN if Path(source).is_dir() else SEND
+            problems.append(f"{place(directory, source)} is left out: {_reason(error)}; {remedy}")
             continue
+        row["source"] = source
         name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
         copies.setdefault(name, []).append((directory, config, row, history))
 
@@ -172,8 +189,10 @@ def _frames(listed: Sequence[RunDirectory], problems: Sequence[str], is_pulled: 
         kept = max(same, key=lambda copy: (*_rank(copy[2]), copy[0].path.name == name))
         directories[name], configs[name], row, histories[name] = kept
         rows.append(row)
-        others = [place(copy[0]) for copy in same if copy is not kept]
-        problems += [f"{other} is left out: it is the same run as {place(kept[0])}" for other in others]
+        others = [place(copy[0], copy[2]["source"]) for copy in same if copy is not kept]
+        problems += [
+            f"{other} is left out: it is the same run as {place(kept[0], kept[2]['source'])}" for other in others
+        ]
 
     # numbers are floats, NaN where a run lacks one
     runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY], dtype=object)

@@ -38,6 +38,7 @@ class Forks:
             return _here(make)
 
         # wait until one of the processes has finished
+        self.running = [result for result in self.running if not result.receiver.closed]
         while len(self.running) >= self.most:
             ready = wait([result.receiver for result in self.running])
             for result in [result for result in self.running if result.receiver in ready]:
@@ -84,7 +85,7 @@ class _Result:
         try:
             self.value = self.receiver.recv()
             self.make = None  # its figure is no longer needed
-        except EOFError:
+        except (EOFError, OSError):  # it was killed, perhaps while sending
             pass
         self.receiver.close()
         self.process.join()

@@ -34,7 +34,8 @@ def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Link to the numbers of each run, named as in summary.json, with its seed and the name of its directory."""
     rows = section.runs.sort_values(["setting", "seed"])
     rows["run"] = [frames.directories[run].path.name for run in rows.index]
-    names = ["setting", *section.varied, "seed", "run", *runs.SUMMARY, "device", "device_shared_by", "host"]
+    source = ["source"] if frames.runs.source.nunique() > 1 else []
+    names = ["setting", *section.varied, "seed", "run", *source, *runs.SUMMARY, "device", "device_shared_by", "host"]
     return [Data("runs", text("Each run, with its seed and directory:"), rows[names])]
 
 

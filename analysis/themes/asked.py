@@ -36,6 +36,12 @@ ALONE = ("accuracy", "overfitting", "epochs", "confusion")
 LEAST_GAIN = 0.1
 """Smallest gain from more epochs that is named, in points."""
 
+LEAST_GAP = 1.0
+"""Smallest difference of the gap, in points, that decides between settings."""
+
+LEAST_TIMES = 1.25
+"""Smallest ratio of the numbers of parameters that decides between settings."""
+
 MOST_CONFUSIONS = 3
 """Number of confusions that are named."""
 
@@ -68,7 +74,7 @@ def accuracy(frames: Frames, section: Section) -> str:
 def _effects(section: Section) -> list[str]:
     """Report the effects of options on the accuracy, each averaged over the others, that are more than noise."""
     frame = effects.measure(section)
-    if frame.empty or not frame.val_acc_change_p.notna().any():
+    if frame.empty or not frame.val_acc_change_p.notna().any() or not comparison.partly_failed(section).empty:
         return []
     first = frame.drop_duplicates("option").set_index("option")["value"]
     clear = frame[(frame.val_acc_change_p < ALPHA) & (frame.settings > 1)]
@@ -99,9 +105,11 @@ def overfitting(frames: Frames, section: Section) -> str:
 
 
 def gaps(section: Section) -> pd.DataFrame:
-    """Return the gap between training and validation accuracy at the end of each setting, with its interval."""
+    """Return the gap between training and validation accuracy at the end, of settings of which every run learned."""
     frame = training.overfitting(section, training.measure(section)).frame
-    return frame[["setting", "gap_last", "gap_last_ci95"]]
+    failed = comparison.failures(section).failed
+    learned = frame[~frame.setting.isin(failed.index[failed > 0])]
+    return learned[["setting", "gap_last", "gap_last_ci95"]]
 
 
 def _gaps_that_differ(section: Section) -> list[str]:
@@ -112,15 +120,16 @@ def _gaps_that_differ(section: Section) -> list[str]:
     best = comparison.reference(frame)
     pairs = comparison.pairwise(section, comparison.gap_last, "val", best)
     tested = pairs[pairs.holm.notna()].xs(best, level="b") if len(pairs) else pairs
+    tested = tested[tested.index.isin(gaps(section).setting)] if len(tested) else tested
     clear = tested[tested.holm < ALPHA] if len(tested) else tested
     if not len(tested):
         return []
     if clear.empty:
-        return [text("None differs clearly from that of {setting}.", setting=shown(best))]
+        return [text("Of those with several seeds, none differs clearly from {setting}.", setting=shown(best))]
     said = []
     for rows, message in (
-        (clear[clear.difference < 0], mark("Clearly smaller than with {setting} (p < 0.05): {others}.")),
-        (clear[clear.difference > 0], mark("Clearly larger than with {setting} (p < 0.05): {others}.")),
+        (clear[clear.difference < 0], mark("Clearly smaller than that of {setting} (p < 0.05): {others}.")),
+        (clear[clear.difference > 0], mark("Clearly larger than that of {setting} (p < 0.05): {others}.")),
     ):
         others = [
             text("{setting} by {points:.2f} ± {spread:.2f}", setting=shown(row.Index), points=abs(row.difference),
@@ -141,7 +150,8 @@ def epochs(frames: Frames, section: Section) -> str:
         counts = {key: int(reached.frame[key].notna().sum()) for key in keys}
         if any(counts.values()):
             most = max(counts.values())
-            said.append(_epochs_to(reached.frame, [key for key in keys if counts[key] == most][-1]))
+            best = [key for key in keys if counts[key] == most]
+            said.append(_epochs_to(reached.frame, best[-1] if most > 1 or len(reached.frame) == 1 else best[0]))
     longer = training.more_epochs(section, training.measure(section)).frame
     for verdicts, message in MORE_EPOCHS:
         rows = longer[longer.verdict.isin(verdicts)]
@@ -152,19 +162,22 @@ def epochs(frames: Frames, section: Section) -> str:
 
 
 MORE_EPOCHS = (
-    (("rises", "mixed"), mark("More epochs would still raise the validation accuracy of {settings}.")),
-    (("perhaps", "unclear"), mark("Whether more would help is not clear for {settings}.")),
-    (("overfits", "falls"), mark("More would not help {settings}.")),
+    (("rises", "mixed"), mark("At the end, validation accuracy is still rising: {settings}.")),
+    (("perhaps", "unclear"), mark("Whether more epochs would help is not clear: {settings}.")),
+    (("overfits", "falls"), mark("More epochs would not help: {settings}.")),
+    (("decayed",), mark("The schedule ends the training, so more epochs are another experiment: {settings}.")),
+    (("early",), mark("Ended by early stopping: {settings}.")),
+    (("few",), mark("Too few epochs to see a trend: {settings}.")),
 )
+"""Verdicts on whether more epochs would help, see `training.VERDICTS`, and what is said of their settings."""
 
 
 def _gain(row) -> str:
-    """Write what twice the epochs would bring by the whole curve, in brackets, if it is worth naming."""
-    if row.verdict in ("overfits", "falls") or not row.gain >= LEAST_GAIN:
+    """Write what twice the epochs would bring by the whole curve, in brackets, if seeds show how sure that is."""
+    can_rise = row.verdict in ("rises", "mixed", "perhaps", "unclear")
+    if not can_rise or not row.gain >= LEAST_GAIN or row.gain_ci95 != row.gain_ci95:
         return ""
-    spread = f" ± {number(row.gain_ci95, '.1f')}" if row.gain_ci95 == row.gain_ci95 else ""
-    gain = f"{number(row.gain, '.1f')}{spread}"
-    return " " + text("(twice as many: at most about +{gain} points)", gain=gain)
+    return " " + text("(twice as many: about +{gain:.1f} ± {spread:.1f} points)", gain=row.gain, spread=row.gain_ci95)
 
 
 def _epochs_to(frame: pd.DataFrame, key: str) -> str:
@@ -174,7 +187,7 @@ def _epochs_to(frame: pd.DataFrame, key: str) -> str:
     accuracy = float(key.removeprefix("epochs_"))
     said = text("Epochs to a validation accuracy of {accuracy:g} %: {needed}.", accuracy=accuracy, needed=named(needed))
     never = [shown(setting) for setting in frame.setting[frame[key].isna()]]
-    return said + (" " + text("Not always reached by {settings}.", settings=named(never)) if never else "")
+    return said + (" " + text("Not reached by every run of: {settings}.", settings=named(never)) if never else "")
 
 
 def size(frames: Frames, section: Section) -> str:
@@ -200,11 +213,7 @@ def common(settings: Sequence[Setting], of: Sequence[Setting]) -> str:
     has_common = [set(common.pairs) <= set(setting.pairs) for setting in of]
     if others and common.pairs and sum(has_common) == len(settings):
         return shown(common)
-    return (
-        text(" and ").join([shown(first), *map(shown, others)])
-        if len(others) == 1
-        else named(list(map(shown, settings)), 2)
-    )
+    return named([shown(setting) for setting in settings], 2)
 
 
 def seconds(frames: Frames, section: Section) -> str:
@@ -216,8 +225,8 @@ def seconds(frames: Frames, section: Section) -> str:
     timed = frame[frame.epoch_seconds.notna()].sort_values("epoch_seconds")
     if timed.empty:
         return text(
-            "Not known: every run shared its device with others, or had a single epoch. "
-            "To measure it: `{command} --per-device 1 --runs-dir alone`.",
+            "Not known: every run shared its device with others, or had a single epoch. To measure it: `{command} "
+            "--per-device 1 --runs-dir alone`, then `python -m analysis.summarize alone`.",
             command=f"python -m study.sweep run {section.file or 'SWEEP.yaml'}",
         )
     times = []
@@ -230,8 +239,11 @@ def seconds(frames: Frames, section: Section) -> str:
     said = text("Time of an epoch: {times}.", times=named(times))
     missing = [shown(setting) for setting in frame.setting[frame.epoch_seconds.isna()]]
     if missing:
-        said += " " + text("Without a time, because their runs were not alone on the device: {settings}.",
-                           settings=named(missing))  # fmt: skip
+        message = text(
+            "Without a time (not alone on the device, on another machine, or a single epoch): {settings}.",
+            settings=named(missing),
+        )
+        return f"{said} {message}"
     return said
 
 
@@ -239,18 +251,17 @@ def confusions(frames: Frames, section: Section) -> str:
     """Report the mistakes of the best setting: how many, the most frequent ones, and the worst class."""
     best, _ = best_readable(frames, section)
     if best.empty:
-        return ""
+        return text("Not known: no predictions of these runs can be read.")
     (counts, repeats), *_ = confusion.matrices(frames, section, best.head(1)).values()
     images = int(counts.to_numpy().sum())
     wrong = images - int(counts.to_numpy().diagonal().sum())
-    setting = shown(best.setting.iloc[0])
     said = plural(
-        "{setting} misclassifies {wrong:,} of {images:,} test images (one seed).",
-        "{setting} misclassifies {wrong:,} of {images:,} test images ({n} seeds together).",
-        repeats, setting=setting, wrong=wrong, images=images,
+        "{setting} misclassifies {share:.1f} % of the {images:,} test images.",
+        "{setting} misclassifies {share:.1f} % of the {images:,} test images (mean of {n} seeds).",
+        repeats, setting=shown(best.setting.iloc[0]), share=100 * wrong / images, images=images // repeats,
     )  # fmt: skip
     pairs = [
-        text("{target} taken for {predicted} ({images:,})", **row)
+        text("{target} taken for {predicted} ({share:.1f} % of its images)", **row)
         for row in confusion.frequent(counts).head(MOST_CONFUSIONS).to_dict("records")
     ]
     if pairs:
@@ -267,7 +278,7 @@ def features(frames: Frames, section: Section) -> str:
     seen = embedding.see(frames, list(best.index[: layers.LOOKED_AT]))
     frame = layers.layers_of(best, seen) if seen else pd.DataFrame()
     if frame.empty:
-        return ""
+        return text("Not known: these runs have no features, which copies lack.")
     kinds = [
         text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(setting),
              probe=rows.probe.iloc[-1], silhouette=rows.silhouette.iloc[-1])
@@ -307,11 +318,14 @@ def reasons(section: Section, setting: Setting, others: Sequence[Setting]) -> li
 def _less_overfitting(section: Section, setting: Setting, others: Sequence[Setting]) -> str | None:
     """Say that the gap of a setting is clearly smaller than that of each other, by how much at least."""
     rows = _clearly_less(comparison.pairwise(section, comparison.gap_last, "val", setting), setting, others)
-    if rows is None:
+    if rows is None or rows.difference.abs().min() < LEAST_GAP:
         return None
     least = rows.loc[rows.difference.abs().idxmin()]
-    return text("its gap between training and validation accuracy is {points:.1f} ± {spread:.1f} points smaller",
-                points=-float(least.difference), spread=float(least.half_width))  # fmt: skip
+    return text(
+        "its gap between training and validation accuracy at the end is {points:.1f} ± {spread:.1f} points smaller",
+        points=-float(least.difference),
+        spread=float(least.half_width),
+    )
 
 
 def _less_time(section: Section, setting: Setting, others: Sequence[Setting]) -> str | None:
@@ -330,15 +344,18 @@ def _clearly_less(pairs: pd.DataFrame, setting: Setting, others: Sequence[Settin
 
 
 def _fewer_parameters(section: Section, setting: Setting, others: Sequence[Setting]) -> str | None:
-    """Say that no other setting has fewer parameters and some have more: how many times as many the next one has."""
+    """Say that no other setting has fewer parameters, and how many times as many the next larger one has."""
     params = costs.measure(section).set_index("setting").params
-    larger = params[list(others)][params[list(others)] > params[setting]]
-    if larger.empty or (params[list(others)] < params[setting]).any():
+    of_others = params[list(others)]
+    larger = of_others[of_others > params[setting]]
+    if larger.empty or of_others.isna().any() or (of_others < params[setting]).any():
         return None
     times = larger.min() / params[setting]
+    if times < LEAST_TIMES:
+        return None
     return text(
-        "it has {params:,.0f} parameters, {times} times fewer",
-        params=params[setting],
+        "{other} has {times} times as many parameters",
+        other=shown(larger.idxmin()),
         times=number(times, ",.0f" if times >= 10 else ".1f"),
     )
 

@@ -15,11 +15,16 @@ from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
 from analysis.themes import answers, asked, comparison, confusion, costs, space
-from analysis.wording.texts import mark, named, plural, shown, text
+from analysis.themes.protocol import FAILED
+from analysis.wording.texts import named, plural, shown, text
 from study.config.setting import Setting
 
 ROWS = 10
 """Most settings in the table."""
+
+MOST_LOST = 2
+"""A setting may be chosen for something else than its accuracy if the interval of what it loses ends within this many
+times the smallest difference that matters."""
 
 COLUMNS = ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc")
 """Columns of the whole comparison that the table has too."""
@@ -40,45 +45,85 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def recommendation(frames: Frames, section: Section) -> str:
-    """Say in a sentence or two which setting to use, and why."""
+    """Say in a sentence or two which setting to use, and why, or why none can be recommended."""
     frame = comparison.with_images(frames, section)
+    without = int((frame.n == 0).sum())
     frame = frame[frame.n > 0].set_index("setting")
-    tested = frame[frame.p_holm.notna()]
+    said = _recommended(frames, section, frame)
+    is_said = len(frame) == 1 or frame.p_holm.isna().all()  # by the answer that stands for it
+    return f"{said} {comparison.without_result(without)}" if without and not is_said else said
 
-    # a single setting, or nothing that can be compared
-    if len(frame) == 1 or (tested.empty and frame.n.max() > 1):
-        return answers.headline(frames, section)
-    if tested.empty:
+
+def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
+    """Return the recommendation among the settings with results, which are indexed by setting."""
+    # nothing that can be compared, or no difference at all
+    tested = frame[frame.p_holm.notna()]
+    first = frame.index[0]
+    if tested.empty and len(frame) > 1 and frame.n.max() == 1 and frame.val_acc.iloc[0] > frame.val_acc.iloc[1]:
         return text(
             "**{setting}** is ahead, but its lead may be luck: differences can be judged only with several seeds of "
             "each setting.",
-            setting=shown(frame.index[0]),
+            setting=shown(first),
+        )
+    if tested.empty or (tested.below == 0).all():
+        return answers.headline(frames, section)
+
+    # what cannot be compared is above
+    best = comparison.reference(frame)
+    above = frame[
+        (frame.val_acc > frame.val_acc[best] + section.smallest) & frame.p_holm.isna() & (frame.index != best)
+    ]
+    if not above.empty:
+        return plural(
+            "Train more seeds of **{settings}** first: it is {points:.2f} points above {best}, the best setting that "
+            "can be compared, but has too few runs that learned to say whether that is luck.",
+            "Train more seeds of **{settings}** first: they are up to {points:.2f} points above {best}, the best "
+            "setting that can be compared, but have too few runs that learned to say whether that is luck.",
+            len(above),
+            settings=named([shown(setting) for setting in above.index]),
+            best=shown(best),
+            points=float(above.val_acc.iloc[0] - frame.val_acc[best]),
         )
 
-    # validation and test contradict each other
-    if ((tested.test_below < 0) & (tested.p_test < ALPHA)).any():
-        return text("No recommendation: the test images show the opposite of the validation images.")
+    # results that contradict each other
+    against = tested[(tested.test_below < 0) & (tested.p_test < ALPHA)]
+    if not against.empty:
+        others = named([shown(setting) for setting in against.index])
+        return text(
+            "No recommendation: {best} is best on the validation images, but clearly worse than {others} on the test "
+            "images.",
+            best=shown(best),
+            others=others,
+        )
+    better = tested[(tested.below < 0) & (tested.p_holm < ALPHA)]
+    if not better.empty:
+        return text(
+            "No recommendation: {best} has the highest mean, but over the seeds that both have, clearly more "
+            "accurate: {others}.",
+            best=shown(best),
+            others=named([shown(setting) for setting in better.index]),
+        )
 
-    # a setting that cannot be compared comes before the recommended one, runs that diverged after it
+    # runs of the chosen setting that failed
     chosen, said = _chosen(section, frame, tested)
-    best = comparison.reference(frame)
-    if frame.index[0] != best:
-        top = frame.iloc[0]
-        message = ONLY_SEED if top.n == 1 else ONLY_SOME
-        above = float(top.val_acc - frame.val_acc[best])
-        first = text(message, setting=shown(frame.index[0]), other=shown(best), points=above)
-        said = f"{first} {said[0].lower()}{said[1:]}"
-    diverged = int((section.points.state[section.points.setting == chosen] == "diverged").sum())
-    if diverged:
-        said += " " + plural("{n} run of {setting} diverged.", "{n} runs of {setting} diverged.", diverged,
-                             setting=shown(chosen))  # fmt: skip
+    states = section.points.state[section.points.setting == chosen]
+    lost = int(states.isin(("diverged", *FAILED)).sum())
+    if 2 * lost >= len(states):
+        return text(
+            "No recommendation: {setting} has the highest accuracy, but {lost} of its {all} runs diverged or failed.",
+            setting=shown(chosen),
+            lost=lost,
+            all=len(states),
+        )
+    if lost:
+        message = text(
+            "{lost} of the {all} runs of {setting} diverged or failed.",
+            setting=shown(chosen),
+            lost=lost,
+            all=len(states),
+        )
+        return f"{said} {message}"
     return said
-
-
-ONLY_SEED = mark("**{setting}** is {points:.2f} points above {other}, but with its only seed. Among the others:")
-ONLY_SOME = mark(
-    "**{setting}** is {points:.2f} points above {other}, but only some of its runs learned. Among the others:"
-)
 
 
 def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tuple[Setting, str]:
@@ -88,19 +133,34 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
     tied = tested[tested.p_holm >= ALPHA]
     if tied.empty:
         closest = tested.loc[tested.below.idxmin()]
-        values = {"setting": shown(best), "points": float(closest.below), "spread": float(closest.below_ci95)}
         why = asked.reasons(section, best, list(tested.index))
-        besides = text(", and {why}", why=why[0]) if why else ""
+        values = {
+            "setting": shown(best),
+            "points": float(closest.below),
+            "spread": float(closest.below_ci95),
+            "besides": text(", and {why}", why=why[0]) if why else "",
+        }
+        if len(tested) < len(frame) - 1:
+            return best, plural(
+                "Use **{setting}**: it is clearly more accurate than the only setting that can be compared with it, by "
+                "{points:.2f} ± {spread:.2f} points{besides}.",
+                "Use **{setting}**: it is clearly more accurate than the {n} settings that can be compared with it, "
+                "than the closest by {points:.2f} ± {spread:.2f} points{besides}.",
+                len(tested),
+                **values,
+            )
         return best, plural(
             "Use **{setting}**: it is clearly more accurate than the other setting, by {points:.2f} ± {spread:.2f} "
             "points{besides}.",
             "Use **{setting}**: it is clearly more accurate than the {n} others, than the closest by {points:.2f} ± "
             "{spread:.2f} points{besides}.",
-            len(tested), **values, besides=besides,
-        )  # fmt: skip
+            len(tested),
+            **values,
+        )
 
-    # something else decides between it and those that are about as accurate
-    near = tied[tied.below.abs() <= section.smallest].index
+    # something else decides between it and those that cannot be much less accurate, nor are on the test images
+    bound = tied.below + tied.below_ci95 <= MOST_LOST * section.smallest
+    near = tied.index[bound & ~((tied.test_below > 0) & (tied.p_test < ALPHA))]
     for setting in [best, *near]:
         others = [other for other in (best, *tied.index) if other != setting]
         why = asked.reasons(section, setting, others)
@@ -110,12 +170,15 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
             return best, message
         if why:
             row = tied.loc[setting]
-            values = {"points": float(row.below), "spread": float(row.below_ci95), "best": shown(best)}
             return setting, text(
                 "Use **{setting}**: its accuracy is not clearly below the highest ({points:.2f} ± {spread:.2f} points "
                 "less than {best}), and {why}.",
-                setting=shown(setting), why=why[0], **values,
-            )  # fmt: skip
+                setting=shown(setting),
+                why=why[0],
+                points=float(row.below),
+                spread=float(row.below_ci95),
+                best=shown(best),
+            )
 
     # nothing decides
     said = text(
@@ -163,15 +226,24 @@ def table(frames: Frames, section: Section) -> Table:
         costs.measure(section)[["setting", "params", "epoch_seconds"]], on="setting", how="left"
     )
     full = {column.key: column for column in comparison.table(section, frame).columns}
-    columns = [
-        full[key] for key in ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc") if key in full
-    ]
+    columns = [full[key] for key in COLUMNS if key in full]
     columns += [
         column
         for column in (Column("gap_last", 2), Column("params", 0), Column("epoch_seconds", SIGNIFICANT))
         if kept[column.key].notna().any()
     ]
+
+    # notes: what differences are from, settings without an interval, and the rest
+    notes = []
+    best = comparison.reference(frame.set_index("setting"))
+    if best != frame.setting.iloc[0]:
+        notes.append(comparison.reference_note(best))
+    failed = kept[kept.failed > 0]
+    if not failed.empty:
+        notes.append(comparison.failed_note(failed))
     rest = int((frame.n > 0).sum()) - len(kept)
-    notes = [plural("One more setting is in the whole table.", "{n} more settings are in the whole table.", rest)]
-    return Table("brief", text("Settings of {name}, the best first", name=section.title), kept, columns,
-                 notes if rest else [])  # fmt: skip
+    if rest:
+        notes.append(
+            plural("One more setting is in the whole table.", "{n} more settings are in the whole table.", rest)
+        )
+    return Table("brief", text("Settings of {name}, the best first", name=section.title), kept, columns, notes)

@@ -315,13 +315,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     if len(frame) > 1:
         best = reference(frame.set_index("setting"))
         if best != frame.setting.iloc[0]:
-            notes.append(
-                text(
-                    "Differences are from {setting}, the best setting with several seeds; a setting above it has a "
-                    "single seed.",
-                    setting=shown(best),
-                )
-            )
+            notes.append(reference_note(best))
         columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best or row["below"] < 0 else None))
     if frame.p_holm.notna().any():
         columns.append(p_column("p_holm"))
@@ -389,12 +383,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
         )
         failed = frame[frame.failed > 0]
         if not failed.empty:
-            notes.append(
-                text(
-                    "No interval and no comparison, because only some runs learned: {settings}.",
-                    settings=failed_named(failed.set_index("setting")),
-                )
-            )
+            notes.append(failed_note(failed))
         notes.append(_repeats(section))
     if (frame.n == 1).any():
         notes.append(
@@ -404,6 +393,22 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
             )
         )
     return Table("comparison", text("Settings of {name}, the best first", name=section.title), frame, columns, notes)
+
+
+def reference_note(best: Setting) -> str:
+    """Say which setting differences are from, if it is not the first one."""
+    return text(
+        "Differences are from {setting}, the best setting with several seeds; a setting above it has a single seed.",
+        setting=shown(best),
+    )
+
+
+def failed_note(failed: pd.DataFrame) -> str:
+    """Name the settings of which only some runs learned; `failed` has the columns of `compare`."""
+    return text(
+        "No interval and no comparison, because only some runs learned: {settings}.",
+        settings=failed_named(failed.set_index("setting")),
+    )
 
 
 def without_result(count: int) -> str:

@@ -26,6 +26,7 @@ MOST_RATES = 6
 
 COLUMNS = {
     "device": mark("Device"),
+    "source": mark("Source"),
     "cpu": mark("CPU"),
     "cores": mark("Cores"),
     "host": mark("Host"),
@@ -126,7 +127,7 @@ def blocks(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     return [
         Items(code(frames)),
         Heading(text("Machines")),
-        _table("machines", machines(frames), ("device", "cpu", "host"),
+        _table("machines", machines(frames), (*_source(frames), "device", "cpu", "host"),
                ("cores", "threads", "device_shared_by", "runs")),
         Heading(text("Data")),
         _table("data", data(frames), ("dataset", "size", "data_digest"),
@@ -184,9 +185,14 @@ def command(config: Config) -> str:
     return shlex.join(["python", "-m", "study.train", *words])
 
 
+def _source(frames: Frames) -> list[str]:
+    """Return the name of the column of sources, if there are several."""
+    return ["source"] if frames.runs.source.nunique() > 1 else []
+
+
 def machines(frames: Frames) -> pd.DataFrame:
     """Return one row per kind of machine: its parts, threads of a run, runs at once on the device, and `runs`."""
-    keys = ["device", "cpu", "host", "cores", "threads", "device_shared_by"]
+    keys = [*_source(frames), "device", "cpu", "host", "cores", "threads", "device_shared_by"]
     return _counted(with_result(frames.runs)[keys])
 
 

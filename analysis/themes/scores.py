@@ -27,6 +27,9 @@ SHOWN = 10
 BINS = 15
 """Number of bins of the calibration, each with equally many images (adaptive: Nguyen and O'Connor 2015)."""
 
+CLOSE = 1.0
+"""Probabilities agree with the accuracy if they differ by less than this on average, in points."""
+
 COVERAGE = 0.8
 """Share of the images, the surest ones, on which an accuracy is measured too."""
 
@@ -94,8 +97,10 @@ def _surer(setting: str, surer: Estimate) -> str:
             setting=setting,
             points=surer.mean,
         )
-    if abs(surer.mean) <= surer.half_width:
+    if abs(surer.mean) + surer.half_width < CLOSE:
         return text("The probabilities of {setting} agree with its accuracy on average.", setting=setting)
+    if abs(surer.mean) <= surer.half_width:
+        return text("Whether {setting} is too sure of its predictions is not clear.", setting=setting)
     if surer.mean > 0:
         return text(
             "{setting} is too sure: on average its probabilities are {points:.1f} ± {spread:.1f} points above its "

@@ -16,7 +16,7 @@ from study.record.directory import Say
 from study.remote.api import announced, connect, failure, is_denied, unless_set
 from study.system.errors import one_line
 
-JOB_TYPE = "report"
+JOB_TYPE = "study-report"
 """Job type of the run that holds a page; `contents.listed` leaves such runs out."""
 
 PATIENCE = {"init_timeout": 30, "finish_timeout": 120, "finish_timeout_raises": True}

@@ -44,7 +44,7 @@ ENDS = "has an end"
 ASKS = ("accuracy", "overfitting", "epochs", "speed", "size", "confusion", "features")
 """What the question of a sweep can be about, as its description ends: `Asks: accuracy, speed.`"""
 
-ASKED = re.compile(r"\s*\bAsks:\s*(.*?)\s*\.?\s*$", re.DOTALL)
+ASKED = re.compile(r"\s*\bAsks:\s*(.*?)\s*\.?\s*$", re.DOTALL | re.IGNORECASE)
 
 METRIC = "{name: val/acc, goal: maximize}"
 """An example of a metric, for errors."""
@@ -225,7 +225,8 @@ def check(content: Any, must_end: bool = False) -> SweepFile:
 def _asked(description: str) -> list[str]:
     """Return the words after `Asks:` at the end of a description."""
     found = ASKED.search(description)
-    return [word for word in re.split(r"[\s,;]+", found[1].lower()) if word] if found else []
+    words = re.split(r"[\s,;]+", found[1].lower()) if found else []
+    return [word for word in words if word not in ("", "and")]
 
 
 def no_end(method: str) -> str:

@@ -1,0 +1,54 @@
+"""Reports over several sources, and runs that a forgotten `--set` hides."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from analysis.frames import forgotten, runs
+from study.sweeps import definition as search
+from tests.test_analysis import SWEEP, make_run
+
+
+@pytest.fixture
+def labs(tmp_path):
+    """Make the runs of two labs: one has three seeds, the other two more and a copy of one of the first."""
+    for seed in range(5):
+        for dropout in (0.0, 0.5):
+            lab = "ours" if seed < 3 else "theirs"
+            make_run(tmp_path / lab, 0.7 + dropout / 10 + seed / 100, seed=seed, dropout=dropout)
+    copied = next((tmp_path / "ours").iterdir())
+    shutil.copytree(copied, tmp_path / "theirs" / copied.name)
+    return tmp_path
+
+
+def test_a_report_of_several_sources_has_the_runs_of_all_once(labs, call):
+    frames = runs.load([str(labs / "ours"), str(labs / "theirs")])
+    assert len(frames.runs) == 10 and frames.runs.source.value_counts().to_list() == [6, 4]
+    assert len(frames.problems) == 1 and "it is the same run as" in frames.problems[0]
+    said = call("analysis.summarize", "ours", "theirs").stdout
+    assert said.startswith("ours, theirs: 10 finished, 1 left out") and "| 5 |" in said
+    (path,) = (labs / "report" / "tables").glob("*-runs.csv")
+    assert set(pd.read_csv(path).source) == {"ours", "theirs"}
+    machines = pd.read_csv(labs / "report" / "tables" / "protocol-machines.csv")
+    assert sorted(machines.source) == ["ours", "theirs"]
+
+
+def test_a_source_that_is_not_there_is_named(labs, call):
+    assert "there is no directory other" in call("analysis.summarize", "ours", "other", code=2).stderr
+
+
+def test_a_forgotten_set_is_recognised(labs, call):
+    """Runs that differ from every point of a sweep in the same options were trained with a `--set`."""
+    sweep = SWEEP.replace("value: 3", "value: 30")
+    assert sweep != SWEEP
+    (labs / "dropout.yaml").write_text(sweep, encoding="utf-8")
+    frames = runs.load(labs / "ours")
+    values, count = forgotten.values(frames, search.read(labs / "dropout.yaml"))
+    assert values == {"epochs": 3} and count == 6
+    said = call("analysis.summarize", "ours", "--sweep", "dropout.yaml", code=2).stderr
+    assert "`--set epochs=3`" in said
+    call("analysis.summarize", "ours", "--sweep", "dropout.yaml", "--set", "epochs=3")
+    strange = SWEEP.replace("dropout: {values: [0.5, 0.0]}", "batch_size: {values: [16, 32]}")
+    (labs / "strange.yaml").write_text(strange, encoding="utf-8")
+    assert forgotten.values(frames, search.read(labs / "strange.yaml")) == ({}, 0)
