@@ -30,6 +30,7 @@ from analysis.themes import (
     layers,
     per_class,
     protocol,
+    scores,
     space,
     speed,
     training,
@@ -176,6 +177,7 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     costs.blocks,
     confusion.blocks,
     per_class.blocks,
+    scores.blocks,
     layers.blocks,
 )
 """The themes of a section whose runs have results; `analysis.page.blocks` describes a theme."""
@@ -193,6 +195,7 @@ NAMES = {
     "costs": mark("The costs"),
     "confusion": mark("The confusions"),
     "per_class": mark("The accuracy of each class"),
+    "scores": mark("The scores beyond accuracy"),
     "layers": mark("The layers"),
 }
 """Names of the themes, for the message on one that failed."""

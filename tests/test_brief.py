@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.page.tables import Table
@@ -57,6 +58,20 @@ def test_nothing_is_recommended_by_luck_or_against_the_test_images():
     test = against.runs["best/val_acc"].where(against.runs.setting == "b", 0.5 + np.tile(LUCK, 2))
     against = replace(against, runs=against.runs.assign(**{"test/acc": test}))
     assert "No recommendation" in brief.recommendation(None, against)
+
+
+def test_a_setting_with_a_single_seed_is_not_passed_over():
+    """What is far above the recommended setting, but cannot be compared, is said first."""
+    curves = settings(top=0.9, high=0.8, low=0.7)
+    curves["top"] = curves["top"][:1]
+    said = brief.recommendation(None, section(curves))
+    assert said.index("**top** is 10.") < said.index("only seed") < said.index("use **high**")
+
+
+def test_runs_of_the_recommended_setting_that_diverged_are_said():
+    found = made({"high": 0.8, "low": 0.7})
+    points = pd.concat([found.points, found.points.head(1).assign(fingerprint="lost", state="diverged")])
+    assert brief.recommendation(None, replace(found, points=points)).endswith("1 run of high diverged.")
 
 
 def test_each_thing_asked_has_a_line_in_the_order_of_the_sweep(tmp_path):

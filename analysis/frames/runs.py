@@ -43,6 +43,10 @@ INFO = [
 ]
 
 
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged, incomplete or missing file of arrays raises."""
+
+
 @dataclass(frozen=True)
 class Frames:
     """Runs as tidy frames.
@@ -93,6 +97,18 @@ class Frames:
     @cached_property
     def _tested(self) -> dict[str, pd.DataFrame | None]:
         return {}
+
+    def probabilities(self, run: str) -> np.ndarray | None:
+        """Return the probabilities of a run's test images, images by classes, whose rows add up to 1.
+
+        None if they were not recorded, which exported copies lack, or cannot be read.
+        """
+        try:
+            with np.load(self.directories[run].path / "evaluation.npz", allow_pickle=False) as arrays:
+                stored = arrays["test_probabilities"].astype(np.float64)
+        except UNREADABLE:
+            return None
+        return stored / stored.sum(axis=1, keepdims=True)
 
     def features(self, run: str) -> dict[str, np.ndarray]:
         """Return the features of validation images of a run.
@@ -263,7 +279,7 @@ def _tested(directory: RunDirectory) -> pd.DataFrame | None:
             classes = len(arrays["class_names"])
             targets = arrays["test_targets"]
             predicted = arrays["test_predictions"]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    except UNREADABLE:
         return None
     sound = _are_sound(targets, predicted, classes)
     return pd.DataFrame({"target": targets, "predicted": predicted}) if sound else None

@@ -4,8 +4,9 @@ python -c "from analysis.frames import runs, sections; print(sections.by_dataset
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 
 import pandas as pd
@@ -49,8 +50,8 @@ class Section:
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
     from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `asks`: what the
-    question is about, some of `study.sweeps.file.ASKS`. `file`: path of the sweep file. `computed`: results of themes
-    that several of them need.
+    question is about, some of `study.sweeps.file.ASKS`. `file`: path of the sweep file. `computed`: results that
+    `once` keeps.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Section:
     smallest: float = SMALLEST
     asks: Sequence[str] = ()
     file: str = ""
-    computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    computed: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def splits_vary(self) -> bool:
@@ -103,6 +104,22 @@ class Section:
     def title(self) -> str:
         """Return the name of the section with that of its data."""
         return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
+
+
+def once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute a function of a section only once for each section; frames that it returns are copies."""
+
+    @wraps(make)
+    def kept(*args: Any, **options: Any) -> Any:
+        section = next(arg for arg in args if isinstance(arg, Section))
+        others = (arg for arg in args if not isinstance(arg, Section | Frames))
+        key = (make.__module__, make.__name__, *others, *options.items())
+        if key not in section.computed:
+            section.computed[key] = make(*args, **options)
+        result = section.computed[key]
+        return result.copy() if isinstance(result, pd.DataFrame | pd.Series) else result
+
+    return kept
 
 
 def _why(point: Mapping[str, Any]) -> str:

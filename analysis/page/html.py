@@ -250,14 +250,14 @@ def _strong(text: str) -> Markup:
 
 def _markdown(content: dict) -> str:
     """Write the page as Markdown, with its tables, and links to its figures: the short form, or everything."""
-    lines = [f"# {content['title']}", _plain(content["source"]), *map(_plain, content["notes"])]
+    lines = [f"# {content['title']}", plain(content["source"]), *map(plain, content["notes"])]
     for part in content["parts"]:
         blocks = [*part["blocks"], *(part["more"] if content["full"] else [])]
         if blocks:
-            lines.append(f"## {_plain(part['title'])}")
+            lines.append(f"## {plain(part['title'])}")
         for block in blocks:
             lines += _markdown_of(block)
-    return "\n\n".join(line for line in [*lines, _plain(content["provenance"])] if line) + "\n"
+    return "\n\n".join(line for line in [*lines, plain(content["provenance"])] if line) + "\n"
 
 
 def _markdown_of(block: dict) -> list[str]:
@@ -265,37 +265,37 @@ def _markdown_of(block: dict) -> list[str]:
     match block["kind"]:
         # texts and tables
         case "heading":
-            return [f"### {_plain(block['text'])}"]
+            return [f"### {plain(block['text'])}"]
         case "paragraph":
-            return [_plain(block["text"])]
+            return [plain(block["text"])]
         case "items":
-            return ["\n".join(f"- {_plain(text)}" for text in block["texts"])]
+            return ["\n".join(f"- {plain(text)}" for text in block["texts"])]
         case "terms":
             return ["\n".join(_markdown_term(*entry) for entry in block["entries"])]
         case "table":
             table = block["table"]
-            return [f"**{_plain(table.title)}**", tables.markdown(table).rstrip(), _plain(" ".join(table.notes))]
+            return [f"**{plain(table.title)}**", tables.markdown(table).rstrip(), plain(" ".join(table.notes))]
         case "data":
-            return [f"{_plain(block['text'])} [csv](tables/{block['stem']}.csv)"]
+            return [f"{plain(block['text'])} [csv](tables/{block['stem']}.csv)"]
         # figures, as links
         case "picture":
             return _markdown_picture(block["picture"])
         case _:
             pictures = [line for picture in block["pictures"] for line in _markdown_picture(picture)]
-            return [*pictures, _plain(block["caption"])]
+            return [*pictures, plain(block["caption"])]
 
 
 def _markdown_term(term: str, words: str, link: str) -> str:
     """Write a term and its definition as an item of a list."""
-    name = f"[{_plain(term)}]({link})" if link else _plain(term)
-    return f"- **{name}**: {_plain(words)}"
+    name = f"[{plain(term)}]({link})" if link else plain(term)
+    return f"- **{name}**: {plain(words)}"
 
 
 def _markdown_picture(picture: Drawn) -> list[str]:
-    return [f"![{_plain(picture.title)}](figures/{picture.stem}.png)", _plain(picture.caption)]
+    return [f"![{plain(picture.title)}](figures/{picture.stem}.png)", plain(picture.caption)]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Escape the markup of Markdown in a text, except bold and code."""
     marked = {mark: f"\\{character}" for character, mark in MARKUP.items()}
     text = re.sub(r"([\\_<\[\]$~]|&(?=#?\w+;))(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", tables.in_one_line(text))

@@ -188,13 +188,13 @@ def size(frames: Frames, section: Section) -> str:
         return text("{params:,.0f} parameters ({mb:.3g} MB) in every setting.", params=row.params, mb=row.param_mb)
     kinds = []
     for params, rows in frame.groupby("params", sort=False):
-        values = {"params": params, "mb": rows.param_mb.iloc[0], "setting": _common(rows.setting, frame.setting)}
+        values = {"params": params, "mb": rows.param_mb.iloc[0], "setting": common(rows.setting, frame.setting)}
         kinds.append(text("{setting}: {params:,.0f} ({mb:.3g} MB)", **values))
     return text("Parameters: {kinds}.", kinds=named(kinds))
 
 
-def _common(settings: Sequence[Setting], of: Sequence[Setting]) -> str:
-    """Name settings by the options that they have in common, if no other setting has the same."""
+def common(settings: Sequence[Setting], of: Sequence[Setting]) -> str:
+    """Name some settings of all `of` a section, by the options that only they have in common if there are any."""
     first, *others = settings
     common = Setting(tuple(pair for pair in first.pairs if all(pair in other.pairs for other in others)))
     has_common = [set(common.pairs) <= set(setting.pairs) for setting in of]
@@ -330,13 +330,17 @@ def _clearly_less(pairs: pd.DataFrame, setting: Setting, others: Sequence[Settin
 
 
 def _fewer_parameters(section: Section, setting: Setting, others: Sequence[Setting]) -> str | None:
-    """Say that a setting has fewer parameters than each other."""
+    """Say that no other setting has fewer parameters and some have more: how many times as many the next one has."""
     params = costs.measure(section).set_index("setting").params
-    next_one = params[list(others)].min() if len(others) else float("nan")
-    if not params[setting] < next_one:
+    larger = params[list(others)][params[list(others)] > params[setting]]
+    if larger.empty or (params[list(others)] < params[setting]).any():
         return None
-    return text("it has {params:,.0f} parameters, {times:.2g} times fewer", params=params[setting],
-                times=next_one / params[setting])  # fmt: skip
+    times = larger.min() / params[setting]
+    return text(
+        "it has {params:,.0f} parameters, {times} times fewer",
+        params=params[setting],
+        times=number(times, ",.0f" if times >= 10 else ".1f"),
+    )
 
 
 REASONS = {"overfitting": _less_overfitting, "speed": _less_time, "size": _fewer_parameters}

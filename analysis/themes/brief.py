@@ -4,6 +4,8 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
     frames = runs.load('runs'); print(brief.recommendation(frames, sections.by_dataset(frames)[0]))"
 """
 
+import pandas as pd
+
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
 from analysis.frames.statistics import ALPHA
@@ -12,8 +14,9 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
-from analysis.themes import answers, asked, comparison, confusion, costs
-from analysis.wording.texts import named, plural, shown, text
+from analysis.themes import answers, asked, comparison, confusion, costs, space
+from analysis.wording.texts import mark, named, plural, shown, text
+from study.config.setting import Setting
 
 ROWS = 10
 """Most settings in the table."""
@@ -37,35 +40,58 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 
 def recommendation(frames: Frames, section: Section) -> str:
-    """Say in one sentence which setting to use, and why."""
+    """Say in a sentence or two which setting to use, and why."""
     frame = comparison.with_images(frames, section)
     frame = frame[frame.n > 0].set_index("setting")
-    best = comparison.reference(frame)
     tested = frame[frame.p_holm.notna()]
 
-    # a single setting, or one seed each
-    if len(frame) == 1:
+    # a single setting, or nothing that can be compared
+    if len(frame) == 1 or (tested.empty and frame.n.max() > 1):
         return answers.headline(frames, section)
     if tested.empty:
-        first = frame.index[0]
         return text(
             "**{setting}** is ahead, but its lead may be luck: differences can be judged only with several seeds of "
             "each setting.",
-            setting=shown(first),
+            setting=shown(frame.index[0]),
         )
 
     # validation and test contradict each other
     if ((tested.test_below < 0) & (tested.p_test < ALPHA)).any():
         return text("No recommendation: the test images show the opposite of the validation images.")
 
+    # a setting that cannot be compared comes before the recommended one, runs that diverged after it
+    chosen, said = _chosen(section, frame, tested)
+    best = comparison.reference(frame)
+    if frame.index[0] != best:
+        top = frame.iloc[0]
+        message = ONLY_SEED if top.n == 1 else ONLY_SOME
+        above = float(top.val_acc - frame.val_acc[best])
+        first = text(message, setting=shown(frame.index[0]), other=shown(best), points=above)
+        said = f"{first} {said[0].lower()}{said[1:]}"
+    diverged = int((section.points.state[section.points.setting == chosen] == "diverged").sum())
+    if diverged:
+        said += " " + plural("{n} run of {setting} diverged.", "{n} runs of {setting} diverged.", diverged,
+                             setting=shown(chosen))  # fmt: skip
+    return said
+
+
+ONLY_SEED = mark("**{setting}** is {points:.2f} points above {other}, but with its only seed. Among the others:")
+ONLY_SOME = mark(
+    "**{setting}** is {points:.2f} points above {other}, but only some of its runs learned. Among the others:"
+)
+
+
+def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tuple[Setting, str]:
+    """Choose among the settings that can be compared: the setting, and a sentence with the reason."""
     # the best one is clearly better
+    best = comparison.reference(frame)
     tied = tested[tested.p_holm >= ALPHA]
     if tied.empty:
         closest = tested.loc[tested.below.idxmin()]
         values = {"setting": shown(best), "points": float(closest.below), "spread": float(closest.below_ci95)}
         why = asked.reasons(section, best, list(tested.index))
         besides = text(", and {why}", why=why[0]) if why else ""
-        return plural(
+        return best, plural(
             "Use **{setting}**: it is clearly more accurate than the other setting, by {points:.2f} ± {spread:.2f} "
             "points{besides}.",
             "Use **{setting}**: it is clearly more accurate than the {n} others, than the closest by {points:.2f} ± "
@@ -79,25 +105,32 @@ def recommendation(frames: Frames, section: Section) -> str:
         others = [other for other in (best, *tied.index) if other != setting]
         why = asked.reasons(section, setting, others)
         if why and setting == best:
-            return text("Use **{setting}**: no setting is clearly more accurate, and {why}.", setting=shown(best),
-                        why=why[0])  # fmt: skip
+            message = text("Use **{setting}**: no setting is clearly more accurate, and {why}.", setting=shown(best),
+                           why=why[0])  # fmt: skip
+            return best, message
         if why:
             row = tied.loc[setting]
             values = {"points": float(row.below), "spread": float(row.below_ci95), "best": shown(best)}
-            return text(
+            return setting, text(
                 "Use **{setting}**: its accuracy is not clearly below the highest ({points:.2f} ± {spread:.2f} points "
                 "less than {best}), and {why}.",
                 setting=shown(setting), why=why[0], **values,
             )  # fmt: skip
-    settings = named([shown(other) for other in tied.index])
-    return text(
+
+    # nothing decides
+    said = text(
         "Accuracy does not decide: **{setting}** has the highest mean, but is not clearly better than {settings}.",
-        setting=shown(best), settings=settings,
-    )  # fmt: skip
+        setting=shown(best),
+        settings=named([shown(other) for other in tied.index]),
+    )
+    worse = tested.index[tested.p_holm < ALPHA]
+    if len(worse):
+        said += " " + text("Clearly less accurate: {settings}.", settings=asked.common(worse, frame.index))
+    return best, said
 
 
 def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
-    """Draw what the question is about: the confusion matrix, the curves of each setting, or all accuracies."""
+    """Draw what the question is about: the confusion matrix, the curves of each setting, a grid, or all accuracies."""
     settings = section.ranked
     if "confusion" in asked.asks(section) and len(settings) == 1:
         best, _ = best_readable(frames, section)
@@ -114,6 +147,9 @@ def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
         history = section.history
         return Picture("brief", title, figures.curves_by_setting(history, settings, title, looks), caption)
     frame = comparison.compare(section)
+    if space.is_grid(section):
+        title = text("Validation accuracy over two options: {name}", name=section.title)
+        return Picture("brief", title, space.heat_map(frame, section.varied, title))
     title = text("Accuracy of each setting: {name}", name=section.title)
     return Picture("brief", title, comparison.ranking(frame, section.runs, title, looks))
 

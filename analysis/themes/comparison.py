@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.frames import runs as sources
 from analysis.frames.runs import IDENTITY, Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, once
 from analysis.frames.statistics import (
     ALPHA,
     differences,
@@ -65,12 +65,11 @@ def collapsed(section: Section) -> pd.Series:
     return found.reindex(section.runs.index, fill_value=False)
 
 
+@once
 def failures(section: Section) -> pd.DataFrame:
     """Return for each setting the number of its runs that `failed` to learn, of `all`; see `collapsed`."""
-    if "failures" not in section.computed:
-        by_setting = collapsed(section).groupby(section.runs.setting)
-        section.computed["failures"] = pd.DataFrame({"failed": by_setting.sum(), "all": by_setting.size()})
-    return section.computed["failures"]
+    by_setting = collapsed(section).groupby(section.runs.setting)
+    return pd.DataFrame({"failed": by_setting.sum(), "all": by_setting.size()})
 
 
 def partly_failed(section: Section) -> pd.DataFrame:
@@ -102,14 +101,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return content
 
 
+@once
 def compare(section: Section) -> pd.DataFrame:
-    """Return `_compare` of a section, which is computed only once."""
-    if "compare" not in section.computed:
-        section.computed["compare"] = _compare(section)
-    return section.computed["compare"].copy()
-
-
-def _compare(section: Section) -> pd.DataFrame:
     """Return one row per setting, the best validation accuracy first, settings without a result last.
 
     Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; for each of PER_RUN the
@@ -166,14 +159,13 @@ def _compare(section: Section) -> pd.DataFrame:
     return frame.join(pairs.xs(best, level="a") if known else pairs.droplevel("a")[:0]).reset_index()
 
 
+@once
 def right(frames: Frames, section: Section) -> dict[Setting, np.ndarray]:
     """Return the share of the trainings of a setting that classify each test image correctly, for up to SHOWN settings.
 
     Settings with a run whose predictions cannot be read are left out. Empty if the splits vary, because seeds then have
     different images.
     """
-    if "right" in section.computed:
-        return section.computed["right"]
     found: dict[Setting, np.ndarray] = {}
     targets = None
     chosen = [] if section.splits_vary else section.ranked[:SHOWN]
@@ -184,10 +176,10 @@ def right(frames: Frames, section: Section) -> dict[Setting, np.ndarray]:
             targets = tested[0].target.to_numpy() if targets is None else targets
             if all(np.array_equal(of_run.target, targets) for of_run in tested):
                 found[setting] = np.mean([of_run.predicted.to_numpy() == targets for of_run in tested], axis=0)
-    section.computed["right"] = found
     return found
 
 
+@once
 def with_images(frames: Frames | None, section: Section) -> pd.DataFrame:
     """Return `compare`, and how much the differences from the best setting would vary with other images.
 
@@ -227,6 +219,7 @@ def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(section.ranked).rename_axis("setting")
 
 
+@once
 def pairwise(
     section: Section,
     of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"],
@@ -240,9 +233,7 @@ def pairwise(
     image; for other measures `split` is None.
     """
     # runs that can be compared, with what each begins with
-    if "beginnings" not in section.computed:
-        section.computed["beginnings"] = beginnings(section.runs)
-    kinds = dict(zip(section.runs.setting, section.computed["beginnings"], strict=True))
+    kinds = dict(zip(section.runs.setting, _beginnings(section), strict=True))
     failed = failures(section)
     runs = section.runs[~section.runs.setting.isin(partly_failed(section).index)]
 
@@ -250,6 +241,12 @@ def pairwise(
     values = of(runs).set_axis(pd.MultiIndex.from_arrays([runs.setting, section.repeats[runs.index]]))
     step = resolution(section.runs, split) if split else 0.0
     return differences(values, kinds, step, reference, set(failed.index[failed.failed == failed["all"]]))
+
+
+@once
+def _beginnings(section: Section) -> pd.Series:
+    """Return `beginnings` of the runs of a section."""
+    return beginnings(section.runs)
 
 
 def beginnings(runs: pd.DataFrame) -> pd.Series:

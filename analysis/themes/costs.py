@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, estimates
 from analysis.page.blocks import Block, Heading, Items, Picture
 from analysis.page.figures import GREY, PALE_GREY, Looks, finish, looks_of
@@ -100,6 +100,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return content
 
 
+@once
 def measure(section: Section, alike: bool = False) -> pd.DataFrame:
     """Return one row per setting with its costs, the best validation accuracy first.
 

@@ -103,7 +103,9 @@ def brief(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     described = dict.fromkeys(line for section in sections for line in about.data(frames, section))
     kinds = machines(frames)[["device", "cpu", "cores"]].drop_duplicates().to_dict("records")
     trained_on = [
-        kind["device"] if kind["device"] != "cpu" or not kind["cpu"] else f"{kind['cpu']} ({kind['cores']:.0f} CPU)"
+        text("{cpu} ({cores:.0f} cores)", cpu=kind["cpu"], cores=kind["cores"])
+        if kind["device"] == "cpu" and kind["cpu"]
+        else kind["device"]
         for kind in kinds
     ]
     return [

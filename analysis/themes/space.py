@@ -86,9 +86,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         content.append(effects.table(section, effect))
 
     # a heat map for a small grid of two options
-    cells = [done[name].nunique() for name in varied]
-    is_grid = len(varied) == 2 and not {*varied} & {*section.drawn}
-    if is_grid and max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done):
+    if is_grid(section):
         title = text("Validation accuracy over two options: {name}", name=section.title)
         caption = (
             text(
@@ -144,6 +142,16 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
                 )
             )
     return content if len(content) > 1 else []
+
+
+def is_grid(section: Section) -> bool:
+    """Return whether a section varies two options over a small grid, most of whose cells have a result."""
+    varied = section.varied
+    done = section.runs.drop_duplicates("setting")
+    if len(varied) != 2 or {*varied} & {*section.drawn}:
+        return False
+    cells = [done[name].nunique() for name in varied]
+    return max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done)
 
 
 def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:

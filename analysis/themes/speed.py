@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.frames.runs import IDENTITY, Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, differences, estimates
 from analysis.page.blocks import Block, Heading, Paragraph
 from analysis.page.figures import Looks
@@ -63,30 +63,29 @@ def epoch_seconds(section: Section) -> pd.DataFrame:
     return means.set_axis(["seconds", "images_per_second"], axis=1)
 
 
+@once
 def work(section: Section) -> pd.Series:
     """Return for each run a key of its cost per epoch; times of runs with the same key differ only by noise."""
     names = [name for name in IDENTITY if affects(name, "work")]
     return section.runs[[*names, "threads", "precision", "params", "flops"]].map(repr).agg("; ".join, axis=1)
 
 
+@once
 def times(section: Section) -> pd.DataFrame:
     """Compare the seconds per epoch of all pairs of settings, as `statistics.differences` does, on their logarithms.
 
     Only of runs chosen by `is_timed`; settings are paired by the seeds that both have. The result is a family of its
     own, empty without two settings of several such runs, or with more than MOST_TIMED settings.
     """
-    if "times" not in section.computed:
-        seconds = epoch_seconds(section).seconds
-        seconds = seconds[seconds > 0]
-        runs = pd.concat([section.runs.setting, section.repeats], axis=1).loc[seconds.index]
-        counts = runs.setting.value_counts()
-        if (counts > 1).sum() < 2 or len(counts) > MOST_TIMED:
-            index = pd.MultiIndex.from_arrays([[], []], names=["a", "b"])
-            section.computed["times"] = pd.DataFrame(columns=["difference", "half_width", "p", "holm"], index=index)
-        else:
-            values = np.log(seconds).set_axis(pd.MultiIndex.from_frame(runs))
-            section.computed["times"] = differences(values, dict.fromkeys(runs.setting, 0))
-    return section.computed["times"]
+    seconds = epoch_seconds(section).seconds
+    seconds = seconds[seconds > 0]
+    runs = pd.concat([section.runs.setting, section.repeats], axis=1).loc[seconds.index]
+    counts = runs.setting.value_counts()
+    if (counts > 1).sum() < 2 or len(counts) > MOST_TIMED:
+        index = pd.MultiIndex.from_arrays([[], []], names=["a", "b"])
+        return pd.DataFrame(columns=["difference", "half_width", "p", "holm"], index=index)
+    values = np.log(seconds).set_axis(pd.MultiIndex.from_frame(runs))
+    return differences(values, dict.fromkeys(runs.setting, 0))
 
 
 def alike(section: Section) -> pd.Series:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.frames import trends
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, estimates, moderate, simultaneous
 from analysis.page import figures
 from analysis.page.blocks import Block, Heading, Items, Paragraph, Picture
@@ -162,14 +162,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     ]
 
 
+@once
 def measure(section: Section) -> pd.DataFrame:
-    """Return `_measure` of a section, which is computed only once."""
-    if "training" not in section.computed:
-        section.computed["training"] = _measure(section)
-    return section.computed["training"]
-
-
-def _measure(section: Section) -> pd.DataFrame:
     """Return for each run its setting, gaps, lowest validation loss, and trends at the end.
 
     Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per

@@ -1,0 +1,141 @@
+"""Writes the results of the study: for each question what its source found, and what the runs answer.
+
+python -m analysis.results docs/study --set dataset=folder:cifar10-jpeg --out docs     # results.md and resultados.md
+"""
+
+import argparse
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from analysis import report
+from analysis.frames import runs
+from analysis.frames.runs import Frames
+from analysis.frames.sections import Section, by_dataset, of_sweep
+from analysis.page import html, tables
+from analysis.page.blocks import Items, Paragraph, Picture
+from analysis.page.tables import Table
+from analysis.themes import about, brief, sources
+from analysis.themes.sources import Found
+from analysis.wording import texts as wording
+from analysis.wording.texts import text
+from study.config.checks import user_path
+from study.sweeps import definition as search
+from study.system.errors import UserError
+from study.system.process import Parser, run_command
+
+FILES = {"en": "results.md", "es": "resultados.md"}
+"""The file of each language."""
+
+SWEEPS = Path("sweeps")
+
+DOTS_PER_INCH = 80
+
+
+def sections(frames: Frames, values: Mapping[str, str]) -> list[tuple[Found, Section]]:
+    """Return the section of each result of the sources that has runs; `values` replace values of the sweeps.
+
+    A sweep that was run with other values than these is found by its classes, if it has some of its own.
+    """
+    found = []
+    for entry in sources.FOUND:
+        listed: list[Section] = []
+        for chosen in (values, {}):
+            sweep = search.read(SWEEPS / f"{entry.sweep}.yaml", {})
+            with suppress(UserError):  # values that do not fit it
+                listed = [section for section in of_sweep(frames, sweep.replaced(chosen)) if not section.runs.empty]
+            if listed:
+                break
+        if not listed and "classes" in sweep.parameters:
+            classes = sweep.parameters["classes"].choices[0]
+            listed = [part for part in by_dataset(frames) if part.runs.classes.iloc[0] == classes]
+        found += [(entry, section) for section in listed[:1]]
+    return found
+
+
+def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[str]:
+    """Write a result as paragraphs of Markdown: the question, the source's answer, ours, and why they may differ.
+
+    The figure is saved as `figures/<sweep>-<language>.png` in the folder.
+    """
+    # the question and what the source found
+    question = search.read(SWEEPS / f"{entry.sweep}.yaml", {}).description
+    written = [f"## {html.plain(text(question))}", html.plain(f"**{text('The source')}**: {text(entry.found)}")]
+
+    # our answer: the short form of the report, with the figure only where it is wanted
+    looks = report.looks_of([section])[0]
+    first = True
+    for block in brief.blocks(frames, section, looks):
+        match block:
+            case Paragraph():
+                lead = f"**{text('Here')}**: " if first else ""
+                written.append(html.plain(f"{lead}{block.text}"))
+                first = False
+            case Picture() if entry.figure:
+                stem = f"{entry.sweep}-{wording.spoken()}"
+                block.figure.savefig(folder / "figures" / f"{stem}.png", dpi=DOTS_PER_INCH)
+                written.append(f"![{html.plain(block.title)}](figures/{stem}.png)")
+            case Items():
+                written.append("\n".join(f"- {html.plain(line)}" for line in block.texts))
+            case Table():
+                written += [tables.markdown(block).rstrip(), html.plain(" ".join(block.notes))]
+
+    # options, missing runs, and why there is a difference
+    written.append(html.plain(" ".join([*about.trained(frames, section), *about.notes(section)])))
+    if entry.why:
+        written.append(html.plain(f"**{text('If they differ')}**: {text(entry.why)}"))
+    return written
+
+
+def write(source: str, values: Mapping[str, str], folder: Path, language: str) -> Path:
+    """Write the results in a language into a folder, and return the path of the file."""
+    frames = runs.load(source)
+    with wording.language(language):
+        found = sections(frames, values)
+        if not found:
+            raise UserError(f"{source} holds no finished run of a sweep with a source")
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        options = "".join(f" --set {name}={value}" for name, value in values.items())
+        command = f"python -m analysis.results {source}{options}"
+        used = {run for _, section in found for run in section.runs.index}
+        machines = dict.fromkeys(str(device) for device in frames.runs.device[list(used)])
+        written = [
+            f"# {text('Results')}",
+            text(
+                "What the sources of the experiments found, and what the {count:,} runs here answer. This page is "
+                "written by `{command}`; the whole report of the same runs is made by `python -m analysis.summarize "
+                "{source}`.",
+                count=len(used),
+                command=command,
+                source=source,
+            ),
+            text(
+                "Accuracies in percent, mean ± half the 95 % interval over seeds; p and the intervals of differences "
+                "are corrected for all comparisons of a sweep ([statistics.md](statistics.md)). Settings are ranked "
+                "by validation accuracy, and the test images were used once. Trained on {machines}.",
+                machines=", ".join(sorted(machines)),
+            ),
+        ]
+        for entry, section in found:
+            written += lines(frames, entry, section, folder)
+        path = folder / FILES[language]
+        html.save(path, "\n\n".join(line for line in written if line) + "\n")
+    return path
+
+
+def main(argv: list[str]) -> int:
+    """Write the results in each language."""
+    parser = Parser(
+        "python -m analysis.results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", nargs="?", type=user_path, default="docs/study", help="runs (default: docs/study)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE …", help="values of the sweeps")
+    parser.add_argument("--out", type=user_path, default="docs", metavar="DIR", help="folder to write (default: docs)")
+    args = parser.parse_args(argv)
+    for language in FILES:
+        print(write(args.source, search.assignments(args.set), Path(args.out), language))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,136 @@
+"""What the sources of the experiments found, and why this study may find something else.
+
+python -c "from analysis.themes import sources; print(*sources.FOUND, sep='\\n')"
+"""
+
+from dataclasses import dataclass
+
+from analysis.wording.texts import mark
+
+
+@dataclass(frozen=True)
+class Found:
+    """A result of a source: the sweep that repeats it, what the source found, and what explains a difference, if known.
+
+    A result with a `figure` has it in the results.
+    """
+
+    sweep: str
+    found: str
+    why: str = ""
+    figure: bool = False
+
+
+FOUND = (
+    Found(
+        "dropout",
+        mark(
+            "Best validation accuracy 70.02 % without dropout and 69.67 % with 0.5, one run each; at the end, twice "
+            "the validation loss without it."
+        ),
+        mark("A difference of 0.35 points between two single runs is within the luck of a seed."),
+        figure=True,
+    ),
+    Found(
+        "depth",
+        mark(
+            "One block is worst and three are best in accuracy; three end with a higher validation loss than two, "
+            "though their lowest loss is the lowest of all."
+        ),
+        figure=True,
+    ),
+    Found(
+        "mlp",
+        mark("The perceptron is clearly worse, and slower: some 15,000 more iterations, from 20 more epochs."),
+        mark("The iterations of different networks take different times, so they do not tell the speed."),
+        figure=True,
+    ),
+    Found(
+        "augmentation",
+        mark(
+            "Validation loss 0.87 with and 1.04 without augmentation; about the same accuracy, the best one with it, "
+            "after as many iterations."
+        ),
+        mark("One run each could not show a gain in accuracy."),
+        figure=True,
+    ),
+    Found(
+        "all-conv",
+        mark("73.09 %: about as good as with fully connected layers or better, and a lower validation loss."),
+        mark(
+            "The source counts the parameters of VGG instead of those of its networks, and gives megabytes where it "
+            "counted bits; `python -m analysis.anatomy cnn all-conv --compare` counts those that were trained."
+        ),
+        figure=True,
+    ),
+    Found(
+        "mlp-architectures",
+        mark("The base network is best, net1 is near it, net2 is worst."),
+        mark(
+            "The source does not say the widths of net1, net2 and net3: ours are a choice. A softmax before the "
+            "cross-entropy, which applies one itself, keeps a network from learning."
+        ),
+    ),
+    Found("mlp-sizes", mark("Layers and units were varied too; no numbers are given.")),
+    Found("activations", mark("LeakyReLU is best, sigmoid is worst.")),
+    Found(
+        "optimizers",
+        mark("Adam reaches about 10 %, far below SGD."),
+        mark("Adam was used with the learning rate of SGD, which is too high for it; this sweep compares both."),
+    ),
+    Found(
+        "regularization",
+        mark(
+            "Batch norm helps every network; augmentation and weight decay do not; on dropout the source contradicts "
+            "itself."
+        ),
+    ),
+    Found(
+        "architectures",
+        mark("ResNet is best: 86.27 % on validation at epoch 6 of 12, 85 % on the test images."),
+        mark("The source resized its images for some of the networks and does not say for which others."),
+    ),
+    Found(
+        "resnet-grid",
+        mark("Best is a learning rate of 0.005 with momentum 0.9: 80.4 % on validation after 5 epochs."),
+        mark(
+            "The losses of the source (0.0502 and 0.0568) are mean losses divided by the batch size once more. In "
+            "this grid, momentum 0.9 does about what a ten times higher learning rate does without momentum."
+        ),
+        figure=True,
+    ),
+    Found("resnet-best", mark("The winner of the grid, momentum 0.9, does not beat 0.5 within 12 epochs.")),
+    Found("schedulers", mark("Without a schedule 85.8 %, cosine a little less, step 14 %.")),
+    Found(
+        "simple-cnn",
+        mark(
+            "98.92 % on validation at epoch 10; the most frequent confusions are 9 with 4 and 7 with 2; more epochs "
+            "would help a little."
+        ),
+        mark("The source chose the epoch on the images that it reports, which is a little optimistic."),
+        figure=True,
+    ),
+    Found(
+        "alexnet",
+        mark(
+            "70.12 % on validation at epoch 15; overfits from epoch 10, more epochs would not help; the cat is "
+            "recognised worst; confused are car and truck, ship and plane, bird and plane."
+        ),
+        mark(
+            "The source chose the epoch on the images that it reports; ours are a JPEG copy, which costs some points."
+        ),
+        figure=True,
+    ),
+    Found(
+        "transfer",
+        mark(
+            "From scratch 72 %, frozen features with a linear SVM 90.5 %, fine-tuned 91.0 %, with augmentation 91.5 "
+            "%, at the last epoch."
+        ),
+        mark(
+            "The source used ResNet-50 on larger photographs; here it is EfficientNet-Lite0 on the cats and dogs of "
+            "CIFAR-10, enlarged to 224 pixels."
+        ),
+    ),
+)
+"""The results of the sources, in the order of the study."""

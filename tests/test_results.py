@@ -1,0 +1,38 @@
+"""The results page: it is what its command writes from the runs in the repository."""
+
+import re
+
+import pytest
+
+from analysis import results
+from analysis.themes import sources
+from tests.conftest import ROOT
+
+VALUES = {"dataset": "folder:cifar10-jpeg"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", results.FILES)
+def test_the_results_are_those_of_the_runs_in_the_repository(language, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    written = results.write("docs/study", VALUES, tmp_path, language).read_text(encoding="utf-8")
+    assert written == (ROOT / "docs" / results.FILES[language]).read_text(encoding="utf-8"), (
+        "run analysis.results again"
+    )
+    figures = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert figures == set(re.findall(r"\(figures/(.*?)\)", written))
+    assert figures <= {path.name for path in (ROOT / "docs" / "figures").iterdir()}
+
+
+def test_every_result_of_a_source_has_its_sweep():
+    """Each result belongs to a sweep of the repository, and only sweeps without a source have none."""
+    named = [entry.sweep for entry in sources.FOUND]
+    present = {path.stem for path in (ROOT / "sweeps").glob("*.yaml")}
+    assert len(set(named)) == len(named) and set(named) <= present
+    assert present - set(named) == {"quickstart", "resnet-search", "speedrun"}
+
+
+def test_runs_without_any_sweep_are_an_error(call, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "sweeps").symlink_to(ROOT / "sweeps")
+    assert "no finished run" in call("analysis.results", "runs", code=2).stderr
