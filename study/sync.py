@@ -7,8 +7,9 @@ from study.config import Config
 from study.config.checks import user_path
 from study.record.directory import DONE, RunDirectory
 from study.remote import offline
+from study.remote.api import NO_KEY
 from study.remote.replay import is_whole, note_sent, replay
-from study.remote.run import mode
+from study.remote.run import mode, wants_offline
 from study.system.errors import UserError
 from study.system.process import Parser, run_command
 
@@ -24,12 +25,13 @@ def main(argv: list[str]) -> int:
         if state not in DONE:
             raise UserError(f"{path} has no result to send: it is {state}")
         config = Config.recorded(directory.info()["config"])
-        if config.wandb == "disabled":
-            config = config.model_copy(update={"wandb": "auto"})
-        config = config.model_copy(update={"runs_dir": str(directory.path.parent)})
+        config = config.model_copy(update={"wandb": "auto", "runs_dir": str(directory.path.parent)})
 
-        # Send it unless W&B has it, or record it in an offline log
-        if mode(config) == "online" and is_whole(directory, config):
+        # Send it unless W&B has it; only where W&B's settings want it, record it in an offline log
+        is_online = mode(config) == "online"
+        if not is_online and not wants_offline(config):
+            raise UserError(f"{NO_KEY}; with WANDB_MODE=offline, the run is written to a log")
+        if is_online and is_whole(directory, config):
             if not directory.is_sent():
                 note_sent(directory)
             print(f"{path} is in W&B already")

@@ -94,6 +94,21 @@ def test_workers_end_with_the_sweep_and_its_runs_go_on(start, call, sweep_file, 
     assert "2 removed" in call("study.sweep", "clean", path, "--yes").stdout
 
 
+WORK = """
+import multiprocessing, os, signal, sys
+from study.local.worker import work
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGTERM)  # arrives as soon as the worker has a handler for it
+work(multiprocessing.Pipe()[1], "cpu", 1, 1, dict(os.environ))
+"""
+
+
+def test_a_worker_that_is_ended_before_it_has_a_run_leaves_no_traceback(command):
+    ended = command("-c", WORK)
+    assert ended.stdout == ended.stderr == ""
+
+
 @pytest.mark.usefixtures("workers")
 def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(sweep_file, tmp_path, capfd, monkeypatch):
     sweep = search.read(sweep_file({"epochs": {"value": 1}}))

@@ -87,6 +87,25 @@ def test_an_early_ctrl_c_leaves_no_traceback(module, tmp_path):
     assert "Traceback" not in "".join(said)
 
 
+def test_a_ctrl_c_while_python_ends_changes_nothing(tmp_path):
+    trace = [sys.executable, "-v", "-m", "study.sweep", "check"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        trace, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, encoding="utf-8", errors="replace"
+    ) as process:
+        # Python has given up its handlers when it clears its first module
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("# clear "):
+                process.send_signal(signal.SIGINT)
+                break
+        assert said[-1].startswith("# clear ")
+        said += process.stderr.readlines()
+        assert process.wait(30) == 2
+    assert "error: name a sweep file" in "".join(said) and "Traceback" not in "".join(said)
+
+
 def test_texts_of_a_csv_file_are_no_formulas_and_numbers_stay():
     names = ["=1+1", "+x", "-x", "@x", "a=b", "-1", "", None]
     frame = pd.DataFrame({"name": names, "number": [-1.5, -2.0, 3.0, 4.0, 5.0, 6.0, float("nan"), 8.0], "=head": 1})

@@ -602,13 +602,37 @@ def test_a_missing_or_wrong_key_is_a_mistake(command, monkeypatch, tmp_path, key
     assert not list((tmp_path / "runs").glob("mlp-*"))
 
 
-def test_a_run_is_sent_to_wandb_from_its_directory(command, call, tmp_path):
+IMPATIENT = """
+import sys
+from study import sync
+from study.remote import run
+
+run.QUIET = 0.001
+sync.main(sys.argv[1:])
+"""
+
+
+def test_a_run_is_sent_to_wandb_from_its_directory(command, call, tmp_path, monkeypatch):
     call("study.train", *QUICK, "--wandb=disabled")
     run = only_run(tmp_path / "runs")
-    command("study.sync", run.path)
+    assert "there is no W&B key" in command("study.sync", run.path, code=2).stderr
+    assert not (tmp_path / "runs" / "wandb").exists()
+
+    # Where W&B's settings want that, it is written to a log
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert "has not answered" not in command("-c", IMPATIENT, run.path).stdout
     rows = [record for record in offline_records(tmp_path / "runs") if record.HasField("history")]
     assert len(rows) == len(run.history()) + 1
     assert "has no result to send" in command("study.sync", tmp_path, code=2).stderr
+
+    # With a key it is sent; that W&B is slow is said, and no more
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with Server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        told = command("-c", IMPATIENT, run.path).stdout
+        assert "is sent" in told and "W&B has not answered yet\n" in told and "continue" not in told
+        assert server.runs[run.path.name].state == "finished"
 
 
 def test_online_and_synced_runs_arrive_whole(command, tmp_path, monkeypatch):

@@ -90,7 +90,11 @@ class Machine:
 
     def states(self, sweep: str) -> Counter:
         """Count the states that the runs of a sweep have on W&B."""
-        return Counter(run.state for run in list(self.server.runs.values()) if run.sweep == sweep.split("/")[-1])
+        return Counter(run.state for run in self.runs(sweep))
+
+    def runs(self, sweep: str) -> list[Run]:
+        """List the runs of a sweep on W&B."""
+        return [run for run in list(self.server.runs.values()) if run.sweep == sweep.split("/")[-1]]
 
     def processes(self, folder: str = "") -> list[int]:
         """List all processes that were started in a folder, whatever their parents are now."""
@@ -329,6 +333,34 @@ def test_agents_start_wandb_agent_where_the_command_does_more_than_train(machine
     output = machine.run("-m", "study.sweep", "agents", sweep, "--cpus=1", folder="env").stdout
     assert "`wandb agent` ended with exit code 0" in output and "1 finished" in output
     assert machine.states(sweep) == {"finished": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has died")
+@pytest.mark.slow
+def test_a_run_of_wandb_agent_returns_to_the_queue_when_agents_is_killed(machine):
+    command = ["${env}", "STUDY_NOTES=x", "${interpreter}", "-m", "study.train", "${args}"]
+    path = machine.write("long.yaml", SWEEP | {"command": command}, epochs={"value": 100000}, seed={"value": 0},
+                         setting={"value": "model=mlp hidden=27"})  # fmt: skip
+    sweep = machine.run("-m", "study.sweep", "create", path, "--project=own").stdout.strip()
+    agents = machine.start("-m", "study.sweep", "agents", sweep, "--cpus=1", folder="orphan")
+
+    def wait_for(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    # Kill it while its run trains; all that it has started ends
+    wait_for(lambda: any(len(run.lines) > 3 for run in machine.runs(sweep)))
+    agents.kill()
+    agents.communicate(timeout=60)
+    assert agents.returncode == -9
+    wait_for(lambda: not machine.processes("orphan"))
+
+    # The run is resumed from its checkpoint once W&B hands it out again
+    (run,) = (machine.folder / "orphan" / "runs").glob("mlp-*")
+    assert RunDirectory(run).state() == "interrupted" and (run / "last.pt").exists()
+    assert machine.states(sweep) == {"preempted": 1}
 
 
 def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):

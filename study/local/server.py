@@ -91,33 +91,33 @@ def serve(connection: Connection, slot: Slot, log: Path, environment: Mapping[st
         os.dup2(file.fileno(), 2)
     _set_environment(environment)
 
-    # Take signals, also where SIGINT was ignored; return the run to the queue if the starting process dies
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signals = Signals()
-    end_with_parent(signal.SIGINT)
+    with suppress(Interrupted):  # from a signal before there is a run, or after the last one
+        # Take signals, also where SIGINT was ignored; return the run to the queue if the starting process dies
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signals = Signals()
+        end_with_parent(signal.SIGINT)
 
-    # Try the device, then train run after run, which share the data and what is known of W&B
-    shared = {"signals": signals, "device_shared_by": slot.shared_by, "memory": Memory()}
-    device = "cuda:0" if slot.environment.get("CUDA_VISIBLE_DEVICES") else "cpu"
-    sinks = Sinks()
-    try:
-        handed.leave()  # imports the client, while nothing waits for it
-        unfit = devices.trouble(device)
-        connection.send(("unfit", unfit) if unfit else ("ready", None))
-        while not unfit and not signals.received:
-            order = connection.recv()
-            _set_environment(environment)
-            kind, ended = _train(order, _Log(connection), sinks, shared)
-            connection.send((kind, ended))
-            if kind != "end":
-                return
-            devices.release(device)
-    except (EOFError, ConnectionError):
-        handed.leave()
-    except Interrupted:
-        pass
-    finally:
-        leave_garbage()
+        # Try the device, then train run after run, which share the data and what is known of W&B
+        try:
+            shared = {"signals": signals, "device_shared_by": slot.shared_by, "memory": Memory()}
+            device = "cuda:0" if slot.environment.get("CUDA_VISIBLE_DEVICES") else "cpu"
+            sinks = Sinks()
+            handed.leave()  # imports the client, while nothing waits for it
+            unfit = devices.trouble(device)
+            connection.send(("unfit", unfit) if unfit else ("ready", None))
+            while not unfit and not signals.received:
+                order = connection.recv()
+                _set_environment(environment)
+                kind, ended = _train(order, _Log(connection), sinks, shared)
+                connection.send((kind, ended))
+                if kind != "end":
+                    return
+                devices.release(device)
+        except (EOFError, ConnectionError):
+            handed.leave()
+        finally:
+            signals.ignore()
+            leave_garbage()
 
 
 def _set_environment(environment: Mapping[str, str]) -> None:

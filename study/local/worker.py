@@ -119,30 +119,32 @@ def work(
     os.environ.clear()
     os.environ.update(environment)
 
-    # Leave SIGINT and SIGHUP to the engine, which ends its workers; end if the engine dies
-    signals = Signals()
-    for signum in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
-    end_with_parent(signal.SIGTERM)
+    with suppress(Interrupted):  # from a signal before there is a run, or after the last one
+        # Leave SIGINT and SIGHUP to the engine, which ends its workers; end if the engine dies
+        signals = Signals()
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_IGN)
+        end_with_parent(signal.SIGTERM)
 
-    # Try the device, then train run after run, which share the data and what is known of W&B
-    sinks = Sinks()
-    shared = {"device_shared_by": device_shared_by, "memory": Memory()}
-    train_here = partial(train, signals=signals, **shared)
-    try:
-        unfit = devices.trouble(device)
-        connection.send(("unfit", unfit) if unfit else ("ready", None))
-        while not unfit and not signals.received:
-            order = connection.recv()
-            kind, value = _train(order, connection, signals, device, threads, sinks, train_here)
-            connection.send((kind, value))
-            if kind != "end":
-                return
-            devices.release(device)
-    except (EOFError, ConnectionError, Interrupted):
-        pass
-    finally:
-        leave_garbage()
+        # Try the device, then train run after run, which share the data and what is known of W&B
+        try:
+            sinks = Sinks()
+            shared = {"device_shared_by": device_shared_by, "memory": Memory()}
+            train_here = partial(train, signals=signals, **shared)
+            unfit = devices.trouble(device)
+            connection.send(("unfit", unfit) if unfit else ("ready", None))
+            while not unfit and not signals.received:
+                order = connection.recv()
+                kind, value = _train(order, connection, signals, device, threads, sinks, train_here)
+                connection.send((kind, value))
+                if kind != "end":
+                    return
+                devices.release(device)
+        except (EOFError, ConnectionError):
+            pass
+        finally:
+            signals.ignore()
+            leave_garbage()
 
 
 def _train(

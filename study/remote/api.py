@@ -32,6 +32,8 @@ QUIET = 10
 ATTEMPTS = 3
 """Number of attempts before giving up."""
 
+NO_KEY = "there is no W&B key: type `wandb login` once, or set WANDB_API_KEY"
+
 STATES = {
     "running": "running",
     "pending": "queued",
@@ -173,7 +175,7 @@ def connect() -> Any:
     try:
         wandb.setup(wandb.Settings(silent=True, **unless_set(PATIENCE)))
         if not has_key():
-            raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY")
+            raise UserError(NO_KEY)
         return wandb.Api(timeout=int(float(os.environ.get("WANDB_HTTP_TIMEOUT", TIMEOUT))))
     except (wandb.Error, OSError) as error:
         raise failure(error) from None

@@ -24,7 +24,7 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
     """
     info = directory.info()
     try:
-        run = connect(directory, config, info["wandb_id"], say, resumes=True, place=info.get("wandb"))
+        run = connect(directory, config, info["wandb_id"], say, resumes=True, place=info.get("wandb"), trains=False)
         for row in directory.history():
             run.log(row)
         lost = run.finish(0, {**directory.summary(), "state": info["state"]})

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,17 @@ from study.config.setting import run_title
 from study.record.directory import RunDirectory, Say, finite
 from study.record.metrics import EPOCH_METRICS
 from study.remote import artifacts, charts, columns, handed, offline
-from study.remote.api import announced, ask, check_settings, handed_out, has_key, is_refused, trouble, unless_set
+from study.remote.api import (
+    NO_KEY,
+    announced,
+    ask,
+    check_settings,
+    handed_out,
+    has_key,
+    is_refused,
+    trouble,
+    unless_set,
+)
 from study.remote.artifacts import LONGEST_NAME
 from study.system.errors import STOP, UserError, one_line
 
@@ -198,12 +208,13 @@ def connect(
     resumes: bool,
     place: Mapping[str, Any] | None = None,
     no_answer: str = "",
+    trains: bool = True,
 ) -> WandbRun:
     """Start a run in W&B: online, or offline without a key or an answer.
 
     If it `resumes`, rows that W&B has are not sent again. For a run of an agent, the agent sets its id and its place.
     With `no_answer`, the reason why W&B did not answer an earlier run, W&B is not asked again. A run whose id W&B
-    refuses, as that of a deleted run, gets another id.
+    refuses, as that of a deleted run, gets another id. Unless it `trains`, there is nothing that continues without W&B.
     Raises UserError if W&B's settings are wrong, and the client's error if the run cannot be started.
     """
     # Choose where it is recorded
@@ -217,7 +228,8 @@ def connect(
 
     # Start it without the offline logs of earlier starts, whose content is sent again
     offline.delete_logs(directory, run_id)
-    with announced(QUIET, say, "W&B has not answered yet; the run will continue without it"):
+    waiting = "W&B has not answered yet" + ("; the run will continue without it" if trains else "")
+    with announced(QUIET, say, waiting) if chosen == "online" else nullcontext():
         try:
             run = _start(directory, config, run_id, place, chosen)
         except wandb.Error as error:
@@ -336,11 +348,16 @@ def _files(folder: Path, chosen: str) -> Path:
     return folder if is_writable or chosen == "offline" else Path(tempfile.mkdtemp(prefix="wandb-"))
 
 
+def wants_offline(config: Config) -> bool:
+    """Return whether the config or W&B's settings want the run offline, with a key or without."""
+    settings = {check_settings(), os.environ.get("WANDB_MODE")}
+    return config.wandb == "offline" or (config.wandb == "auto" and bool(settings & {"offline", "dryrun"}))
+
+
 def mode(config: Config) -> str:
     """Return `online` or `offline`; raise UserError if the config wants online and there is no key."""
-    # Offline, if the config or W&B's settings want it
-    settings = {check_settings(), os.environ.get("WANDB_MODE")}
-    if config.wandb == "offline" or (config.wandb == "auto" and settings & {"offline", "dryrun"}):
+    # Offline, if that is wanted
+    if wants_offline(config):
         return "offline"
 
     # Online, if there is a key
@@ -350,7 +367,7 @@ def mode(config: Config) -> str:
     except wandb.Error as error:
         raise UserError(f"W&B: {' '.join(str(error).split())}; fix it, or give --wandb offline") from None
     if config.wandb == "online":
-        raise UserError("there is no W&B key: type `wandb login` once, or set WANDB_API_KEY; or give --wandb offline")
+        raise UserError(f"{NO_KEY}; or give --wandb offline")
     return "offline"
 
 

@@ -86,6 +86,11 @@ class Signals:
         finally:
             self.held = False
 
+    def ignore(self) -> None:
+        """Ignore signals from here on: the program ends anyway."""
+        for signum in (*ENDS, STOP):
+            signal.signal(signum, signal.SIG_IGN)
+
 
 class EndSignals:
     """Records the signals that ask a program to end; signals at the same time, to a job and its script, count once."""
@@ -158,10 +163,7 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
 
     Characters that the terminal cannot show are printed as escapes. A user without a home folder gets a temporary one.
     """
-    # From here on, Ctrl-C raises KeyboardInterrupt, until the command has ended
     is_main_thread = threading.current_thread() is threading.main_thread()
-    if is_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Print characters that the terminal cannot show as escapes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -171,17 +173,21 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         Path.home()
     except RuntimeError:  # in a container, for a user without a name
         os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
-    # Print a user's mistake as one sentence, anything unexpected with its traceback
     try:
-        code = main(sys.argv[1:]) or 0
+        # From here on, Ctrl-C raises KeyboardInterrupt, until the command has ended
+        if is_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Print a user's mistake as one sentence, anything unexpected with its traceback
+        try:
+            code = main(sys.argv[1:]) or 0
+        except BrokenPipeError:
+            sys.stderr.close()
+            code = 1
+        except (Exception, Interrupted) as error:
+            print_error(error)
+            code = exit_code(error)
     except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 1
-    except (Exception, Interrupted) as error:
-        print_error(error)
-        code = exit_code(error)
+        code = start.CTRL_C
 
     if is_main_thread:
         start.end_at_once(code)

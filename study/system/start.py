@@ -3,6 +3,7 @@
 Imported by the packages of the commands. Only `python -m` sets the handler: nothing changes where they are a library.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -18,3 +19,5 @@ def end_at_once(code: int = CTRL_C) -> None:
 
 if sys.argv[:1] == ["-m"]:  # as it is while Python looks for the module
     end_at_once()
+    # Python's end would give Ctrl-C its default action, which kills; what was registered first is called last
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
