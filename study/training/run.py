@@ -98,7 +98,13 @@ def train(
         )
         try:
             if connect:
-                tracker.sink = connect(directory, config, tracker.info["wandb_id"], resumes, display.say, tracker.note)
+                # a run that has begun at W&B must be able to end there too
+                with signals.hold():
+                    tracker.sink = connect(
+                        directory, config, tracker.info["wandb_id"], resumes, display.say, tracker.note
+                    )
+                if signals.received:
+                    raise Interrupted(signals.received)
             outcome = _train(config, display, signals, tracker, resumes, gives_up, device_shared_by, memory or Memory())
             if is_forced:
                 directory.drop_aside()
