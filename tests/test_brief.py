@@ -9,7 +9,7 @@ import pytest
 
 from analysis import report
 from analysis.page.tables import Table
-from analysis.themes import asked, brief, training
+from analysis.themes import answers, asked, brief, training
 from analysis.wording import texts as wording
 from study.sweeps import definition as search
 from study.system.errors import UserError
@@ -99,6 +99,18 @@ def test_what_may_lose_much_accuracy_is_not_chosen_for_its_size():
     assert "Use **small**" in brief.recommendation(None, close)
     worse = close.runs["test/acc"] - 0.05 * (close.runs.setting == "small")
     assert "Use" not in brief.recommendation(None, replace(close, runs=close.runs.assign(**{"test/acc": worse})))
+
+
+def test_a_mean_over_other_seeds_is_no_lead():
+    """The highest mean is no reason to use a setting that is worse with every seed that both have."""
+    curves = {
+        "a": [(line(level, 0.0), FLAT) for level in (0.7, 0.701, 0.702, 0.95, 0.95, 0.95)],
+        "b": [(line(level, 0.0), FLAT) for level in (0.71, 0.7112, 0.7121)],
+    }
+    found = section(curves)
+    assert "No recommendation" in brief.recommendation(None, found)
+    said = answers.headline(None, found)
+    assert "by more than noise" not in said and "it is clearly less accurate than b" in said
 
 
 def test_gaps_of_trainings_that_did_not_learn_are_left_out():

@@ -170,7 +170,9 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     """Compare settings that have several seeds with the best of them."""
     # divide the other settings by what is known of their difference from the best
     best = comparison.reference(frame)
-    others = frame[frame.p_holm.notna()]
+    tested = frame[frame.p_holm.notna()]
+    better = tested[(tested.p_holm < ALPHA) & (tested.below < 0)]  # over the seeds that both have
+    others = tested.drop(better.index)
     values: dict[str, object] = {"setting": shown(best), "smallest": section.smallest, **_accuracies(frame.loc[best])}
     values["highest"] = (
         text("has the highest validation accuracy")
@@ -183,7 +185,9 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     undecided = others[(others.p_holm >= ALPHA) & ~is_equal]
 
     # the first sentence
-    if others.empty:
+    if others.empty and not better.empty:
+        answer = [text("**{setting}** {highest}, {val} over {seeds} seeds.", **values)]
+    elif others.empty:
         answer = [
             text(
                 "**{setting}** {highest}, {val} over {seeds} seeds, but each setting gives the same result with every "
@@ -243,7 +247,12 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
             )
         ]
 
-    # what the test images show against it belongs to the first sentence
+    # what contradicts it belongs to the first sentence: other seeds, and the test images
+    if not better.empty:
+        answer[0] += " " + text(
+            "Over the seeds that both have, it is clearly less accurate than {others}.",
+            others=named([shown(setting) for setting in better.index]),
+        )
     against = others[(others.test_below < 0) & (others.p_test < ALPHA)]
     if not against.empty:
         answer[0] += " " + plural(
