@@ -21,6 +21,7 @@ from analysis import report
 from analysis.frames import runs
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, figures, tables
+from analysis.page import html as page
 from analysis.themes import (
     about,
     answers,
@@ -414,3 +415,29 @@ def test_hundreds_of_runs_are_compared_in_a_second_or_two(study, tmp_path):
     measured = training.measure(section)
     assert len(training.more_epochs(section, measured).rows) == 40 and len(measured) == 200
     assert time.process_time() - started < 5
+
+
+def test_a_text_above_a_long_table_hides_the_other_rows(tmp_path):
+    """The field is there only with a script, for tables of more than ten rows, and matches any cell."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("there is no Chromium")
+    columns = [tables.Column("setting"), tables.Column("val_acc", 1)]
+    long, short = (
+        tables.Table(
+            name, name, pd.DataFrame({"setting": [f"net {n}" for n in range(count)], "val_acc": 90.5}), columns
+        )
+        for name, count in (("long", 14), ("short", 3))
+    )
+    path = page.write([page.Part("p", "p", [long, short])], "title", "", "", tmp_path)
+    written = path.read_text(encoding="utf-8")
+    assert "<input" not in written
+    typed = """<script>
+      const fields = document.querySelectorAll("input[type=search]");
+      fields[0].value = "NET 1"; fields[0].dispatchEvent(new Event("input"));
+      document.title = fields.length + " " + document.querySelectorAll("tbody tr:not([hidden])").length;
+    </script></body>"""
+    path.write_text(written.replace("</body>", typed), encoding="utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    dumped = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, encoding="utf-8", timeout=60)
+    assert "<title>1 8</title>" in dumped.stdout, "net 1, net 10 to 13, and the short table"

@@ -8,6 +8,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
@@ -133,9 +134,14 @@ def _scatter(axes: Axes, points: np.ndarray, targets: np.ndarray, classes: Seque
     middles = {}
     names = short_names(list(classes), WIDEST)
     for place in np.unique(targets):
-        members = points[targets == place]
-        middles[names[place]] = np.median(members, axis=0)
-        axes.scatter(*members.T, s=size, linewidths=0, alpha=0.75, rasterized=True, **_look_of(place))
+        middles[names[place]] = np.median(points[targets == place], axis=0)
+
+    # in random order, so that no class covers the others; a marker at a time, which is one for the first classes
+    order = np.random.default_rng(0).permutation(len(points))
+    looks = pd.DataFrame([_look_of(place) for place in targets[order]])
+    for marker, same in looks.groupby("marker", sort=False):
+        drawn = points[order[same.index]]
+        axes.scatter(*drawn.T, s=size, linewidths=0, alpha=0.75, rasterized=True, c=same.color, marker=marker)
 
     # names: all of them if there is a legend too, otherwise as many as fit
     few = len(classes) <= LEGEND_CLASSES
