@@ -48,11 +48,12 @@ def write(
     out: Path,
     say: Callable[[str], None] = lambda line: None,
     full: bool = False,
+    reload: int = 0,
 ) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
 
-    `report.md` and the printed page have the short form, or everything if `full`. `say` is called with a line at the
-    start of each section, which has the time left.
+    `report.md` and the printed page have the short form, or everything if `full`. The page reloads itself every
+    `reload` seconds, unless 0. `say` is called with a line at the start of each section, which has the time left.
     """
     summary = plural(
         "{n:,} finished run of {runs:,} in {source}; report of {date}.",
@@ -63,7 +64,7 @@ def write(
         date=date.today().isoformat(),
     )
     parts = _parts(frames, sections, say)
-    return page.write(parts, text("Image classifiers compared"), summary, _provenance(frames), out, full)
+    return page.write(parts, text("Image classifiers compared"), summary, _provenance(frames), out, full, reload)
 
 
 def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:

@@ -7,6 +7,7 @@ python -m analysis.summarize mine theirs ENTITY/PROJECT     # the runs of severa
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +20,7 @@ from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
+from analysis.page.html import reload_tag
 from analysis.themes import brief, per_class
 from analysis.wording.texts import LANGUAGES, language, restored, text
 from study.config import RESULTS_VERSION
@@ -28,7 +30,11 @@ from study.remote import api as wandb_api
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system.errors import UserError, printable
+from study.system.files import replace_bytes
 from study.system.process import Parser, run_command
+
+WATCH_SECONDS = 10
+"""Seconds between two looks at the runs with `--watch`."""
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
@@ -136,6 +142,9 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="put everything that the page has into report.md and report.pdf, not the short form alone",
     )
+    parser.add_argument(
+        "--watch", action="store_true", help="renew the page as runs finish, and let it reload itself, until Ctrl-C"
+    )
     parser.add_argument("--pdf", action="store_true", help="also print report.pdf (needs Chromium or Chrome)")
     parser.add_argument("--publish", action="store_true", help="also publish the report in ENTITY/PROJECT at W&B")
     args, more = parse_words(parser, argv)
@@ -194,9 +203,50 @@ def _word(value: Any) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Print the tables and write the report, as the command line asks."""
-    # read the runs
+    """Print the answers and write the report, as the command line asks."""
     args = _read_argv(argv)
+    if args.watch:
+        _watch(args)
+    else:
+        _report(args)
+    return 0
+
+
+def _watch(args: argparse.Namespace) -> None:
+    """Write the page again whenever runs have changed, until Ctrl-C; then it no longer reloads itself."""
+    if args.pdf or args.publish:
+        raise UserError("--watch renews the page alone; give --pdf or --publish when the runs have ended")
+    print(f"watching {', '.join(map(printable, args.sources))} every {WATCH_SECONDS} s; Ctrl-C ends it", flush=True)
+    seen = None
+    try:
+        while True:
+            state = [_state(str(source)) for source in args.sources]
+            if state != seen:
+                began = time.monotonic()
+                try:
+                    _report(args)
+                except UserError as error:  # no run has finished yet
+                    print(f"not yet: {error}", flush=True)
+                print(f"{time.strftime('%H:%M:%S')}  renewed in {time.monotonic() - began:.1f} s", flush=True)
+            seen = state
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        page = Path(args.out) / "index.html"
+        if page.exists():
+            replace_bytes(page, page.read_bytes().replace(reload_tag(WATCH_SECONDS).encode(), b""))
+
+
+def _state(source: str) -> list[tuple[str, ...]]:
+    """Return what changes when a run of a source begins, ends or is deleted."""
+    if not Path(source).is_dir():
+        return [(str(run), str(state)) for run, state in runs.load(source).runs.state.items()]
+    files = [path / name for path in sorted(Path(source).iterdir()) for name in ("run.json", "summary.json")]
+    return [(str(path), str(path.stat().st_mtime_ns)) for path in files if path.exists()]
+
+
+def _report(args: argparse.Namespace) -> None:
+    """Read the runs, print the answers and write the report once."""
+    # read the runs
     browser = pdf.browser() if args.pdf else None
     place = publish.place(args.sources) if args.publish else None
     source = ", ".join(map(str, args.sources))
@@ -230,21 +280,22 @@ def main(argv: list[str]) -> int:
         raise UserError(_nothing(source, args, everything, frames, named))
 
     def say(line: str) -> None:
-        print(printable(line), file=sys.stderr, flush=True)
+        if not args.watch:
+            print(printable(line), file=sys.stderr, flush=True)
 
-    # print a table per section, write the report
+    # print the answer of each section, write the report
     with language(args.lang):
         for section in listed:
-            if not section.runs.empty:
+            if not section.runs.empty and not args.watch:
                 _print(frames, section)
-        page = report.write(frames, listed, source, Path(args.out), say, args.full)
+        reload = WATCH_SECONDS if args.watch else 0
+        page = report.write(frames, listed, source, Path(args.out), say, args.full, reload)
     print(f"report: {printable(page.resolve())}")
     if browser:
         print(f"report: {printable(pdf.print_page(page, browser))}")
     if place:
         with language(args.lang):
             print(printable(publish.send(place, source, frames, listed, page, say)))
-    return 0
 
 
 if __name__ == "__main__":

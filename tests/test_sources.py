@@ -1,6 +1,7 @@
 """Reports over several sources, and runs that a forgotten `--set` hides."""
 
 import shutil
+import signal
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from analysis.frames import forgotten, runs
 from study.sweeps import definition as search
 from tests.test_analysis import SWEEP, make_run
+from tests.test_engine import wait_for
 
 
 @pytest.fixture
@@ -52,3 +54,22 @@ def test_a_forgotten_set_is_recognised(labs, call):
     strange = SWEEP.replace("dropout: {values: [0.5, 0.0]}", "batch_size: {values: [16, 32]}")
     (labs / "strange.yaml").write_text(strange, encoding="utf-8")
     assert forgotten.values(frames, search.read(labs / "strange.yaml")) == ({}, 0)
+
+
+@pytest.mark.slow
+def test_a_watched_report_is_renewed_until_ctrl_c(labs, start):
+    """The page reloads itself while it is watched, is written again when a run has finished, and is left as it is."""
+    (labs / "theirs").rename(labs / "later")
+    (labs / "theirs").mkdir()
+    page = labs / "report" / "index.html"
+    watch = start("analysis.summarize", "ours", "theirs", "--watch")
+    reload = '<meta http-equiv="refresh" content="10">'
+    wait_for(lambda: page.exists() and "6 finished runs" in page.read_text(encoding="utf-8"))
+    assert reload in page.read_text(encoding="utf-8")
+    for run in (labs / "later").iterdir():
+        shutil.move(run, labs / "theirs" / run.name)
+    wait_for(lambda: "10 finished runs" in page.read_text(encoding="utf-8"))
+    watch.send_signal(signal.SIGINT)
+    assert watch.wait(timeout=30) == 0
+    written = page.read_text(encoding="utf-8")
+    assert reload not in written and written.rstrip().endswith("</html>")

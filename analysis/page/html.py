@@ -62,11 +62,24 @@ class Drawn:
     svg: str
 
 
-def write(parts: Iterable[Part], title: str, source: str, provenance: str, out: Path, full: bool = False) -> Path:
+def reload_tag(seconds: int) -> str:
+    """Return the element with which a page reloads itself, where it is read, after some seconds."""
+    return f'<meta http-equiv="refresh" content="{seconds}">'
+
+
+def write(
+    parts: Iterable[Part],
+    title: str,
+    source: str,
+    provenance: str,
+    out: Path,
+    full: bool = False,
+    reload: int = 0,
+) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
 
     The page has everything, with what is more than the short form folded. `report.md`, and the page when it is printed,
-    have the short form; if `full`, everything.
+    have the short form; if `full`, everything. The page reloads itself every `reload` seconds, unless 0.
     """
     # create the folders before anything is drawn
     try:
@@ -100,6 +113,7 @@ def write(parts: Iterable[Part], title: str, source: str, provenance: str, out: 
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "full": full}
+    content["reload"] = Markup(reload_tag(reload)) if reload else ""
     content["notes"] = _undrawn(undrawn)
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
