@@ -114,6 +114,7 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_one_of_each_kind_is_added_and_used(house):
     spec = {
         "method": "ends",

@@ -146,6 +146,7 @@ def test_given_accuracies_are_read_or_refused(tmp_path):
         per_class.read_accuracies(tmp_path / "none.csv")
 
 
+@pytest.mark.slow
 def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "THEMES", (comparison.blocks, confusion.blocks, per_class.blocks, layers.blocks))
     for model in ("mlp", "single-block"):

@@ -114,6 +114,7 @@ def config(run: Path) -> dict:
     return json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
 
 
+@pytest.mark.slow
 def test_a_report_says_every_name_in_every_format(study, warned):
     folder, _ = study
     said = warned(
