@@ -220,17 +220,20 @@ def _watch(args: argparse.Namespace) -> None:
     seen = None
     try:
         while True:
-            state = [_state(str(source)) for source in args.sources]
-            if state != seen:
-                began = time.monotonic()
-                try:
+            # an error, such as no finished run yet or W&B being away, does not end it
+            try:
+                state = [_state(str(source)) for source in args.sources]
+                if state != seen:
+                    began = time.monotonic()
+                    seen = state
                     _report(args)
-                except UserError as error:  # no run has finished yet
-                    print(f"not yet: {error}", flush=True)
-                print(f"{time.strftime('%H:%M:%S')}  renewed in {time.monotonic() - began:.1f} s", flush=True)
-            seen = state
+                    print(f"{time.strftime('%H:%M:%S')}  renewed in {time.monotonic() - began:.1f} s", flush=True)
+            except UserError as error:
+                print(f"{time.strftime('%H:%M:%S')}  not yet: {error}", flush=True)
             time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
+        return
+    finally:
         page = Path(args.out) / "index.html"
         if page.exists():
             replace_bytes(page, page.read_bytes().replace(reload_tag(WATCH_SECONDS).encode(), b""))
@@ -240,8 +243,12 @@ def _state(source: str) -> list[tuple[str, ...]]:
     """Return what changes when a run of a source begins, ends or is deleted."""
     if not Path(source).is_dir():
         return [(str(run), str(state)) for run, state in runs.load(source).runs.state.items()]
-    files = [path / name for path in sorted(Path(source).iterdir()) for name in ("run.json", "summary.json")]
-    return [(str(path), str(path.stat().st_mtime_ns)) for path in files if path.exists()]
+    found = []
+    for path in sorted(Path(source).iterdir()):
+        for name in ("run.json", "summary.json"):
+            with suppress(OSError):  # not there, or deleted just now
+                found.append((str(path / name), str((path / name).stat().st_mtime_ns)))
+    return found
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -266,7 +273,8 @@ def _report(args: argparse.Namespace) -> None:
 
     # group the runs into sections
     everything = frames
-    named = args.sweep or [word for word in args.sources if wandb_api.sweep_path(word)]
+    of_sweeps = [word for word in args.sources if wandb_api.sweep_path(word)]
+    named = args.sweep or (of_sweeps if len(of_sweeps) == len(args.sources) else [])
     with language(args.lang):
         listed = sections(everything, named, search.assignments(args.set))
         listed = [replace(section, smallest=args.smallest) for section in listed]

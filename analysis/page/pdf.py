@@ -17,6 +17,12 @@ BROWSERS = (
     "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
 )  # fmt: skip
 
+PLAYWRIGHT = ("~/.cache/ms-playwright", "~/Library/Caches/ms-playwright")
+"""Folders of the browsers that playwright installs, on Linux and macOS."""
+
+NAMES = ("chrome", "headless_shell", "chrome-headless-shell")
+"""Programs in such a folder that can print."""
+
 SECONDS = 180
 """Time limit for printing a page."""
 
@@ -24,10 +30,13 @@ SECONDS = 180
 def browser() -> str:
     """Return the path of a browser that can print; raise UserError if there is none."""
     path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    for folder in PLAYWRIGHT if path is None else ():
+        programs = sorted(Path(folder).expanduser().glob("chromium*/*/*"))
+        path = next((str(program) for program in programs if program.name in NAMES), path)
     if path is None:
         raise UserError(
-            "--pdf needs Chromium or Chrome, and neither is installed; "
-            "install one, or print report/index.html from any browser"
+            "--pdf needs Chromium or Chrome, and neither is installed; install one, for example by `pip install "
+            "playwright` and `playwright install chromium`, or leave out --pdf and print the page from any browser"
         )
     return path
 
