@@ -62,12 +62,11 @@ def chapter(frames: Frames, section: Section) -> Chapter:
     # the confusion matrices: the best setting's as a table, and those of the best runs as charts
     best = best_readable(frames, section, LOOKED_AT)[0].head(LOOKED_AT)
     titles = {}
-    if not best.empty:
-        ((counts, repeats),) = confusion.matrices(frames, section, best.head(1)).values()
+    if known := confusion.of_best(frames, section):
+        first, counts, repeats = known
         if len(counts) <= MOST_CLASSES:
             title = text(
-                "Confusion matrix of {dataset}, test images: {setting} ({over})",
-                **confusion.words_over(best.iloc[0], repeats),
+                "Confusion matrix of {dataset}, test images: {setting} ({over})", **confusion.words_over(first, repeats)
             )
             parts.append(f"{title}\n\n{_as_markdown(counts)}")
         for run in best.index:

@@ -18,7 +18,7 @@ MOST_POINTS = 200
 
 
 def values(frames: Frames, sweep: Sweep) -> tuple[dict[str, Any], int]:
-    """Return the values of options in which runs differ from the points of a sweep, and the number of such runs.
+    """Return the values of options in which runs differ from the points of a sweep, and the number of these points.
 
     Of several possibilities, the one with the most points. Empty without any run that is near a point.
     """

@@ -76,6 +76,14 @@ def add_lines(axes: Axes, lines: Sequence[np.ndarray], **style: Any) -> None:
         axes.autoscale_view()
 
 
+def _means(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of CURVES over seeds with their intervals, of the epochs that all seeds of a setting have."""
+    means = estimates(history, ["setting", "epoch"], CURVES)
+    repeats = history.groupby("setting").run.nunique()
+    counts = history.groupby(["setting", "epoch"], sort=False)["val/acc"].count()
+    return means[counts == repeats.reindex(means.index.get_level_values("setting")).to_numpy()]
+
+
 def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
     """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
 
@@ -85,12 +93,8 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     is logarithmic if the validation loss falls below a tenth of its highest value.
     `history` has columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
     """
-    # means over seeds, of the epochs that all seeds of a setting have
     looks = looks or looks_of(list(history.setting.unique()))
-    means = estimates(history, ["setting", "epoch"], CURVES)
-    repeats = history.groupby("setting").run.nunique()
-    counts = history.groupby(["setting", "epoch"], sort=False)["val/acc"].count()
-    means = means[counts == repeats.reindex(means.index.get_level_values("setting")).to_numpy()]
+    means = _means(history)
 
     # the best settings get colours
     ranked = list(means["val/acc"].groupby("setting").max().sort_values(ascending=False).index)
@@ -252,11 +256,7 @@ def curves_by_setting(history: pd.DataFrame, settings: Sequence[str], title: str
 
     Lines are means over seeds, up to the last epoch that all seeds have, with their 95 % interval.
     """
-    # means over seeds, of the epochs that all seeds of a setting have
-    means = estimates(history, ["setting", "epoch"], CURVES)
-    repeats = history.groupby("setting").run.nunique()
-    counts = history.groupby(["setting", "epoch"], sort=False)["val/acc"].count()
-    means = means[counts == repeats.reindex(means.index.get_level_values("setting")).to_numpy()]
+    means = _means(history)
 
     # accuracy beside loss for two settings, above it for four; of more, only the accuracy
     metrics = ("acc", "loss") if len(settings) <= 4 else ("acc",)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, best_readable
+from analysis.frames.sections import Section, best_readable, once
 from analysis.frames.statistics import ALPHA
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
@@ -104,6 +104,7 @@ def overfitting(frames: Frames, section: Section) -> str:
     return " ".join([said, *_gaps_that_differ(section)])
 
 
+@once
 def gaps(section: Section) -> pd.DataFrame:
     """Return the gap between training and validation accuracy at the end, of settings of which every run learned."""
     frame = training.overfitting(section, training.measure(section)).frame
@@ -209,10 +210,10 @@ def size(frames: Frames, section: Section) -> str:
 def common(settings: Sequence[Setting], of: Sequence[Setting]) -> str:
     """Name some settings of all `of` a section, by the options that only they have in common if there are any."""
     first, *others = settings
-    common = Setting(tuple(pair for pair in first.pairs if all(pair in other.pairs for other in others)))
-    has_common = [set(common.pairs) <= set(setting.pairs) for setting in of]
-    if others and common.pairs and sum(has_common) == len(settings):
-        return shown(common)
+    shared = Setting(tuple(pair for pair in first.pairs if all(pair in other.pairs for other in others)))
+    has_shared = [set(shared.pairs) <= set(setting.pairs) for setting in of]
+    if others and shared.pairs and sum(has_shared) == len(settings):
+        return shown(shared)
     return named([shown(setting) for setting in settings], 2)
 
 
@@ -249,16 +250,16 @@ def seconds(frames: Frames, section: Section) -> str:
 
 def confusions(frames: Frames, section: Section) -> str:
     """Report the mistakes of the best setting: how many, the most frequent ones, and the worst class."""
-    best, _ = best_readable(frames, section)
-    if best.empty:
+    known = confusion.of_best(frames, section)
+    if not known:
         return text("Not known: no predictions of these runs can be read.")
-    (counts, repeats), *_ = confusion.matrices(frames, section, best.head(1)).values()
+    best, counts, repeats = known
     images = int(counts.to_numpy().sum())
     wrong = images - int(counts.to_numpy().diagonal().sum())
     said = plural(
         "{setting} misclassifies {share:.1f} % of the {images:,} test images.",
         "{setting} misclassifies {share:.1f} % of the {images:,} test images (mean of {n} seeds).",
-        repeats, setting=shown(best.setting.iloc[0]), share=100 * wrong / images, images=images // repeats,
+        repeats, setting=shown(best.setting), share=100 * wrong / images, images=images // repeats,
     )  # fmt: skip
     pairs = [
         text("{target} taken for {predicted} ({share:.1f} % of its images)", **row)

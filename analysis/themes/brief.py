@@ -7,7 +7,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
 import pandas as pd
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, best_readable
+from analysis.frames.sections import Section
 from analysis.frames.statistics import ALPHA
 from analysis.page import figures
 from analysis.page.attempt import attempted
@@ -195,13 +195,12 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
 def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
     """Draw what the question is about: the confusion matrix, the curves of each setting, a grid, or all accuracies."""
     settings = section.ranked
-    if "confusion" in asked.asks(section) and len(settings) == 1:
-        best, _ = best_readable(frames, section)
-        if not best.empty:
-            (counts, repeats), *_ = confusion.matrices(frames, section, best.head(1)).values()
-            title = text("Confusion matrix of {dataset}, test images: {setting} ({over})",
-                         **confusion.words_over(best.iloc[0], repeats))  # fmt: skip
-            return Picture("brief", title, confusion.matrix_figure(counts, title, normalised=False))
+    is_confusion = "confusion" in asked.asks(section) and len(settings) == 1
+    if is_confusion and (known := confusion.of_best(frames, section)):
+        best, counts, repeats = known
+        title = text("Confusion matrix of {dataset}, test images: {setting} ({over})",
+                     **confusion.words_over(best, repeats))  # fmt: skip
+        return Picture("brief", title, confusion.matrix_figure(counts, title, normalised=False))
     if len(settings) <= PANELS:
         title = text("Training and validation of each setting: {name}", name=section.title)
         caption = (

@@ -233,7 +233,7 @@ def pairwise(
     image; for other measures `split` is None.
     """
     # runs that can be compared, with what each begins with
-    kinds = dict(zip(section.runs.setting, _beginnings(section), strict=True))
+    kinds = dict(zip(section.runs.setting, beginnings(section), strict=True))
     failed = failures(section)
     runs = section.runs[~section.runs.setting.isin(partly_failed(section).index)]
 
@@ -244,18 +244,13 @@ def pairwise(
 
 
 @once
-def _beginnings(section: Section) -> pd.Series:
-    """Return `beginnings` of the runs of a section."""
-    return beginnings(section.runs)
-
-
-def beginnings(runs: pd.DataFrame) -> pd.Series:
+def beginnings(section: Section) -> pd.Series:
     """Return the options of each run that determine, with its seed, its initial weights and the order of the images.
 
     Runs for which they are equal are paired by repeat: the seed or, if the splits vary, the split.
     """
     shared = [name for name in IDENTITY if affects(name, "start") and name not in ("seed", "split_seed")]
-    return runs[shared].map(repr).agg(tuple, axis=1)
+    return section.runs[shared].map(repr).agg(tuple, axis=1)
 
 
 def resolution(runs: pd.DataFrame, split: str = "val") -> float:

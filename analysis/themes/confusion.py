@@ -14,7 +14,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import LOOKED_AT, Section, best_readable
+from analysis.frames.sections import LOOKED_AT, Section, best_readable, once
 from analysis.frames.statistics import sampling_interval
 from analysis.page.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
 from analysis.page.figures import PALE_GREY, Looks, tick_format
@@ -136,6 +136,19 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             )
         )
     return content
+
+
+@once
+def of_best(frames: Frames, section: Section) -> tuple[pd.Series, pd.DataFrame, int] | None:
+    """Return the best run, the confusion matrix of its setting summed over its runs, and their number.
+
+    None if no predictions can be read.
+    """
+    best, _ = best_readable(frames, section, limit=1)
+    if best.empty:
+        return None
+    ((counts, repeats),) = matrices(frames, section, best.head(1)).values()
+    return best.iloc[0], counts, repeats
 
 
 def matrices(frames: Frames, section: Section, best: pd.DataFrame) -> dict[Setting, tuple[pd.DataFrame, int]]:

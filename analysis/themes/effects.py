@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, moderated, raw_pairs, residual_degrees, with_tests
 from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison
@@ -41,6 +41,7 @@ def answer(section: Section) -> list[str]:
     return [] if effect.empty else [_answer(effect)]
 
 
+@once
 def measure(section: Section) -> pd.DataFrame:
     """Compare the values of each of several options, averaged over the other options and over seeds.
 
@@ -61,7 +62,7 @@ def measure(section: Section) -> pd.DataFrame:
         .assign(
             val_acc=scaled(runs, "best/val_acc"),
             gap_last=comparison.gap_last(runs),
-            beginning=comparison.beginnings(runs),
+            beginning=comparison.beginnings(section),
             setting=runs.setting,
         )
     )
