@@ -75,10 +75,10 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
     ]
     if not above.empty:
         return plural(
-            "Train more seeds of **{settings}** first: it is {points:.2f} points above {best}, the best setting that "
-            "can be compared, but has too few runs that learned to say whether that is luck.",
-            "Train more seeds of **{settings}** first: they are up to {points:.2f} points above {best}, the best "
-            "setting that can be compared, but have too few runs that learned to say whether that is luck.",
+            "Train more seeds of **{settings}** first: it is {points:.2f} points above {best}, but has too few "
+            "successful runs to rule out luck.",
+            "Train more seeds of **{settings}** first: they are up to {points:.2f} points above {best}, but have too "
+            "few successful runs to rule out luck.",
             len(above),
             settings=named([shown(setting) for setting in above.index]),
             best=shown(best),
@@ -144,16 +144,16 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
             return best, plural(
                 "Use **{setting}**: it is clearly more accurate than the only setting that can be compared with it, by "
                 "{points:.2f} ± {spread:.2f} points{besides}.",
-                "Use **{setting}**: it is clearly more accurate than the {n} settings that can be compared with it, "
-                "than the closest by {points:.2f} ± {spread:.2f} points{besides}.",
+                "Use **{setting}**: it is clearly more accurate than the {n} settings that can be compared with it "
+                "(smallest lead: {points:.2f} ± {spread:.2f} points){besides}.",
                 len(tested),
                 **values,
             )
         return best, plural(
             "Use **{setting}**: it is clearly more accurate than the other setting, by {points:.2f} ± {spread:.2f} "
             "points{besides}.",
-            "Use **{setting}**: it is clearly more accurate than the {n} others, than the closest by {points:.2f} ± "
-            "{spread:.2f} points{besides}.",
+            "Use **{setting}**: it is clearly more accurate than the {n} others (smallest lead: {points:.2f} ± "
+            "{spread:.2f} points){besides}.",
             len(tested),
             **values,
         )
