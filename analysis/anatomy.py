@@ -11,6 +11,7 @@ import argparse
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -368,5 +369,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+command = partial(run_command, main)
+"""The console command `study-anatomy`."""
+
 if __name__ == "__main__":
-    run_command(main)
+    command()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,5 +307,8 @@ def _report(args: argparse.Namespace) -> None:
             print(printable(publish.send(place, source, frames, listed, page, say)))
 
 
+command = partial(run_command, main)
+"""The console command `study-report`."""
+
 if __name__ == "__main__":
-    run_command(main)
+    command()

@@ -4,7 +4,10 @@ python -m study.predict runs/two-block-cifar10-s0-4968e83bec photo.jpg other.png
 """
 
 import sys
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
@@ -17,11 +20,15 @@ from study.config.checks import user_path
 from study.data import pictures
 from study.data.dataset import Data, Split
 from study.record.directory import RunDirectory
+from study.record.results import Run
 from study.system import devices
 from study.system import files as cache
 from study.system.errors import UserError, printable
 from study.system.process import Parser, run_command
 from study.training import evaluation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN = 3
 
@@ -115,6 +122,30 @@ def prepare(path: str, data: Data) -> torch.Tensor:
     return data.prepared(Split(image, torch.zeros(1, dtype=torch.int64)))
 
 
+def predict(run: Run | str | Path, images: str | Path | Sequence[str | Path], *, device: str = "cpu") -> "pd.DataFrame":
+    """Return the probability of each class for pictures: a row per file, a column per class.
+
+    `run` is what `train` returned, or the directory of a run; `images` is a file or a list of files, prepared like the
+    images that the network learned from. `predict(run, "photo.jpg").idxmax(axis=1)` names the most probable class.
+
+    Raises UserError if there is no run, no weights, or a file that cannot be read as an image.
+    """
+    import pandas as pd
+
+    model, data, config = load(str(run.directory if isinstance(run, Run) else run))
+    model.to(devices.pick(device))
+    paths = [str(path) for path in ([images] if isinstance(images, str | Path) else images)]
+    rows = [_probabilities(model, prepare(path, data), config).numpy() for path in paths]
+    return pd.DataFrame(rows, index=pd.Index(paths, name="image"), columns=list(data.classes))
+
+
+def _probabilities(model: torch.nn.Module, image: torch.Tensor, config: Config) -> torch.Tensor:
+    """Return the probabilities of one prepared image, (classes,), on the CPU."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        return evaluation.logits(model, image.to(device), config.flip_test).softmax(1)[0].cpu()
+
+
 def main(argv: list[str]) -> int:
     """Print the most probable classes of each image."""
     # Read the command line, and load the network
@@ -140,9 +171,7 @@ def main(argv: list[str]) -> int:
         except UserError as error:
             unreadable.append(str(error))
             continue
-        with torch.inference_mode():
-            probabilities = evaluation.logits(model, image.to(device), config.flip_test).softmax(1)[0].cpu()
-        values, labels = probabilities.topk(min(SHOWN, len(data.classes)))
+        values, labels = _probabilities(model, image, config).topk(min(SHOWN, len(data.classes)))
         predictions = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
         print(f"{printable(path)}: {', '.join(predictions)}")
     if unreadable:
@@ -150,5 +179,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+command = partial(run_command, main)
+"""The console command `study-predict`."""
+
 if __name__ == "__main__":
-    run_command(main)
+    command()

@@ -18,31 +18,78 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from study.config import Config, is_identity
 from study.config.argv import parse_words
 from study.config.checks import positive, user_path
-from study.data import folder, splits
+from study.config.setting import Listed
 from study.local import slots as local_slots
 from study.local import status as local_status
 from study.local.agents import run_agents
 from study.local.engine import Engine, Outcome
-from study.local.plan import Plan
+from study.local.plan import Plan, check_folders, refuse_other_data
 from study.local.wandb_agents import run_wandb_agents
+from study.record import notebook
 from study.record.directory import DONE, RunDirectory, check_room
 from study.record.display import SweepDisplay
+from study.record.results import Run, SweepResult
 from study.remote import api as wandb_api
 from study.remote import offline, queue
 from study.remote import sweep as wandb_sweep
 from study.remote.sink import sync_command
-from study.sweeps import counting, grid, random, standing
+from study.sweeps import counting, standing
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system import devices
 from study.system.errors import Interrupted, UserError
-from study.system.process import Parser, handle_ends, run_command
+from study.system.process import Parser, handle_ends, interruptible, run_command
+
+
+def sweep(
+    file: str | Path,
+    *,
+    runs_dir: str | Path = "runs",
+    data_dir: str | Path = "data",
+    wandb: str = "auto",
+    devices: str | None = None,
+    per_device: int | None = None,
+    force: bool = False,
+    **values: Any,
+) -> SweepResult:
+    """Train the runs of a sweep file that have no result, and return all its runs: `sweep("depth.yaml", epochs=5)`.
+
+    `values` replace values of the file, a list by one for each setting. `devices` is `cpu` or a comma list such as
+    `cuda:0,cuda:1` (default: all of the fastest kind), `per_device` the number of runs at a time on each (default: 1;
+    on the CPU one per core). With `force`, runs that have a result are trained again. Interrupting the cell or
+    Ctrl-C ends all runs after they have written a checkpoint and raises KeyboardInterrupt; the same call resumes.
+
+    A run that fails does not stop the others: its row in `.summary` has the state failed, `.errors` says why. In a
+    script, call it below `if __name__ == "__main__":`, because its worker processes import the script.
+
+    Raises UserError for a mistake in the file, in a value or in the data.
+    """
+    # Plan the runs
+    chosen = search.read(file, {name: _word(value) for name, value in values.items()})
+    base = {"runs_dir": user_path(str(runs_dir)), "data_dir": user_path(str(data_dir)), "wandb": wandb}
+    runs = standing.Runs(base["runs_dir"])
+    plan = _plan([chosen], base, runs, force)
+    count = len(plan.todo()) + plan.coming
+
+    # Train those without a result
+    if count:
+        check_room(runs.path)
+        used, at_once = _places(devices, per_device, count)
+        shown = notebook.NotebookSweep if notebook.is_notebook() else SweepDisplay
+        with interruptible(), shown(count) as display:
+            Engine(used, at_once, display).run(plan.jobs(), count)
+
+    # Read the runs of all its points
+    points = runs.points(chosen, base)
+    begun = [point for point in points if (RunDirectory.of(point.config).path / "run.json").exists()]
+    return SweepResult([Run(RunDirectory.of(point.config).path) for point in begun], [p.setting for p in begun])
 
 
 def check(args: argparse.Namespace) -> int:
@@ -53,7 +100,7 @@ def check(args: argparse.Namespace) -> int:
         try:
             sweep = _read(path, args)
             count = counting.count(sweep, _base(args))
-            _check_folders(sweep, _base(args))
+            check_folders(sweep, _base(args))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             wrong += 1
@@ -73,9 +120,7 @@ def run(args: argparse.Namespace) -> int:
     """Train the points of sweeps that have no result yet."""
     # Plan the runs, and check their data
     sweeps = [_read(path, args) for path in args.files]
-    plan = Plan(sweeps, _base(args), standing.Runs(args.runs_dir), args.force)
-    examples = [sweep.example(_base(args)) for sweep in sweeps if sweep.is_adaptive]
-    _refuse_other_data([*(job.config for job in plan.known.values()), *examples], args.force)
+    plan = _plan(sweeps, _base(args), standing.Runs(args.runs_dir), args.force)
     todo = plan.todo()
     total = len(plan.known) + plan.coming
     count = len(todo) + plan.coming
@@ -98,10 +143,7 @@ def run(args: argparse.Namespace) -> int:
         if sweep.ignored:
             print(f"{sweep.path}: {', '.join(sweep.ignored)} is used only by W&B")
     check_room(Path(args.runs_dir))
-    used = args.devices.split(",") if args.devices else _fastest()
-    for name in set(used) - {"cpu"}:
-        devices.find(name)
-    per_device = args.per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
+    used, per_device = _places(args.devices, args.per_device, count)
 
     # Train the runs, and report the outcomes
     print(f"{runs}, {count} to train, {per_device} at a time on each of {', '.join(used)}")
@@ -169,6 +211,27 @@ def clean(args: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(sweeps: Sequence[Sweep], base: Mapping[str, str], runs: standing.Runs, is_forced: bool) -> Plan:
+    """Plan the runs of some sweeps, and check their data."""
+    plan = Plan(sweeps, base, runs, is_forced)
+    examples = [sweep.example(base) for sweep in sweeps if sweep.is_adaptive]
+    refuse_other_data([*(job.config for job in plan.known.values()), *examples], is_forced)
+    return plan
+
+
+def _places(named: str | None, per_device: int | None, count: int) -> tuple[list[str], int]:
+    """Return the devices for a number of runs, and how many runs each trains at once."""
+    used = named.split(",") if named else _fastest()
+    for name in set(used) - {"cpu"}:
+        devices.find(name)
+    return used, per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
+
+
+def _word(value: Any) -> str:
+    """Write the value of an option as `--set` takes it."""
+    return str(Listed(value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace) -> int:
     """Print the outcomes of a sweep; return 0 if every run has a result, and W&B too where it should, else 1."""
     # Count the states, and name the runs without a result
@@ -199,60 +262,6 @@ def _read(path: str, args: argparse.Namespace) -> Sweep:
 
 def _base(args: argparse.Namespace) -> dict[str, str]:
     return {"runs_dir": args.runs_dir, "data_dir": args.data_dir, "wandb": args.wandb}
-
-
-def _refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
-    """Raise UserError, before a worker starts, if a folder of images is wrong or a run was trained on other files.
-
-    Other files do not matter if the runs are trained again (`is_forced`).
-    """
-    folders: dict[tuple[str, str], folder.Folder | None] = {}
-    checked = set()
-    for config in configs:
-        # List each folder once
-        data = (config.dataset, config.data_dir)
-        if data not in folders:
-            folders[data] = folder.of(config, print)
-        files = folders[data]
-
-        # Check each split once
-        split = (*data, config.classes, config.train_images)
-        if split not in checked:
-            splits.check(config, files)
-            checked.add(split)
-
-        # Compare the files with those of an earlier training
-        directory = RunDirectory.of(config)
-        digest = folder.digest_of(config, files)
-        if not is_forced and directory.state() in DONE and directory.info().get("data_digest") != digest:
-            raise UserError(
-                f"{directory.path} was trained on other files than are in {config.data_dir} now: "
-                "put them back, name another --runs-dir, or train again with --force"
-            )
-
-
-def _check_folders(sweep: Sweep, base: Mapping[str, str]) -> None:
-    """Raise UserError if a folder of images lacks what a sweep names; a folder that is not there is not checked."""
-    # Only folders are checked
-    if not any("folder:" in str(choice) for name in ("dataset", "setting") if name in sweep.parameters
-               for choice in sweep.parameters[name].choices or ()):  # fmt: skip
-        return
-
-    # Take each combination of the parameters that choose images
-    parameters = {
-        name: parameter
-        for name, parameter in sweep.parameters.items()
-        if name in ("dataset", "data_dir", "classes", "train_images", "setting") and parameter.choices is not None
-    }
-    first = random.draw(sweep.parameters, 0)
-    configs = []
-    for values in grid.points(parameters, None):
-        with suppress(UserError):
-            configs.append(sweep.point(first | values, base).config)
-
-    # Check those of the folders that are there
-    there = [config for config in configs if config.dataset.startswith("folder:") and folder.path(config).is_dir()]
-    _refuse_other_data(there, is_forced=True)
 
 
 def _command(config: Config, shown: set[str]) -> str:
@@ -368,5 +377,8 @@ def main(argv: list[str]) -> int:
     return args.function(args)
 
 
+command = partial(run_command, main)
+"""The console command `study-sweep`."""
+
 if __name__ == "__main__":
-    run_command(main)
+    command()

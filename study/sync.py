@@ -3,6 +3,8 @@
 python -m study.sync runs/NAME …
 """
 
+from functools import partial
+
 from study.config import Config
 from study.config.checks import user_path
 from study.record.directory import DONE, RunDirectory
@@ -45,5 +47,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+command = partial(run_command, main)
+"""The console command `study-sync`."""
+
 if __name__ == "__main__":
-    run_command(main)
+    command()

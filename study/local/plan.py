@@ -5,13 +5,18 @@ outcomes = engine.run(plan.jobs(), len(plan.todo()) + plan.coming)
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from study.config import Config
 from study.config.setting import run_title
+from study.data import folder, splits
 from study.local.engine import Job
-from study.sweeps import adaptive
+from study.record.directory import DONE, RunDirectory
+from study.sweeps import adaptive, grid, random
 from study.sweeps.definition import Point, Sweep
 from study.sweeps.standing import Runs
+from study.system.errors import UserError
 
 
 class Plan:
@@ -62,3 +67,57 @@ class Plan:
 def _all_agree(first: Callable[[], bool] | None, second: Callable[[], bool] | None) -> Callable[[], bool] | None:
     """Return a rule that stops a run only if both rules do; None if a sweep has no rule."""
     return (lambda: first() and second()) if first and second else None
+
+
+def refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
+    """Raise UserError, before a worker starts, if a folder of images is wrong or a run was trained on other files.
+
+    Other files do not matter if the runs are trained again (`is_forced`).
+    """
+    folders: dict[tuple[str, str], folder.Folder | None] = {}
+    checked = set()
+    for config in configs:
+        # List each folder once
+        data = (config.dataset, config.data_dir)
+        if data not in folders:
+            folders[data] = folder.of(config, print)
+        files = folders[data]
+
+        # Check each split once
+        split = (*data, config.classes, config.train_images)
+        if split not in checked:
+            splits.check(config, files)
+            checked.add(split)
+
+        # Compare the files with those of an earlier training
+        directory = RunDirectory.of(config)
+        digest = folder.digest_of(config, files)
+        if not is_forced and directory.state() in DONE and directory.info().get("data_digest") != digest:
+            raise UserError(
+                f"{directory.path} was trained on other files than are in {config.data_dir} now: "
+                "put them back, name another --runs-dir, or train again with --force"
+            )
+
+
+def check_folders(sweep: Sweep, base: Mapping[str, str]) -> None:
+    """Raise UserError if a folder of images lacks what a sweep names; a folder that is not there is not checked."""
+    # Only folders are checked
+    if not any("folder:" in str(choice) for name in ("dataset", "setting") if name in sweep.parameters
+               for choice in sweep.parameters[name].choices or ()):  # fmt: skip
+        return
+
+    # Take each combination of the parameters that choose images
+    parameters = {
+        name: parameter
+        for name, parameter in sweep.parameters.items()
+        if name in ("dataset", "data_dir", "classes", "train_images", "setting") and parameter.choices is not None
+    }
+    first = random.draw(sweep.parameters, 0)
+    configs = []
+    for values in grid.points(parameters, None):
+        with suppress(UserError):
+            configs.append(sweep.point(first | values, base).config)
+
+    # Check those of the folders that are there
+    there = [config for config in configs if config.dataset.startswith("folder:") and folder.path(config).is_dir()]
+    refuse_other_data(there, is_forced=True)

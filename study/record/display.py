@@ -37,6 +37,9 @@ class Display:
     def finish(self, state: str, summary: dict[str, Any]) -> None:
         """Show the result."""
 
+    def close(self) -> None:
+        """Leave what is shown as it is: nothing follows."""
+
 
 class RunDisplay(Display):
     """Shows one run: a bar with an ETA on a terminal, otherwise a line per epoch; or gives each line to `write`."""
@@ -99,7 +102,7 @@ class RunDisplay(Display):
         self.say(f"{state}: {result(summary)}")
 
     def close(self) -> None:
-        """Remove the bar from the terminal."""
+        # Remove the bar from the terminal
         if self.bar:
             self.bar.stop()
             self.bar = None

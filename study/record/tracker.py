@@ -6,7 +6,6 @@ tracker.log(row)
 
 import platform
 import socket
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 
 from study.config import Config
 from study.record.directory import ROOM_BYTES, RunDirectory, Say, described
-from study.system import devices
+from study.system import devices, version
 from study.system.errors import is_device_failure, is_out_of_memory, one_line
 
 
@@ -57,7 +56,7 @@ class Tracker:
             "cpu": devices.cpu(),
             "cores": devices.cores(),
             "versions": _versions(),
-            "git_commit": _git_commit(),
+            "git_commit": version.commit(),
             **info,
         }
         directory.write_info(self.info)
@@ -142,21 +141,7 @@ def _now() -> str:
 def _versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that are installed; training needs no wandb."""
     versions = {"python": platform.python_version()}
-    for name in ("torch", "torchvision", "timm", "wandb", "numpy", "scikit-learn"):
+    for name in (version.PACKAGE, "torch", "torchvision", "timm", "wandb", "numpy", "scikit-learn"):
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
-
-
-@cache
-def _git_commit() -> str | None:
-    """Return the commit of this code, followed by + if files differ from it; None outside a checkout."""
-    git = ("git", "-C", str(Path(__file__).parent))
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", timeout=5)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "."], capture_output=True, encoding="utf-8", timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") if commit.returncode == 0 else None

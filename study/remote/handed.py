@@ -20,7 +20,7 @@ import yaml
 from study.config import Config, check_value
 from study.config.argv import Command, read_command
 from study.record.directory import RunDirectory, make
-from study.record.display import RunDisplay
+from study.record.display import Display
 from study.remote import api, sink
 from study.system.errors import UserError
 from study.system.files import replace_text
@@ -110,7 +110,7 @@ def leave() -> None:
     api.connect.cache_clear()
 
 
-def train_command(command: Command, display: RunDisplay, signals: Signals, **options: Any) -> Outcome:
+def train_command(command: Command, display: Display, signals: Signals, **options: Any) -> Outcome:
     """Train the config of a command line by `study.training.run.train`, which describes the `options`.
 
     For an agent, a run that another process trains is waited for, and an earlier result is sent to W&B.
@@ -143,7 +143,7 @@ def train_command(command: Command, display: RunDisplay, signals: Signals, **opt
     return outcome
 
 
-def _fetch_checkpoint(directory: RunDirectory, config: Config, display: RunDisplay) -> None:
+def _fetch_checkpoint(directory: RunDirectory, config: Config, display: Display) -> None:
     """Make the directory of an agent's run from its checkpoint in W&B, if it has one."""
     if not sink.is_disabled(config):
         from study.remote import artifacts

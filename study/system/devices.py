@@ -9,9 +9,11 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import tempfile
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -91,6 +93,19 @@ def trouble(name: str) -> str | None:
     except Exception as error:
         return one_line(error)
     return None
+
+
+@contextmanager
+def kept_settings() -> Iterator[None]:
+    """Restore what a training sets for its process, for code that goes on after it: torch's threads, tiny numbers."""
+    loaded = sys.modules.get("torch")
+    count = loaded and loaded.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch := sys.modules.get("torch"):
+            torch.set_flush_denormal(False)
+            torch.set_num_threads(count or torch.get_num_threads())
 
 
 def describe(device) -> str:

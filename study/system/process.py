@@ -21,12 +21,12 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from study.system import start
+from study.system import start, version
 from study.system.errors import (
     OF_PLACES,
     STOP,
@@ -68,8 +68,9 @@ class Signals:
     def __init__(self) -> None:
         self.held = False
         self.received = 0
-        handle_ends(self._receive)
-        signal.signal(STOP, self._receive)
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            handle_ends(self._receive)
+            signal.signal(STOP, self._receive)
 
     def _receive(self, signum: int, frame: object) -> None:
         is_second_ctrl_c = signum == self.received == signal.SIGINT
@@ -92,6 +93,28 @@ class Signals:
             signal.signal(signum, signal.SIG_IGN)
 
 
+@contextmanager
+def interruptible() -> Iterator[Signals]:
+    """Handle signals as a command does for the length of a `with` block, in a notebook for instance.
+
+    After it, the previous handlers are back. Ctrl-C raises KeyboardInterrupt, once a training has written a checkpoint.
+    """
+    before = {signum: signal.getsignal(signum) for signum in (*ENDS, STOP)}
+    ended = None
+    try:
+        yield Signals()
+    except Interrupted as error:
+        ended = error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in before.items():
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+    if ended:
+        if ended.signum in ENDS and ended.signum != signal.SIGINT:
+            signal.raise_signal(ended.signum)  # does what it would have done without the block
+        raise KeyboardInterrupt(str(ended))
+
+
 class EndSignals:
     """Records the signals that ask a program to end; signals at the same time, to a job and its script, count once."""
 
@@ -106,8 +129,23 @@ class EndSignals:
         self.last = time.monotonic()
 
 
+class _Version(argparse.Action):
+    """Prints the version and exits; the commit is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: object) -> NoReturn:
+        print(version.line())
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser that raises UserError instead of printing its usage."""
+    """A parser that raises UserError instead of printing its usage, and has `--version`."""
+
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
+        if self.add_help:
+            self.add_argument(
+                "--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="print the version, and exit"
+            )
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError."""

@@ -1,12 +1,14 @@
 """Let Ctrl-C end a command without a traceback while its modules are imported, and while Python ends.
 
-Imported by the packages of the commands. Only `python -m` sets the handler: nothing changes where they are a library.
+Imported by the packages of the commands. Only commands set the handler: nothing changes where they are a library. On
+Windows, the first import says what is needed.
 """
 
 import atexit
 import os
 import signal
 import sys
+from pathlib import Path
 
 CTRL_C = 128 + signal.SIGINT
 
@@ -17,7 +19,12 @@ def end_at_once(code: int = CTRL_C) -> None:
         signal.signal(signal.SIGINT, lambda signum, frame: os._exit(code))
 
 
-if sys.argv[:1] == ["-m"]:  # as it is while Python looks for the module
+if sys.platform == "win32":  # which lacks fork and the signals by which runs are ended
+    print("error: this needs Linux or macOS; on Windows use WSL: wsl --install, then the same there", file=sys.stderr)
+    sys.exit(2)
+
+# `-m` is there while Python looks for the module
+if sys.argv and (sys.argv[0] == "-m" or Path(sys.argv[0]).name.startswith("study-")):
     end_at_once()
     # Python's end would give Ctrl-C its default action, which kills; what was registered first is called last
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
