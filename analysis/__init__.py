@@ -1,3 +1,39 @@
-"""Reads runs and writes tables, figures and a report; trains nothing."""
+"""Reads runs and writes tables, figures and a report; trains nothing.
+
+    from analysis import load, report
+
+    load("runs").runs                              # a data frame with a row per run
+    report("runs", sweep="sweeps/quickstart.yaml") # writes report/index.html, and returns its answers
+
+Each name is imported when it is first used. docs/python.md describes them.
+"""
+
+from typing import TYPE_CHECKING
 
 from study.system import start  # noqa: F401 — first of all, lets Ctrl-C end a command without a traceback
+from study.system.public import publish
+
+if TYPE_CHECKING:
+    from analysis.anatomy import layers
+    from analysis.frames.runs import Frames, load
+    from analysis.notebook import confusion, curves, tsne
+    from analysis.summarize import Report, report, sections
+    from analysis.themes.comparison import compare
+
+__all__ = ["Frames", "Report", "compare", "confusion", "curves", "layers", "load", "report", "sections", "tsne"]
+
+publish(
+    __name__,
+    {
+        "Frames": "analysis.frames.runs",
+        "Report": "analysis.summarize",
+        "compare": "analysis.themes.comparison",
+        "confusion": "analysis.notebook",
+        "curves": "analysis.notebook",
+        "layers": "analysis.anatomy",
+        "load": "analysis.frames.runs",
+        "report": "analysis.summarize",
+        "sections": "analysis.summarize",
+        "tsne": "analysis.notebook",
+    },
+)

@@ -71,8 +71,11 @@ def native(model: str) -> tuple[tuple[int, int, int], int]:
     return ((1, 28, 28) if model == "simple-cnn" else (3, 32, 32)), 10
 
 
-def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> pd.DataFrame:
+def layers(config: Config, image_shape: tuple[int, int, int] | None = None, classes: int | None = None) -> pd.DataFrame:
     """Return one row per layer that has parameters or changes the number of values, in the order of computation.
+
+    `image_shape` is (channels, height, width), such as (1, 8, 8) for digits; by default it and the number of classes
+    are those for which the network was designed.
 
     Columns: part (the path of its block), block, layer, kind, is_dense, is_weight_layer, output and block_output (their
     shapes for one image), weights, biases, params, param_bits and param_mb (float32, MB = 10⁶ bytes), activations and
@@ -85,6 +88,9 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
     from study import models
 
     # create the network
+    own_shape, own_classes = native(config.model)
+    image_shape = image_shape or own_shape
+    classes = classes or own_classes
     is_large = config.model in IMAGENET or config.model.startswith("timm:")
     with torch.device("meta") if is_large else nullcontext():  # meta takes a second to load
         model = models.create(config, image_shape, classes).eval()

@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from analysis import publish, report
+from analysis import contents, publish
 from analysis.frames import forgotten, pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
@@ -39,7 +39,53 @@ WATCH_SECONDS = 10
 """Seconds between two looks at the runs with `--watch`."""
 
 
-def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
+@dataclass(frozen=True)
+class Report:
+    """A report that was written: its page, and the answer of each section by its question; a notebook shows these."""
+
+    page: Path
+    answers: dict[str, str]
+
+    def _repr_markdown_(self) -> str:
+        return "\n\n".join([*(f"**{title}** {said}" for title, said in self.answers.items()), f"`{self.page}`"])
+
+
+def report(
+    source: str | Path | Sequence[str | Path] = "runs",
+    sweep: str | Path | Sequence[str | Path] = (),
+    *,
+    out: str | Path = "report",
+    lang: str = "en",
+    full: bool = False,
+    **values: Any,
+) -> Report:
+    """Write the report of runs as one page, and return its answers: `report("runs", sweep="sweeps/depth.yaml")`.
+
+    `source` is a directory of runs, ENTITY/PROJECT or ENTITY/PROJECT/SWEEP_ID in W&B, or a list of these. Each sweep
+    gets a section; without sweeps, those in the folder `sweeps` that have runs, and the others by data set. `values`
+    replace values of the sweeps, such as `epochs=5`, as they did when the runs were trained. The page is
+    OUT/index.html, in English or with `lang="es"` in Spanish; with `full`, report.md has everything that it has.
+
+    Raises UserError if there is no such source or no run with a result.
+    """
+    # Read the runs and group them
+    sweeps = [sweep] if isinstance(sweep, str | Path) else sweep
+    pairs = [f"--set={name}={_word(value)}" for name, value in values.items()]
+    args = _read_argv([f"--out={out}", f"--lang={lang}", *(["--full"] if full else []), *pairs])
+    args.sources = [str(one) for one in ([source] if isinstance(source, str | Path) else source)]
+    args.sweep = [str(one) for one in sweeps]
+    frames, listed = _grouped(args, _load(args))
+
+    # Write the page
+    with language(lang):
+        page = contents.write(frames, listed, _source(args), Path(args.out), full=full)
+        said = [restored(contents.answer(frames, section)) for section in listed]
+        return Report(page.resolve(), dict(zip(map(restored, contents.titles(listed)), said, strict=True)))
+
+
+def sections(
+    frames: runs.Frames, named: str | Path | Sequence[str] = (), values: Mapping[str, str] | None = None
+) -> list[Section]:
     """Make a section for each named sweep; without names, for the sweeps in `sweeps/` with runs and for the other runs.
 
     Without names, a sweep also has a section for each other data set on which its points were trained.
@@ -47,6 +93,8 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
     A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` replace values of the sweep.
     """
     # named sweeps
+    values = values or {}
+    named = [str(named)] if isinstance(named, str | Path) else named
     if named:
         sweeps = [
             pull.read_sweep(path).replaced(values) if wandb_api.sweep_path(path) else search.read(path, values)
@@ -268,11 +316,8 @@ def _report(args: argparse.Namespace) -> None:
     # read the runs
     browser = pdf.browser() if args.pdf else None
     place = publish.place(args.sources) if args.publish else None
-    source = ", ".join(map(str, args.sources))
-    frames = runs.load(list(map(str, args.sources)), args.refresh)
-    if args.compare_per_class:
-        frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
-        per_class.check_classes(frames.given, frames)
+    source = _source(args)
+    frames = _load(args)
 
     # print the number of runs by state, and what could not be read
     counts = [
@@ -284,7 +329,42 @@ def _report(args: argparse.Namespace) -> None:
         print(f"warning: {printable(problem)}", file=sys.stderr)
 
     # group the runs into sections
-    everything = frames
+    frames, listed = _grouped(args, frames)
+
+    def say(line: str) -> None:
+        if not args.watch:
+            print(printable(line), file=sys.stderr, flush=True)
+
+    # print the answer of each section, write the report
+    with language(args.lang):
+        for section in listed:
+            if not section.runs.empty and not args.watch:
+                _print(frames, section)
+        reload = WATCH_SECONDS if args.watch else 0
+        page = contents.write(frames, listed, source, Path(args.out), say, args.full, reload)
+    print(f"report: {printable(page.resolve())}")
+    if browser:
+        print(f"report: {printable(pdf.print_page(page, browser))}")
+    if place:
+        with language(args.lang):
+            print(printable(publish.send(place, source, frames, listed, page, say)))
+
+
+def _source(args: argparse.Namespace) -> str:
+    return ", ".join(map(str, args.sources))
+
+
+def _load(args: argparse.Namespace) -> runs.Frames:
+    """Read the runs of all sources, and the numbers that they are compared with."""
+    frames = runs.load(list(map(str, args.sources)), args.refresh)
+    if args.compare_per_class:
+        frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
+        per_class.check_classes(frames.given, frames)
+    return frames
+
+
+def _grouped(args: argparse.Namespace, everything: runs.Frames) -> tuple[runs.Frames, list[Section]]:
+    """Group runs into sections; return the runs that a report is about, and these; raise UserError if none has any."""
     of_sweeps = [word for word in args.sources if wandb_api.sweep_path(word)]
     named = args.sweep or (of_sweeps if len(of_sweeps) == len(args.sources) else [])
     with language(args.lang):
@@ -297,25 +377,8 @@ def _report(args: argparse.Namespace) -> None:
 
     # without results there is no report
     if all(section.runs.empty for section in listed):
-        raise UserError(_nothing(source, args, everything, frames, named))
-
-    def say(line: str) -> None:
-        if not args.watch:
-            print(printable(line), file=sys.stderr, flush=True)
-
-    # print the answer of each section, write the report
-    with language(args.lang):
-        for section in listed:
-            if not section.runs.empty and not args.watch:
-                _print(frames, section)
-        reload = WATCH_SECONDS if args.watch else 0
-        page = report.write(frames, listed, source, Path(args.out), say, args.full, reload)
-    print(f"report: {printable(page.resolve())}")
-    if browser:
-        print(f"report: {printable(pdf.print_page(page, browser))}")
-    if place:
-        with language(args.lang):
-            print(printable(publish.send(place, source, frames, listed, page, say)))
+        raise UserError(_nothing(_source(args), args, everything, frames, named))
+    return frames, listed
 
 
 command = partial(run_command, main)

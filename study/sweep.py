@@ -61,7 +61,7 @@ def sweep(
 ) -> SweepResult:
     """Train the runs of a sweep file that have no result, and return all its runs: `sweep("depth.yaml", epochs=5)`.
 
-    `values` replace values of the file, a list by one for each setting. `devices` is `cpu` or a comma list such as
+    `values` replace values of the file, each by one. `devices` is `cpu` or a comma list such as
     `cuda:0,cuda:1` (default: all of the fastest kind), `per_device` the number of runs at a time on each (default: 1;
     on the CPU one per core). With `force`, runs that have a result are trained again. Interrupting the cell or
     Ctrl-C ends all runs after they have written a checkpoint and raises KeyboardInterrupt; the same call resumes.

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from study import predict
 from study.config import Config
 from study.data import dataset as data
 from study.data import folder, pictures, splits
+from study.predict import load as load_trained
+from study.predict import prepare
 from study.record.directory import RunDirectory
 from study.system.errors import UserError
 from study.training import evaluation
@@ -463,14 +464,14 @@ def test_predict_sees_what_was_evaluated(tmp_path, call, digit_images, side, ima
     }  # fmt: skip
     call("study.train", *(f"--{key}={value}" for key, value in values.items()))
     run = RunDirectory.of(Config(**values))
-    model, prepared, config = predict.load(str(run.path))
+    model, prepared, config = load_trained(str(run.path))
     told = run.info()["data"]["preparation"]
     assert told["resized_to"] == image_size and told["depth"] == (12 if kind == "deep" else 8)
     assert told["stored_size"] == ([side, side] if kind in ("small", "deep") else [32, 32])
     assert told["range"] == ([0, 4095] if kind == "deep" else None)
     paths = [root / path for path, _ in folder.of(config).files["test"]]
     with torch.inference_mode():
-        found = torch.cat([model(predict.prepare(str(path), prepared)) for path in paths]).softmax(1).numpy()
+        found = torch.cat([model(prepare(str(path), prepared)) for path in paths]).softmax(1).numpy()
     assert np.abs(found - run.evaluation()["test_probabilities"]).max() < 1e-3
     said = call("study.predict", run.path, *paths[:3]).stdout
     assert [line.split(": ")[0] for line in said.splitlines()] == [str(path) for path in paths[:3]]

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.cells import cell_len
 from sklearn.datasets import load_digits
 
-from analysis import report
+from analysis import contents as report
 from analysis.frames import runs
 from analysis.frames.sections import by_dataset
 from analysis.page import html as page
@@ -328,11 +328,11 @@ def test_one_number_that_is_missing_ends_no_theme(frames, lost, capsys):
 
 FAILING = """
 import sys, wandb
-from study import train
+from study.train import main
 from study.system.process import run_command
 def refuse(*words, **more): raise ValueError("no charts today")
 wandb.plot_table = refuse
-run_command(train.main)
+run_command(main)
 """
 
 

@@ -12,7 +12,7 @@ import wandb
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb.sdk.lib import config_util
 
-from analysis import report
+from analysis import contents as report
 from analysis.frames import sections
 from analysis.frames.runs import load
 from analysis.themes import costs, layers
@@ -230,8 +230,8 @@ def test_a_run_that_is_ended_while_it_diverges_has_diverged(tmp_path, monkeypatc
 def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
     options = ("--dataset=digits", "--model=mlp", "--epochs=100", "--wandb=disabled")
     code = (
-        "import sys; from study import train; from study.training import trainer; "
-        "trainer.CHECKPOINT_SECONDS = 0.05; train.main(sys.argv[1:])"
+        "import sys; from study.train import main; from study.training import trainer; "
+        "trainer.CHECKPOINT_SECONDS = 0.05; main(sys.argv[1:])"
     )
     process = start("-c", code, *options)
     deadline = time.monotonic() + 60

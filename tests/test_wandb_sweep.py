@@ -20,13 +20,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study import train
 from study.config import Config
 from study.record.directory import RunDirectory
 from study.remote import columns
 from study.remote import sweep as wandb_sweep
 from study.sweeps import definition as search
 from study.system.process import ENDS
+from study.train import main
 from tests.conftest import ROOT, SMALL
 from tests.forkserver import Process
 from tests.wandb_server import Run, Server
@@ -197,7 +197,7 @@ def day(machine):
 def train_one(machine: Machine) -> tuple[str, int]:
     """Train a point of the grid; return its name and when its summary was written."""
     handlers = {signum: signal.getsignal(signum) for signum in ENDS}
-    train.main(["--dataset=digits", "--epochs=2", "--augment=crop,flip", "--model=mlp", "--hidden=20", "--seed=1",
+    main(["--dataset=digits", "--epochs=2", "--augment=crop,flip", "--model=mlp", "--hidden=20", "--seed=1",
                 "--wandb=disabled", f"--runs-dir={machine.folder / 'runs'}"])  # fmt: skip
     for signum, handler in handlers.items():
         signal.signal(signum, handler)

@@ -70,16 +70,16 @@ def write(
 def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:
     """Yield the parts of the report one by one, so that only the figures of one section are in memory."""
     # a summary of several sections
-    titles = _titles(sections)
+    names = titles(sections)
     if len(sections) > 1:
         answered = [
-            f"{protected(title)} {_answer(frames, section)}" for title, section in zip(titles, sections, strict=True)
+            f"{protected(title)} {answer(frames, section)}" for title, section in zip(names, sections, strict=True)
         ]
         yield Part("summary", text("In short"), [Items(answered)])
 
     # the sections
     started = time.monotonic()
-    for done, (title, section, looks) in enumerate(zip(titles, sections, looks_of(sections), strict=True)):
+    for done, (title, section, looks) in enumerate(zip(names, sections, looks_of(sections), strict=True)):
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
         in_short = short(frames, section, looks)
@@ -108,25 +108,25 @@ def _part(name: str, make: Callable[[], list[Block]]) -> list[Block]:
     return [result] if isinstance(result, Paragraph) else result
 
 
-def _titles(sections: Sequence[Section]) -> list[str]:
+def titles(sections: Sequence[Section]) -> list[str]:
     """Return the question of each section, with its name if several have the same or it has none.
 
     The description of a sweep is translated if the catalogue has it, as it has those of `sweeps/`.
     """
     counts = Counter(section.description for section in sections)
-    titles = []
+    found = []
     for section in sections:
         if section.description:
             name = f" ({section.title})" if counts[section.description] > 1 else ""
-            titles.append(f"{text(section.description)}{name}")
+            found.append(f"{text(section.description)}{name}")
         elif len(section.ranked) == 1:
-            titles.append(text("How good is it? ({name})", name=section.title))
+            found.append(text("How good is it? ({name})", name=section.title))
         else:
-            titles.append(text("Which setting is best? ({name})", name=section.title))
-    return titles
+            found.append(text("Which setting is best? ({name})", name=section.title))
+    return found
 
 
-def _answer(frames: Frames, section: Section) -> str:
+def answer(frames: Frames, section: Section) -> str:
     """Return the answer of a section in one sentence."""
     if section.runs.empty:
         return text("None of its runs has finished yet.")

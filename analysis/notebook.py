@@ -1,0 +1,55 @@
+"""Single figures of a section, for a notebook; the report has the same with all others.
+
+    python -c "from analysis import curves, load, sections; \\
+        curves(sections(load('runs'))[0]).savefig('curves.png')"
+"""
+
+from matplotlib.figure import Figure
+
+from analysis.contents import looks_of
+from analysis.frames.runs import Frames
+from analysis.frames.sections import Section, best_readable
+from analysis.page import figures
+from analysis.themes import clouds, embedding
+from analysis.themes import confusion as confusions
+from analysis.wording.texts import text
+from study.system.errors import UserError
+
+
+def curves(section: Section) -> Figure:
+    """Draw loss and accuracy over the epochs, in training and validation: a line per setting, the mean of its seeds."""
+    if section.runs.empty:
+        raise UserError(f"none of the runs of {section.name} has a result yet")
+    return figures.learning_curves(section.history, section.title, looks_of([section])[0])
+
+
+def confusion(frames: Frames, section: Section, *, shares: bool = False) -> Figure:
+    """Draw the confusion matrix of the best setting on the test images, summed over its seeds.
+
+    Numbers are counts of images or, with `shares`, percentages of each true class.
+    """
+    found = confusions.of_best(frames, section)
+    if found is None:
+        raise UserError(f"no run of {section.name} has predictions that can be read")
+    run, counts, repeats = found
+    words = confusions.words_over(run, repeats)
+    if shares:
+        title = text("Confusion matrix of {dataset}, % of each true class: {setting} ({over})", **words)
+    else:
+        title = text("Confusion matrix of {dataset}, test images: {setting} ({over})", **words)
+    return confusions.matrix_figure(counts, title, normalised=shares)
+
+
+def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
+    """Draw t-SNE embeddings of validation images in each layer, for the best run of each of the best `settings`.
+
+    Each panel has how well its layer separates the classes: by k nearest neighbours, by a linear probe, silhouette.
+    """
+    best, _ = best_readable(frames, section, settings)
+    seen = embedding.align(embedding.see(frames, list(best.index[:settings])))
+    if not seen:
+        raise UserError(f"the runs of {section.name} have too few validation images for t-SNE")
+    words = confusions.words_of(best.iloc[0])
+    rows = {str(best.setting[run]): layers for run, layers in seen.items()}
+    title = text("t-SNE of the layers: validation images of {dataset}", **words)
+    return clouds.tsne_figure(rows, frames.data(best.index[0])["classes"], title)
