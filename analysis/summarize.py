@@ -370,6 +370,7 @@ def _grouped(args: argparse.Namespace, everything: runs.Frames) -> tuple[runs.Fr
     with language(args.lang):
         listed = sections(everything, named, search.assignments(args.set))
         listed = [replace(section, smallest=args.smallest) for section in listed]
+    frames = everything
     if named:
         frames = runs.chosen(
             everything, {fingerprint for section in listed for fingerprint in section.points.fingerprint}

@@ -66,8 +66,7 @@ def sweep(
     on the CPU one per core). With `force`, runs that have a result are trained again. Interrupting the cell or
     Ctrl-C ends all runs after they have written a checkpoint and raises KeyboardInterrupt; the same call resumes.
 
-    A run that fails does not stop the others: its row in `.summary` has the state failed, `.errors` says why. In a
-    script, call it below `if __name__ == "__main__":`, because its worker processes import the script.
+    A run that fails does not stop the others: its row in `.summary` has the state failed, and `.errors` says why.
 
     Raises UserError for a mistake in the file, in a value or in the data.
     """

@@ -14,6 +14,7 @@ from study.config.config import (
     check_value,
     is_identity,
 )
+from study.config.documented import document
 
 __all__ = [
     "CHOOSERS",
@@ -25,3 +26,5 @@ __all__ = [
     "check_value",
     "is_identity",
 ]
+
+document(Config)

@@ -62,7 +62,12 @@ DATASET_WORD = 40
 
 
 class Config(Options):
-    """The options of one run. Frozen; every value has its declared type and lies within its bounds."""
+    """The options of one run, each with a default: `Config(model="cnn", dataset="digits", dropout=0.5)`.
+
+    Frozen; every value has its declared type and lies within its bounds. Where an option has no default below, that of
+    the chosen network, optimizer, schedule or augmentation counts, or it is off. Values may also be text, as on the
+    command line, and lists comma lists: `augment="flip,crop"`.
+    """
 
     @model_validator(mode="before")
     @classmethod

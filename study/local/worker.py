@@ -10,14 +10,16 @@ failed in a way that may affect the next one.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 from study.config import Config
@@ -93,6 +95,23 @@ class _Messages(Display):
 
 def start(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
     """Start a worker, which runs `target(connection, *arguments)`; return its process and our end of the connection."""
+    with _without_main():
+        return _started(target, *arguments)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep multiprocessing from importing the script of this process into workers, which need nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _started(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
+    """Start a worker, and the server of workers before the first one."""
     # The server of workers inherits that Ctrl-C is blocked, so none disturbs its imports, nor a worker without handlers
     resource_tracker.ensure_running()  # by itself, because it unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

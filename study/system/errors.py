@@ -12,6 +12,10 @@ from unicodedata import category
 class UserError(Exception):
     """A mistake that the user can fix; the message says what was wrong and what would be right."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows in place of a traceback."""
+        return [f"{type(self).__name__}: {lines(self)}"]
+
 
 class ServerError(UserError):
     """A server does not answer, or not as it should: also one sentence, but no mistake of the user."""
