@@ -40,7 +40,11 @@ def load(path: str | Path) -> Document:
         places = list(_places(node)) if node else []
         content = loader.construct_document(node) if node else None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        is_of_repository = path.parts[:1] == ("sweeps",) and not Path("sweeps").is_dir()
+        hint = (
+            "; the files in sweeps/ come with the repository, not with an installed package" if is_of_repository else ""
+        )
+        raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: no YAML: {error.problem}") from None
