@@ -162,15 +162,15 @@ assert list(sweep("small.yaml", wandb="disabled", epochs=1).summary.index) == li
 def test_sweep_returns_its_runs_from_a_plain_script(tmp_path, sweep_file, run_python):
     sweep_file()
     (tmp_path / "script.py").write_text(SWEEP, encoding="utf-8")
-    columns, states, rows, errors = json.loads(run_python(["script.py"], tmp_path, fresh=True).stdout.splitlines()[-1])
+    words = ["-c", "import runpy; runpy.run_path('script.py', run_name='__main__')", "study.sweep"]
+    columns, states, rows, errors = json.loads(run_python(words, tmp_path).stdout.splitlines()[-1])
     assert columns[:3] == ["dropout", "seed", "state"] and states == ["finished"] * 4 and rows == 4 and not errors
 
     # The report of these runs, and its figures
     frames = analysis.load(tmp_path / "runs")
     (section,) = analysis.sections(frames, tmp_path / "small.yaml", {"epochs": "1"})
     assert len(analysis.compare(section)) == 2
-    for figure in (analysis.curves(section), analysis.confusion(frames, section), analysis.tsne(frames, section)):
-        assert figure.axes
+    assert analysis.curves(section).axes and analysis.confusion(frames, section).axes
     with pytest.raises(UserError, match="--set epochs=1"):
         analysis.report(tmp_path / "runs", sweep=tmp_path / "small.yaml", out=tmp_path / "report")
 
