@@ -7,6 +7,7 @@ import html
 import sys
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from study.config import Config
@@ -52,9 +53,13 @@ class NotebookRun(Display):
     """Shows one run as a bar over its epochs."""
 
     def __init__(self) -> None:
-        self.bar = Bar()
         self.text = ""
         self.has_ended = False
+
+    @cached_property
+    def bar(self) -> Bar:
+        """Return the bar, which appears with the first progress: a mistake in the config has none."""
+        return Bar()
 
     def say(self, text: str) -> None:
         print(text)
