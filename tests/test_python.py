@@ -168,7 +168,7 @@ def test_sweep_returns_its_runs_from_a_plain_script(tmp_path, sweep_file, run_py
 
     # The report of these runs, and its figures
     frames = analysis.load(tmp_path / "runs")
-    (section,) = analysis.sections(frames, tmp_path / "small.yaml", {"epochs": "1"})
+    (section,) = analysis.sections(frames, tmp_path / "small.yaml", {"epochs": 1})
     assert len(analysis.compare(section)) == 2
     assert analysis.curves(section).axes and analysis.confusion(frames, section).axes
     with pytest.raises(UserError, match="--set epochs=1"):

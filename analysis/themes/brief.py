@@ -7,7 +7,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
 import pandas as pd
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, once
+from analysis.frames.sections import Section
 from analysis.frames.statistics import ALPHA
 from analysis.page import figures
 from analysis.page.attempt import attempted
@@ -44,7 +44,6 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     ]
 
 
-@once
 def recommendation(frames: Frames, section: Section) -> str:
     """Say in a sentence or two which setting to use, and why, or why none can be recommended."""
     frame = comparison.with_images(frames, section)
