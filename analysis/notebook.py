@@ -6,10 +6,10 @@
 
 from matplotlib.figure import Figure
 
-from analysis.contents import looks_of
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
 from analysis.page import figures
+from analysis.reporting import looks_of
 from analysis.themes import clouds, embedding
 from analysis.themes import confusion as confusions
 from analysis.wording.texts import text

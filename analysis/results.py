@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from analysis import contents
+from analysis import reporting
 from analysis.frames import runs
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, by_dataset, of_sweep
@@ -63,7 +63,7 @@ def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[
     written = [f"## {html.plain(text(question))}", html.plain(f"**{text('The source')}**: {text(entry.found)}")]
 
     # our answer: the short form of the report, with the figure only where it is wanted
-    looks = contents.looks_of([section])[0]
+    looks = reporting.looks_of([section])[0]
     first = True
     for block in brief.blocks(frames, section, looks):
         match block:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from analysis import contents, publish, watch
+from analysis import publish, reporting, watch
 from analysis.frames import forgotten, pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
@@ -72,9 +72,9 @@ def report(
 
     # Write the page
     with language(lang):
-        page = contents.write(frames, listed, _source(args), Path(args.out), full=full)
-        said = [restored(contents.answer(frames, section)) for section in listed]
-        return Report(page.resolve(), dict(zip(map(restored, contents.titles(listed)), said, strict=True)))
+        page = reporting.write(frames, listed, _source(args), Path(args.out), full=full)
+        said = [restored(reporting.answer(frames, section)) for section in listed]
+        return Report(page.resolve(), dict(zip(map(restored, reporting.titles(listed)), said, strict=True)))
 
 
 def sections(
@@ -275,7 +275,7 @@ def _report(args: argparse.Namespace) -> None:
         for section in listed:
             if not section.runs.empty:
                 _print(frames, section)
-        page = contents.write(frames, listed, _source(args), Path(args.out), _say, args.full)
+        page = reporting.write(frames, listed, _source(args), Path(args.out), _say, args.full)
     print(f"report: {printable(page.resolve())}")
     if browser:
         print(f"report: {printable(pdf.print_page(page, browser))}")
@@ -294,7 +294,7 @@ def _watch(args: argparse.Namespace) -> None:
         frames, listed = _gathered(args, known)
         whole = whole or not _has_more_to_come(frames, listed if args.sweep else [])
         with language(args.lang):
-            contents.write(
+            reporting.write(
                 frames, listed, _source(args), Path(args.out), full=args.full, reload=watch.SECONDS, whole=whole
             )
         return whole

@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.frames import runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import figures, tables

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.page.tables import Table
 from analysis.themes import answers, asked, brief, training
 from analysis.wording import texts as wording

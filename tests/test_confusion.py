@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.frames import runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset
 from analysis.page import figures

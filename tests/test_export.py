@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.themes import about, comparison, confusion, per_class
 from study.record.directory import RunDirectory
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 ORDER = {
     "study": ("system", "config", "record", "data", "models", "training", "sweeps", "remote", "local", "bench"),
-    "analysis": ("wording", "frames", "page", "themes", "contents", "publish", "notebook"),
+    "analysis": ("wording", "frames", "page", "themes", "reporting", "publish", "notebook"),
 }
 """The packages of each tree: each imports only from those before it, and the commands above them from all."""
 
@@ -55,11 +55,11 @@ def test_imports_run_one_way(module, path):
 
 
 def test_only_commands_stand_beside_the_packages():
-    """What is typed is at the top, and of a report: `contents`, its order; `publish`, for W&B; `notebook`, figures."""
+    """What is typed is at the top, and of a report: `reporting`, its order; `publish`, for W&B; `notebook`, figures."""
     files = {tree: {path.stem for path in (ROOT / tree).glob("*.py")} - {"__init__"} for tree in ORDER}
     assert files == {
         "study": {"train", "predict", "sweep", "sync"},
-        "analysis": {"summarize", "anatomy", "export", "contents", "publish", "notebook", "results", "watch"},
+        "analysis": {"summarize", "anatomy", "export", "reporting", "publish", "notebook", "results", "watch"},
     }
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.cells import cell_len
 from sklearn.datasets import load_digits
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.frames import runs
 from analysis.frames.sections import by_dataset
 from analysis.page import html as page

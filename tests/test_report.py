@@ -17,7 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.frames import runs
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, figures, tables

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional import classification as oracle
 
-from analysis.contents import looks_of
 from analysis.frames import runs
 from analysis.frames.sections import by_dataset
 from analysis.page.blocks import Paragraph, Picture
 from analysis.page.tables import Table
+from analysis.reporting import looks_of
 from analysis.themes import scores
 from tests.test_analysis import make_run
 

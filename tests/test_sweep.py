@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.themes import comparison
 from study.config import RESULTS_VERSION
 from study.record.directory import RunDirectory

@@ -12,7 +12,7 @@ import wandb
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb.sdk.lib import config_util
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.frames import sections
 from analysis.frames.runs import load
 from analysis.themes import costs, layers

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 
-from analysis import contents as report
+from analysis import reporting as report
 from analysis.frames import runs
 from analysis.frames.sections import of_sweep
 from analysis.themes import layers, speed
