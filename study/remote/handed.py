@@ -138,7 +138,7 @@ def train_command(command: Command, display: Display, signals: Signals, **option
     # Send an earlier result
     if outcome.already:
         sink.send_again(directory, command.config, display.say)
-        display.say(f"{directory.path} was trained before; --force trains it again")
+        display.say(f"{directory.path} was trained before; --force (in Python, force=True) trains it again")
         display.finish(outcome.state, outcome.summary)
     return outcome
 
