@@ -213,6 +213,9 @@ def test_windows_is_told_what_is_needed(tmp_path):
 @pytest.mark.slow
 def test_an_installed_package_has_its_commands_and_files(tmp_path):
     """Build from the files that git knows, install into an environment of its own, and use it in an empty folder."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+
     # Build
     source = tmp_path / "source"
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
@@ -260,7 +263,6 @@ def test_an_installed_package_has_its_commands_and_files(tmp_path):
 @pytest.fixture
 def kernel_environment(monkeypatch):
     """Let kernels use this checkout."""
-    pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
 
