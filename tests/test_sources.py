@@ -40,6 +40,15 @@ def test_a_source_that_is_not_there_is_named(labs, call):
     assert "there is no directory other" in call("analysis.summarize", "ours", "other", code=2).stderr
 
 
+def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
+    for seed in (7, 8):
+        make_run(labs / "ours", 0.7, seed=seed, tags="exam, retry")
+    assert list(runs.load(labs / "ours", only=runs.pull.Only(tags=["retry", "other"])).runs.seed) == [7, 8]
+    assert call("analysis.summarize", "ours", "--tag", "exam").stdout.startswith("ours: 2 finished")
+    assert "--tag" in call("analysis.summarize", "ours", "--tag", "no", code=2).stderr
+    assert "ours is a directory" in call("analysis.summarize", "ours", "--author", "ana", code=2).stderr
+
+
 def test_a_forgotten_set_is_recognised(labs, call):
     """Runs that differ from every point of a sweep in the same options were trained with a `--set`."""
     sweep = SWEEP.replace("value: 3", "value: 30")
@@ -68,9 +77,11 @@ def test_a_watched_report_is_renewed_until_ctrl_c(labs, start, complete):
     reload, whole = '<meta http-equiv="refresh" content="10">', '<details class="more"'
     wait_for(lambda: page.exists() and "6 finished runs" in page.read_text(encoding="utf-8"))
     assert reload in page.read_text(encoding="utf-8") and whole not in page.read_text(encoding="utf-8")
-    for run in sorted((labs / "later").iterdir())[not complete :]:
+    known = {run.name for run in (labs / "ours").iterdir()}
+    new = sorted(run for run in (labs / "later").iterdir() if run.name not in known)[not complete :]
+    for run in new:
         shutil.move(run, labs / "theirs" / run.name)
-    wait_for(lambda: f"{10 - (not complete)} finished runs" in page.read_text(encoding="utf-8"))
+    wait_for(lambda: f"{6 + len(new)} finished runs" in page.read_text(encoding="utf-8"))
     assert (whole in page.read_text(encoding="utf-8")) == complete
     watch.send_signal(signal.SIGINT)
     assert watch.wait(timeout=60) == 0
