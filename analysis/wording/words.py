@@ -88,6 +88,7 @@ HEADINGS = {
     # anatomy
     "place": mark("Layer"),
     "kind": mark("Kind"),
+    "derivation": mark("How counted"),
     "output": mark("Output"),
     "weights": mark("Weights"),
     "biases": mark("Biases"),
