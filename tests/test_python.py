@@ -344,7 +344,7 @@ def test_interrupting_a_cell_stops_cleanly(tmp_path, kernel_environment):
     with kernel(tmp_path) as (manager, client):
 
         def run(code: str, on_begin=lambda: None) -> dict:
-            told = client.execute(code)
+            told = client.execute(code, stop_on_error=False)  # which would abort what is asked next
             on_begin()
             while (reply := client.get_shell_msg(timeout=120))["parent_header"].get("msg_id") != told:
                 pass
