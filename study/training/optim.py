@@ -1,7 +1,7 @@
 """Create optimizers and learning rate schedules by name.
 
 optimizer = create(config, model)
-factor = schedule(config, batches_per_epoch)
+factor = schedule(config, batches_per_epoch, history)
 set_learning_rate(optimizer, factor(iteration))    # before every batch
 average = MovingAverage(model, decay=0.999)
 average.update(model)                              # after every batch
@@ -9,7 +9,8 @@ average.update(model)                              # after every batch
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -133,11 +134,12 @@ def load(optimizer: torch.optim.Optimizer, state: dict) -> None:
         group.update(values)
 
 
-def schedule(config: Config, batches: int) -> Callable[[int], float]:
+def schedule(config: Config, batches: int, history: Sequence[Mapping[str, float]] = ()) -> Callable[[int], float]:
     """Return the schedule of a config: a function from the number of finished batches to a factor of the learning rate.
 
-    `batches` is their number in an epoch. The factors are those of torch's LinearLR, StepLR, CosineAnnealingLR and
-    OneCycleLR, but a function of the batch has no state to save.
+    `batches` is their number in an epoch; `history` are the rows of the epochs so far, on which only a plateau depends.
+    The factors are those of timm, or of torch's LinearLR, StepLR, CosineAnnealingLR and OneCycleLR, but a function of
+    the batch has no state to save.
     """
     # One cycle has its own warm-up
     total = config.epochs * batches
@@ -146,12 +148,54 @@ def schedule(config: Config, batches: int) -> Callable[[int], float]:
 
     # The others follow a linear warm-up
     warmup = min(round(config.warmup_epochs * batches), total - 1)
-    main: Callable[[int], float] = {
-        "none": lambda batch: 1.0,
-        "step": lambda batch: config.step_factor ** (batch // (config.step_epochs * batches)),
-        "cosine": lambda batch: _cosine(1.0, 0.0, batch / (total - warmup)),
-    }[config.schedule]
+    main: Callable[[int], float]
+    if config.schedule.startswith("timm:"):
+        main = _of_timm(config, total - warmup, history)
+    else:
+        main = {
+            "none": lambda batch: 1.0,
+            "step": lambda batch: config.step_factor ** (batch // (config.step_epochs * batches)),
+            "cosine": lambda batch: _cosine(1.0, 0.0, batch / (total - warmup)),
+        }[config.schedule]
     return lambda batch: (batch + 1) / (warmup + 1) if batch < warmup else main(batch - warmup)
+
+
+def _of_timm(config: Config, total: int, history: Sequence[Mapping[str, float]]) -> Callable[[int], float]:
+    """Return a schedule of timm over `total` batches; a plateau goes through the rows of the epochs after warm-up."""
+    from timm.scheduler import create_scheduler_v2
+
+    # Let it set the learning rate of an optimizer of its own
+    name = config.schedule.removeprefix("timm:")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    if name != "plateau":
+        cycles = config.cycles or 1
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            name,
+            num_epochs=total / cycles,
+            decay_rate=config.poly_power,
+            cycle_limit=cycles,
+            cycle_decay=1.0,
+            step_on_epochs=False,
+            updates_per_epoch=1,
+        )
+
+        def factor(batch: int) -> float:
+            scheduler.step_update(batch)
+            return optimizer.param_groups[0]["lr"]
+
+        return factor
+
+    # A plateau changes it only after an epoch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # timm advises against it, because it does not save its state
+        scheduler, _ = create_scheduler_v2(
+            optimizer, name, patience_epochs=config.step_epochs, decay_rate=config.step_factor, plateau_mode="min"
+        )
+    for row in history:
+        if row["epoch"] > config.warmup_epochs:
+            scheduler.step(row["epoch"], row["val/loss"])
+    return lambda batch: optimizer.param_groups[0]["lr"]
 
 
 def _one_cycle(batch: int, total: int) -> float:

@@ -39,6 +39,9 @@ def create(
 ) -> Step:
     """Return the step, a function of images (n, channels, height, width), float32, and labels (n,), int64.
 
+    Mixed images have, in place of labels, the share of each class (n, classes); the class to predict is then that with
+    the largest share.
+
     The step updates the model and its moving `average`, if any. It returns the mean cross-entropy of the main logits
     without smoothing, as validation measures it, and the number of correct predictions, both before the update.
 
@@ -72,7 +75,8 @@ def create(
         optimizer.step()
         if average is not None:
             average.update(model)
-        return unsmoothed.detach(), (logits.argmax(1) == labels).sum()
+        classes = labels if labels.ndim == 1 else labels.argmax(1)
+        return unsmoothed.detach(), (logits.argmax(1) == classes).sum()
 
     return step
 
