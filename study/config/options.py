@@ -253,6 +253,13 @@ class Options(BaseModel):
     cuda_graph: bool = _option(
         True, "execution", NOTHING, "on CUDA, launch all kernels of a batch at once, if the network supports it"
     )
+    deterministic: bool = _option(
+        False,
+        "execution",
+        NOTHING,
+        "on CUDA, use only deterministic algorithms, so that the same command gives the same bits on the same kind of "
+        "GPU; slower. A CPU does so anyway, at the same --threads and --precision",
+    )
     threads: int = _option(0, "execution", NOTHING, "CPU threads; 0 is one per core", ge=0)
     data_dir: str = _option("data", "execution", NOTHING, "folder of the data sets, into which they are downloaded")
 

@@ -80,7 +80,7 @@ def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) ->
 
 def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
     """Build an optimizer of timm; raise UserError if timm does not have it, or if it does not work here."""
-    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+    from timm.optim import get_optimizer_info, list_optimizers
 
     # Look up the name
     name = config.optimizer.removeprefix("timm:")
@@ -88,7 +88,7 @@ def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
         raise UserError(f"timm has no optimizer {name!r}; {nearest(name, list_optimizers())}")
 
     # Build it, after a trial
-    build = partial(create_optimizer_v2, opt=name, lr=config.lr, weight_decay=config.weight_decay)
+    build = timm_builder(config)
     device = groups[0]["params"][0].device
     try:
         optimizer = build(groups)
@@ -100,6 +100,14 @@ def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
         problem = "it needs second derivatives, which are not computed" if is_second_order else reason(error)
         raise UserError(f"optimizer timm:{name} cannot train here ({problem}); name another --optimizer") from None
     return optimizer
+
+
+def timm_builder(config: Config) -> Callable[..., torch.optim.Optimizer]:
+    """Return a function that builds a config's optimizer of timm for parameters or groups of them."""
+    from timm.optim import create_optimizer_v2
+
+    name = config.optimizer.removeprefix("timm:")
+    return partial(create_optimizer_v2, opt=name, lr=config.lr, weight_decay=config.weight_decay)
 
 
 def _try(build: Callable[[list[torch.Tensor]], torch.optim.Optimizer], device: torch.device) -> None:
@@ -222,11 +230,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
             group["lr"] = lr
 
 
-def keep_learning_rate_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Store the learning rates in tensors on the device, where a CUDA graph reads them at each step."""
+def prepare_capture(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Keep what a CUDA graph reads at each step on the device: the learning rates, and the number of steps."""
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+        # Optimizers that count their steps do it on the device if told so
+        if "capturable" in group:
+            group["capturable"] = optimizer.defaults["capturable"] = True
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
+                if "step" in state:
+                    state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=device)
 
 
 class MovingAverage:

@@ -118,12 +118,16 @@ class Trainer:
 
     def _captured(self, say: Callable[[str], None]) -> Callable[[Tensor], None]:
         """Return a function that trains a batch as one CUDA graph, or `_train_batch` if that is not possible."""
-        on_host = self.data.train.images.device.type != "cuda"
-        if on_host or self.config.optimizer.startswith("timm:"):
-            cause = "the images are on the host" if on_host else "timm's optimizers cannot be captured"
+        name = self.config.optimizer
+        cause = ""
+        if self.data.train.images.device.type != "cuda":
+            cause = "the images are on the host"
+        elif name.startswith("timm:") and not step.can_be_captured(optim.timm_builder(self.config), self.device):
+            cause = f"{name} cannot be captured"
+        if cause:
             say(f"without CUDA graphs: {cause}")
             return self._train_batch
-        optim.keep_learning_rate_on(self.optimizer, self.device)
+        optim.prepare_capture(self.optimizer, self.device)
         return step.Captured(self._train_batch, self.config.batch_size, self.device, [self.augment_generator], say)
 
     @property
@@ -338,7 +342,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         optim.load(self.optimizer, state["optimizer"])
         if isinstance(self.train_batch, step.Captured):
-            optim.keep_learning_rate_on(self.optimizer, self.device)
+            optim.prepare_capture(self.optimizer, self.device)
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
             self.average.updates.fill_(state["progress"]["iterations"])
