@@ -9,6 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from study.config import Config
+from study.config.choices import AUGMENTATIONS
+from study.data.augment import augment, mix
 from study.training import optim, step
 
 CPU = torch.device("cpu")
@@ -81,6 +83,14 @@ def test_an_optimizer_is_captured_if_it_then_computes_the_same(recorded, name, e
     before = torch.get_rng_state()
     assert step.can_be_captured(optim.timm_builder(Config(optimizer=f"timm:{name}")), CPU) == expected
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_no_augmentation_waits_for_the_device():
+    images, labels = torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8)
+    strengths = Config(augment=",".join(AUGMENTATIONS)).augmentations
+    with Operations() as operations:
+        mix(augment(images, strengths, torch.Generator()), labels, 8, strengths, torch.Generator())
+    assert len(operations.kept) > 100
 
 
 def test_running_out_of_memory_is_no_answer():

@@ -134,7 +134,11 @@ class Options(BaseModel):
     split_seed: int = _option(0, "data", START, "seed of the split into training, validation and test images", ge=0)
 
     augment: Annotated[NameSet, list_of("augmentation", AUGMENTATIONS)] = _option(
-        "", "augmentation", WORK, f"comma list of {', '.join(AUGMENTATIONS)}; empty is none"
+        "",
+        "augmentation",
+        WORK,
+        f"comma list of {', '.join(AUGMENTATIONS)}; empty is none. Of images mixed by the last two, train/acc counts "
+        "the class with the larger share",
     )
     alternating_flip: bool | None = _option(
         None, "augmentation", RESULT, "flip mirrors each image in every second epoch instead of at random"

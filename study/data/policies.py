@@ -78,7 +78,7 @@ def apply(images: Tensor, operation: Tensor, level: Tensor, direction: Tensor, s
 
     def only(name: str, values: Tensor) -> Tensor:
         """Return the values (n,) of the images that take an operation, and 0 for the others."""
-        return torch.where(operation == OPERATIONS.index(name), values, 0.0)
+        return values * (operation == OPERATIONS.index(name))
 
     # Move pixels
     moved = _moved(
