@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis.frames import runs
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, in_its_words
 from analysis.page import html as page
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph
@@ -214,7 +214,7 @@ def _everything(frames: Frames, section: Section, looks: Looks) -> Iterator[Bloc
         return
     yield from _part(text("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)])
     for theme in THEMES:
-        yield from _part(text(NAMES[_key(theme)]), partial(theme, frames, section, looks))
+        yield from _part(text(NAMES[_key(theme)]), partial(in_its_words(theme), frames, section, looks))
 
 
 def _key(theme: Callable) -> str:
