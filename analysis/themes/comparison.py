@@ -535,7 +535,7 @@ def ranking(
         axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
 
     # legend, names and limits
-    axes.plot([], [], "o", color=GREY, markersize=8, label=ranking_axis())
+    axes.plot([], [], "o", color=GREY, markersize=8, label=ranking_axis().removesuffix(" (%)"))
     axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=text("Test accuracy"))
     axes.set_yticks(range(len(frame)), [wrapped(setting) for setting in frame.setting])
     axes.set_ylim(len(frame) - 0.5, -0.5)
