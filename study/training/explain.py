@@ -18,10 +18,10 @@ from study.models import gradcam
 from study.system.errors import one_line
 from study.training.evaluation import stratified
 
-MISTAKES = 8
+MISTAKES = 6
 """Mistakes that are explained, the surest ones."""
 
-RIGHT = 4
+RIGHT = 3
 """Right predictions that are explained, of a class each."""
 
 ALIKE = 3
