@@ -7,6 +7,7 @@ for a reader is in `analysis/wording/words.py`, under the same key. Only methods
 are read without torch.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +75,7 @@ CHOOSING = ("val/acc", "val/loss", *(score.key for score in SCORES))
 def choosing(name: str) -> str | None:
     """Return the metric by which the runs of a sweep with this metric choose their best epoch; None if it is no such.
 
-    `best/val_loss` stands for val/loss.
+    It is always that of the validation images: `best/val_loss`, `last/val_loss` and `test/loss` stand for val/loss.
     """
-    key = name.replace("best/val_", "val/")
+    key = re.sub("^(best/val_|last/val_|test/)", "val/", name)
     return key if key in CHOOSING else None
