@@ -88,7 +88,7 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 def scores(split: str, logits: Tensor, labels: Tensor, metric: str) -> dict[str, float]:
     """Return the loss, the accuracy and, if it is one of SCORES, the `metric` of a split, such as val/loss."""
     loss, accuracy = score(logits, labels)
-    own = {each.key.removeprefix("val/"): each.of(logits, labels).item() for each in SCORES if each.key == metric}
+    own = {each.key.removeprefix("val/"): float(each.of(logits, labels)) for each in SCORES if each.key == metric}
     return {f"{split}/{kind}": value for kind, value in ({"loss": loss, "acc": accuracy} | own).items()}
 
 
