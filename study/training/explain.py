@@ -4,8 +4,8 @@
 
 They are computed at the end of a run, because a run that is pulled from W&B has no weights, and are part of
 evaluation.npz. A network without feature maps has no Grad-CAM, one without a `penultimate` layer no alike images.
-On one CPU thread it takes 24 ms for `two-block` on digits, and 3.7 s for `cnn` on CIFAR, where an epoch takes 42 s: about
-as long as one validation.
+On one CPU thread it takes 24 ms for `two-block` on digits, and 3.7 s for `cnn` on CIFAR, where an epoch takes 42 s:
+about as long as one validation.
 """
 
 from collections.abc import Callable, Iterable, Mapping
