@@ -22,6 +22,7 @@ from study.config.checks import (
     one_of,
 )
 from study.config.choices import ACTIVATIONS, AUGMENTATIONS, DATASETS, EXTRAS, NETWORKS, OPTIMIZERS, SCHEDULES
+from study.config.scores import CHOOSING
 
 NOTHING: frozenset[str] = frozenset()
 RESULT = frozenset({"result"})
@@ -175,6 +176,9 @@ class Options(BaseModel):
     label_smoothing: float = _option(0.0, "training", RESULT, "share of the target spread over all classes", ge=0, lt=1)
     flip_test: bool = _option(
         False, "training", WORK, "average the predictions for an image and its mirror image (test-time augmentation)"
+    )
+    metric: Annotated[str, one_of("metric", CHOOSING)] = _option(
+        "val/acc", "training", RESULT, f"what decides which epoch is the best: {', '.join(CHOOSING)}"
     )
     early_stopping: int | None = _option(
         None,
