@@ -19,7 +19,7 @@ from PIL import Image
 from study import predict
 from study.config import Config
 from study.data import dataset as data
-from study.data import folder, pictures, splits
+from study.data import folder, listing, pictures, splits
 from study.record.directory import RunDirectory
 from study.system.errors import UserError
 from study.training import evaluation
@@ -115,7 +115,7 @@ def test_what_is_not_used_is_named_and_counted(put_digits):
     assert [".mat", 1] in loaded.describe()["skipped"]
 
 
-@pytest.mark.parametrize("suffix", sorted(folder.IMAGE_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(listing.IMAGE_SUFFIXES))
 def test_every_suffix_is_read(tmp_path, digit_images, suffix):
     kinds = {".jfif": "JPEG", ".jpe": "JPEG", ".jp2": "JPEG2000", ".pbm": "PPM", ".pgm": "PPM"}
     path = tmp_path / f"digit{suffix}"
