@@ -230,8 +230,14 @@ def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], np.ndarray]:
     row |= {name: _number(summary, name) for name in SUMMARY}
 
     # one line per epoch
-    history = [(line["epoch"], *(_number(line, name) for name in HISTORY)) for line in lines]
+    history = [(line["epoch"], *_numbers(line, HISTORY)) for line in lines]
     return config, row, np.array(history, dtype=float).reshape(-1, 1 + len(HISTORY))
+
+
+def _numbers(values: Mapping[str, Any], names: Sequence[str]) -> list[float]:
+    """Return numbers as `_number` does; quickly if all are there."""
+    found = list(map(values.get, names))
+    return found if set(map(type, found)) == {float} else [_number(values, name) for name in names]
 
 
 def _number(values: Mapping[str, Any], name: str) -> float:
