@@ -354,7 +354,7 @@ def test_a_tiff_of_16_bits_is_turned_upright_once(tmp_path, orientation):
     for index in range(6):
         (tmp_path / "data" / "turned" / f"class{index % 2}").mkdir(parents=True, exist_ok=True)
         path = tmp_path / "data" / "turned" / f"class{index % 2}" / f"{index}.tif"
-        tifffile.imwrite(path, pixels, extratags=[tag])
+        tifffile.imwrite(path, pixels + np.uint16(index), extratags=[tag])
     loaded = load(tmp_path / "data" / "turned")
     upright = np.rot90(pixels, -1) if orientation == 6 else pixels
     assert loaded.train.images.shape[2:] == upright.shape

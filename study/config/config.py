@@ -158,7 +158,7 @@ class Config(Options):
                 yield "classes", text
             for name in ("labels", "group_by"):
                 if getattr(self, name):
-                    yield name, f"{name} is of a folder of your own, folder:NAME; {self.dataset} has its own images"
+                    yield name, f"{name} is only for a folder of your own, folder:NAME, not for {self.dataset}"
             if self.test_share and DATASETS[self.dataset].has_test:
                 yield "test_share", f"{self.dataset} has test images of its own: leave out --test-share"
         if self.dataset == "pets" and not self.image_size and not self.pretrained:

@@ -24,6 +24,12 @@ Say = Callable[[str], None]
 
 UNREAD = "cannot be read"
 
+JOINED = "+joined"
+"""The end of the digest of data whose split keeps copies of images together that would otherwise be on two sides.
+
+Runs of earlier versions, which did not, have a digest without it: they neither resume nor share a table with others.
+"""
+
 
 @dataclass(frozen=True)
 class Folder:

@@ -191,6 +191,9 @@ def _key(config: Config, pretraining: Pretrained, data: Data) -> str:
         data.mean,
         data.std,
         config.split_seed,
+        config.val_share,
+        config.test_share,
+        data.is_joined,
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
