@@ -469,8 +469,8 @@ def test_predict_sees_what_was_evaluated(tmp_path, call, digit_images, side, ima
     assert told["stored_size"] == ([side, side] if kind in ("small", "deep") else [32, 32])
     assert told["range"] == ([0, 4095] if kind == "deep" else None)
     paths = [root / path for path, _ in folder.of(config).files["test"]]
-    with torch.inference_mode():
-        found = torch.cat([model(predict.prepare(str(path), prepared)) for path in paths]).softmax(1).numpy()
+    images = [predict.read(str(path), prepared) for path in paths]
+    found = predict.probabilities(model, prepared, config, images, torch.device("cpu")).numpy()
     assert np.abs(found - run.evaluation()["test_probabilities"]).max() < 1e-3
     said = call("study.predict", run.path, *paths[:3]).stdout
     assert [line.split(": ")[0] for line in said.splitlines()] == [str(path) for path in paths[:3]]

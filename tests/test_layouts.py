@@ -294,3 +294,50 @@ def test_images_of_each_class_are_recorded_and_printed_once(flat, call):
     known = RunDirectory.of(Config(**values)).info()["data"]
     assert known["images_per_class"] == {"train": [13, 6, 13], "val": [3, 2, 3], "test": [4, 2, 4]}
     assert said.count("two 6/2/2, one 13/3/4, zero 13/3/4") == 1
+
+
+# what predict writes
+
+
+def test_predictions_of_a_folder_agree_with_the_evaluation(flat, call, tmp_path):
+    """The classes and probabilities of all test images and of all validation images, in the order of their paths."""
+    root = tmp_path / "data" / "given"
+    for index, path in enumerate(sorted(flat.glob("*.png"))):
+        place = root / ("train", "train", "val", "test")[index % 4] / path.stem.split("_")[0]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    values = {
+        "dataset": "folder:given", "data_dir": str(root.parent), "model": "single-block", "epochs": 3,
+        "wandb": "disabled", "runs_dir": str(tmp_path / "runs"),
+    }  # fmt: skip
+    call("study.train", *(f"--{name.replace('_', '-')}={value}" for name, value in values.items()))
+    run = RunDirectory.of(Config(**values))
+    arrays = run.evaluation()
+    logits = arrays["logits"].astype(np.float64)
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for split, wanted in (("test", arrays["test_probabilities"]), ("val", softmax)):
+        said = call("study.predict", run.path, root / split, "--out", tmp_path / "all.csv", "--top=3")
+        assert f"{len(wanted)} of {len(wanted)} images" in said.stdout
+        with (tmp_path / "all.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["file"] for row in rows] == sorted(str(path) for path in (root / split).rglob("*.png"))
+        found = np.array(
+            [[next(float(row[f"probability_{k}"]) for k in (1, 2, 3) if row[f"class_{k}"] == name)
+              for name in arrays["class_names"]] for row in rows]
+        )  # fmt: skip
+        assert np.abs(found - wanted).max() < 2e-3
+        assert [row["class_1"] for row in rows] == [arrays["class_names"][place] for place in found.argmax(1)]
+    assert (found.argmax(1) == softmax.argmax(1)).all()
+    lines = call("study.predict", run.path, root / "val", "--top=1").stdout.splitlines()
+    assert len(lines) == len(softmax) and all(line.count("%") == 1 for line in lines)
+
+
+def test_files_that_cannot_be_read_are_named_and_the_others_written(flat, call, tmp_path):
+    argv = ["--dataset=folder:flat", f"--data-dir={flat.parent}", "--labels=([a-z]+)_", "--model=mlp", "--epochs=1",
+            "--wandb=disabled"]  # fmt: skip
+    call("study.train", *argv)
+    (run,) = (tmp_path / "runs").glob("mlp-*")
+    (flat / "broken.png").write_bytes(b"nothing")
+    said = call("study.predict", run, flat, f"--out={tmp_path / 'all.csv'}", code=2)
+    assert "broken.png cannot be read" in said.stderr and "50 of 51 images" in said.stdout
+    assert len((tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()) == 51
