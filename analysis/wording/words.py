@@ -141,6 +141,8 @@ OPTIONS = {
     "early_stopping": mark("early stopping"),
     "early_stopping_metric": mark("early stopping metric"),
     "flip_test": mark("flip test"),
+    "class_weights": mark("class weights"),
+    "sampling": mark("sampling"),
     "optimizer": mark("optimizer"),
     "lr": mark("lr"),
     "momentum": mark("momentum"),

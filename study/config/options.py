@@ -194,6 +194,20 @@ class Options(BaseModel):
         0, "training", START, "seed of the initial weights, the data order, dropout and augmentation", ge=0
     )
     label_smoothing: float = _option(0.0, "training", RESULT, "share of the target spread over all classes", ge=0, lt=1)
+    class_weights: Literal["balanced"] | None = _option(
+        None,
+        "training",
+        RESULT,
+        "balanced weighs the loss of an image by the inverse of the size of its class, so that rare classes count as "
+        "much as frequent ones",
+    )
+    sampling: Literal["balanced"] | None = _option(
+        None,
+        "training",
+        START,
+        "balanced draws the images of an epoch with replacement, of each class equally often; otherwise each image "
+        "comes once",
+    )
     flip_test: bool = _option(
         False, "training", WORK, "average the predictions for an image and its mirror image (test-time augmentation)"
     )

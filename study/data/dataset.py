@@ -120,6 +120,11 @@ class Data:
         """Return the resized and normalised images of a batch, without augmentation."""
         return self.normalise(self.resize(batch.images))
 
+    def balance(self) -> Tensor:
+        """Return the weight of each class (classes,), the inverse of its share of the training images; 1 if equal."""
+        counts = torch.bincount(self.train.labels, minlength=len(self.classes))
+        return len(self.train) / (len(self.classes) * counts.clamp(min=1).float())
+
     def describe(self) -> dict:
         """Return the description of the data that run.json records."""
         return {

@@ -103,6 +103,7 @@ class Trainer:
             config.aux_weight or 0.0,
             self.precision,
             config.batch_size if config.compile else None,
+            data.balance() if config.class_weights else None,
         )
         self.train_batch = self._captured(say) if device.type == "cuda" and config.cuda_graph else self._train_batch
 
@@ -185,9 +186,12 @@ class Trainer:
         data = self.data
 
         # Draw the order of the images, the same when a run resumes within an epoch
-        order = torch.randperm(
-            len(data.train), generator=torch.Generator().manual_seed(stream_seed(config.seed, progress.epoch, "order"))
-        )
+        generator = torch.Generator().manual_seed(stream_seed(config.seed, progress.epoch, "order"))
+        if config.sampling:
+            weights = data.balance()[data.train.labels].double().cpu()
+            order = torch.multinomial(weights, len(data.train), replacement=True, generator=generator)
+        else:
+            order = torch.randperm(len(data.train), generator=generator)
 
         # Seed dropout and augmentation
         if progress.batch == 0:
