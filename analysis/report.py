@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis.frames import runs
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, in_its_words
 from analysis.page import html as page
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
@@ -213,7 +213,7 @@ def everything(frames: Frames, section: Section, looks: Looks) -> list[Callable[
     data = partial(
         _part, text("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)]
     )
-    themes = [(text(NAMES[_key(theme)]), partial(theme, frames, section, looks)) for theme in THEMES]
+    themes = [(text(NAMES[_key(theme)]), partial(in_its_words(theme), frames, section, looks)) for theme in THEMES]
     return [data, *(partial(_part, name, make) for name, make in themes)]
 
 

@@ -49,7 +49,8 @@ def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     rows["run"] = [frames.directories[run].path.name for run in rows.index]
     source = ["source"] if frames.runs.source.nunique() > 1 else []
     names = ["setting", *section.varied, "seed", "run", *source, *runs.SUMMARY, "device", "device_shared_by", "host"]
-    return [Data("runs", text("Each run, with its seed and directory:"), rows[names])]
+    logged = [name for name in names if name not in runs.SUMMARY or rows[name].notna().any()]
+    return [Data("runs", text("Each run, with its seed and directory:"), rows[logged])]
 
 
 def missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:

@@ -23,9 +23,8 @@ from analysis.page.tables import SIGNIFICANT, Column, Table, p_value, p_words
 from analysis.themes import comparison
 from analysis.themes.speed import alike as alike_in_time
 from analysis.themes.speed import epoch_seconds, is_timed, machines, times, work
-from analysis.wording.texts import heading, mark, named, number, plural, shown, text
+from analysis.wording.texts import heading, mark, named, number, plural, ranking_axis, shown, text
 from study.config.setting import Setting
-from study.record.metrics import scaled
 
 COLUMNS = (
     Column("params", 0), Column("param_mb", SIGNIFICANT), Column("mflops", SIGNIFICANT),
@@ -192,7 +191,7 @@ def _of_runs(section: Section) -> pd.DataFrame:
     costs = pd.DataFrame(
         {
             "setting": runs.setting,
-            "val_acc": scaled(runs, "best/val_acc"),
+            "val_acc": section.scores(runs),
             "params": kept,
             "param_mb": runs["param_bytes"] * kept / runs["params"] / 1e6,
             "mflops": runs["flops"] / 1e6,
@@ -292,7 +291,7 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
                 "1 on one machine."
             )
         )
-    columns = [Column("setting"), Column("val_acc", 2), *columns]
+    columns = [Column("setting"), Column("val_acc", 2, header=heading("val_acc")), *columns]
     return Table("costs", text("Accuracy and costs: {name}", name=section.title), frame, columns, notes)
 
 
@@ -362,7 +361,7 @@ def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks
         # scale, labels, and room for names
         wide = frame[cost].max() >= WIDE * frame[cost].min()
         axes.set_xscale("log" if wide else "linear")
-        finish(axes, text("Accuracy against {cost}", cost=text(AGAINST[cost])), heading(cost), text("Accuracy (%)"))
+        finish(axes, text("Accuracy against {cost}", cost=text(AGAINST[cost])), heading(cost), ranking_axis())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(labelleft=True)
         axes.margins(0.18, 0.14)

@@ -139,6 +139,7 @@ OPTIONS = {
     "batch_size": mark("batch size"),
     "label_smoothing": mark("label smoothing"),
     "early_stopping": mark("early stopping"),
+    "metric": mark("metric"),
     "early_stopping_metric": mark("early stopping metric"),
     "flip_test": mark("flip test"),
     "class_weights": mark("class weights"),

@@ -343,7 +343,8 @@ def is_identity(name: str) -> bool:
 UNUSED_BY_SVM = [
     name
     for name, field in Config.model_fields.items()
-    if field.json_schema_extra["group"] in ("augmentation", "training", "optimization") and name != "seed"
+    if field.json_schema_extra["group"] in ("augmentation", "training", "optimization")
+    and name not in ("seed", "metric")
 ]
 
 

@@ -24,6 +24,7 @@ from study.config.checks import (
     one_of,
 )
 from study.config.choices import ACTIVATIONS, AUGMENTATIONS, DATASETS, EXTRAS, NETWORKS, OPTIMIZERS, SCHEDULES
+from study.config.scores import CHOOSING
 
 NOTHING: frozenset[str] = frozenset()
 RESULT = frozenset({"result"})
@@ -210,6 +211,9 @@ class Options(BaseModel):
     )
     flip_test: bool = _option(
         False, "training", WORK, "average the predictions for an image and its mirror image (test-time augmentation)"
+    )
+    metric: Annotated[str, one_of("metric", CHOOSING)] = _option(
+        "val/acc", "training", RESULT, f"what decides which epoch is the best: {', '.join(CHOOSING)}"
     )
     early_stopping: int | None = _option(
         None,

@@ -120,16 +120,17 @@ def fit_svm(
     penalty = _fit_head(head, features["train"], features["val"], config.seed, say, on_batch)
     fit_seconds = time.perf_counter() - started
     logits = {name: _scores(head, split.images) for name, split in features.items()}
-    scores = {name: evaluation.score(logits[name], split.labels) for name, split in features.items()}
+    scores = {
+        name: evaluation.scores(name, logits[name], split.labels, config.metric) for name, split in features.items()
+    }
 
     # Make the row of the only epoch
     per_image = content["seconds_per_image"]
     row = {
         "epoch": 1,
-        "train/loss": scores["train"][0],
-        "train/acc": scores["train"][1],
-        "val/loss": scores["val"][0],
-        "val/acc": scores["val"][1],
+        "train/loss": scores["train"]["train/loss"],
+        "train/acc": scores["train"]["train/acc"],
+        **scores["val"],
         "time/epoch": fit_seconds + per_image * (len(data.train) + len(data.val)),
         "time/images_per_second": len(data.train) / (fit_seconds + per_image * len(data.train)),
         "memory/peak_mb": content["peak_mb"],
@@ -141,7 +142,7 @@ def fit_svm(
     sampled = evaluation.score(logits["train"][sample], data.train.labels[sample])
     summary = sizes | {"train_seconds": row["time/epoch"]}
     summary |= evaluation.summary_of("last", row, sampled) | evaluation.summary_of("best", row, sampled)
-    summary["test/loss"], summary["test/acc"] = scores["test"]
+    summary |= scores["test"]
     activations = {
         "logits": logits["val"].cpu()[chosen],
         "penultimate": content["val"][chosen],

@@ -239,14 +239,14 @@ class Trainer:
 
         # Validate
         validated = time.perf_counter()
-        val_loss, val_acc = self.evaluator.score(self.data.val)
+        logits = self.evaluator.logits(self.data.val)
+        validation = evaluation.scores("val", logits, self.data.val.labels, self.config.metric)
         progress.epoch += 1
         row = {
             "epoch": progress.epoch,
             "train/loss": train_loss / images,
             "train/acc": train_correct / images,
-            "val/loss": val_loss,
-            "val/acc": val_acc,
+            **validation,
             "lr": progress.lr,
             "time/epoch": train_seconds + time.perf_counter() - validated,
             "time/images_per_second": images / train_seconds,
@@ -262,10 +262,10 @@ class Trainer:
         progress.history.append(row)
 
         # Keep the best weights, and note an improvement for early stopping
-        if np.isfinite(val_loss) and _is_better(row, progress.best):
+        if np.isfinite(row["val/loss"]) and evaluation.is_better(row, progress.best, self.config.metric):
             progress.best = row
             self.best_weights = {name: value.clone() for name, value in self.evaluator.model.state_dict().items()}
-        watched = -val_loss if self.config.early_stopping_metric == "val/loss" else val_acc
+        watched = -row["val/loss"] if self.config.early_stopping_metric == "val/loss" else row["val/acc"]
         if watched > progress.improved_value:
             progress.improved_epoch = progress.epoch
             progress.improved_value = watched
@@ -294,7 +294,7 @@ class Trainer:
             self.evaluator.model.load_state_dict(self.best_weights)
             summary |= evaluation.summary_of("best", progress.best, self.evaluator.score(sample))
             logits = self.evaluator.logits(data.test)
-            summary["test/loss"], summary["test/acc"] = evaluation.score(logits, data.test.labels)
+            summary |= evaluation.scores("test", logits, data.test.labels, self.config.metric)
             return summary, evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
         finally:
             self.evaluator.model.load_state_dict(last)
@@ -351,11 +351,6 @@ class Trainer:
         if state["device"] == self.device.type:
             self.augment_generator.set_state(state["augment_generator"])
             devices.set_generators(self.device, state)
-
-
-def _is_better(row: dict[str, float], best: dict[str, float]) -> bool:
-    """Return whether an epoch is better than the best so far: by validation accuracy, then by validation loss."""
-    return not best or (row["val/acc"], -row["val/loss"]) > (best["val/acc"], -best["val/loss"])
 
 
 def stream_seed(*keys: Any) -> int:
