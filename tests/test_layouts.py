@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn import metrics
 
+from analysis.frames import runs, sections
+from analysis.themes import about, brief
 from study.config import Config
 from study.data import dataset as data
 from study.data import folder, splits
@@ -294,6 +297,34 @@ def test_images_of_each_class_are_recorded_and_printed_once(flat, call):
     known = RunDirectory.of(Config(**values)).info()["data"]
     assert known["images_per_class"] == {"train": [13, 6, 13], "val": [3, 2, 3], "test": [4, 2, 4]}
     assert said.count("two 6/2/2, one 13/3/4, zero 13/3/4") == 1
+
+
+# unbalanced classes
+
+
+def test_scores_that_weigh_classes_alike_are_logged_and_reported_if_classes_are_unbalanced(flat, call, tmp_path):
+    runs_dir = tmp_path / "runs"
+    words = ["--dataset=folder:flat", f"--data-dir={flat.parent}", "--labels=([a-z]+)_", "--model=mlp", "--epochs=3",
+             "--wandb=disabled", f"--runs-dir={runs_dir}"]  # fmt: skip
+    said = call("study.train", *words, "--class-weights=balanced").stdout
+    call("study.train", *words, "--sampling=balanced")
+    for path in runs_dir.glob("mlp-*"):
+        run = RunDirectory(path)
+        arrays, summary = run.evaluation(), run.summary()
+        scored = arrays["test_targets"], arrays["test_predictions"]
+        assert summary["test/macro_f1"] == pytest.approx(metrics.f1_score(*scored, average="macro", zero_division=0))
+        assert summary["test/balanced_acc"] == pytest.approx(metrics.balanced_accuracy_score(*scored))
+        assert {"val/macro_f1", "val/balanced_acc"} <= run.history()[0].keys()
+    assert said.count("macro_f1") == 4 and "balanced_acc" in said.splitlines()[-2]
+    frames = runs.load(runs_dir)
+    (section,) = sections.by_dataset(frames)
+    keys = [column.key for column in brief.table(frames, section).columns]
+    assert {"test_macro_f1", "test_balanced_acc"} <= set(keys)
+    assert any("balanced: from 6 training images (two) to 13" in line for line in about.data(frames, section))
+
+    call("study.train", "--dataset=digits", *words[1:2], *words[3:])
+    (path,) = runs_dir.glob("mlp-digits*")
+    assert not {"test/macro_f1", "val/macro_f1"} & {*RunDirectory(path).summary(), *RunDirectory(path).history()[0]}
 
 
 # what predict writes

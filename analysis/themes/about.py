@@ -4,7 +4,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
     frames = runs.load('runs'); print(*about.trained(frames, sections.by_dataset(frames)[0]), sep='\\n')"
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from analysis.frames import runs
@@ -14,6 +14,7 @@ from analysis.page.blocks import Block, Data, Items, Paragraph
 from analysis.page.figures import Looks
 from analysis.wording.texts import mark, option, plural, protected, settings_named, shown, text
 from analysis.wording.words import STATES
+from study.config.scores import is_unbalanced
 from study.config.setting import setting_of
 
 MIXED = {
@@ -28,9 +29,6 @@ MIXED = {
 METHODS = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size", "epochs", "augment")
 """Options that the report always gives, whatever their values."""
 
-
-UNBALANCED = 1.5
-"""Classes are unbalanced if the largest has at least this many times the images of the smallest."""
 
 SHARED = {
     ("val", "train"): mark("{count:,} of {all:,} validation images are training images too."),
@@ -127,12 +125,6 @@ def checked(known: Mapping[str, Any]) -> list[str]:
             plural("{n:,} image has a copy with another label.", "{n:,} images have a copy with another label.", count)
         )
     return sentences
-
-
-def is_unbalanced(counts: Sequence[int]) -> bool:
-    """Return whether a class has UNBALANCED times as many images as another, as training decides it."""
-    present = [count for count in counts if count]
-    return bool(present) and max(present) >= UNBALANCED * min(present)
 
 
 def trained(frames: Frames, section: Section) -> list[str]:

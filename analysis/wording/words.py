@@ -26,6 +26,8 @@ HEADINGS = {
     "val_acc": mark("Best val acc (%)"),
     "best_epoch": mark("at epoch"),
     "test_acc": mark("Test acc (%)"),
+    "test_macro_f1": mark("Test macro F1 (%)"),
+    "test_balanced_acc": mark("Test balanced acc (%)"),
     "below": mark("Below the best (points)"),
     "below_images": mark("± images (points)"),
     "p_holm": mark("p (Holm)"),
@@ -170,6 +172,10 @@ PHRASES = {
     ("finetune", "all"): mark("finetune all"),
     ("finetune", "head"): mark("finetune head"),
     ("finetune", "svm"): mark("finetune svm"),
+    ("class_weights", "none"): mark("class weights none"),
+    ("class_weights", "balanced"): mark("class weights balanced"),
+    ("sampling", "none"): mark("sampling none"),
+    ("sampling", "balanced"): mark("sampling balanced"),
 }
 """Options with a value, as text, that have words of their own in Spanish."""
 

@@ -4,7 +4,7 @@ python -c "from study.config import Config; from study.data import dataset; \\
     print(dataset.load(Config(dataset='digits'), 'cpu'))"
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from study.config import Config
+from study.config.scores import is_unbalanced
 from study.config.setting import Listed
 from study.data import duplicates, folder, sources, splits
 from study.data.folder import Folder
@@ -25,9 +26,6 @@ ROWS = 1000
 
 NAMED_CLASSES = 10
 """At most this many classes of a folder are named when a training starts."""
-
-UNBALANCED = 1.5
-"""Classes are unbalanced if the largest has at least this many times the images of the smallest."""
 
 
 def memory_format(device: torch.device | str) -> torch.memory_format:
@@ -192,12 +190,6 @@ class Data:
             return f"{start} {', '.join(f'{self.classes[place]} {written[place]}' for place in order)}"
         first, last = order[0], order[-1]
         return f"{start} from {written[first]} ({self.classes[first]}) to {written[last]} ({self.classes[last]})"
-
-
-def is_unbalanced(counts: Iterable[int]) -> bool:
-    """Return whether one class has UNBALANCED times as many images as another."""
-    counts = [count for count in counts if count]
-    return max(counts) >= UNBALANCED * min(counts)
 
 
 @lru_cache(maxsize=64)

@@ -120,9 +120,8 @@ def fit_svm(
     penalty = _fit_head(head, features["train"], features["val"], config.seed, say, on_batch)
     fit_seconds = time.perf_counter() - started
     logits = {name: _scores(head, split.images) for name, split in features.items()}
-    scores = {
-        name: evaluation.scores(name, logits[name], split.labels, config.metric) for name, split in features.items()
-    }
+    logged = evaluation.logged(config, data)
+    scores = {name: evaluation.scores(name, logits[name], split.labels, logged) for name, split in features.items()}
 
     # Make the row of the only epoch
     per_image = content["seconds_per_image"]

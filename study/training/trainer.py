@@ -108,6 +108,7 @@ class Trainer:
         self.train_batch = self._captured(say) if device.type == "cuda" and config.cuda_graph else self._train_batch
 
         # Start counting epochs, energy and memory
+        self.logged = evaluation.logged(config, data)
         self.progress = Progress(sums=torch.zeros(2, device=device))
         self.energy_read = devices.energy_joules(device)
         devices.forget_peak(device)  # without the trials; after each epoch, without the validation
@@ -240,7 +241,7 @@ class Trainer:
         # Validate
         validated = time.perf_counter()
         logits = self.evaluator.logits(self.data.val)
-        validation = evaluation.scores("val", logits, self.data.val.labels, self.config.metric)
+        validation = evaluation.scores("val", logits, self.data.val.labels, self.logged)
         progress.epoch += 1
         row = {
             "epoch": progress.epoch,
@@ -294,7 +295,7 @@ class Trainer:
             self.evaluator.model.load_state_dict(self.best_weights)
             summary |= evaluation.summary_of("best", progress.best, self.evaluator.score(sample))
             logits = self.evaluator.logits(data.test)
-            summary |= evaluation.scores("test", logits, data.test.labels, self.config.metric)
+            summary |= evaluation.scores("test", logits, data.test.labels, self.logged)
             return summary, evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
         finally:
             self.evaluator.model.load_state_dict(last)
