@@ -6,6 +6,7 @@ python -m analysis.summarize runs --out report
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -49,11 +50,13 @@ def write(
     say: Callable[[str], None] = lambda line: None,
     full: bool = False,
     reload: int = 0,
+    whole: bool = True,
 ) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
 
     `report.md` and the printed page have the short form, or everything if `full`. The page reloads itself every
-    `reload` seconds, unless 0. `say` is called with a line at the start of each section, which has the time left.
+    `reload` seconds, unless 0; unless `whole`, it has nothing but the short form. `say` is called with a line at the
+    start of each section, which has the time left.
     """
     summary = plural(
         "{n:,} finished run of {runs:,} in {source}; report of {date}.",
@@ -64,6 +67,8 @@ def write(
         date=date.today().isoformat(),
     )
     parts = _parts(frames, sections, say)
+    if not whole:
+        parts = (replace(part, more=()) for part in parts)
     return page.write(parts, text("Image classifiers compared"), summary, _provenance(frames), out, full, reload)
 
 

@@ -8,20 +8,18 @@ python -m analysis.summarize mine theirs ENTITY/PROJECT     # the runs of severa
 import argparse
 import gc
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analysis import publish, report
+from analysis import publish, report, watch
 from analysis.frames import forgotten, pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
-from analysis.page.html import reload_tag
 from analysis.themes import brief, per_class
 from analysis.wording.texts import LANGUAGES, language, restored, text
 from study.config import RESULTS_VERSION
@@ -31,11 +29,7 @@ from study.remote import api as wandb_api
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system.errors import UserError, printable
-from study.system.files import replace_bytes
 from study.system.process import Parser, run_command
-
-WATCH_SECONDS = 10
-"""Seconds between two looks at the runs with `--watch`."""
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
@@ -223,72 +217,81 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _watch(args: argparse.Namespace) -> None:
-    """Write the page again whenever runs have changed, until Ctrl-C; then it no longer reloads itself."""
-    if args.pdf or args.publish:
-        raise UserError("--watch renews the page alone; give --pdf or --publish when the runs have ended")
-    print(f"watching {', '.join(map(printable, args.sources))} every {WATCH_SECONDS} s; Ctrl-C ends it", flush=True)
-    seen = None
-    try:
-        while True:
-            # an error, such as no finished run yet or W&B being away, does not end it
-            try:
-                state = [_state(str(source)) for source in args.sources]
-                if state != seen:
-                    began = time.monotonic()
-                    seen = state
-                    _report(args)
-                    print(f"{time.strftime('%H:%M:%S')}  renewed in {time.monotonic() - began:.1f} s", flush=True)
-            except UserError as error:
-                print(f"{time.strftime('%H:%M:%S')}  not yet: {error}", flush=True)
-            time.sleep(WATCH_SECONDS)
-    except KeyboardInterrupt:
-        return
-    finally:
-        page = Path(args.out) / "index.html"
-        if page.exists():
-            replace_bytes(page, page.read_bytes().replace(reload_tag(WATCH_SECONDS).encode(), b""))
-
-
-def _state(source: str) -> list[tuple[str, ...]]:
-    """Return what changes when a run of a source begins, ends or is deleted."""
-    if not Path(source).is_dir():
-        return [(str(run), str(state)) for run, state in runs.load(source).runs.state.items()]
-    found = []
-    for path in sorted(Path(source).iterdir()):
-        for name in ("run.json", "summary.json"):
-            with suppress(OSError):  # not there, or deleted just now
-                found.append((str(path / name), str((path / name).stat().st_mtime_ns)))
-    return found
-
-
 def _report(args: argparse.Namespace) -> None:
-    """Read the runs, print the answers and write the report once."""
-    # read the runs
+    """Print the answer of each section, write the report, and print or publish it if that is asked for."""
     browser = pdf.browser() if args.pdf else None
     place = publish.place(args.sources) if args.publish else None
-    source = ", ".join(map(str, args.sources))
-    frames = runs.load(list(map(str, args.sources)), args.refresh)
+    frames, listed = _gathered(args)
+    with language(args.lang):
+        for section in listed:
+            if not section.runs.empty:
+                _print(frames, section)
+        page = report.write(frames, listed, _source(args), Path(args.out), _say, args.full)
+    print(f"report: {printable(page.resolve())}")
+    if browser:
+        print(f"report: {printable(pdf.print_page(page, browser))}")
+    if place:
+        with language(args.lang):
+            print(printable(publish.send(place, _source(args), frames, listed, page, _say)))
+
+
+def _watch(args: argparse.Namespace) -> None:
+    """Renew the page until Ctrl-C: in its short form while runs are missing, which is quick, and then the whole."""
+    if args.pdf or args.publish:
+        raise UserError("--watch renews the page alone; give --pdf or --publish when the runs have ended")
+    known: runs.Known = {}
+
+    def renew(whole: bool) -> bool:
+        frames, listed = _gathered(args, known)
+        whole = whole or not _has_more_to_come(frames, listed if args.sweep else [])
+        with language(args.lang):
+            report.write(
+                frames, listed, _source(args), Path(args.out), full=args.full, reload=watch.SECONDS, whole=whole
+            )
+        return whole
+
+    watch.watch(list(map(str, args.sources)), Path(args.out) / "index.html", renew)
+
+
+def _has_more_to_come(frames: runs.Frames, named: Sequence[Section]) -> bool:
+    """Return whether runs are being trained, or points of named sweeps have not been."""
+    return bool((frames.runs.state == "running").any()) or any(
+        section.absent.state.isin(["", "running", "interrupted"]).any() for section in named
+    )
+
+
+def _say(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def _source(args: argparse.Namespace) -> str:
+    return ", ".join(map(str, args.sources))
+
+
+def _gathered(args: argparse.Namespace, known: runs.Known | None = None) -> tuple[runs.Frames, list[Section]]:
+    """Read the runs, print how many there are, and group them into sections; `known` are those read before."""
+    # read the runs
+    everything = runs.load(list(map(str, args.sources)), args.refresh, known)
     if args.compare_per_class:
-        frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
-        per_class.check_classes(frames.given, frames)
+        everything = replace(everything, given=per_class.read_accuracies(args.compare_per_class))
+        per_class.check_classes(everything.given, everything)
 
     # print the number of runs by state, and what could not be read
     counts = [
-        *frames.runs.state.value_counts().items(),
-        *([("left out", len(frames.problems))] * bool(frames.problems)),
+        *everything.runs.state.value_counts().items(),
+        *([("left out", len(everything.problems))] * bool(everything.problems)),
     ]
-    print(f"{printable(source)}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
-    for problem in frames.problems:
+    print(f"{printable(_source(args))}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
+    for problem in everything.problems:
         print(f"warning: {printable(problem)}", file=sys.stderr)
 
     # group the runs into sections
-    everything = frames
     of_sweeps = [word for word in args.sources if wandb_api.sweep_path(word)]
     named = args.sweep or (of_sweeps if len(of_sweeps) == len(args.sources) else [])
     with language(args.lang):
         listed = sections(everything, named, search.assignments(args.set))
         listed = [replace(section, smallest=args.smallest) for section in listed]
+    frames = everything
     if named:
         frames = runs.chosen(
             everything, {fingerprint for section in listed for fingerprint in section.points.fingerprint}
@@ -296,25 +299,8 @@ def _report(args: argparse.Namespace) -> None:
 
     # without results there is no report
     if all(section.runs.empty for section in listed):
-        raise UserError(_nothing(source, args, everything, frames, named))
-
-    def say(line: str) -> None:
-        if not args.watch:
-            print(printable(line), file=sys.stderr, flush=True)
-
-    # print the answer of each section, write the report
-    with language(args.lang):
-        for section in listed:
-            if not section.runs.empty and not args.watch:
-                _print(frames, section)
-        reload = WATCH_SECONDS if args.watch else 0
-        page = report.write(frames, listed, source, Path(args.out), say, args.full, reload)
-    print(f"report: {printable(page.resolve())}")
-    if browser:
-        print(f"report: {printable(pdf.print_page(page, browser))}")
-    if place:
-        with language(args.lang):
-            print(printable(publish.send(place, source, frames, listed, page, say)))
+        raise UserError(_nothing(_source(args), args, everything, frames, named))
+    return frames, listed
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_only_commands_stand_beside_the_packages():
     files = {tree: {path.stem for path in (ROOT / tree).glob("*.py")} - {"__init__"} for tree in ORDER}
     assert files == {
         "study": {"train", "predict", "sweep", "sync"},
-        "analysis": {"summarize", "anatomy", "export", "report", "publish", "results"},
+        "analysis": {"summarize", "anatomy", "export", "report", "publish", "results", "watch"},
     }
 
 

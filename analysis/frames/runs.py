@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.frames import pull
 from study.config import RESULTS_VERSION, Config, is_identity
-from study.record.directory import EARLY, CorruptRun, RunDirectory
+from study.record.directory import DONE, EARLY, CorruptRun, RunDirectory
 from study.record.metrics import HISTORY, SUMMARY
 from study.remote import api as wandb_api
 from study.system.errors import UserError
@@ -121,13 +121,18 @@ class Frames:
         return layers | {"targets": arrays["feature_targets"]}
 
 
-def load(source: str | Path | Sequence[str], refresh: bool = False) -> Frames:
+Known = dict[Path, tuple[tuple[int, ...], tuple[Config, dict[str, Any], np.ndarray]]]
+"""What was read of directories with a result, and when their files were written."""
+
+
+def load(source: str | Path | Sequence[str], refresh: bool = False, known: Known | None = None) -> Frames:
     """Read all runs in a directory, or of a project ENTITY/PROJECT or a sweep ENTITY/PROJECT/SWEEP_ID in W&B.
 
     Of several sources, the runs of all, with the `source` of each; a run that several have counts once.
 
     Runs that cannot be read, and duplicates, are left out and named in `problems`. Runs pulled from W&B before are
-    pulled again only if they have changed, or with `refresh`. Raises UserError if there is no such source.
+    pulled again only if they have changed, or with `refresh`. With `known`, directories that have not changed since an
+    earlier call with the same are not read again. Raises UserError if there is no such source.
     """
     names = [str(source)] if isinstance(source, str | Path) else list(dict.fromkeys(source))
     listed: list[tuple[RunDirectory, str]] = []
@@ -136,7 +141,7 @@ def load(source: str | Path | Sequence[str], refresh: bool = False) -> Frames:
         directories, left_out = _directories(name, refresh)
         listed += [(directory, name) for directory in directories]
         problems += left_out
-    return _frames(listed, problems)
+    return _frames(listed, problems, known)
 
 
 def _directories(source: str, refresh: bool) -> tuple[list[RunDirectory], list[str]]:
@@ -160,7 +165,7 @@ RETRAIN = "run the same command or sweep again to retrain it"
 SEND = "run `python -m study.sync` on the machine with its directory to send what is missing"
 
 
-def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str]) -> Frames:
+def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str], known: Known | None = None) -> Frames:
     """Read run directories, each with the name of its source, into frames; `problems` were found before."""
 
     def place(directory: RunDirectory, source: str) -> str:
@@ -171,12 +176,12 @@ def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str])
     problems = list(problems)
     for directory, source in listed:
         try:
-            config, row, history = _read(directory)
+            config, row, history = _read(directory) if known is None else _read_once(directory, known)
         except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
             remedy = RETRAIN if Path(source).is_dir() else SEND
             problems.append(f"{place(directory, source)} is left out: {_reason(error)}; {remedy}")
             continue
-        row["source"] = source
+        row = {**row, "source": source}
         name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
         copies.setdefault(name, []).append((directory, config, row, history))
 
@@ -207,6 +212,18 @@ def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str])
 def _rank(row: Mapping[str, Any]) -> tuple[bool, str]:
     """Return the sort key of copies of a run: those with a result rank highest, then the latest."""
     return has_result(row["state"], row["stopped_by"]), row["started"] or ""
+
+
+def _read_once(directory: RunDirectory, known: Known) -> tuple[Config, dict[str, Any], np.ndarray]:
+    """Return what `_read` returns, from `known` if the run had a result and its files are the same."""
+    paths = (directory.path / name for name in ("run.json", "history.jsonl", "summary.json"))
+    written = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+    if directory.path in known and known[directory.path][0] == written:
+        return known[directory.path][1]
+    result = _read(directory)
+    if result[1]["state"] in DONE:
+        known[directory.path] = written, result
+    return result
 
 
 def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], np.ndarray]:
