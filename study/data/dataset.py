@@ -137,8 +137,8 @@ class Data:
             "skipped": [list(pair) for pair in self.skipped.items()],
             "images": {"train": len(self.train), "val": len(self.val), "test": len(self.test)},
             "images_per_class": self.per_class(),
-            "copies": self.copies,
-            "subjects": self.subjects,
+            **({"copies": self.copies} if self.copies else {}),  # W&B drops empty values
+            **({"subjects": self.subjects} if self.subjects else {}),
         }
 
     def per_class(self) -> dict[str, list[int]]:
