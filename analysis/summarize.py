@@ -101,6 +101,11 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         metavar="SOURCE",
         help="directory of runs (default: runs), or ENTITY/PROJECT[/SWEEP_ID] in W&B; of several, the runs of all",
     )
+    for name, where in (("tag", ""), ("group", " in W&B"), ("author", " in W&B")):
+        parser.add_argument(
+            f"--{name}", nargs="+", action="extend", default=[], metavar=name.upper(),
+            help=f"only runs{where} with one of these {name}s",
+        )  # fmt: skip
     parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
 
     # the sections
@@ -195,7 +200,9 @@ def _nothing(
                 return f"{source} holds no finished run{what}, but {points} with `--set {words}`: give it here too"
             remedy += ", or give the `--set` with which they were run"
             break
-    if not any(Path(word).is_dir() for word in args.sources):
+    if args.tag or args.group or args.author:
+        remedy = "check the names given by --tag, --group and --author"
+    elif not any(Path(word).is_dir() for word in args.sources):
         has_any = named or not everything.runs.empty
         remedy = "W&B has no others" if has_any else "check its name in W&B, and that your key has access"
     return f"{source} holds no finished run{what}{others}; {remedy}"
@@ -271,7 +278,9 @@ def _source(args: argparse.Namespace) -> str:
 def _gathered(args: argparse.Namespace, known: runs.Known | None = None) -> tuple[runs.Frames, list[Section]]:
     """Read the runs, print how many there are, and group them into sections; `known` are those read before."""
     # read the runs
-    everything = runs.load(list(map(str, args.sources)), args.refresh, known)
+    everything = runs.load(
+        list(map(str, args.sources)), args.refresh, known, pull.Only(args.tag, args.group, args.author)
+    )
     if args.compare_per_class:
         everything = replace(everything, given=per_class.read_accuracies(args.compare_per_class))
         per_class.check_classes(everything.given, everything)

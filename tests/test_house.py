@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 ORDER = {
     "study": ("system", "config", "record", "data", "models", "training", "sweeps", "remote", "local", "bench"),
-    "analysis": ("wording", "frames", "page", "themes", "report", "publish"),
+    "analysis": ("wording", "frames", "page", "themes", "report", "publish", "watch"),
 }
 """The packages of each tree: each imports only from those before it, and the commands above them from all."""
 

@@ -40,6 +40,15 @@ def test_a_source_that_is_not_there_is_named(labs, call):
     assert "there is no directory other" in call("analysis.summarize", "ours", "other", code=2).stderr
 
 
+def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
+    for seed in (7, 8):
+        make_run(labs / "ours", 0.7, seed=seed, tags="exam, retry")
+    assert list(runs.load(labs / "ours", only=runs.pull.Only(tags=["retry", "other"])).runs.seed) == [7, 8]
+    assert call("analysis.summarize", "ours", "--tag", "exam").stdout.startswith("ours: 2 finished")
+    assert "--tag" in call("analysis.summarize", "ours", "--tag", "no", code=2).stderr
+    assert "ours is a directory" in call("analysis.summarize", "ours", "--author", "ana", code=2).stderr
+
+
 def test_a_forgotten_set_is_recognised(labs, call):
     """Runs that differ from every point of a sweep in the same options were trained with a `--set`."""
     sweep = SWEEP.replace("value: 3", "value: 30")
