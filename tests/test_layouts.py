@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn import metrics
 
 from analysis.frames import runs, sections
-from analysis.themes import about, brief
+from analysis.themes import about, brief, protocol
 from study.config import Config
 from study.data import dataset as data
 from study.data import folder, splits
@@ -321,6 +321,9 @@ def test_scores_that_weigh_classes_alike_are_logged_and_reported_if_classes_are_
     keys = [column.key for column in brief.table(frames, section).columns]
     assert {"test_macro_f1", "test_balanced_acc"} <= set(keys)
     assert any("balanced: from 6 training images (two) to 13" in line for line in about.data(frames, section))
+
+    sizes = protocol.class_sizes(frames)
+    assert sizes.values.tolist()[1] == ["folder:flat", "two", 6, 2, 2] and len(sizes) == 3
 
     call("study.train", "--dataset=digits", *words[1:2], *words[3:])
     (path,) = runs_dir.glob("mlp-digits*")

@@ -221,17 +221,14 @@ def data(frames: Frames) -> pd.DataFrame:
 
 def class_sizes(frames: Frames) -> pd.DataFrame:
     """Return one row per data set, split and class: the number of its images, where the runs recorded it."""
-    found = {}
+    columns = ["dataset", "target", "train", "val", "test"]
+    rows = []
     for run in with_result(frames.runs).index:
         known = frames.data(str(run))
         if counts := known.get("images_per_class"):
-            found[repr(counts), frames.runs.dataset[run]] = (frames.runs.dataset[run], known["classes"], counts)
-    rows = [
-        {"dataset": dataset, "target": name} | {split: counts[split][place] for split in ("train", "val", "test")}
-        for dataset, classes, counts in found.values()
-        for place, name in enumerate(classes)
-    ]
-    return pd.DataFrame(rows, columns=["dataset", "target", "train", "val", "test"])
+            sizes = zip(known["classes"], *(counts[split] for split in columns[2:]), strict=True)
+            rows += [(frames.runs.dataset[run], *own) for own in sizes]
+    return pd.DataFrame(list(dict.fromkeys(rows)), columns=columns)
 
 
 def _class_sizes(frame: pd.DataFrame) -> list[Block]:
