@@ -10,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+CHUNK = 1000
+"""Number of images that a thread digests at once."""
+
 PAIRS = (("val", "train"), ("test", "train"), ("test", "val"))
 """Splits that should share no image."""
 
@@ -17,11 +20,12 @@ PAIRS = (("val", "train"), ("test", "train"), ("test", "val"))
 def digests(images: np.ndarray) -> np.ndarray:
     """Return a digest (n,), int64, of the pixels of each image (n, height, width, channels)."""
 
-    def digest(image: np.ndarray) -> bytes:
-        return hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest()
+    def digest(start: int) -> bytes:
+        part = np.ascontiguousarray(images[start : start + CHUNK])
+        return b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in part)
 
     with ThreadPoolExecutor() as pool:
-        return np.frombuffer(bytearray().join(pool.map(digest, images)), dtype=np.int64)
+        return np.frombuffer(bytearray().join(pool.map(digest, range(0, len(images), CHUNK))), dtype=np.int64)
 
 
 def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -248,7 +248,12 @@ def _whole_groups(
         for group in groups[images]:
             if short[label] <= 0:
                 break
-            take(group)
+            if sizes[group] == 1 and left[label] > leave:  # most are, where groups are copies
+                held[group] = True
+                short[label] -= 1
+                left[label] -= 1
+            else:
+                take(group)
         for group in groups[images][np.argsort(sizes[groups[images]], kind="stable")]:
             if short[label] < quota[label] or not quota[label]:
                 break
