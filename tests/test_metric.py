@@ -17,7 +17,7 @@ from study.remote import sweep as at_wandb
 from study.sweeps import definition as search
 from study.sweeps import document
 from study.system.errors import UserError
-from tests.test_analysis import make_run
+from tests.test_analysis import EPOCHS, make_run
 
 OF = {score.key: score.of for score in SCORES}
 
@@ -30,7 +30,7 @@ def test_scores_are_those_of_scikit_learn():
     f1 = oracle.f1_score(labels, predicted, labels=range(5), average="macro")
     recall = oracle.recall_score(labels, predicted, labels=range(5), average="macro")
     top2 = oracle.top_k_accuracy_score(labels, logits, k=2, labels=range(6))
-    found = [OF[f"val/{name}"](logits, labels).item() for name in ("macro_f1", "balanced_acc", "top2")]
+    found = [OF[f"val/{name}"](logits, labels) for name in ("macro_f1", "balanced_acc", "top2")]
     assert found == pytest.approx([f1, recall, top2])
     assert OF["val/top5"](logits[:, :3], labels.clamp(max=2)) == 1, "of fewer than five classes"
 
@@ -68,6 +68,7 @@ def test_the_runs_of_a_sweep_choose_by_its_metric(sweep_file):
     assert point.config.metric == "val/macro_f1"
     assert "metric" not in point.label
     assert search.read(sweep_file(metric={"name": "best/val_loss"})).points()[0].config.metric == "val/loss"
+    assert search.read(sweep_file(metric={"name": "test/macro_f1"})).points()[0].config.metric == "val/macro_f1"
     assert search.read(sweep_file(metric={"name": "time/epoch"})).points()[0].config.metric == "val/acc"
 
     # what stands in the file as a parameter counts, if the metric is logged
@@ -133,3 +134,14 @@ def test_a_sweep_at_wandb_gets_the_metric_as_a_parameter(sweep_file):
     assert [point.config for point in again.points()] == [point.config for point in search.read(path).points()]
     with pytest.raises(UserError, match="only runs with --metric val/macro_f1 log"):
         search.parse("wandb", content)  # which `wandb sweep` made of the file
+
+
+def test_a_metric_that_is_none_of_validation_does_not_rank_and_the_report_says_so(tmp_path, sweep_file):
+    for seed in (0, 1):
+        make_run(tmp_path / "runs", 0.8, model="mlp", seed=seed)
+    parameters = {"epochs": {"value": EPOCHS}, "dropout": {"value": 0.0}}
+    for name, is_said in (("val/acc", False), ("best/val_acc", False), ("time/epoch", True), ("test/acc", True)):
+        sweep = search.read(sweep_file(parameters, metric={"name": name}))
+        (section,) = sections.of_sweep(runs.load(tmp_path / "runs"), sweep)
+        assert section.metric == "val/acc" and len(section.runs) == 2
+        assert any(name in note for note in comparison.ranking_notes(section)) == is_said

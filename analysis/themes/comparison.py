@@ -31,7 +31,7 @@ from analysis.page.letters import Plot
 from analysis.page.tables import Column, Table, bounded, is_within, p_column
 from analysis.wording.texts import heading, named, number, plural, ranking_axis, ranking_name, shown, text
 from study.config import affects
-from study.config.scores import OF_CLASSES, choosing
+from study.config.scores import OF_CLASSES
 from study.config.setting import Setting
 from study.record.metrics import METRICS, scaled
 
@@ -448,7 +448,7 @@ def ranking_notes(section: Section) -> list[str]:
         )
     if section.metric == "val/loss":
         said.append(text("The likelihood is e^−loss: the geometric mean of the probabilities of the true classes."))
-    if section.wanted and choosing(section.wanted) != section.metric:
+    if section.wanted not in ("", section.metric, f"best/{section.metric.replace('/', '_')}"):
         said.append(
             text(
                 "The metric of the sweep is {wanted}; its runs chose their best epoch by {metric}, and settings are "

@@ -23,7 +23,7 @@ RANKED = {
     "Test accuracy": mark("The same in the test"),
     "Accuracy of each setting: {name}": mark("Ranking of the settings by {metric}: {name}"),
     "Accuracy by {option}: {name}": mark("Ranking by {metric}, by {option}: {name}"),
-    "Validation accuracy over two options: {name}": mark("Ranking by {metric} over two options: {name}"),
+    "Validation accuracy over two options: {name}": mark("Two options, by {metric}: {name}"),
     "Accuracy against costs: {name}": mark("Ranking by {metric}, against costs: {name}"),
     "Accuracy and costs: {name}": mark("Ranking by {metric}, and costs: {name}"),
     "Accuracy against {cost}": mark("Ranking by {metric}, against {cost}"),
@@ -69,6 +69,15 @@ RANKED = {
     ),
     "Clearly less accurate: {settings}.": mark("Clearly worse: {settings}."),
     # the answer
+    "Accuracy": mark("Ranking"),
+    "Clearly worse than {setting} (p < 0.05): {others}.": mark(
+        "Clearly worse than {setting} by {metric} (p < 0.05): {others}."
+    ),
+    "Lower than {setting} on average, but neither shown to be worse nor to be as good (to within {smallest:g} points): "
+    "{others}.": mark(
+        "Lower than {setting} by {metric} on average, but neither shown to be worse nor to be as good (to within "
+        "{smallest:g} points): {others}."
+    ),
     "**{setting}** reached a validation accuracy of {val} and, on the test images, {test} ({n} seed). There is no "
     "other setting to compare it with.": mark(
         "**{setting}** reached {val} ({metric}) and, on the test images, {test} ({n} seed). There is no other setting "

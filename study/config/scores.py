@@ -7,6 +7,7 @@ for a reader is in `analysis/wording/words.py`, under the same key. Only methods
 are read without torch.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -30,32 +31,32 @@ class Metric:
     goal: str = ""
     scale: int = 1
     unit: str = ""
-    of: "Callable[[Tensor, Tensor], Tensor] | None" = None
+    of: "Callable[[Tensor, Tensor], float] | None" = None
 
 
-def macro_f1(logits: "Tensor", labels: "Tensor") -> "Tensor":
+def macro_f1(logits: "Tensor", labels: "Tensor") -> float:
     """Return the mean F1 of the classes that have images."""
     hits, images, predicted = _counts(logits, labels)
-    return (2 * hits / (images + predicted).clamp(min=1))[images > 0].mean()
+    return float((2 * hits / (images + predicted).clamp(min=1))[images > 0].mean())
 
 
-def balanced_accuracy(logits: "Tensor", labels: "Tensor") -> "Tensor":
+def balanced_accuracy(logits: "Tensor", labels: "Tensor") -> float:
     """Return the mean recall of the classes that have images."""
     hits, images, _ = _counts(logits, labels)
-    return (hits / images.clamp(min=1))[images > 0].mean()
+    return float((hits / images.clamp(min=1))[images > 0].mean())
 
 
-def top_k(logits: "Tensor", labels: "Tensor", k: int) -> "Tensor":
+def top_k(logits: "Tensor", labels: "Tensor", k: int) -> float:
     """Return the share of the images whose class is among the k with the highest logits."""
     best = logits.topk(min(k, logits.shape[1])).indices
-    return (best == labels[:, None]).any(1).float().mean()
+    return int((best == labels[:, None]).sum()) / len(labels)
 
 
 def _counts(logits: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
     """Return for each class its correctly classified images, all its images, and the images taken for it."""
     predicted = logits.argmax(1)
     kinds = (labels[predicted == labels], labels, predicted)
-    hits, images, taken = (kind.bincount(minlength=logits.shape[1]).float() for kind in kinds)
+    hits, images, taken = (kind.bincount(minlength=logits.shape[1]).cpu().double() for kind in kinds)
     return hits, images, taken
 
 
@@ -87,7 +88,7 @@ CHOOSING = ("val/acc", "val/loss", *(score.key for score in SCORES))
 def choosing(name: str) -> str | None:
     """Return the metric by which the runs of a sweep with this metric choose their best epoch; None if it is no such.
 
-    `best/val_loss` stands for val/loss.
+    It is always that of the validation images: `best/val_loss`, `last/val_loss` and `test/loss` stand for val/loss.
     """
-    key = name.replace("best/val_", "val/")
+    key = re.sub("^(best/val_|last/val_|test/)", "val/", name)
     return key if key in CHOOSING else None

@@ -95,7 +95,7 @@ def logged(config: Config, data: Data) -> set[str]:
 def scores(split: str, logits: Tensor, labels: Tensor, metrics: Collection[str]) -> dict[str, float]:
     """Return the loss, the accuracy and those of SCORES that are in `metrics` of a split, such as val/loss."""
     loss, accuracy = score(logits, labels)
-    own = {each.key.removeprefix("val/"): each.of(logits, labels).item() for each in SCORES if each.key in metrics}
+    own = {each.key.removeprefix("val/"): float(each.of(logits, labels)) for each in SCORES if each.key in metrics}
     return {f"{split}/{kind}": value for kind, value in ({"loss": loss, "acc": accuracy} | own).items()}
 
 

@@ -33,7 +33,7 @@ from study.system import devices
 from study.system import files as cache
 from study.system.errors import UserError
 from study.system.progress import Progress
-from study.training import evaluation
+from study.training import evaluation, explain
 
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
 """Values of C to choose from, by validation accuracy or cross-validation; of equally good ones, the smallest."""
@@ -148,7 +148,11 @@ def fit_svm(
     }
     if len(content.get("intermediate", ())) == len(all_data.val):
         activations["intermediate"] = content["intermediate"][chosen]
-    return Svm(row, summary, evaluation.arrays(data, logits["test"], chosen, activations), model.state_dict(), penalty)
+    arrays = evaluation.arrays(data, logits["test"], chosen, activations)
+    mistakes = torch.from_numpy(arrays["mistake_index"]).to(device)
+    known = {name: split.images for name, split in features.items()}
+    arrays |= explain.arrays(model, data, logits["test"], mistakes, size, say, known)
+    return Svm(row, summary, arrays, model.state_dict(), penalty)
 
 
 def _head(config: Config, model: nn.Module, names: tuple[str, ...]) -> nn.Module:

@@ -28,7 +28,7 @@ from study.models.pretrained import Pretrained
 from study.system import devices
 from study.system import files as cache
 from study.system.errors import is_out_of_memory
-from study.training import evaluation, optim, step
+from study.training import evaluation, explain, optim, step
 from study.training.evaluation import Evaluator
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -72,6 +72,7 @@ class Trainer:
         self.config = config
         self.data = data
         self.device = device
+        self.say = say
 
         # Build the network
         torch.manual_seed(stream_seed(config.seed, "weights"))
@@ -302,7 +303,10 @@ class Trainer:
             summary |= evaluation.summary_of("best", progress.best, self.evaluator.score(sample))
             logits = self.evaluator.logits(data.test)
             summary |= evaluation.scores("test", logits, data.test.labels, self.logged)
-            return summary, evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
+            arrays = evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
+            mistakes = torch.from_numpy(arrays["mistake_index"]).to(self.device)
+            model, size = self.evaluator.model, self.evaluator.batch_size
+            return summary, arrays | explain.arrays(model, data, logits, mistakes, size, self.say)
         finally:
             self.evaluator.model.load_state_dict(last)
 
