@@ -20,7 +20,10 @@ from study.config.setting import ALL_BY_DEFAULT, Setting, setting_of
 from study.record.metrics import METRICS, PERCENT, scaled
 from study.sweeps.definition import Point, Sweep
 
-TASK = ["dataset", "classes", "split_seed", "data_digest"]
+SPLIT = ("labels", "group_by", "val_share", "test_share")
+"""Options that decide which images are in a split, beside the seed of the split."""
+
+TASK = ["dataset", "classes", *SPLIT, "split_seed", "data_digest"]
 """Options that runs must share for their accuracies to be measured on the same images.
 
 If each repeat has a split of its own, with or without a seed of its own, the split is the repeat, and settings are
@@ -224,8 +227,8 @@ def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
     for point in points:
         counts = known.get(_data_of(point))
         usual = counts.most_common(1)[0][0] if counts else None
-        dataset, classes, split_seed = _data_of(point)
-        task = (dataset, classes, None if is_repeat else split_seed, digests.get(point.config.fingerprint, usual))
+        *data, split_seed = _data_of(point)
+        task = (*data, None if is_repeat else split_seed, digests.get(point.config.fingerprint, usual))
         tasks.setdefault(task, []).append(point)
 
     # with several tasks, the names of the sections include the task
@@ -244,7 +247,7 @@ def _is_repeat(seeds: Iterable[tuple[int, int]]) -> bool:
 
 
 def _data_of(point: Point) -> tuple[Any, ...]:
-    """Return the data set, classes and split of a point."""
+    """Return the options of TASK of a point: data set, classes and split."""
     return tuple(getattr(point.config, name) for name in TASK[:-1])
 
 
@@ -305,14 +308,14 @@ def by_dataset(frames: Frames) -> list[Section]:
     """Make a section for each data set, choice of classes and split; the settings are named by their options."""
     # tasks; a split for each seed is a repeat, if each setting has several
     tasks: list[tuple[tuple[Any, ...], pd.DataFrame]] = []
-    for (dataset, classes, digest), chosen in frames.runs[_present(frames.runs)].groupby(
-        ["dataset", "classes", "data_digest"], dropna=False
-    ):
+    names = [name for name in TASK if name != "split_seed"]
+    for _, chosen in frames.runs[_present(frames.runs)].groupby(names, dropna=False):
+        *data, digest = chosen[names].iloc[0]
         if _is_repeat(zip(chosen.seed, chosen.split_seed, strict=True)) and _has_repeats(frames, chosen):
-            tasks.append(((dataset, classes, None, digest), chosen))
+            tasks.append(((*data, None, digest), chosen))
         else:
             of_splits = chosen.groupby("split_seed")
-            tasks += [((dataset, classes, split_seed, digest), runs) for split_seed, runs in of_splits]
+            tasks += [((*data, split_seed, digest), runs) for split_seed, runs in of_splits]
 
     sections = []
     for task, chosen in tasks:
@@ -321,7 +324,7 @@ def by_dataset(frames: Frames) -> list[Section]:
 
         # the options in which the runs differ name the settings
         identities = [frames.configs[run].identity() for run in chosen.index]
-        repeat = ("seed", "split_seed") if task[2] is None else ("seed",)
+        repeat = ("seed", "split_seed") if task[TASK.index("split_seed")] is None else ("seed",)
         varied = [
             name
             for name in IDENTITY
@@ -352,10 +355,13 @@ def _has_repeats(frames: Frames, chosen: pd.DataFrame) -> bool:
 
 def _name(task: Sequence[Any], varied: Sequence[str] = (), with_files: bool = False) -> str:
     """Name a task by its data set, and by the digest of its files if `with_files`."""
-    dataset, classes, split_seed, digest = task
+    dataset, classes, *split, split_seed, digest = task
     words = [dataset]
     if classes or "classes" in varied:
         words.append(f"classes {classes or 'all'}")
+    for name, value in zip(SPLIT, split, strict=True):
+        if value is not None or name in varied:
+            words.append(f"{name.replace('_', ' ')} {'none' if value is None else value}")
     if split_seed or ("split_seed" in varied and split_seed is not None):
         words.append(f"split seed {split_seed}")
     return ", ".join(words + [f"files {digest}"] * with_files)

@@ -26,7 +26,7 @@ MOST_LOST = 2
 """A setting may be chosen for something else than its accuracy if the interval of what it loses ends within this many
 times the smallest difference that matters."""
 
-COLUMNS = ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc")
+COLUMNS = ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc", "test_macro_f1", "test_balanced_acc")
 """Columns of the whole comparison that the table has too."""
 
 PANELS = 6

@@ -5,7 +5,7 @@ python -c "from analysis.themes import comparison; from analysis.frames import r
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from analysis.page.letters import Plot
 from analysis.page.tables import Column, Table, bounded, is_within, p_column
 from analysis.wording.texts import heading, named, number, plural, ranking_axis, ranking_name, shown, text
 from study.config import affects
+from study.config.scores import OF_CLASSES
 from study.config.setting import Setting
 from study.record.metrics import METRICS, scaled
 
@@ -115,7 +116,7 @@ def compare(section: Section) -> pd.DataFrame:
     Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; for each of PER_RUN the
     mean, and half the width of its interval over seeds as `…_ci95` (NaN if n = 1, or if only some runs `failed` to
     learn: their number); the sampling interval of the test images as `test_acc_low` and `test_acc_high`. Accuracies are
-    in percent.
+    in percent. Of runs with unbalanced classes also `test_macro_f1` and `test_balanced_acc`.
     Columns of the difference from the best setting (see `reference`): `below`, in points of validation accuracy; if
     both have several seeds also `below_ci95`, `paired` (then `below` is that of the shared seeds), `p`, `p_holm`
     (corrected for all pairs of the section), and `tied`, whether the setting is not shown to be worse; `test_below`,
@@ -130,6 +131,7 @@ def compare(section: Section) -> pd.DataFrame:
     failed = partly_failed(section)
     means["failed"] = failed.failed.reindex(means.index, fill_value=0)
     means.loc[failed.index, ["val_acc_ci95", "test_acc_ci95"]] = math.nan
+    means = means.join(_of_classes(section, failed.index))
 
     # the sampling interval of the test images, if these are shares of images
     scale = METRICS["test/acc"].scale
@@ -228,6 +230,21 @@ def reference(frame: pd.DataFrame) -> str:
 def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
     """Sort settings by validation accuracy, the best first."""
     return frame.reindex(section.ranked).rename_axis("setting")
+
+
+def _of_classes(section: Section, failed: Sequence[Setting]) -> pd.DataFrame:
+    """Return the means over seeds of the test scores that weigh every class alike, which some runs logged.
+
+    Settings of which some runs `failed` have no interval.
+    """
+    keys = [key.replace("val/", "test/") for key in OF_CLASSES if key != section.metric]
+    names = {key: key.replace("/", "_") for key in keys if key in section.runs and section.runs[key].notna().any()}
+    if not names:
+        return pd.DataFrame()
+    measured = {name: scaled(section.runs, key) for key, name in names.items()}
+    means = estimates(section.runs[["setting"]].assign(**measured), "setting", list(measured))
+    means.loc[means.index.isin(failed), [f"{name}_ci95" for name in measured]] = math.nan
+    return means
 
 
 @once
@@ -376,6 +393,15 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     columns.append(
         Column("test_acc", 2, header=tested, text=lambda row: with_interval(row, "test_acc") if row["n"] > 1 else None)
     )
+    of_classes = [name for name in ("test_macro_f1", "test_balanced_acc") if name in frame]
+    if of_classes:
+        columns += [Column(name, 2, is_percentage=True) for name in of_classes]
+        notes.append(
+            text(
+                "The classes are unbalanced; macro F1 and balanced accuracy, which is the mean recall, weigh every "
+                "class alike."
+            )
+        )
     if frame.p_test.notna().any():
         columns.append(p_column("p_test", "p_test"))
         notes.append(

@@ -8,7 +8,7 @@ are read without torch.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -66,7 +66,20 @@ SCORES = (
     Metric("val/top2", "maximize", PERCENT, "%", partial(top_k, k=2)),
     Metric("val/top5", "maximize", PERCENT, "%", partial(top_k, k=5)),
 )
-"""A run logs one of them after each epoch, and at its end for the test images too, if it is its `metric`."""
+"""A run logs its `metric` after each epoch, and at its end for the test images too, if it is one of them."""
+
+OF_CLASSES = ("val/macro_f1", "val/balanced_acc")
+"""Scores that weigh every class alike, which a run logs too if its classes are unbalanced."""
+
+UNBALANCED = 1.5
+"""Classes are unbalanced if the largest has at least this many times the images of the smallest."""
+
+
+def is_unbalanced(counts: Iterable[int]) -> bool:
+    """Return whether classes with these numbers of images are unbalanced; empty classes do not count."""
+    present = [count for count in counts if count]
+    return bool(present) and max(present) >= UNBALANCED * min(present)
+
 
 CHOOSING = ("val/acc", "val/loss", *(score.key for score in SCORES))
 """Metrics by which a run can choose its best epoch; accuracy and loss are always logged."""

@@ -203,7 +203,7 @@ def result(summary: dict[str, Any]) -> str:
 
 
 def _scores(split: str, values: Mapping[str, Any], before: str) -> str:
-    """Return the score by which a run chooses its best epoch, after some text; "" if it is accuracy or loss."""
+    """Return the scores other than accuracy and loss that a run logs, each after some text."""
     keys = [f"{split}/{score.key.removeprefix('val/')}" for score in SCORES]
     return "".join(
         f"{before}{key.partition('/')[2]} {scaled(values, key):.2f}{METRICS[key].unit}" for key in keys if key in values

@@ -22,7 +22,7 @@ EPOCH_METRICS = (
     Metric("memory/peak_mb", unit="MB"),
     *SCORES,
 )
-"""Metrics that are logged once per epoch, in addition to `epoch`; of SCORES at most one."""
+"""Metrics that are logged once per epoch, in addition to `epoch`; of SCORES few or none."""
 
 END_METRICS = (
     Metric("best/epoch"),

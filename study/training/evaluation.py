@@ -5,14 +5,15 @@ arrays = evaluation.arrays(data, test_logits, chosen, activations)
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from study import models
-from study.config.scores import SCORES
+from study.config import Config
+from study.config.scores import OF_CLASSES, SCORES, is_unbalanced
 from study.data import splits
 from study.data.dataset import Data, Split
 from study.training.step import autocast
@@ -85,10 +86,16 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return loss.item(), int((logits.argmax(1) == labels).sum()) / len(labels)
 
 
-def scores(split: str, logits: Tensor, labels: Tensor, metric: str) -> dict[str, float]:
-    """Return the loss, the accuracy and, if it is one of SCORES, the `metric` of a split, such as val/loss."""
+def logged(config: Config, data: Data) -> set[str]:
+    """Return the metrics that a run logs: its own and, if the classes are unbalanced, those that weigh them alike."""
+    counts = torch.bincount(data.train.labels).tolist()
+    return {config.metric, *(OF_CLASSES if is_unbalanced(counts) else ())}
+
+
+def scores(split: str, logits: Tensor, labels: Tensor, metrics: Collection[str]) -> dict[str, float]:
+    """Return the loss, the accuracy and those of SCORES that are in `metrics` of a split, such as val/loss."""
     loss, accuracy = score(logits, labels)
-    own = {each.key.removeprefix("val/"): float(each.of(logits, labels)) for each in SCORES if each.key == metric}
+    own = {each.key.removeprefix("val/"): float(each.of(logits, labels)) for each in SCORES if each.key in metrics}
     return {f"{split}/{kind}": value for kind, value in ({"loss": loss, "acc": accuracy} | own).items()}
 
 

@@ -120,9 +120,8 @@ def fit_svm(
     penalty = _fit_head(head, features["train"], features["val"], config.seed, say, on_batch)
     fit_seconds = time.perf_counter() - started
     logits = {name: _scores(head, split.images) for name, split in features.items()}
-    scores = {
-        name: evaluation.scores(name, logits[name], split.labels, config.metric) for name, split in features.items()
-    }
+    logged = evaluation.logged(config, data)
+    scores = {name: evaluation.scores(name, logits[name], split.labels, logged) for name, split in features.items()}
 
     # Make the row of the only epoch
     per_image = content["seconds_per_image"]
@@ -196,6 +195,9 @@ def _key(config: Config, pretraining: Pretrained, data: Data) -> str:
         data.mean,
         data.std,
         config.split_seed,
+        config.val_share,
+        config.test_share,
+        data.is_joined,
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

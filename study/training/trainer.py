@@ -103,10 +103,12 @@ class Trainer:
             config.aux_weight or 0.0,
             self.precision,
             config.batch_size if config.compile else None,
+            data.balance() if config.class_weights else None,
         )
         self.train_batch = self._captured(say) if device.type == "cuda" and config.cuda_graph else self._train_batch
 
         # Start counting epochs, energy and memory
+        self.logged = evaluation.logged(config, data)
         self.progress = Progress(sums=torch.zeros(2, device=device))
         self.energy_read = devices.energy_joules(device)
         devices.forget_peak(device)  # without the trials; after each epoch, without the validation
@@ -189,9 +191,12 @@ class Trainer:
         data = self.data
 
         # Draw the order of the images, the same when a run resumes within an epoch
-        order = torch.randperm(
-            len(data.train), generator=torch.Generator().manual_seed(stream_seed(config.seed, progress.epoch, "order"))
-        )
+        generator = torch.Generator().manual_seed(stream_seed(config.seed, progress.epoch, "order"))
+        if config.sampling:
+            weights = data.balance()[data.train.labels].double().cpu()
+            order = torch.multinomial(weights, len(data.train), replacement=True, generator=generator)
+        else:
+            order = torch.randperm(len(data.train), generator=generator)
 
         # Seed dropout and augmentation
         if progress.batch == 0:
@@ -243,7 +248,7 @@ class Trainer:
         # Validate
         validated = time.perf_counter()
         logits = self.evaluator.logits(self.data.val)
-        validation = evaluation.scores("val", logits, self.data.val.labels, self.config.metric)
+        validation = evaluation.scores("val", logits, self.data.val.labels, self.logged)
         progress.epoch += 1
         row = {
             "epoch": progress.epoch,
@@ -297,7 +302,7 @@ class Trainer:
             self.evaluator.model.load_state_dict(self.best_weights)
             summary |= evaluation.summary_of("best", progress.best, self.evaluator.score(sample))
             logits = self.evaluator.logits(data.test)
-            summary |= evaluation.scores("test", logits, data.test.labels, self.config.metric)
+            summary |= evaluation.scores("test", logits, data.test.labels, self.logged)
             arrays = evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
             mistakes = torch.from_numpy(arrays["mistake_index"]).to(self.device)
             model, size = self.evaluator.model, self.evaluator.batch_size
