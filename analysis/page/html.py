@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -19,7 +20,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.page import tables
+from analysis.page import live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import advice
@@ -30,6 +31,7 @@ from study.system.errors import UserError
 from study.system.files import replace_bytes
 
 TEMPLATE = Path(__file__).with_name("report.html")
+SCRIPT = Path(__file__).with_name("report.js")
 PIXELS = 115
 """Pixels of an inch of a figure on the page."""
 
@@ -52,7 +54,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure after writing: the stem of its files, its width in pixels, and its SVG as a data URL."""
+    """A figure after writing: the stem of its files, its width in pixels, and its SVG as a data URL.
+
+    `readings` are those of `live.readings`, for the script of the page.
+    """
 
     stem: str
     width: int
@@ -60,6 +65,7 @@ class Drawn:
     caption: str
     photo: bool
     svg: str
+    readings: dict[str, Any]
 
 
 def reload_tag(seconds: int) -> str:
@@ -109,7 +115,8 @@ def write(
 
     # write the page and the same as Markdown
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(text=text, language=spoken())
+    environment.globals.update(text=text, language=spoken(), script=Markup(SCRIPT.read_text(encoding="utf-8")))
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "full": full}
@@ -221,19 +228,22 @@ def _draw(
     result = forks.start(partial(_save_figure, picture.figure, stem, out / "figures"))
 
     def finish(undrawn: set[str]) -> Drawn:
-        undrawn |= result()
+        missing, readings = result()
+        undrawn |= missing
         svg = base64.b64encode((out / "figures" / f"{stem}.svg").read_bytes()).decode()
-        return Drawn(stem, width, *about, f"data:image/svg+xml;base64,{svg}")
+        return Drawn(stem, width, *about, f"data:image/svg+xml;base64,{svg}", readings)
 
     return lambda undrawn: attempted(restored(about[0]), partial(finish, undrawn))
 
 
-def _save_figure(figure: Figure, stem: str, folder: Path) -> frozenset[str]:
-    """Write a figure in every format; return the characters that no font has."""
-    contents = {suffix: drawn(figure, suffix, stem) for suffix in PICTURES}
+def _save_figure(figure: Figure, stem: str, folder: Path) -> tuple[frozenset[str], dict[str, Any]]:
+    """Write a figure in every format; return the characters that no font has, and its readings."""
+    contents = {PICTURES[0]: drawn(figure, PICTURES[0], stem)}  # gives the figure its layout
+    readings = live.readings(figure)
+    contents |= {suffix: drawn(figure, suffix, stem) for suffix in PICTURES[1:]}
     for suffix, content in contents.items():
         save(folder / f"{stem}.{suffix}", content)
-    return getattr(figure, "undrawn", frozenset())
+    return getattr(figure, "undrawn", frozenset()), readings
 
 
 def drawn(figure: Figure, suffix: str, stem: str) -> bytes:
