@@ -5,7 +5,8 @@ python -m analysis.summarize runs --out report
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.page import html as page
 from analysis.page.attempt import attempted
-from analysis.page.blocks import Block, Items, Paragraph
+from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks, look
 from analysis.page.html import Part
 from analysis.themes import (
@@ -49,11 +50,13 @@ def write(
     say: Callable[[str], None] = lambda line: None,
     full: bool = False,
     reload: int = 0,
+    whole: bool = True,
 ) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
 
     `report.md` and the printed page have the short form, or everything if `full`. The page reloads itself every
-    `reload` seconds, unless 0. `say` is called with a line at the start of each section, which has the time left.
+    `reload` seconds, unless 0; unless `whole`, it has nothing but the short form. `say` is called with a line at the
+    start of each section, which has the time left.
     """
     summary = plural(
         "{n:,} finished run of {runs:,} in {source}; report of {date}.",
@@ -64,6 +67,8 @@ def write(
         date=date.today().isoformat(),
     )
     parts = _parts(frames, sections, say)
+    if not whole:
+        parts = (replace(part, more=()) for part in parts)
     return page.write(parts, text("Image classifiers compared"), summary, _provenance(frames), out, full, reload)
 
 
@@ -82,16 +87,17 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     for done, (title, section, looks) in enumerate(zip(titles, sections, looks_of(sections), strict=True)):
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
-        yield Part(section.name, title, short(frames, section, looks), _everything(frames, section, looks))
+        in_short = short(frames, section, looks)
+        yield Part(section.name, title, in_short, _besides(in_short, everything(frames, section, looks)))
 
     # all data sets, and how it was done
     name = text("Data sets side by side")
     trained = [section for section in sections if not section.runs.empty]
     if compared := _part(name, lambda: layers.beside(frames, trained)):
-        yield Part("data-sets", name, [], compared)
+        yield Part("data-sets", name, [], [lambda: compared])
     name = text("How it was done")
     in_short = _part(name, lambda: protocol.brief(frames, sections))
-    yield Part("protocol", name, in_short, _part(name, lambda: protocol.blocks(frames, sections)))
+    yield Part("protocol", name, in_short, [partial(_part, name, lambda: protocol.blocks(frames, sections))])
 
     # problems, and the words
     problems = _problems(frames)
@@ -202,24 +208,38 @@ NAMES = {
 """Names of the themes, for the message on one that failed."""
 
 
-def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Return everything else about a section: its data and its themes; without results, what is missing."""
-    return list(_everything(frames, section, looks))
+def everything(frames: Frames, section: Section, looks: Looks) -> list[Callable[[], list[Block]]]:
+    """Return functions that make the blocks about the data of a section and those of its themes.
 
-
-def _everything(frames: Frames, section: Section, looks: Looks) -> Iterator[Block]:
-    """Yield the blocks of `section_blocks` one by one, so that figures are drawn while the next theme is computed."""
+    Of a section without results, what is missing.
+    """
     if section.runs.empty:
-        yield from about.missing(frames, section, looks)
-        return
-    yield from _part(text("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)])
-    for theme in THEMES:
-        yield from _part(text(NAMES[_key(theme)]), partial(theme, frames, section, looks))
+        return [partial(about.missing, frames, section, looks)]
+    data = partial(
+        _part, text("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)]
+    )
+    themes = [(text(NAMES[_key(theme)]), partial(theme, frames, section, looks)) for theme in THEMES]
+    return [data, *(partial(_part, name, make) for name, make in themes)]
+
+
+def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
+    """Return the blocks of `everything`."""
+    return [block for make in everything(frames, section, looks) for block in make()]
 
 
 def _key(theme: Callable) -> str:
     """Return the key of a theme in NAMES: its module or, in `about`, its function."""
     return theme.__module__.rpartition(".")[2] if theme.__name__ == "blocks" else theme.__name__
+
+
+def _besides(shown: Iterable[Block], makes: Iterable[Callable[[], list[Block]]]) -> Iterator[Callable[[], list[Block]]]:
+    """Leave out the pictures that are shown already of the blocks that functions make."""
+    pictures = {block.name for block in shown if isinstance(block, Picture)}
+
+    def without(make: Callable[[], list[Block]]) -> list[Block]:
+        return [block for block in make() if not (isinstance(block, Picture) and block.name in pictures)]
+
+    return (partial(without, make) for make in makes)
 
 
 def _problems(frames: Frames) -> list[str]:

@@ -6,21 +6,20 @@ python -m analysis.summarize mine theirs ENTITY/PROJECT     # the runs of severa
 """
 
 import argparse
+import gc
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analysis import publish, report
+from analysis import publish, report, watch
 from analysis.frames import forgotten, pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
 from analysis.page import pdf, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
-from analysis.page.html import reload_tag
 from analysis.themes import brief, per_class
 from analysis.wording.texts import LANGUAGES, language, restored, text
 from study.config import RESULTS_VERSION
@@ -30,11 +29,7 @@ from study.remote import api as wandb_api
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system.errors import UserError, printable
-from study.system.files import replace_bytes
 from study.system.process import Parser, run_command
-
-WATCH_SECONDS = 10
-"""Seconds between two looks at the runs with `--watch`."""
 
 
 def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
@@ -74,15 +69,23 @@ def sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str
 
 def _on_all_data(frames: runs.Frames, sweep: Sweep) -> list[Section]:
     """Make the sections of a sweep on its own data set and, if it has only one, on each other that runs are of."""
-    listed = of_sweep(frames, sweep)
+    listed = of_sweep(frames, sweep) if _has_runs(frames, sweep) else []
     dataset = sweep.parameters.get("dataset")
     if dataset is None or dataset.varies:
         return listed
     for other in sorted({*frames.runs.dataset} - {*dataset.choices}):
         with suppress(UserError):  # the sweep cannot be run on it
-            name = f"{sweep.name}, {other.removeprefix('folder:')}"
-            listed += [replace(section, name=name) for section in of_sweep(frames, sweep.replaced({"dataset": other}))]
+            on_other = sweep.replaced({"dataset": other})
+            if _has_runs(frames, on_other):
+                name = f"{sweep.name}, {other.removeprefix('folder:')}"
+                listed += [replace(section, name=name) for section in of_sweep(frames, on_other)]
     return listed
+
+
+def _has_runs(frames: runs.Frames, sweep: Sweep) -> bool:
+    """Return whether a point of a sweep has a run; many times as fast as making its sections."""
+    points = {point.config.fingerprint for point in sweep.points(recorded=frames.recorded)}
+    return not points.isdisjoint(frames.runs.fingerprint)
 
 
 def _read_argv(argv: list[str]) -> argparse.Namespace:
@@ -98,6 +101,11 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         metavar="SOURCE",
         help="directory of runs (default: runs), or ENTITY/PROJECT[/SWEEP_ID] in W&B; of several, the runs of all",
     )
+    for name, where in (("tag", ""), ("group", " in W&B"), ("author", " in W&B")):
+        parser.add_argument(
+            f"--{name}", nargs="+", action="extend", default=[], metavar=name.upper(),
+            help=f"only runs{where} with one of these {name}s",
+        )  # fmt: skip
     parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
 
     # the sections
@@ -140,7 +148,8 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="put everything that the page has into report.md and report.pdf, not the short form alone",
+        help="put everything that the page has into report.md and report.pdf, not the short form alone, and write each "
+        "figure in all formats",
     )
     parser.add_argument(
         "--watch", action="store_true", help="renew the page as runs finish, and let it reload itself, until Ctrl-C"
@@ -191,7 +200,9 @@ def _nothing(
                 return f"{source} holds no finished run{what}, but {points} with `--set {words}`: give it here too"
             remedy += ", or give the `--set` with which they were run"
             break
-    if not any(Path(word).is_dir() for word in args.sources):
+    if args.tag or args.group or args.author:
+        remedy = "check the names given by --tag, --group and --author"
+    elif not any(Path(word).is_dir() for word in args.sources):
         has_any = named or not everything.runs.empty
         remedy = "W&B has no others" if has_any else "check its name in W&B, and that your key has access"
     return f"{source} holds no finished run{what}{others}; {remedy}"
@@ -205,6 +216,7 @@ def _word(value: Any) -> str:
 def main(argv: list[str]) -> int:
     """Print the answers and write the report, as the command line asks."""
     args = _read_argv(argv)
+    gc.set_threshold(200_000, 50, 50)  # tables have millions of objects, few of them garbage: 10 % faster
     if args.watch:
         _watch(args)
     else:
@@ -212,72 +224,83 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _watch(args: argparse.Namespace) -> None:
-    """Write the page again whenever runs have changed, until Ctrl-C; then it no longer reloads itself."""
-    if args.pdf or args.publish:
-        raise UserError("--watch renews the page alone; give --pdf or --publish when the runs have ended")
-    print(f"watching {', '.join(map(printable, args.sources))} every {WATCH_SECONDS} s; Ctrl-C ends it", flush=True)
-    seen = None
-    try:
-        while True:
-            # an error, such as no finished run yet or W&B being away, does not end it
-            try:
-                state = [_state(str(source)) for source in args.sources]
-                if state != seen:
-                    began = time.monotonic()
-                    seen = state
-                    _report(args)
-                    print(f"{time.strftime('%H:%M:%S')}  renewed in {time.monotonic() - began:.1f} s", flush=True)
-            except UserError as error:
-                print(f"{time.strftime('%H:%M:%S')}  not yet: {error}", flush=True)
-            time.sleep(WATCH_SECONDS)
-    except KeyboardInterrupt:
-        return
-    finally:
-        page = Path(args.out) / "index.html"
-        if page.exists():
-            replace_bytes(page, page.read_bytes().replace(reload_tag(WATCH_SECONDS).encode(), b""))
-
-
-def _state(source: str) -> list[tuple[str, ...]]:
-    """Return what changes when a run of a source begins, ends or is deleted."""
-    if not Path(source).is_dir():
-        return [(str(run), str(state)) for run, state in runs.load(source).runs.state.items()]
-    found = []
-    for path in sorted(Path(source).iterdir()):
-        for name in ("run.json", "summary.json"):
-            with suppress(OSError):  # not there, or deleted just now
-                found.append((str(path / name), str((path / name).stat().st_mtime_ns)))
-    return found
-
-
 def _report(args: argparse.Namespace) -> None:
-    """Read the runs, print the answers and write the report once."""
-    # read the runs
+    """Print the answer of each section, write the report, and print or publish it if that is asked for."""
     browser = pdf.browser() if args.pdf else None
     place = publish.place(args.sources) if args.publish else None
-    source = ", ".join(map(str, args.sources))
-    frames = runs.load(list(map(str, args.sources)), args.refresh)
+    frames, listed = _gathered(args)
+    with language(args.lang):
+        for section in listed:
+            if not section.runs.empty:
+                _print(frames, section)
+        page = report.write(frames, listed, _source(args), Path(args.out), _say, args.full)
+    print(f"report: {printable(page.resolve())}")
+    if browser:
+        print(f"report: {printable(pdf.print_page(page, browser))}")
+    if place:
+        with language(args.lang):
+            print(printable(publish.send(place, _source(args), frames, listed, page, _say)))
+
+
+def _watch(args: argparse.Namespace) -> None:
+    """Renew the page until Ctrl-C: in its short form while runs are missing, which is quick, and then the whole."""
+    if args.pdf or args.publish:
+        raise UserError("--watch renews the page alone; give --pdf or --publish when the runs have ended")
+    known: runs.Known = {}
+
+    def renew(whole: bool) -> bool:
+        frames, listed = _gathered(args, known)
+        whole = whole or not _has_more_to_come(frames, listed if args.sweep else [])
+        with language(args.lang):
+            report.write(
+                frames, listed, _source(args), Path(args.out), full=args.full, reload=watch.SECONDS, whole=whole
+            )
+        return whole
+
+    watch.watch(list(map(str, args.sources)), Path(args.out) / "index.html", renew)
+
+
+def _has_more_to_come(frames: runs.Frames, named: Sequence[Section]) -> bool:
+    """Return whether runs are being trained, or points of named sweeps have not been."""
+    return bool((frames.runs.state == "running").any()) or any(
+        section.absent.state.isin(["", "running", "interrupted"]).any() for section in named
+    )
+
+
+def _say(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def _source(args: argparse.Namespace) -> str:
+    return ", ".join(map(str, args.sources))
+
+
+def _gathered(args: argparse.Namespace, known: runs.Known | None = None) -> tuple[runs.Frames, list[Section]]:
+    """Read the runs, print how many there are, and group them into sections; `known` are those read before."""
+    # read the runs
+    everything = runs.load(
+        list(map(str, args.sources)), args.refresh, known, pull.Only(args.tag, args.group, args.author)
+    )
     if args.compare_per_class:
-        frames = replace(frames, given=per_class.read_accuracies(args.compare_per_class))
-        per_class.check_classes(frames.given, frames)
+        everything = replace(everything, given=per_class.read_accuracies(args.compare_per_class))
+        per_class.check_classes(everything.given, everything)
 
     # print the number of runs by state, and what could not be read
     counts = [
-        *frames.runs.state.value_counts().items(),
-        *([("left out", len(frames.problems))] * bool(frames.problems)),
+        *everything.runs.state.value_counts().items(),
+        *([("left out", len(everything.problems))] * bool(everything.problems)),
     ]
-    print(f"{printable(source)}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
-    for problem in frames.problems:
+    print(f"{printable(_source(args))}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
+    for problem in everything.problems:
         print(f"warning: {printable(problem)}", file=sys.stderr)
 
     # group the runs into sections
-    everything = frames
     of_sweeps = [word for word in args.sources if wandb_api.sweep_path(word)]
     named = args.sweep or (of_sweeps if len(of_sweeps) == len(args.sources) else [])
     with language(args.lang):
         listed = sections(everything, named, search.assignments(args.set))
         listed = [replace(section, smallest=args.smallest) for section in listed]
+    frames = everything
     if named:
         frames = runs.chosen(
             everything, {fingerprint for section in listed for fingerprint in section.points.fingerprint}
@@ -285,25 +308,8 @@ def _report(args: argparse.Namespace) -> None:
 
     # without results there is no report
     if all(section.runs.empty for section in listed):
-        raise UserError(_nothing(source, args, everything, frames, named))
-
-    def say(line: str) -> None:
-        if not args.watch:
-            print(printable(line), file=sys.stderr, flush=True)
-
-    # print the answer of each section, write the report
-    with language(args.lang):
-        for section in listed:
-            if not section.runs.empty and not args.watch:
-                _print(frames, section)
-        reload = WATCH_SECONDS if args.watch else 0
-        page = report.write(frames, listed, source, Path(args.out), say, args.full, reload)
-    print(f"report: {printable(page.resolve())}")
-    if browser:
-        print(f"report: {printable(pdf.print_page(page, browser))}")
-    if place:
-        with language(args.lang):
-            print(printable(publish.send(place, source, frames, listed, page, say)))
+        raise UserError(_nothing(_source(args), args, everything, frames, named))
+    return frames, listed
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 ORDER = {
     "study": ("system", "config", "record", "data", "models", "training", "sweeps", "remote", "local", "bench"),
-    "analysis": ("wording", "frames", "page", "themes", "report", "publish"),
+    "analysis": ("wording", "frames", "page", "themes", "report", "publish", "watch"),
 }
 """The packages of each tree: each imports only from those before it, and the commands above them from all."""
 
@@ -57,7 +57,7 @@ def test_only_commands_stand_beside_the_packages():
     files = {tree: {path.stem for path in (ROOT / tree).glob("*.py")} - {"__init__"} for tree in ORDER}
     assert files == {
         "study": {"train", "predict", "sweep", "sync"},
-        "analysis": {"summarize", "anatomy", "export", "report", "publish", "results"},
+        "analysis": {"summarize", "anatomy", "export", "report", "publish", "results", "watch"},
     }
 
 

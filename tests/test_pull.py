@@ -19,7 +19,7 @@ from analysis.frames import runs
 from analysis.page import html
 sources = sys.argv[1:]
 here, there = map(runs.load, sources)
-pd.testing.assert_frame_equal(*(frames.runs.drop(columns="source") for frames in (here, there)))
+pd.testing.assert_frame_equal(*(frames.runs.drop(columns=["source", "author"]) for frames in (here, there)))
 pd.testing.assert_frame_equal(here.history, there.history)
 pd.testing.assert_frame_equal(here.predictions, there.predictions)
 assert not here.problems and not there.problems, there.problems
@@ -124,6 +124,32 @@ def test_only_runs_that_have_changed_are_pulled_again(there, run_python, tmp_pat
     long.lines = lines
     del sent.fields["heartbeatAt"]
     assert server.requests["RunContents"] == 1 and f"{long.name} {len(epochs)}\n" in out and len(epochs) > 2000
+
+
+def test_runs_are_chosen_by_tag_group_and_author_and_told_apart_by_their_authors(there, run_python, tmp_path):
+    server, folder = there
+    listed = [server.runs[path.name] for path in sorted(folder.glob("mlp-*"))]
+    before = [dict(run.fields) for run in listed]
+    for place, run in enumerate(listed):
+        run.fields |= {"author": ("ana", "ben")[place % 2], "tags": ["exam", f"part {place // 4}"], "groupName": "g"}
+    chosen = {}
+    for only in (
+        "pull.ALL",
+        "pull.Only(tags=['part 0', 'x'])",
+        "pull.Only(['exam'], ['g'], ['ben'])",
+        "pull.Only(groups=['h'])",
+    ):
+        words = (
+            f"from analysis.frames import pull, runs; print(*runs.load({PROJECT!r}, only={only}).runs.source, sep='|')"
+        )
+        chosen[only] = run_python(["-c", words], tmp_path).stdout.strip().split("|")
+    said = run_python(["-m", "analysis.summarize", PROJECT, "--author", "carl"], tmp_path, code=2).stderr
+    for run, fields in zip(listed, before, strict=True):
+        run.fields.clear()
+        run.fields |= fields
+    every, by_tag, by_all, none = chosen.values()
+    assert sorted(every) == [f"{PROJECT}, ana"] * 4 + [f"{PROJECT}, ben"] * 4
+    assert len(by_tag) == 4 and by_all == [PROJECT] * 4 and none == [""] and "--author" in said
 
 
 @pytest.mark.slow

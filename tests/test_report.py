@@ -22,6 +22,7 @@ from analysis.frames import runs
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, figures, tables
 from analysis.page import html as page
+from analysis.page.blocks import Data, Gallery, Picture
 from analysis.themes import (
     about,
     answers,
@@ -401,10 +402,32 @@ def test_equal_runs_make_equal_files(frames, sections, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "THEMES", (comparison.blocks,))
     made = []
     for name in ("one", "two"):
-        report.write(frames, [sections["two"]], "runs", tmp_path / name)
+        report.write(frames, [sections["two"]], "runs", tmp_path / name, full=True)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         made.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
     assert len(made[0]) == 24 and made[0] == made[1]
+
+
+def test_figures_that_are_folded_are_svg_alone(frames, sections, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "THEMES", (costs.blocks, confusion.blocks))
+    page = report.write(frames, [sections["three"]], "runs", tmp_path)
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    pictures = [block for block in report.short(frames, sections["three"], {}) if isinstance(block, Picture)]
+    in_short = {f"three-options-{picture.name}.{kind}" for picture in pictures for kind in ("png", "pdf")}
+    assert {name for name in written if not name.endswith(".svg")} == in_short and len(written) > 3 * len(in_short) / 2
+    assert {f"figures/{name}" for name in written} == set(
+        re.findall('href="(figures/[^"]+)"', page.read_text(encoding="utf-8"))
+    )
+
+
+def test_no_two_blocks_have_the_same_files(made):
+    for content in made.values():
+        pictures = [block for block in content if isinstance(block, Picture)]
+        pictures += [picture for block in content if isinstance(block, Gallery) for picture in block.pictures]
+        titles = {(picture.name, picture.title) for picture in pictures}
+        assert len(titles) == len({name for name, _ in titles})
+        data = [block.name for block in content if isinstance(block, tables.Table | Data)]
+        assert len(data) == len(set(data))
 
 
 def test_hundreds_of_runs_are_compared_in_a_second_or_two(study, tmp_path):

@@ -40,6 +40,15 @@ def test_a_source_that_is_not_there_is_named(labs, call):
     assert "there is no directory other" in call("analysis.summarize", "ours", "other", code=2).stderr
 
 
+def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
+    for seed in (7, 8):
+        make_run(labs / "ours", 0.7, seed=seed, tags="exam, retry")
+    assert list(runs.load(labs / "ours", only=runs.pull.Only(tags=["retry", "other"])).runs.seed) == [7, 8]
+    assert call("analysis.summarize", "ours", "--tag", "exam").stdout.startswith("ours: 2 finished")
+    assert "--tag" in call("analysis.summarize", "ours", "--tag", "no", code=2).stderr
+    assert "ours is a directory" in call("analysis.summarize", "ours", "--author", "ana", code=2).stderr
+
+
 def test_a_forgotten_set_is_recognised(labs, call):
     """Runs that differ from every point of a sweep in the same options were trained with a `--set`."""
     sweep = SWEEP.replace("value: 3", "value: 30")
@@ -57,19 +66,42 @@ def test_a_forgotten_set_is_recognised(labs, call):
 
 
 @pytest.mark.slow
-def test_a_watched_report_is_renewed_until_ctrl_c(labs, start):
-    """The page reloads itself while it is watched, is written again when a run has finished, and is left as it is."""
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_watched_report_is_renewed_until_ctrl_c(labs, start, complete):
+    """The page reloads itself while it is watched, and has the short form until all runs are there or it ends."""
     (labs / "theirs").rename(labs / "later")
     (labs / "theirs").mkdir()
+    (labs / "dropout.yaml").write_text(SWEEP.replace("[0, 1, 2, 3]", "[0, 1, 2, 3, 4]"), encoding="utf-8")
     page = labs / "report" / "index.html"
-    watch = start("analysis.summarize", "ours", "theirs", "--watch")
-    reload = '<meta http-equiv="refresh" content="10">'
+    watch = start("analysis.summarize", "ours", "theirs", "--sweep", "dropout.yaml", "--watch")
+    reload, whole = '<meta http-equiv="refresh" content="10">', '<details class="more"'
     wait_for(lambda: page.exists() and "6 finished runs" in page.read_text(encoding="utf-8"))
-    assert reload in page.read_text(encoding="utf-8")
-    for run in (labs / "later").iterdir():
+    assert reload in page.read_text(encoding="utf-8") and whole not in page.read_text(encoding="utf-8")
+    known = {run.name for run in (labs / "ours").iterdir()}
+    new = sorted(run for run in (labs / "later").iterdir() if run.name not in known)[not complete :]
+    for run in new:
         shutil.move(run, labs / "theirs" / run.name)
-    wait_for(lambda: "10 finished runs" in page.read_text(encoding="utf-8"))
+    wait_for(lambda: f"{6 + len(new)} finished runs" in page.read_text(encoding="utf-8"))
+    assert (whole in page.read_text(encoding="utf-8")) == complete
     watch.send_signal(signal.SIGINT)
-    assert watch.wait(timeout=30) == 0
+    assert watch.wait(timeout=60) == 0
     written = page.read_text(encoding="utf-8")
-    assert reload not in written and written.rstrip().endswith("</html>")
+    assert reload not in written and written.rstrip().endswith("</html>") and whole in written
+
+
+def test_what_has_not_changed_is_not_read_again(labs, monkeypatch):
+    known: runs.Known = {}
+    first = runs.load([str(labs / "ours")], known=known)
+    read = []
+    monkeypatch.setattr(
+        runs, "_read", lambda directory, read_run=runs._read: read.append(directory) or read_run(directory)
+    )
+    changed = labs / "ours" / first.runs.index[0] / "summary.json"
+    changed.write_text(
+        changed.read_text(encoding="utf-8").replace('"test/acc": 0.', '"test/acc": 0.0'), encoding="utf-8"
+    )
+    second = runs.load([str(labs / "ours")], known=known)
+    assert [directory.path.name for directory in read] == [first.runs.index[0]]
+    pd.testing.assert_frame_equal(second.runs.drop(first.runs.index[0]), first.runs.drop(first.runs.index[0]))
+    assert second.runs["test/acc"].iloc[0] < first.runs["test/acc"].iloc[0] / 5
+    pd.testing.assert_frame_equal(second.history, first.history)

@@ -253,7 +253,7 @@ def _run(run: "Run") -> dict[str, Any]:
         "commit": None, "readOnly": False, "createdAt": CREATED, "description": None,
         "heartbeatAt": fields.get("heartbeatAt", CREATED), "notes": fields.get("notes"),
         "systemMetrics": "{}", "summaryMetrics": json.dumps(run.summary),
-        "historyLineCount": len(rows), "user": {"name": ENTITY, "username": ENTITY},
+        "historyLineCount": len(rows), "user": {"name": ENTITY, "username": fields.get("author", ENTITY)},
         "historyKeys": {"lastStep": max((row.get("_step", 0) for row in rows), default=-1), "keys": keys},
     }  # fmt: skip
 

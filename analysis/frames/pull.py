@@ -12,9 +12,9 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,26 @@ KEY = "pulled.json"
 """File with what W&B reported of a run when it was pulled, as `contents.stamp` returns it."""
 
 
+@dataclass(frozen=True)
+class Only:
+    """Which runs are wanted: with one of these tags, in one of these groups, by one of these authors; empty for all."""
+
+    tags: Collection[str] = ()
+    groups: Collection[str] = ()
+    authors: Collection[str] = ()
+
+    def takes(self, tags: Collection[str], group: str | None = None, author: str | None = None) -> bool:
+        """Return whether a run with these tags, in this group and by this author is wanted."""
+        return (
+            (not self.tags or not {*self.tags}.isdisjoint(tags))
+            and (not self.groups or group in self.groups)
+            and (not self.authors or author in self.authors)
+        )
+
+
+ALL = Only()
+
+
 def read_sweep(path: str) -> Sweep:
     """Read the definition of a sweep ENTITY/PROJECT/SWEEP_ID in W&B; raise UserError if W&B does not give it."""
     names = wandb_api.path(path)
@@ -45,8 +65,8 @@ def read_sweep(path: str) -> Sweep:
     return replace(sweep, drawn_elsewhere=True)
 
 
-def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str]]:
-    """Update the cache from a project, or a sweep of it, in W&B.
+def pull(path: str, refresh: bool = False, only: Only = ALL) -> tuple[list[RunDirectory], list[str]]:
+    """Update the cache from a project, or a sweep of it, in W&B, or from those of its runs that are wanted.
 
     Returns the directories of its runs, in the order of their creation, and a sentence for each run that could not be
     pulled. Raises UserError if W&B cannot be reached or has no such project.
@@ -54,6 +74,7 @@ def pull(path: str, refresh: bool = False) -> tuple[list[RunDirectory], list[str
     # list the runs of the project or sweep
     entity, project, *sweep = wandb_api.path(path)
     listed = contents.listed(f"{entity}/{project}", {"sweep": sweep[0]} if sweep else {})
+    listed = [run for run in listed if only.takes(run.tags, run.group, contents.author(run))]
 
     # pull those that have changed; the lock keeps out another process that pulls the same project
     server = re.sub(r"\W+", "-", wandb_api.connect().settings["base_url"])
@@ -139,7 +160,8 @@ def _info(run: Any) -> dict[str, Any]:
     if not isinstance(run.config.get("info"), dict):
         raise UserError("no run of this study: its config in W&B has no `info`")
     config = Config.recorded(columns.options_of(run.config))
-    return {"config": config.model_dump(), **columns.read_info(run.config), "state": wandb_api.state_of(run)}
+    return {"config": config.model_dump(), **columns.read_info(run.config), "state": wandb_api.state_of(run),
+            "author": contents.author(run)}  # fmt: skip
 
 
 def _history(run: Any) -> list[dict[str, Any]]:

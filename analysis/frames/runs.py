@@ -6,6 +6,7 @@ python -c "from analysis.frames import runs; print(runs.load('runs').runs)"    #
 import math
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ import pandas as pd
 
 from analysis.frames import pull
 from study.config import RESULTS_VERSION, Config, is_identity
-from study.record.directory import EARLY, CorruptRun, RunDirectory
+from study.record.directory import DONE, EARLY, CorruptRun, RunDirectory
 from study.record.metrics import HISTORY, SUMMARY
 from study.remote import api as wandb_api
 from study.system.errors import UserError
@@ -41,6 +42,7 @@ INFO = [
     "val_images",
     "test_images",
     "source",
+    "author",
 ]
 
 
@@ -121,28 +123,39 @@ class Frames:
         return layers | {"targets": arrays["feature_targets"]}
 
 
-def load(source: str | Path | Sequence[str], refresh: bool = False) -> Frames:
+Known = dict[Path, tuple[tuple[int, ...], tuple[Config, dict[str, Any], np.ndarray]]]
+"""What was read of directories with a result, and when their files were written."""
+
+
+def load(
+    source: str | Path | Sequence[str], refresh: bool = False, known: Known | None = None, only: pull.Only = pull.ALL
+) -> Frames:
     """Read all runs in a directory, or of a project ENTITY/PROJECT or a sweep ENTITY/PROJECT/SWEEP_ID in W&B.
 
-    Of several sources, the runs of all, with the `source` of each; a run that several have counts once.
+    Of several sources, the runs of all, with the `source` of each; a run that several have counts once. The source of a
+    run in W&B includes its author, if its project has several. `only` chooses runs by tag, and in W&B by group and
+    author.
 
     Runs that cannot be read, and duplicates, are left out and named in `problems`. Runs pulled from W&B before are
-    pulled again only if they have changed, or with `refresh`. Raises UserError if there is no such source.
+    pulled again only if they have changed, or with `refresh`. With `known`, directories that have not changed since an
+    earlier call with the same are not read again. Raises UserError if there is no such source.
     """
     names = [str(source)] if isinstance(source, str | Path) else list(dict.fromkeys(source))
     listed: list[tuple[RunDirectory, str]] = []
     problems: list[str] = []
     for name in names:
-        directories, left_out = _directories(name, refresh)
+        directories, left_out = _directories(name, refresh, only)
         listed += [(directory, name) for directory in directories]
         problems += left_out
-    return _frames(listed, problems)
+    return _frames(listed, problems, known, only)
 
 
-def _directories(source: str, refresh: bool) -> tuple[list[RunDirectory], list[str]]:
+def _directories(source: str, refresh: bool, only: pull.Only) -> tuple[list[RunDirectory], list[str]]:
     """Return the directories of the runs of a source, and a sentence for each that could not be pulled."""
     # a directory of runs
     if Path(source).is_dir():
+        if only.groups or only.authors:
+            raise UserError(f"only runs in W&B have a group and an author, and {source} is a directory")
         paths = [path for path in sorted(Path(source).iterdir()) if path.is_dir()]
         paths = [path for path in paths if path.name != "wandb" and not path.name.startswith(".")]
         return [RunDirectory(path) for path in paths], []
@@ -151,7 +164,7 @@ def _directories(source: str, refresh: bool) -> tuple[list[RunDirectory], list[s
     if not wandb_api.path(str(source)):
         raise UserError(f"there is no directory {source}; name the one that --runs-dir named when training")
     try:
-        return pull.pull(str(source), refresh)
+        return pull.pull(str(source), refresh, only)
     except UserError as error:
         raise type(error)(f"there is no directory {source}, and as a project of W&B: {error}") from None
 
@@ -160,7 +173,9 @@ RETRAIN = "run the same command or sweep again to retrain it"
 SEND = "run `python -m study.sync` on the machine with its directory to send what is missing"
 
 
-def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str]) -> Frames:
+def _frames(
+    listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str], known: Known | None, only: pull.Only
+) -> Frames:
     """Read run directories, each with the name of its source, into frames; `problems` were found before."""
 
     def place(directory: RunDirectory, source: str) -> str:
@@ -171,12 +186,14 @@ def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str])
     problems = list(problems)
     for directory, source in listed:
         try:
-            config, row, history = _read(directory)
+            config, row, history = _read(directory) if known is None else _read_once(directory, known)
         except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
             remedy = RETRAIN if Path(source).is_dir() else SEND
             problems.append(f"{place(directory, source)} is left out: {_reason(error)}; {remedy}")
             continue
-        row["source"] = source
+        if Path(source).is_dir() and not only.takes([tag.strip() for tag in config.tags.split(",")]):
+            continue
+        row = {**row, "source": source}
         name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
         copies.setdefault(name, []).append((directory, config, row, history))
 
@@ -194,6 +211,12 @@ def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str])
             f"{other} is left out: it is the same run as {place(kept[0], kept[2]['source'])}" for other in others
         ]
 
+    # a source with runs of several authors is told apart by them
+    authors = Counter(row["source"] for row in {(row["source"], row["author"]): row for row in rows}.values())
+    for row in rows:
+        if authors[row["source"]] > 1 and row["author"]:
+            row["source"] = f"{row['source']}, {row['author']}"
+
     # numbers are floats, NaN where a run lacks one
     runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY], dtype=object)
     runs[SUMMARY] = runs[SUMMARY].astype(float)
@@ -207,6 +230,18 @@ def _frames(listed: Sequence[tuple[RunDirectory, str]], problems: Sequence[str])
 def _rank(row: Mapping[str, Any]) -> tuple[bool, str]:
     """Return the sort key of copies of a run: those with a result rank highest, then the latest."""
     return has_result(row["state"], row["stopped_by"]), row["started"] or ""
+
+
+def _read_once(directory: RunDirectory, known: Known) -> tuple[Config, dict[str, Any], np.ndarray]:
+    """Return what `_read` returns, from `known` if the run had a result and its files are the same."""
+    paths = (directory.path / name for name in ("run.json", "history.jsonl", "summary.json"))
+    written = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+    if directory.path in known and known[directory.path][0] == written:
+        return known[directory.path][1]
+    result = _read(directory)
+    if result[1]["state"] in DONE:
+        known[directory.path] = written, result
+    return result
 
 
 def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], np.ndarray]:
@@ -230,8 +265,14 @@ def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], np.ndarray]:
     row |= {name: _number(summary, name) for name in SUMMARY}
 
     # one line per epoch
-    history = [(line["epoch"], *(_number(line, name) for name in HISTORY)) for line in lines]
+    history = [(line["epoch"], *_numbers(line, HISTORY)) for line in lines]
     return config, row, np.array(history, dtype=float).reshape(-1, 1 + len(HISTORY))
+
+
+def _numbers(values: Mapping[str, Any], names: Sequence[str]) -> list[float]:
+    """Return numbers as `_number` does; quickly if all are there."""
+    found = list(map(values.get, names))
+    return found if set(map(type, found)) == {float} else [_number(values, name) for name in names]
 
 
 def _number(values: Mapping[str, Any], name: str) -> float:

@@ -15,7 +15,7 @@ returns the blocks about the runs of a section, or an empty list if it does not 
             Picture("pairs", title, figures.pairs(counts, title), text("Darker is more frequent.")),
         ]
 
-Nothing else is needed: the page names the files, writes every table as .md .tex .csv and every figure as .png .svg
+Nothing else is needed: the page names the files, writes every table as .md .tex .csv and every figure as .svg .png
 .pdf, and lists the contents. Every text goes through `text` or `plural` of `wording.texts`, and the headers of columns
 stand in `wording.words`; `looks` maps each setting to its colour. The frame of a table holds numbers; its columns
 (`tables.Column`) define how they are written.

@@ -7,7 +7,7 @@ import base64
 import io
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import matplotlib
 from markupsafe import Markup, escape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 from analysis.page import live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
-from analysis.page.letters import advice
+from analysis.page.letters import Plot, advice
 from analysis.page.processes import Forks
 from analysis.page.tables import Table
 from analysis.wording.texts import MARKUP, restored, spoken, text
@@ -35,7 +36,9 @@ SCRIPT = Path(__file__).with_name("report.js")
 PIXELS = 115
 """Pixels of an inch of a figure on the page."""
 
-PICTURES = ("png", "svg", "pdf")
+PICTURES = ("svg", "png", "pdf")
+"""Formats of the figures of the short form; the others are written as SVG alone, unless everything is asked for."""
+
 DPI = 160
 
 
@@ -43,20 +46,22 @@ DPI = 160
 class Part:
     """A section of the page; the names of its files start with `name`.
 
-    `blocks` are the short form; the page folds what is `more`, and the short report leaves it out.
+    `blocks` are the short form; the page folds what is `more`, and the short report leaves it out. `more` are functions
+    that make blocks, each called in a process of its own.
     """
 
     name: str
     title: str
-    blocks: Iterable[Block]
-    more: Iterable[Block] = ()
+    blocks: Sequence[Block]
+    more: Iterable[Callable[[], Iterable[Block]]] = ()
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure after writing: the stem of its files, its width in pixels, and its SVG as a data URL.
+    """A figure after writing: the stem and formats of its files, its width in pixels, and its SVG as a data URL.
 
-    `readings` are those of `live.readings`, for the script of the page.
+    `readings` are those of `live.readings`, for the script of the page. `undrawn` are the characters of its texts that
+    no font has.
     """
 
     stem: str
@@ -66,6 +71,8 @@ class Drawn:
     photo: bool
     svg: str
     readings: dict[str, Any]
+    formats: Sequence[str]
+    undrawn: frozenset[str]
 
 
 def reload_tag(seconds: int) -> str:
@@ -94,24 +101,22 @@ def write(
     except OSError as error:
         raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
 
-    # write the files of each part, figures in processes of their own; keep only what the page shows of it
+    # write the files of each part, in several processes; they send what the page shows of it
     anchors = _Names()
-    files = _Names()
+    _load_backends()
     forks = Forks()
-    shown = []
+    formats = PICTURES if full else PICTURES[:1]
+    shown: list[dict[str, Any]] = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        blocks, more = (
-            [_attempted(block, anchor, anchors, files, out, forks) for block in listed]
-            for listed in (part.blocks, part.more)
-        )
+        blocks = [forks.start(partial(_written, lambda part=part: part.blocks, anchor, out, PICTURES))]
+        more = [forks.start(partial(_written, make, anchor, out, formats)) for make in part.more]
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 
-    # wait for the figures
-    undrawn: set[str] = set()
+    # wait for them, and give each heading its anchor
     for part in shown:
         for form in ("blocks", "more"):
-            part[form] = [_with_figures(block, undrawn) for block in part[form]]
+            part[form] = [block for result in part[form] for block in _with_anchors(result(), part["anchor"], anchors)]
 
     # write the page and the same as Markdown
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -121,7 +126,7 @@ def write(
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "full": full}
     content["reload"] = Markup(reload_tag(reload)) if reload else ""
-    content["notes"] = _undrawn(undrawn)
+    content["notes"] = _undrawn(shown)
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
     return out / "index.html"
@@ -143,8 +148,12 @@ class _Names:
         return name
 
 
-def _undrawn(characters: Collection[str]) -> list[str]:
+def _undrawn(parts: Iterable[dict]) -> list[str]:
     """Report the characters that no installed font has and the fonts to install, on the page and on stderr."""
+    blocks = [block for part in parts for block in part["blocks"] + part["more"]]
+    figures = [block["picture"] for block in blocks if block["kind"] == "picture"]
+    figures += [figure for block in blocks if block["kind"] == "gallery" for figure in block["pictures"]]
+    characters = frozenset[str]().union(*(figure.undrawn for figure in figures))
     if not characters:
         return []
     shown, fonts = advice(characters)
@@ -158,19 +167,26 @@ def _undrawn(characters: Collection[str]) -> list[str]:
     return [message]
 
 
-def _attempted(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, forks: Forks) -> dict:
-    """Write a block, or an error message if it fails."""
-    what = getattr(block, "title", "") or getattr(block, "name", "") or text("Figures")
-    result = attempted(restored(what), lambda: _written(block, anchor, anchors, files, out, forks))
-    return result if isinstance(result, dict) else _paragraph(result)
+def _written(make: Callable[[], Iterable[Block]], anchor: str, out: Path, formats: Sequence[str]) -> list[dict]:
+    """Make blocks, write their files, and return the values that the page and the Markdown show.
+
+    An error message replaces a block that fails.
+    """
+    files = _Names()
+    shown = []
+    for block in make():
+        what = getattr(block, "title", "") or getattr(block, "name", "") or text("Figures")
+        result = attempted(restored(what), partial(_files, block, anchor, files, out, formats))
+        shown.append(_paragraph(result) if isinstance(result, Paragraph) else result)
+    return shown
 
 
-def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Path, forks: Forks) -> dict:
-    """Write the files of a block and return the values that the page and the Markdown show; figures are started."""
+def _files(block: Block, anchor: str, files: _Names, out: Path, formats: Sequence[str]) -> dict:
+    """Write the files of a block, and return the values that are shown."""
     match block:
         # texts
         case Heading(text):
-            return {"kind": "heading", "text": text, "anchor": anchors.unused(f"{anchor}-{text}")}
+            return {"kind": "heading", "text": text}
         case Paragraph():
             return _paragraph(block)
         case Items(texts, soft):
@@ -183,87 +199,78 @@ def _written(block: Block, anchor: str, anchors: _Names, files: _Names, out: Pat
             texts = {suffix: write(block) for suffix, write in tables.FORMATS.items()}
             for suffix, content in texts.items():
                 save(out / "tables" / f"{stem}.{suffix}", content)
-            return {"kind": "table", "table": block, "stem": stem}
+            shown = {"title": block.title, "notes": block.notes, "header": block.header, "rows": block.rows}
+            is_text = [column.digits is None for column in block.columns]
+            return {"kind": "table", "stem": stem, **shown, "is_text": is_text, "markdown": tables.markdown(block)}
         case Data(name, text, frame):
             stem = files.unused(f"{anchor}-{name}")
             save(out / "tables" / f"{stem}.csv", tables.harmless(frame).to_csv(index=False, float_format="%.10g"))
             return {"kind": "data", "text": text, "stem": stem}
         # figures, as files
         case Picture():
-            return {"kind": "picture", "picture": _draw(block, anchor, files, out, forks)}
+            return {"kind": "picture", "picture": _draw(block, anchor, files, out, formats)}
         case Gallery(pictures, caption):
-            started = [_draw(picture, anchor, files, out, forks) for picture in pictures]
-            return {"kind": "gallery", "pictures": started, "caption": caption}
+            return _gallery(pictures, caption, partial(_draw, anchor=anchor, files=files, out=out, formats=formats))
 
 
 def _paragraph(block: Paragraph) -> dict:
     return {"kind": "paragraph", "text": block.text, "soft": block.soft}
 
 
-def _with_figures(block: dict, undrawn: set[str]) -> dict:
-    """Wait for the figures of a block; an error message replaces one that fails, and the others are shown.
-
-    The characters that no font has are added to `undrawn`.
-    """
-    match block:
-        case {"kind": "picture", "picture": started}:
-            result = started(undrawn)
-            return _paragraph(result) if isinstance(result, Paragraph) else {**block, "picture": result}
-        case {"kind": "gallery", "pictures": pictures, "caption": caption}:
-            written = [started(undrawn) for started in pictures]
-            messages = [item.text for item in written if isinstance(item, Paragraph)]
-            kept = [item for item in written if isinstance(item, Drawn)]
-            return {**block, "pictures": kept, "caption": " ".join([caption, *messages]).strip()}
-        case _:
-            return block
+def _gallery(pictures: Sequence[Picture], caption: str, draw: Callable[[Picture], Drawn]) -> dict:
+    """Draw the figures of a gallery; an error message in the caption replaces one that fails."""
+    results = [attempted(restored(picture.title), partial(draw, picture)) for picture in pictures]
+    messages = [item.text for item in results if isinstance(item, Paragraph)]
+    return {
+        "kind": "gallery",
+        "pictures": [item for item in results if isinstance(item, Drawn)],
+        "caption": " ".join([caption, *messages]).strip(),
+    }
 
 
-def _draw(
-    picture: Picture, anchor: str, files: _Names, out: Path, forks: Forks
-) -> Callable[[set[str]], Drawn | Paragraph]:
-    """Start writing a figure in every format; return a function that waits for it."""
+def _draw(picture: Picture, anchor: str, files: _Names, out: Path, formats: Sequence[str]) -> Drawn:
+    """Write a figure in some formats."""
     stem = files.unused(f"{anchor}-{picture.name}")
-    width = round(PIXELS * picture.figure.get_figwidth())
-    about = (picture.title, picture.caption, picture.photo)
-    result = forks.start(partial(_save_figure, picture.figure, stem, out / "figures"))
-
-    def finish(undrawn: set[str]) -> Drawn:
-        missing, readings = result()
-        undrawn |= missing
-        svg = base64.b64encode((out / "figures" / f"{stem}.svg").read_bytes()).decode()
-        return Drawn(stem, width, *about, f"data:image/svg+xml;base64,{svg}", readings)
-
-    return lambda undrawn: attempted(restored(about[0]), partial(finish, undrawn))
-
-
-def _save_figure(figure: Figure, stem: str, folder: Path) -> tuple[frozenset[str], dict[str, Any]]:
-    """Write a figure in every format; return the characters that no font has, and its readings."""
-    contents = {PICTURES[0]: drawn(figure, PICTURES[0], stem)}  # gives the figure its layout
-    readings = live.readings(figure)
-    contents |= {suffix: drawn(figure, suffix, stem) for suffix in PICTURES[1:]}
+    live.give_ids(picture.figure)
+    contents = {suffix: drawn(picture.figure, suffix, stem) for suffix in formats}
     for suffix, content in contents.items():
-        save(folder / f"{stem}.{suffix}", content)
-    return getattr(figure, "undrawn", frozenset()), readings
+        save(out / "figures" / f"{stem}.{suffix}", content)
+    svg = f"data:image/svg+xml;base64,{base64.b64encode(contents['svg']).decode()}"
+    width = round(PIXELS * picture.figure.get_figwidth())
+    lacking = getattr(picture.figure, "undrawn", frozenset())
+    readings = live.readings(picture.figure)
+    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg, readings, formats, lacking)
+
+
+def _with_anchors(blocks: Iterable[dict], part: str, anchors: _Names) -> list[dict]:
+    """Give each heading among the blocks of a part its anchor."""
+    return [
+        {**block, "anchor": anchors.unused(f"{part}-{block['text']}")} if block["kind"] == "heading" else block
+        for block in blocks
+    ]
 
 
 def drawn(figure: Figure, suffix: str, stem: str) -> bytes:
-    """Draw a figure in the format of a suffix, first as png; the bytes depend only on the figure and the stem.
-
-    The other formats keep the layout of the first, and are written without the time of writing, so that equal figures
-    give equal files.
-    """
+    """Draw a figure in the format of a suffix; the bytes depend only on the figure and the stem, not on the time."""
     buffer = io.BytesIO()
     figure.dpi = DPI
     with matplotlib.rc_context({"svg.hashsalt": stem}):
         match suffix:
             case "png":
-                figure.savefig(buffer, format="png", dpi=DPI)  # draws it once for the layout, and once more
-                figure.set_layout_engine("none")
+                FigureCanvasAgg(figure).print_png(buffer)
             case "svg":
                 FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
             case "pdf":
                 FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
     return buffer.getvalue()
+
+
+def _load_backends() -> None:
+    """Draw a small figure in every format, so that the processes that draw inherit the libraries and fonts."""
+    figure = Plot()
+    figure.text(0, 0, "a")
+    for suffix in PICTURES:
+        drawn(figure, suffix, "")
 
 
 def _strong(text: str) -> Markup:
@@ -297,8 +304,7 @@ def _markdown_of(block: dict) -> list[str]:
         case "terms":
             return ["\n".join(_markdown_term(*entry) for entry in block["entries"])]
         case "table":
-            table = block["table"]
-            return [f"**{plain(table.title)}**", tables.markdown(table).rstrip(), plain(" ".join(table.notes))]
+            return [f"**{plain(block['title'])}**", block["markdown"].rstrip(), plain(" ".join(block["notes"]))]
         case "data":
             return [f"{plain(block['text'])} [csv](tables/{block['stem']}.csv)"]
         # figures, as links

@@ -44,10 +44,20 @@ VIRAMA = 9
 
 
 class Plot(Figure):
-    """A figure whose texts are plain text, in installed fonts that have their characters."""
+    """A figure whose texts are plain text, in installed fonts that have their characters.
+
+    Its layout is computed when it is first drawn, and kept in other formats.
+    """
 
     undrawn: frozenset[str] = frozenset()
     """Characters of its texts that no installed font has; known after drawing."""
+
+    is_laid_out = False
+
+    def lay_out_again(self) -> None:
+        """Compute the layout anew at the next drawing, because something was added to the figure."""
+        self.set_layout_engine("constrained")
+        self.is_laid_out = False
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw the figure; characters that no font has become boxes, without a warning for each."""
@@ -59,7 +69,14 @@ class Plot(Figure):
                 text.set_parse_math(False)
                 text.set_text(restored(text.get_text()))
                 text.set_fontfamily(list(dict.fromkeys([*text.get_fontfamily(), *fonts])))
-            self._break_titles(renderer)
+
+            # compute the layout, once
+            if not self.is_laid_out:
+                self._break_titles(renderer)
+                if self.get_layout_engine():
+                    self.get_layout_engine().execute(self)
+                self.set_layout_engine("none")
+                self.is_laid_out = True
             super().draw(renderer)
 
     def _break_titles(self, renderer: RendererBase) -> None:

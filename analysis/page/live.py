@@ -2,7 +2,7 @@
 
     python -c "from analysis.frames import runs, sections; from analysis.page import figures, live; \\
         figure = figures.learning_curves(sections.by_dataset(runs.load('runs'))[0].history, 'digits'); \\
-        figure.draw_without_rendering(); print(live.readings(figure))"
+        live.give_ids(figure); figure.draw_without_rendering(); print(live.readings(figure))"
 
 A function that draws says what an artist shows with `about(artist, Mark(setting, values))`. `report.js` shows the value
 beside the pointer, and hides what belongs to a setting when its button above the figure is clicked.
@@ -48,22 +48,30 @@ def about(artist: Artist, *marks: Mark) -> None:
     artist.marks = marks
 
 
+def give_ids(figure: Figure) -> None:
+    """Give the artists with marks the ids of their elements; to be called before the figure is drawn."""
+    for place, artist in enumerate(_marked(figure)):
+        artist.set_gid(f"mark{place}")
+
+
+def _marked(figure: Figure) -> list[Artist]:
+    return [artist for artist in figure.findobj() if getattr(artist, "marks", ())]
+
+
 def readings(figure: Figure) -> dict[str, Any]:
-    """Return what the marks of a figure that has its layout show, as JSON; empty without marks. Artists get their ids.
+    """Return what the marks of a figure show that has its ids and its layout, as JSON; empty without marks.
 
     `panels` have their box in the units of the SVG, the limits of x and y and whether they are logarithmic, and their
     labels; `settings` their name, colour and dashes; `marks` their element, setting, panel, values and notes, which are
     places in these lists and in `notes`.
     """
-    artists = [artist for artist in figure.findobj() if getattr(artist, "marks", ())]
     panels: dict[Axes, int] = {}
     settings: dict[str, int] = {}
     looks: dict[str, dict[str, str]] = {}
     notes: dict[str, int] = {}
     images: dict[Hashable, int] = {}
     marks = []
-    for place, artist in enumerate(artists):
-        artist.set_gid(f"mark{place}")
+    for artist in _marked(figure):
         for child, mark in enumerate(artist.marks):
             # the element, which is a child of a collection of lines, and its setting with the first look that it has
             entry: dict[str, Any] = {"id": artist.get_gid()}

@@ -25,16 +25,13 @@ class Forks:
     def __init__(self):
         self.most = min(cores(), MOST) if sys.platform == "linux" else 1
         self.running: list[_Result] = []
-        self.is_warm = False
 
     def start(self, make: Callable[[], Any]) -> Callable[[], Any]:
         """Start computing `make()` and return a function that waits for the result, or raises its exception.
 
         What `make` does beside returning a value that can be pickled must be outside of this process, such as files.
-        The first call runs here, so that the processes inherit what it loads.
         """
-        if self.most < 2 or not self.is_warm:
-            self.is_warm = True
+        if self.most < 2:
             return _here(make)
 
         # wait until one of the processes has finished

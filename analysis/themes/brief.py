@@ -208,12 +208,7 @@ def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
         )
         history = section.history
         return Picture("brief", title, figures.curves_by_setting(history, settings, title, looks), caption)
-    frame = comparison.compare(section)
-    if space.is_grid(section):
-        title = text("Validation accuracy over two options: {name}", name=section.title)
-        return Picture("brief", title, space.heat_map(frame, section.varied, title))
-    title = text("Accuracy of each setting: {name}", name=section.title)
-    return Picture("brief", title, comparison.ranking(frame, section.runs, title, looks))
+    return space.grid(section) if space.is_grid(section) else comparison.accuracies(section, looks)
 
 
 def table(frames: Frames, section: Section) -> Table:

@@ -96,8 +96,7 @@ def _empty(axes: Axes) -> None:
 
 def _equal_panels(figure: Figure) -> None:
     """Give all panels the size of the smallest, and remove the empty ones."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.draw_without_rendering()  # computes the layout, which it keeps
     sizes = {axes: axes.get_window_extent().width for axes in figure.axes}
     for axes, size in sizes.items():
         place = axes.get_position()

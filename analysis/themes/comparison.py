@@ -87,19 +87,25 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     frame = with_images(frames, section)
     content: list[Block] = [Heading(text("Comparison")), table(section, frame, with_best(frames, section, frame))]
     if (frame.n > 0).sum() > 1:
-        title = text("Accuracy of each setting: {name}", name=section.title)
-        caption = (
-            text(
-                "Best validation accuracy: the mean over seeds with its 95 % interval (Student t); single seeds are "
-                "drawn pale. The diamond is the mean test accuracy of the same weights."
-            )
-            if frame.n.max() > 1
-            else text(
-                "Best validation accuracy, one seed per setting. The diamond is the test accuracy of the same weights."
-            )
-        )
-        content.append(Picture("accuracies", title, ranking(frame, section.runs, title, looks), caption))
+        content.append(accuracies(section, looks))
     return content
+
+
+def accuracies(section: Section, looks: Looks) -> Picture:
+    """Make the picture of the accuracies of the best settings."""
+    frame = compare(section)
+    title = text("Accuracy of each setting: {name}", name=section.title)
+    caption = (
+        text(
+            "Best validation accuracy: the mean over seeds with its 95 % interval (Student t); single seeds are "
+            "drawn pale. The diamond is the mean test accuracy of the same weights."
+        )
+        if frame.n.max() > 1
+        else text(
+            "Best validation accuracy, one seed per setting. The diamond is the test accuracy of the same weights."
+        )
+    )
+    return Picture("accuracies", title, ranking(frame, section.runs, title, looks), caption)
 
 
 @once

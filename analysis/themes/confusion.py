@@ -49,7 +49,7 @@ ABSENT = 3
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the matrices and most frequent confusions of the best setting, and the surest mistakes of its best run."""
     # the settings that can be read
-    best, left_out = best_readable(frames, section)
+    best, left_out = best_readable(frames, section, LOOKED_AT)
     if best.empty:
         return [Heading(text("What the networks confuse")), Items(left_out)]
     run = best.index[0]

@@ -97,7 +97,7 @@ def draw(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks |
     return figure
 
 
-def _list(figure: Figure, settings: Sequence[Setting], looks: Looks) -> None:
+def _list(figure: Plot, settings: Sequence[Setting], looks: Looks) -> None:
     """Add a legend that numbers the settings."""
     handles = [Line2D([], [], linestyle="", marker="o", color=looks[setting].color) for setting in settings]
     entries = [f"{place}  {wrapped(setting)}" for place, setting in enumerate(settings, 1)]
@@ -105,10 +105,11 @@ def _list(figure: Figure, settings: Sequence[Setting], looks: Looks) -> None:
     lines = -(-len(entries) // across) * max(entry.count("\n") + 1 for entry in entries)
     figure.set_figheight(figure.get_figheight() + 0.2 + 0.17 * lines)
     figure.legend(handles, entries, loc="outside lower center", ncols=across, frameon=False, fontsize=8)
+    figure.lay_out_again()
 
 
 def _name_points(
-    figure: Figure, shares: Mapping[Axes, str], frame: pd.DataFrame, names: Mapping[Setting, str], at_all: bool = False
+    figure: Plot, shares: Mapping[Axes, str], frame: pd.DataFrame, names: Mapping[Setting, str], at_all: bool = False
 ) -> bool:
     """Write the names beside the points of all panels, so that none covers another name, its line or a point.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.stats import rankdata
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import LOOKED_AT, Section, once
@@ -166,14 +167,23 @@ def of_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> dict[str
 
 
 def areas(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return the areas under the ROC and the PR curve, one class against all others, as means over the classes."""
-    from sklearn import metrics
+    """Return the areas under the ROC and the PR curve, one class against all others, as means over the classes.
 
-    present = [c for c in range(probabilities.shape[1]) if 0 < (targets == c).sum() < len(targets)]
-    return {
-        name: float(np.mean([area(targets == c, probabilities[:, c]) for c in present])) if present else float("nan")
-        for name, area in (("auc", metrics.roc_auc_score), ("average_precision", metrics.average_precision_score))
-    }
+    Both follow from ranks, equal probabilities included: the first as Mann and Whitney's U, the second as the mean
+    precision at each image of the class, which is scikit-learn's average precision.
+    """
+    ranks = rankdata(probabilities, axis=0)
+    at_least = rankdata(-probabilities, "max", axis=0)  # number of images with this probability or a higher one
+    found = []
+    for c in np.unique(targets):
+        own = targets == c
+        n, others = own.sum(), (~own).sum()
+        if others:
+            area = (ranks[own, c].sum() - n * (n + 1) / 2) / (n * others)
+            precision = rankdata(-probabilities[own, c], "max") / at_least[own, c]
+            found.append((area, precision.mean()))
+    means = np.mean(found, axis=0) if found else (np.nan, np.nan)
+    return dict(zip(("auc", "average_precision"), map(float, means), strict=True))
 
 
 def confidences(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -87,16 +87,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
     # a heat map for a small grid of two options
     if is_grid(section):
-        title = text("Validation accuracy over two options: {name}", name=section.title)
-        caption = (
-            text(
-                "Best validation accuracy in percent: mean over seeds ± half the 95 % interval. Cells without a "
-                "result are empty."
-            )
-            if done.n.max() > 1
-            else text("Best validation accuracy of one seed, in percent. Cells without a result are empty.")
-        )
-        content.append(Picture("grid", title, heat_map(frame, varied, title), caption))
+        content.append(grid(section))
 
     # parallel coordinates, with the runs that the sweep stopped, and importances
     elif len(done) > 2:
@@ -152,6 +143,21 @@ def is_grid(section: Section) -> bool:
         return False
     cells = [done[name].nunique() for name in varied]
     return max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done)
+
+
+def grid(section: Section) -> Picture:
+    """Make the picture of a grid of two options: the mean best validation accuracy in each cell."""
+    frame = comparison.compare(section)
+    title = text("Validation accuracy over two options: {name}", name=section.title)
+    caption = (
+        text(
+            "Best validation accuracy in percent: mean over seeds ± half the 95 % interval. Cells without a "
+            "result are empty."
+        )
+        if frame.n.max() > 1
+        else text("Best validation accuracy of one seed, in percent. Cells without a result are empty.")
+    )
+    return Picture("grid", title, heat_map(frame, section.varied, title), caption)
 
 
 def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:

@@ -30,7 +30,7 @@ query RunContents(
       edges {{
         cursor
         node {{
-          id name state config summaryMetrics historyKeys historyLineCount
+          id name state config summaryMetrics historyKeys historyLineCount user {{ username }}
           rows: history(minStep: 0, maxStep: {ROWS}, samples: {ROWS})
           artifacts: outputArtifacts(first: 100) {{
             edges {{
@@ -64,6 +64,12 @@ def listed(path: str, filters: dict[str, Any]) -> list[Any]:
 def stamp(run: Any) -> list[Any]:
     """Return what changes whenever a run changes: its state, its last sign of life, and the number of its rows."""
     return [run.state, run.heartbeat_at, run.history_line_count]
+
+
+def author(run: Any) -> str | None:
+    """Return the username of whoever started a run, if W&B tells it."""
+    user = getattr(run, "user", None)
+    return user.username if user else None
 
 
 def of_runs(path: str, names: Sequence[str]) -> dict[str, Any]:
