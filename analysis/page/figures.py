@@ -124,7 +124,7 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
                 _band(axes, values, setting, looks[setting], len(coloured) <= BANDS, label=wrapped(setting))
             others = {setting: np.column_stack([epochs[setting], scale * rows[name]]) for setting, rows in grey.items()}
             lines = add_lines(axes, list(others.values()), color=PALE_GREY, linewidth=1, zorder=1)
-            about(lines, *(Mark(setting, values) for setting, values in others.items()))
+            about(lines, *(Mark(setting, values, what=_named(name)) for setting, values in others.items()))
             finish(axes, heading(name), text("Epoch"), heading(metric))
             axes.tick_params(labelbottom=True)
 
@@ -178,12 +178,17 @@ def _band(axes: Axes, values: pd.DataFrame, setting: str, drawn: Look, banded: b
     (line,) = axes.plot(
         mean, linewidth=1.7, marker=marker, markersize=4, label=label, color=drawn.color, linestyle=drawn.linestyle
     )
-    about(line, Mark(setting, np.column_stack([values.index, mean, half_width])))
+    about(line, Mark(setting, np.column_stack([values.index, mean, half_width]), what=_named(mean.name)))
     if banded and half_width.notna().any():
         band = axes.fill_between(
             values.index, mean - half_width, mean + half_width, color=drawn.color, alpha=0.15, linewidth=0
         )
         about(band, Mark(setting))
+
+
+def _named(metric: str) -> str:
+    """Return the name of a metric with its unit."""
+    return text("{what} (%)", what=heading(metric)) if METRICS[metric].unit == "%" else heading(metric)
 
 
 def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figure:

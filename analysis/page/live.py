@@ -34,13 +34,14 @@ class Mark:
 
     `values` are rows of x and y, and of half the width of the interval of y if there is one; without rows, the artist
     is only hidden with its setting. `notes` are the lines beside the pointer in place of the numbers, one text per row.
-    Rows of marks with the same `images` show the same images.
+    `what` names y, in place of the label of its axis. Rows of marks with the same `images` show the same images.
     """
 
     setting: Setting | str | None = None
     values: np.ndarray | None = None
     notes: Sequence[str] = ()
     images: Hashable = None
+    what: str = ""
 
 
 def about(artist: Artist, *marks: Mark) -> None:
@@ -87,6 +88,8 @@ def readings(figure: Figure) -> dict[str, Any]:
                 entry["panel"] = _place(panels, artist if isinstance(artist, Axes) else artist.axes)
                 entry["values"] = _rounded(mark.values)
                 entry["line"] = _is_line(artist)
+            if mark.what:
+                entry["what"] = mark.what
             if mark.notes:
                 entry["notes"] = [_place(notes, note) for note in mark.notes]
             if mark.images:

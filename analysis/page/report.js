@@ -66,9 +66,10 @@ dialog.onclick = event => { if (event.target === dialog || event.target.tagName 
 const RADIUS = 24, TOUCHING = 1.5, MOST = 5;  // pixels: what is near the pointer, what lies on each other; lines of a tip
 const SVG = "http://www.w3.org/2000/svg";
 
-// a number as the page writes it, with the digits that suit another one
-function written(value, as = value) {
-  const format = Math.abs(as) >= 1 || as === 0 ? { maximumFractionDigits: 2 } : { maximumSignificantDigits: 3 };
+// a number as the page writes it, with the digits that suit another one, and all of two digits if it is `exact`
+function written(value, as = value, exact = false) {
+  const digits = { minimumFractionDigits: exact ? 2 : 0, maximumFractionDigits: 2 };
+  const format = Math.abs(as) >= 1 || as === 0 ? digits : { maximumSignificantDigits: 3 };
   const text = new Intl.NumberFormat("en", format).format(value).replace("-", "−");
   return document.documentElement.lang === "es" ? text.replace(/[.,]/g, sign => sign === "," ? "\u202f" : ",") : text;
 }
@@ -104,6 +105,10 @@ function nearest(mark, point) {
   return { mark, ...best };
 }
 
+// the values that are shown are forgotten where one touches or scrolls next
+let forget = () => {};
+["pointerdown", "scroll"].forEach(name => addEventListener(name, () => forget(), { capture: true, passive: true }));
+
 // the figures of a section share what is hidden
 const sections = new Map();
 
@@ -124,7 +129,8 @@ function wake(figure) {
   const whole = svg.getAttribute("viewBox").split(" ").map(Number);
   host.style.setProperty("--ratio", whole[2] / whole[3]);
   const root = host.attachShadow({ mode: "open" });
-  element("style", "", "svg { width: 100%; height: auto; display: block; }", root);
+  const style = "svg { width: 100%; height: auto; display: block; } :host(.zoomed) path { vector-effect: non-scaling-stroke; }";
+  element("style", "", style, root);
   root.append(svg);
   const rings = svg.appendChild(document.createElementNS(SVG, "g"));
 
@@ -157,7 +163,8 @@ function wake(figure) {
     });
   }
 
-  // zoom: buttons, a double click, the wheel with Ctrl, or on a zoomed or large figure; a zoomed figure is dragged
+  // zoom: buttons, the wheel with Ctrl, or on a zoomed or large figure; a double click goes to a panel and back; a zoomed
+  // figure is dragged
   let view = whole;
   const zoomed = () => view[2] < whole[2] - 1e-6;
   const scale = () => svg.getScreenCTM().a;
@@ -177,7 +184,14 @@ function wake(figure) {
     const width = Math.max(whole[2] / 40, Math.min(whole[2], view[2] / factor)), share = width / view[2];
     show(x - (x - view[0]) * share, y - (y - view[1]) * share, width);
   };
-  host.ondblclick = event => zoomed() ? show(0, 0, whole[2]) : zoom(3, point(event));
+  host.ondblclick = event => {
+    const here = point(event), panel = data.panels.find(({ box }) => within(here, box));
+    if (zoomed()) return show(0, 0, whole[2]);
+    if (!panel || data.panels.length === 1) return zoom(3, here);
+    const [left, top, right, bottom] = panel.box, labels = 50;
+    const width = Math.min(whole[2], Math.max(right - left + 1.2 * labels, (bottom - top + 1.5 * labels) * whole[2] / whole[3]));
+    show(right + labels / 5 - width, top - labels / 2, width);
+  };
   host.addEventListener("wheel", event => {
     if (!(event.ctrlKey || event.metaKey || zoomed() || dialog.open)) return;
     event.preventDefault();
@@ -195,11 +209,12 @@ function wake(figure) {
     show(view[0] + held[0] - x, view[1] + held[1] - y, view[2]);
   };
 
-  // values beside the pointer, with rings around them and around the same images in other panels
+  // values beside the pointer, with rings around them and around the same images in other panels; a touch leaves them
   const leave = () => { tip.hidden = true; rings.replaceChildren(); };
-  host.onpointerleave = leave;
+  host.onpointerleave = event => { if (event.pointerType !== "touch") leave(); };
   const look = event => {
-    leave();
+    forget();
+    forget = leave;
     const here = point(event), panel = data.panels.find(({ box }) => within(here, box));
     const near = marks.filter(mark => mark.panel === panel && mark.values.length && !group.hidden.has(mark.name))
       .map(mark => nearest(mark, here)).filter(({ far }) => far * scale() <= RADIUS).sort((a, b) => a.far - b.far);
@@ -209,8 +224,8 @@ function wake(figure) {
     for (const { mark, at } of hits) {
       if (mark.name) element("b", "", mark.name, tip);
       const [x, y, spread] = mark.values[at], [across, up] = mark.panel.labels;
-      const around = spread ? ` ± ${written(spread, y)}` : "";
-      const lines = mark.notes ? data.notes[mark.notes[at]].split("\n") : [`${across}: ${written(x)}`, `${up}: ${written(y)}${around}`];
+      const value = spread ? `${written(y, y, true)} ± ${written(spread, y, true)}` : written(y);
+      const lines = mark.notes ? data.notes[mark.notes[at]].split("\n") : [`${across}: ${written(x)}`, `${mark.what ?? up}: ${value}`];
       lines.forEach(line => element("span", "", line, tip));
       const same = "images" in mark ? marks.filter(other => other.images === mark.images) : [mark];
       same.filter(other => within(other.places[at], other.panel.box)).forEach(other => ring(other.places[at]));
