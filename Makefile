@@ -7,7 +7,7 @@ BIN := .venv/bin
 # make study       every sweep, in the order that answers most per hour; stop and repeat it at any time, it resumes.
 #                  make study ARGS="--hours 8 --set dataset=folder:mine" passes options to `study.sweep run`
 STUDY := dropout depth mlp augmentation all-conv simple-cnn alexnet activations mlp-architectures mlp-sizes \
-	optimizers transfer regularization resnet-grid resnet-best schedulers architectures resnet-search speedrun
+	optimizers transfer regularization resnet-grid resnet-best schedulers architectures resnet-search speedrun recipes
 
 .PHONY: quickstart study messages test clean
 

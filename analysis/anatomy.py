@@ -3,6 +3,7 @@
     python -m analysis.anatomy vgg16 [--image-size 224] [--classes 1000] [--format text|md|tex|csv]
     python -m analysis.anatomy vgg --table                   # configurations A to E of the VGG paper
     python -m analysis.anatomy cnn all-conv --compare        # and a figure of the parameters of each layer
+    python -m analysis.anatomy two-block --code              # the network as a class
 
 Large networks are created on the meta device, where nothing is allocated or computed.
 """
@@ -33,6 +34,7 @@ VGG = {
 IMAGENET = (*VGG, "googlenet", "resnet18", "resnet34", "resnet50")
 
 SPARED = (
+    "derivation",
     "param_bits",
     "params_millions",
     "biases",
@@ -74,14 +76,16 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
     """Return one row per layer that has parameters or changes the number of values, in the order of computation.
 
     Columns: part (the path of its block), block, layer, kind, is_dense, is_weight_layer, output and block_output (their
-    shapes for one image), weights, biases, params, param_bits and param_mb (float32, MB = 10⁶ bytes), activations and
-    activation_mb (of the output, float32), flops (2 × multiply-adds of convolutions and matrix products, one image).
-    Layers that only training uses (auxiliary heads) come last, without an output. A layer whose name is only a number
-    is named by its kind. `attrs["depth"]` is the depth of the network, see `models.depth`.
+    shapes for one image), derivation (how params are counted), weights, biases, params, param_bits and param_mb
+    (float32, MB = 10⁶ bytes), activations and activation_mb (of the output, float32), flops (2 × multiply-adds of
+    convolutions and matrix products, one image). Layers that only training uses (auxiliary heads) come last, without an
+    output. A layer whose name is only a number is named by its kind. `attrs["depth"]` is the depth of the network, see
+    `models.depth`.
     """
     import torch
 
     from study import models
+    from study.models.code import derivation
 
     # create the network
     is_large = config.model in IMAGENET or config.model.startswith("timm:")
@@ -122,6 +126,7 @@ def layers(config: Config, image_shape: tuple[int, int, int], classes: int) -> p
                     "kind": _kind(module),
                     "is_dense": isinstance(module, torch.nn.Linear),
                     "is_weight_layer": isinstance(module, torch.nn.Linear | torch.nn.Conv2d),
+                    "derivation": derivation(module),
                     "output": _shape(outside),
                     "block_output": _shape(shapes.get(part, ((), ()))[1]),
                     "weights": sum(own.values()) - biases,
@@ -180,7 +185,7 @@ def with_sums(frame: pd.DataFrame) -> pd.DataFrame:
 
     # the total
     parts.append(pd.DataFrame([{"level": "total", "block": text("Total"), **frame[COUNTS].sum()}]))
-    result = pd.concat(parts, ignore_index=True)[["level", "block", "layer", "kind", "output", *COUNTS]]
+    result = pd.concat(parts, ignore_index=True)[["level", "block", "layer", "kind", "output", "derivation", *COUNTS]]
     return result.fillna("").astype({name: "int64" for name in COUNTS if not name.endswith("mb")})
 
 
@@ -192,6 +197,7 @@ def table(title: str, frame: pd.DataFrame) -> Table:
     )
     columns = [Column("place", bold="is_sum"), Column("kind", wraps=True), Column("output")]
     columns += [Column(name, 3 if name.endswith("mb") else 0, bold="is_sum") for name in COUNTS]
+    columns.insert(columns.index(next(column for column in columns if column.key == "params")), Column("derivation"))
     return Table(
         "layers",
         title,
@@ -280,8 +286,8 @@ def _configs(args: argparse.Namespace, options: Mapping[str, object]) -> list[Co
     """Return a config per network of the command line; `vgg` stands for all its configurations."""
     names = [name for word in args.models for name in (VGG if word == "vgg" else [word])]
     configs = [Config.parse({"model": name, **options}) for name in names]
-    if len(configs) > 1 and not (args.table or args.compare):
-        raise UserError("several networks need --table or --compare")
+    if len(configs) > 1 and not (args.table or args.compare or args.code):
+        raise UserError("several networks need --table, --compare or --code")
     if args.compare and len(configs) < 2:
         raise UserError("--compare needs two networks or more, such as cnn all-conv")
     return configs
@@ -294,12 +300,24 @@ def _sized(config: Config, args: argparse.Namespace) -> tuple[tuple[int, int, in
     return (args.channels or channels, *sides), args.classes or classes
 
 
+def _code(config: Config, image_shape: tuple[int, int, int], classes: int) -> str:
+    """Return the code of a network."""
+    import torch
+
+    from study import models
+    from study.models import code
+
+    with torch.device("meta"):
+        return code.written(models.create(config, image_shape, classes), config.model)
+
+
 def _print(table: Table, form: str) -> None:
     """Print a table in one of tables.FORMATS, or for the terminal."""
     if form == "text":
         tables.show(table, SPARED)
     else:
-        print(tables.FORMATS[form](table), end="")
+        notes = f"\n{' '.join(table.notes)}\n" if form == "md" else ""
+        print(tables.FORMATS[form](table) + notes, end="")
 
 
 def _draw(frames: Mapping[str, pd.DataFrame], out: Path) -> Path:
@@ -325,6 +343,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")
     parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
     parser.add_argument("--compare", action="store_true", help="the same, the answer in words, and a picture")
+    parser.add_argument("--code", action="store_true", help="the network as the class that one could have typed")
     parser.add_argument(
         "--image-size", type=positive, metavar="PX", help="default: that for which the network was designed"
     )
@@ -348,6 +367,9 @@ def main(argv: list[str]) -> int:
 
     # one network: its layers; several: their totals
     configs = _configs(args, {option: value for option, value in vars(args).items() if option in options})
+    if args.code:
+        print("\n\n".join(_code(config, *_sized(config, args)) for config in configs), end="")
+        return 0
     with language(args.lang):
         frames = {config.model: layers(config, *_sized(config, args)) for config in configs}
         if not (args.table or args.compare):

@@ -25,6 +25,7 @@ from study.config import Config, is_identity
 from study.config.argv import parse_words
 from study.config.checks import positive, user_path
 from study.data import folder, splits
+from study.local import forecast
 from study.local import slots as local_slots
 from study.local import status as local_status
 from study.local.agents import run_agents
@@ -105,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
 
     # Train the runs, and report the outcomes
     print(f"{runs}, {count} to train, {per_device} at a time on each of {', '.join(used)}")
+    if len(sweeps) > 1:
+        forecast.show(plan, standing.Runs(args.runs_dir), used != ["cpu"], min(count, per_device * len(used)))
     handle_ends(_raise_interrupted)
     signal.signal(signal.SIGALRM, _raise_interrupted)
     signal.setitimer(signal.ITIMER_REAL, 3600 * args.hours)

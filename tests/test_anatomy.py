@@ -132,7 +132,7 @@ def test_options_of_the_network_count(call):
         (["cn"], "unknown model 'cn'; did you mean 'cnn'?"),
         (["vgg16", "--image-size=8"], "vgg16 needs images of at least 32 px, not 8×8"),
         (["cnn", "--stem=cifar"], "model cnn has no stem"),
-        (["cnn", "mlp"], "several networks need --table or --compare"),
+        (["cnn", "mlp"], "several networks need --table, --compare or --code"),
         (["cnn", "--batchnorm"], "unknown option 'batchnorm'; did you mean 'batch_norm'?"),
         (["cnn", "--batch-norm=maybe"], "batch_norm must be True or False, not 'maybe'"),
         (["cnn", "--filters"], "filters needs a value, such as --filters=…"),
@@ -160,3 +160,36 @@ def test_flops_of_attention_count_on_a_cpu():
     weights = 192 * 3 * 192 + 192 * 192 + 2 * 4 * 192 * 192
     block = 2 * 197 * weights + 2 * 2 * 197**2 * 192
     assert sum(models.flops(model, (3, 224, 224)).values()) == 12 * block + 2 * 196 * 192 * 768 + 2 * 192 * 10
+
+
+@pytest.mark.parametrize(
+    "model", ["single-block", "cnn", "mlp", "all-conv", "net1", "netconv", "simple-cnn", "alexnet"]
+)
+def test_the_code_of_a_network_computes_what_the_network_does(call, model):
+    """The printed class takes the network's weights in their order, and gives the same logits."""
+    code = call("analysis.anatomy", model, "--code", "--dropout=0.3", *["--batch-norm=True"] * (model == "cnn")).stdout
+    names: dict = {}
+    exec(code, names)
+    (written,) = (value for value in names.values() if isinstance(value, type) and issubclass(value, nn.Module))
+    shape = (1, 28, 28) if model == "simple-cnn" else (3, 32, 32)
+    options = {"dropout": 0.3, "batch_norm": model == "cnn"}
+    network = models.create(Config(model=model, **options), shape, 10)
+    typed = written()
+    typed.load_state_dict(dict(zip(typed.state_dict(), network.state_dict().values(), strict=True)))
+    images = torch.randn(2, *shape)
+    assert torch.equal(typed.eval()(images), network.eval()(images))
+    assert [type(layer) for layer in typed.modules() if not [*layer.children()]] == [
+        type(layer) for layer in network.modules() if not [*layer.children()]
+    ]
+
+
+def test_parameters_are_derived(call):
+    """The formula of each layer gives its number of parameters."""
+    for model in ("cnn", "resnet18", "vgg16"):
+        derived = [row for row in rows(call("analysis.anatomy", model, "--format=csv").stdout) if row["derivation"]]
+        assert derived
+        for row in derived:
+            assert eval(row["derivation"].replace("·", "*")) == int(row["params"]), row
+    code = call("analysis.anatomy", "resnet18", "--code").stdout
+    assert "class ResNet(nn.Module)" in code and "class BasicBlock(nn.Module)" in code
+    assert "(3·3·64 + 1)·128" in call("analysis.anatomy", "cnn", "--format=md").stdout

@@ -1,18 +1,24 @@
 """Augmentation of whole batches."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.transforms import v2
 
 from study.config import Config
 from study.config.choices import AUGMENTATIONS
 from study.data import augment as module
-from study.data.augment import alternating_flips, augment
+from study.data import policies
+from study.data.augment import MIXING, alternating_flips, augment, mix
 
 ALL = Config(augment=",".join(AUGMENTATIONS)).augmentations
-assert [name for name, strength in ALL.items() if not strength] == ["flip"]
+assert [name for name, strength in ALL.items() if not strength] == ["flip", "trivialaugment"]
+EACH = [name for name in AUGMENTATIONS if name not in MIXING]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -78,7 +84,7 @@ def test_rotation_keeps_the_aspect_of_images_that_are_not_square(monkeypatch):
     assert torch.allclose(turned, image, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", EACH)
 def test_every_image_gets_its_own_draw(name):
     image = some(1).expand(64, -1, -1, -1)
     changed = augment(image, {name: ALL[name]}, generator()).float()
@@ -99,7 +105,7 @@ def test_strengths_bound_the_change():
     assert share.max() <= 0.25 + 0.07 and share.max() > 0.15
 
 
-@given(st.lists(st.sampled_from(sorted(AUGMENTATIONS)), unique=True), st.integers(0, 2**40))
+@given(st.lists(st.sampled_from(sorted(EACH)), unique=True), st.integers(0, 2**40))
 def test_augmentation_is_a_function_of_the_generator(names, seed):
     images = some(20, 8)
     strengths = Config(augment=",".join(names)).augmentations
@@ -111,3 +117,119 @@ def test_augmentation_is_a_function_of_the_generator(names, seed):
         assert not torch.equal(first, augment(images, strengths, generator(seed + 1)))
     if not names:
         assert torch.equal(first, images)
+
+
+SPACES = {
+    v2.TrivialAugmentWide: policies.Space(0.99, 32, 32, 135, 0.99, 6),
+    v2.RandAugment: policies.Space(0.3, 40 * 150 / 331, 36 * 150 / 331, 30, 0.9, 4),
+}
+"""What torchvision's policies draw from, for images of 36×40."""
+
+
+LEVELS = [0, 1, 7, 9, 14, 20, 29, 30]
+"""Strengths, without those where torchvision's own are a rounding error below a whole number."""
+
+
+@pytest.mark.parametrize("policy", SPACES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", policies.OPERATIONS)
+def test_each_operation_is_torchvisions(name, channels, policy):
+    images = torch.randint(256, (len(LEVELS), channels, 36, 40), dtype=torch.uint8, generator=generator(4))
+    images[:, :, :9] = images[:, :, :9] // 3 + 20
+    theirs = policy(interpolation=v2.InterpolationMode.BILINEAR)
+    title = {"autocontrast": "AutoContrast"}.get(name, name.replace("_", " ").title().replace(" ", ""))
+    strengths, is_signed = policy._AUGMENTATION_SPACE[title]
+    strengths = strengths(31, 36, 40)
+    level, operation = torch.tensor(LEVELS) / 30, torch.full((len(LEVELS),), policies.OPERATIONS.index(name))
+    for direction in (1, -1) if is_signed else (1,):
+        found = policies.apply(images, operation, level, torch.full_like(operation, direction), SPACES[policy])
+        for image, ours, at in zip(images, found, LEVELS, strict=True):
+            strength = 0.0 if strengths is None else direction * float(strengths[at])
+            whole, real = (
+                theirs._apply_image_or_video_transform(given, title, strength, theirs.interpolation, {})
+                for given in (image, image / 255)
+            )
+            assert (ours - whole).abs().max() < 2, "torchvision rounds in between"
+            assert name == "posterize" or (ours - 255 * real).abs().max() < 0.02
+
+
+def test_operations_of_a_batch_do_not_affect_each_other():
+    count = len(policies.OPERATIONS)
+    images, operation = some(count), torch.arange(count)
+    level, direction = torch.linspace(0.3, 1, count), torch.ones(count)
+    space = SPACES[v2.TrivialAugmentWide]
+    together = policies.apply(images, operation, level, direction, space)
+    for at in range(count):
+        one = slice(at, at + 1)
+        alone = policies.apply(images[one], operation[one], level[one], direction[one], space)
+        assert torch.equal(alone, together[one])
+
+
+@pytest.mark.parametrize("name", ["trivialaugment", "randaugment"])
+def test_policies_draw_each_operation_and_direction_as_often(name, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(policies, "apply", lambda images, *drawing: drawn.append(drawing[:3]) or images)
+    augment(some(1, 4).expand(7000, -1, -1, -1), {name: ALL[name]}, generator())
+    assert len(drawn) == (2 if name == "randaugment" else 1)
+    for operation, level, direction in drawn:
+        assert operation.bincount(minlength=14).min() > 7000 / 14 * 0.8
+        assert 0.45 < (direction == 1).float().mean() < 0.55 and set(direction.tolist()) == {1, -1}
+        levels = (level * 30).round().long().bincount(minlength=31)
+        assert levels.tolist() == [0] * 9 + [7000] + [0] * 21 if name == "randaugment" else levels.min() > 150
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_mixup_is_torchvisions(share, monkeypatch):
+    images, labels = some(9).float(), torch.arange(9) % 4
+    theirs = v2.MixUp(num_classes=4)
+    monkeypatch.setattr(theirs, "make_params", lambda inputs: {"lam": share})
+    monkeypatch.setattr(module, "_beta", lambda images, alpha, generator: torch.full((len(images),), share))
+    found = mix(images, labels, 4, {"mixup": 1.0}, generator())
+    for ours, expected in zip(found, theirs(images, labels), strict=True):
+        assert torch.allclose(ours, expected, atol=1e-3)
+
+
+@given(st.integers(0, 100).map(lambda percent: percent / 100), st.integers(0, 2**40))
+def test_cutmix_is_torchvisions(share, seed):
+    images, labels = some(4), torch.arange(4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_beta", lambda images, alpha, generator: torch.full((len(images),), share))
+        mixed, shares = mix(images, labels, 4, {"cutmix": 1.0}, generator(seed))
+    again = generator(seed)
+    rows, columns = (torch.randint(16, (4, 1), generator=again) for _ in range(2))
+    theirs = v2.CutMix(num_classes=4)
+    for at in range(4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "randint", Mock(side_effect=[columns[at], rows[at]]))
+            theirs._dist = torch.distributions.Categorical(torch.ones(1))
+            patch.setattr(theirs._dist, "sample", lambda shape: torch.tensor(share), raising=False)
+            params = theirs.make_params([images])
+        expected = theirs.transform(images, params | {"labels": labels, "batch_size": 4})
+        assert torch.equal(mixed[at], expected[at])
+        assert shares[at, at].item() == pytest.approx(params["lam_adjusted"], abs=1e-6)
+        assert shares[at].sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("strengths", "own", "unblended"),
+    [({"mixup": 1.0}, 0.5, 0.0), ({"cutmix": 1.0}, 0.71, 1.0), ({"mixup": 1.0, "cutmix": 1.0}, 0.61, 0.5)],
+)
+def test_mixing_gives_every_image_its_own_share(strengths, own, unblended):
+    images, labels = some(2000, 32), torch.arange(2000) % 10
+    mixed, shares = mix(images, labels, 10, strengths, generator())
+    assert shares.shape == (2000, 10) and torch.allclose(shares.sum(1), torch.ones(2000))
+    assert shares[torch.arange(2000), labels].mean().item() == pytest.approx(own, abs=0.03)
+    assert len(shares.max(1).values.unique()) > 100
+    both = torch.stack([images, images.roll(1, 0)]).float()
+    whole = ((mixed - both).abs().amin(0) == 0).float().mean((1, 2, 3)) == 1
+    assert whole.float().mean().item() == pytest.approx(unblended, abs=0.05)
+    assert mix(images, labels, 10, {"flip": None}, generator()) == (images, labels)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 1.0, 4.0])
+def test_shares_have_the_beta_distribution(alpha):
+    drawn = module._beta(torch.zeros(20_000), alpha, generator())
+    assert ((drawn >= 0) & (drawn <= 1)).all()
+    bounds = torch.linspace(0.001, 0.999, 50)
+    found = (drawn.view(-1, 1) <= bounds).float().mean(0)
+    assert np.allclose(found, scipy.stats.beta(alpha, alpha).cdf(bounds), atol=0.015)

@@ -131,7 +131,8 @@ def test_identity(values, note, text):
         ),
         (
             ["--schedule=onecycle", "--warmup-epochs=1"],
-            "schedule onecycle has no warmup_epochs; only none, step, cosine have it",
+            "schedule onecycle has no warmup_epochs; "
+            "only none, step, cosine, timm:plateau, timm:poly, timm:cosine, timm:tanh have it",
         ),
         (
             ["--model=cnn", "--weights=setup.cfg"],

@@ -141,9 +141,11 @@ def test_every_setting_of_many_can_be_found(browse):
         const path = host(figure).shadowRoot.getElementById(grey.id).querySelectorAll("path")[3];
         const name = settings[grey.setting].name, shown = at(figure, end(path));
         buttons.find(one => one.textContent === name).click();
-        run([buttons.length, name, shown, path.style.display, at(figure, end(path))]);""",
+        const kept = JSON.parse(sessionStorage.getItem(sessionStorage.key(0)));
+        run([buttons.length, name, shown, path.style.display, at(figure, end(path)), kept]);""",
     )
-    count, name, shown, display, afterwards = found
+    count, name, shown, display, afterwards, kept = found
+    assert kept == [name], "for the next time that the page reloads itself"
     assert count == 30 and shown[0] == name and display == "none" and (afterwards is None or afterwards[0] != name)
 
 

@@ -29,7 +29,7 @@ def test_every_result_of_a_source_has_its_sweep():
     named = [entry.sweep for entry in sources.FOUND]
     present = {path.stem for path in (ROOT / "sweeps").glob("*.yaml")}
     assert len(set(named)) == len(named) and set(named) <= present
-    assert present - set(named) == {"quickstart", "resnet-search", "speedrun"}
+    assert present - set(named) == {"quickstart", "recipes", "resnet-search", "speedrun"}
 
 
 def test_runs_without_any_sweep_are_an_error(call, tmp_path):

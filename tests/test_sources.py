@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 
 from analysis.frames import forgotten, runs
+from study.local import forecast
+from study.local.plan import Plan
 from study.sweeps import definition as search
+from study.sweeps import standing
 from tests.test_analysis import SWEEP, make_run
 from tests.test_engine import wait_for
 
@@ -105,3 +108,17 @@ def test_what_has_not_changed_is_not_read_again(labs, monkeypatch):
     pd.testing.assert_frame_equal(second.runs.drop(first.runs.index[0]), first.runs.drop(first.runs.index[0]))
     assert second.runs["test/acc"].iloc[0] < first.runs["test/acc"].iloc[0] / 5
     pd.testing.assert_frame_equal(second.history, first.history)
+
+
+def test_the_hours_that_are_left_are_those_of_similar_runs(labs):
+    """Runs take the epochs' time of the same network on the same kind of device; without such a run it is not known."""
+    (labs / "longer.yaml").write_text(SWEEP.replace("epochs: {value: 3}", "epochs: {value: 30}"), encoding="utf-8")
+    other = SWEEP.replace("name: dropout", "name: other").replace("dropout: {", "model: {value: mlp}\n  dropout: {")
+    (labs / "other.yaml").write_text(other, encoding="utf-8")
+    sweeps = [search.read(labs / name) for name in ("longer.yaml", "other.yaml")]
+    plan = Plan(sweeps, {"runs_dir": str(labs / "ours")}, standing.Runs(labs / "ours"))
+    here = standing.Runs(labs / "ours")
+    found = forecast.seconds(plan.todo(), here, on_gpu=False)
+    known, unknown = found[:8], found[8:]
+    assert known == [pytest.approx(30 * (10 + 2 + 2) / 3)] * 8 and unknown == [None] * 8
+    assert set(forecast.seconds(plan.todo(), here, on_gpu=True)) == {None}

@@ -5,6 +5,7 @@ import shutil
 import signal
 import struct
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,15 +19,18 @@ from analysis.frames.runs import load
 from analysis.themes import costs, layers
 from study import models
 from study.config import Config
+from study.config.choices import AUGMENTATIONS
 from study.record.directory import DONE, RunDirectory
 from study.record.display import Display
 from study.remote import columns, offline
 from study.remote.api import state_of
 from study.remote.run import place_of
+from study.system import devices
 from study.system.errors import Interrupted
 from study.system.process import Signals
 from study.training.evaluation import Evaluator
 from study.training.run import train
+from study.training.trainer import Trainer
 from tests.wandb_server import Server
 
 QUICK = ("--dataset=digits", "--epochs=2", "--model=mlp", "--runs-dir=runs")
@@ -270,6 +274,47 @@ def test_batches_of_one_image_and_batch_norm_are_a_mistake(call, tmp_path, preci
     answer = call("study.train", *words, f"--precision={precision}", code=2)
     assert "batches of 1 are too small for the batch norm of mlp" in answer.stderr
     assert not list((tmp_path / "runs").glob("mlp-*"))
+
+
+def test_deterministic_is_no_other_run_and_nothing_new_on_a_cpu(call, tmp_path):
+    call("study.train", *QUICK, "--wandb=disabled")
+    before = only_run(tmp_path / "runs")
+    loss = before.summary()["test/loss"]
+    assert "was trained before" in call("study.train", *QUICK, "--wandb=disabled", "--deterministic").stdout
+    call("study.train", *QUICK, "--wandb=disabled", "--deterministic", "--force")
+    again = only_run(tmp_path / "runs")
+    assert again.info()["config"]["deterministic"] and again.summary()["test/loss"] == loss
+
+
+def test_deterministic_holds_for_one_run_of_a_process():
+    cuda = SimpleNamespace(type="cuda")
+    for device, wanted, expected in ((cuda, True, True), (cuda, False, False), (torch.device("cpu"), True, False)):
+        devices.set_deterministic(device, wanted)
+        found = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic)
+        assert found == (expected, expected)
+
+
+def test_a_network_that_is_not_deterministic_is_a_mistake(call, monkeypatch):
+    def fit(*_):
+        raise RuntimeError(
+            "avg_pool3d_backward_cuda does not have a deterministic implementation, but you set 'torch…'"
+        )
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    answer = call("study.train", *QUICK, "--wandb=disabled", "--deterministic", code=2)
+    assert "avg_pool3d_backward_cuda" in answer.stderr and "--deterministic" in answer.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("model", ["cnn", "resnet18", "googlenet"])
+def test_deterministic_runs_give_the_same_bits_on_a_gpu(call, tmp_path, model):
+    every = f"--augment={','.join(AUGMENTATIONS)}"
+    words = ("--dataset=digits", f"--model={model}", "--epochs=2", "--device=cuda", "--wandb=disabled", every)
+    summaries = []
+    for _ in range(2):
+        call("study.train", *words, "--deterministic", "--force")
+        summaries.append(only_run(tmp_path / "runs").summary())
+    assert summaries[0]["test/loss"] == summaries[1]["test/loss"]
 
 
 def test_other_images_than_a_run_was_trained_on_are_refused(call, photo_folder, tmp_path):

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 
 from study import models
 from study.config import Config, affects
-from study.config.choices import SCHEDULES
+from study.config.choices import AUGMENTATIONS, SCHEDULES
 from study.data import dataset as data
 from study.data.memory import Memory
 from study.system import devices
@@ -99,6 +99,7 @@ def same(rows):
         {"model": "mlp", "lr": 0.1, "momentum": 0.8, "weight_decay": 0.01},
         {"model": "mlp", "lr": 0.1, "momentum": 0.8, "nesterov": True, "label_smoothing": 0.2, "clip_norm": 0.3},
         {"model": "mlp", "optimizer": "timm:lion", "lr": 0.01, "weight_decay": 0.3},
+        {"model": "mlp", "augment": "mixup,cutmix", "label_smoothing": 0.2},
         {"model": "googlenet", "lr": 0.01, "aux_weight": 0.5, "train_images": 64, "batch_size": 4},
     ],
 )
@@ -129,6 +130,16 @@ def test_three_steps_are_those_of_a_plain_script(values):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one.model.parameters(), twin.parameters(), strict=True))
 
 
+def test_of_mixed_images_the_largest_share_is_to_be_predicted():
+    model = torch.nn.Linear(2, 3, bias=False)
+    take = step.create(model, torch.optim.SGD(model.parameters(), lr=0.0))
+    images, shares = torch.randn(50, 2), torch.rand(50, 3).softmax(1)
+    loss, correct = take(images, shares)
+    logits = model(images)
+    assert correct == (logits.argmax(1) == shares.argmax(1)).sum()
+    assert loss.item() == pytest.approx(-(shares * logits.log_softmax(1)).sum(1).mean().item())
+
+
 def test_a_seed_gives_the_same_bits():
     first, again, other = (fit(trainer(dropout=0.5, augment="crop,flip", seed=seed))[1] for seed in (1, 1, 2))
     assert same(first) == same(again)
@@ -136,7 +147,7 @@ def test_a_seed_gives_the_same_bits():
 
 
 EVERYTHING = {
-    "dropout": 0.5, "augment": "flip,crop,rotate,perspective,color,noise,cutout", "ema_decay": 0.9, "clip_norm": 1.0,
+    "dropout": 0.5, "augment": ",".join(AUGMENTATIONS), "ema_decay": 0.9, "clip_norm": 1.0,
     "label_smoothing": 0.1, "early_stopping": 2, "decay_norm_bias": False, "weight_decay": 1e-3, "train_images": 500,
 }  # fmt: skip
 
@@ -147,7 +158,8 @@ EVERYTHING = {
         (1, {"optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.5}),
         (7, {"optimizer": "sgd", "nesterov": True, "schedule": "step", "step_epochs": 1, "warmup_epochs": 1}),
         (8, {"optimizer": "adam", "schedule": "onecycle"}),
-        (13, {"optimizer": "timm:lamb", "early_stopping_metric": "val/acc"}),
+        (13, {"optimizer": "timm:lamb", "early_stopping_metric": "val/acc", "schedule": "timm:cosine", "cycles": 2}),
+        (17, {"lr": 0.3, "schedule": "timm:plateau", "step_epochs": 1, "step_factor": 0.5, "early_stopping": None}),
         (23, {"optimizer": "timm:lion", "schedule": "cosine", "alternating_flip": True}),
     ],
 )
@@ -263,9 +275,13 @@ def test_schedules():
 
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter in")  # torch 2.7 of its own SequentialLR
-@given(st.integers(1, 9), st.integers(1, 7), st.floats(0, 3), st.integers(1, 4), st.sampled_from(sorted(SCHEDULES)))
+@given(
+    st.integers(1, 9), st.integers(1, 7), st.floats(0, 3), st.integers(1, 4),
+    st.sampled_from(["none", "step", "cosine", "onecycle", "timm:poly"]),
+)  # fmt: skip
 def test_schedules_are_torchs(epochs, batches, warmup, step_epochs, name):
-    own = {"none": {}, "cosine": {}, "onecycle": {}, "step": {"step_epochs": step_epochs, "step_factor": 0.3}}[name]
+    own = {"step": {"step_epochs": step_epochs, "step_factor": 0.3}, "timm:poly": {"poly_power": step_epochs / 2}}
+    own = own.get(name, {})
     own |= {} if name == "onecycle" else {"warmup_epochs": min(warmup, epochs)}
     config = Config(schedule=name, epochs=epochs, lr=0.1, **own)
     total, ours = epochs * batches, optim.schedule(config, batches)
@@ -276,6 +292,7 @@ def test_schedules_are_torchs(epochs, batches, warmup, step_epochs, name):
         "step": lambda: lr_scheduler.StepLR(optimizer, step_epochs * batches, 0.3),
         "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, total - rise),
         "onecycle": lambda: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=total + 1, cycle_momentum=False),
+        "timm:poly": lambda: lr_scheduler.PolynomialLR(optimizer, total - rise, step_epochs / 2),
     }[name]
     if rise:
         first = lr_scheduler.LinearLR(optimizer, 1 / (rise + 1), total_iters=rise)
@@ -286,6 +303,38 @@ def test_schedules_are_torchs(epochs, batches, warmup, step_epochs, name):
         assert 0.1 * ours(batch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6, abs=1e-9)
         optimizer.step()
         theirs.step()
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.integers(0, 1))
+def test_cycles_are_restarts(cycles, epochs, batches, warmup):
+    config = Config(schedule="timm:cosine", cycles=cycles, epochs=cycles * epochs + warmup, warmup_epochs=warmup)
+    ours = optim.schedule(config, batches)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = lr_scheduler.CosineAnnealingWarmRestarts(optimizer, epochs * batches)
+    for batch in range(cycles * epochs * batches):
+        assert ours(warmup * batches + batch) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
+def test_tanh_falls_from_the_learning_rate_to_almost_0():
+    shares = np.array(learning_rates(lr=0.1, schedule="timm:tanh", cycles=2)) / 0.1
+    expected = (1 - np.tanh(-7 + 10 * np.arange(10) / 10)) / 2  # Hsueh et al. 2018, https://arxiv.org/abs/1806.01593
+    assert shares == pytest.approx([*expected, *expected])
+
+
+@given(st.lists(st.sampled_from([0.5, 0.7, 0.9, np.inf]), max_size=14), st.integers(1, 3), st.integers(0, 2))
+def test_a_plateau_is_torchs(losses, step_epochs, warmup):
+    config = Config(schedule="timm:plateau", step_epochs=step_epochs, step_factor=0.5, warmup_epochs=warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = lr_scheduler.ReduceLROnPlateau(optimizer, patience=step_epochs, factor=0.5)
+    history = []
+    for epoch, loss in enumerate(losses):
+        ours = optim.schedule(config, 3, history)
+        if epoch >= warmup:
+            assert {ours(3 * epoch + batch) for batch in range(3)} == {optimizer.param_groups[0]["lr"]}
+            theirs.step(loss)
+        history.append({"epoch": epoch + 1, "val/loss": loss})
 
 
 @pytest.mark.parametrize("name", ["cnn", "mlp", "resnet18"])

@@ -112,8 +112,20 @@ let forget = () => {};
 // the figures of a section share what is hidden
 const sections = new Map();
 
+// and keep it when the page reloads itself, where the browser has a place for it
+function kept(section, names = null) {
+  const key = `${location.pathname} ${section.querySelector("h2")?.id}`;
+  try {
+    if (names) sessionStorage.setItem(key, JSON.stringify(names));
+    return JSON.parse(sessionStorage.getItem(key) ?? "[]");
+  } catch {
+    return [];
+  }
+}
+
 function choose(group, names) {
   group.hidden = new Set(names);
+  kept(group.section, names);
   group.figures.forEach(figure => figure.update());
 }
 
@@ -144,7 +156,7 @@ function wake(figure) {
 
   // a button for each setting
   const section = figure.closest("section") ?? document.body;
-  if (!sections.has(section)) sections.set(section, { hidden: new Set(), figures: [] });
+  if (!sections.has(section)) sections.set(section, { section, hidden: new Set(kept(section)), figures: [] });
   const group = sections.get(section), buttons = new Map();
   const fade = name => group.figures.forEach(other => other.fade(name));
   if (data.settings.length > 1) {

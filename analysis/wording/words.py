@@ -88,6 +88,7 @@ HEADINGS = {
     # anatomy
     "place": mark("Layer"),
     "kind": mark("Kind"),
+    "derivation": mark("How counted"),
     "output": mark("Output"),
     "weights": mark("Weights"),
     "biases": mark("Biases"),
@@ -128,9 +129,12 @@ OPTIONS = {
     "crop_share": mark("crop share"),
     "rotate_degrees": mark("rotate degrees"),
     "perspective_tilt": mark("perspective tilt"),
+    "randaugment_magnitude": mark("randaugment magnitude"),
     "color_strength": mark("color strength"),
     "noise_deviation": mark("noise deviation"),
     "cutout_share": mark("cutout share"),
+    "mixup_alpha": mark("mixup alpha"),
+    "cutmix_alpha": mark("cutmix alpha"),
     "epochs": mark("epochs"),
     "batch_size": mark("batch size"),
     "label_smoothing": mark("label smoothing"),
@@ -149,6 +153,8 @@ OPTIONS = {
     "warmup_epochs": mark("warmup epochs"),
     "step_epochs": mark("step epochs"),
     "step_factor": mark("step factor"),
+    "poly_power": mark("poly power"),
+    "cycles": mark("cycles"),
 }
 """Names of options, as settings are named by them."""
 
@@ -158,6 +164,10 @@ PHRASES = {
     ("schedule", "step"): mark("schedule step"),
     ("schedule", "cosine"): mark("schedule cosine"),
     ("schedule", "onecycle"): mark("schedule onecycle"),
+    ("schedule", "timm:plateau"): mark("schedule timm:plateau"),
+    ("schedule", "timm:poly"): mark("schedule timm:poly"),
+    ("schedule", "timm:cosine"): mark("schedule timm:cosine"),
+    ("schedule", "timm:tanh"): mark("schedule timm:tanh"),
     ("pretrained", "True"): mark("pretrained True"),
     ("pretrained", "False"): mark("pretrained False"),
     ("finetune", "all"): mark("finetune all"),
@@ -171,9 +181,13 @@ AUGMENTATIONS = {
     "crop": mark("crop"),
     "rotate": mark("rotate"),
     "perspective": mark("perspective"),
+    "trivialaugment": mark("trivialaugment"),
+    "randaugment": mark("randaugment"),
     "color": mark("color"),
     "noise": mark("noise"),
     "cutout": mark("cutout"),
+    "mixup": mark("mixup"),
+    "cutmix": mark("cutmix"),
 }
 """Names of augmentations."""
 

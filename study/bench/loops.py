@@ -61,6 +61,8 @@ def _transform(config: Config, data: Data) -> Callable:
         "crop": lambda: transforms.RandomCrop(data.image_shape[1], round(data.image_shape[1] * strengths["crop"])),
         "rotate": lambda: transforms.RandomRotation(strengths["rotate"]),
         "perspective": lambda: transforms.RandomPerspective(strengths["perspective"], p=1.0),
+        "trivialaugment": transforms.TrivialAugmentWide,
+        "randaugment": lambda: transforms.RandAugment(magnitude=strengths["randaugment"]),
         "color": lambda: transforms.ColorJitter(brightness=color, contrast=color, saturation=color),
     }
     if unknown := set(strengths) - set(known):

@@ -104,6 +104,10 @@ SCHEDULES: Table = {
     "step": {"warmup_epochs": 0.0, "step_epochs": 5, "step_factor": 0.1},
     "cosine": {"warmup_epochs": 0.0},
     "onecycle": {},
+    "timm:plateau": {"warmup_epochs": 0.0, "step_epochs": 5, "step_factor": 0.1},
+    "timm:poly": {"warmup_epochs": 0.0, "poly_power": 1.0},
+    "timm:cosine": {"warmup_epochs": 0.0, "cycles": 1},
+    "timm:tanh": {"warmup_epochs": 0.0, "cycles": 1},
 }
 
 FINETUNING_SCHEDULES: Table = {
@@ -117,9 +121,13 @@ AUGMENTATIONS: Table = {
     "crop": {"crop_share": 0.125},
     "rotate": {"rotate_degrees": 15.0},
     "perspective": {"perspective_tilt": 0.3},
+    "trivialaugment": {},
+    "randaugment": {"randaugment_magnitude": 9},
     "color": {"color_strength": 0.3},
     "noise": {"noise_deviation": 0.05},
     "cutout": {"cutout_share": 0.25},
+    "mixup": {"mixup_alpha": 1.0},
+    "cutmix": {"cutmix_alpha": 1.0},
 }
 
 EARLY_STOPPING: Table = {

@@ -233,10 +233,12 @@ class Config(Options):
 
     @property
     def augmentations(self) -> dict[str, float | None]:
-        """Return the chosen augmentations with their strengths; None for a flip, which has no strength."""
-        return {
-            name: None if name == "flip" else getattr(self, next(iter(AUGMENTATIONS[name]))) for name in self.augment
+        """Return the chosen augmentations with their strengths; None for those that have no strength."""
+        strengths = {
+            name: [option for option, default in AUGMENTATIONS[name].items() if default is not False]
+            for name in self.augment
         }
+        return {name: getattr(self, options[0]) if options else None for name, options in strengths.items()}
 
 
 @lru_cache(maxsize=20_000)

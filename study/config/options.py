@@ -134,7 +134,11 @@ class Options(BaseModel):
     split_seed: int = _option(0, "data", START, "seed of the split into training, validation and test images", ge=0)
 
     augment: Annotated[NameSet, list_of("augmentation", AUGMENTATIONS)] = _option(
-        "", "augmentation", WORK, f"comma list of {', '.join(AUGMENTATIONS)}; empty is none"
+        "",
+        "augmentation",
+        WORK,
+        f"comma list of {', '.join(AUGMENTATIONS)}; empty is none. Of images mixed by the last two, train/acc counts "
+        "the class with the larger share",
     )
     alternating_flip: bool | None = _option(
         None, "augmentation", RESULT, "flip mirrors each image in every second epoch instead of at random"
@@ -144,6 +148,9 @@ class Options(BaseModel):
     )
     rotate_degrees: float | None = _option(None, "augmentation", RESULT, "largest angle in degrees", gt=0, le=180)
     perspective_tilt: float | None = _option(None, "augmentation", RESULT, "largest tilt, 0 < t < 1", gt=0, lt=1)
+    randaugment_magnitude: int | None = _option(
+        None, "augmentation", RESULT, "strength of randaugment's two operations for each image", ge=0, le=30
+    )
     color_strength: float | None = _option(
         None, "augmentation", RESULT, "largest change of brightness, contrast and saturation, as a share", gt=0, le=1
     )
@@ -152,6 +159,12 @@ class Options(BaseModel):
     )
     cutout_share: float | None = _option(
         None, "augmentation", RESULT, "side of the square cut out, as a share", gt=0, le=1
+    )
+    mixup_alpha: float | None = _option(
+        None, "augmentation", RESULT, "mixup blends two images by a share from Beta(alpha, alpha)", gt=0
+    )
+    cutmix_alpha: float | None = _option(
+        None, "augmentation", RESULT, "cutmix leaves a share from Beta(alpha, alpha) of each image", gt=0
     )
 
     epochs: int = _option(30, "training", RESULT, "passes over the training images", ge=1)
@@ -200,14 +213,31 @@ class Options(BaseModel):
         lt=1,
     )
     schedule: Annotated[str, one_of("schedule", SCHEDULES)] = _option(
-        "none", "optimization", RESULT, f"schedule of the learning rate: {', '.join(SCHEDULES)}"
+        "none",
+        "optimization",
+        RESULT,
+        f"schedule of the learning rate: {', '.join(SCHEDULES)} (those of timm; an exponential decay is step with "
+        "--step-epochs 1)",
     )
     warmup_epochs: float | None = _option(
         None, "optimization", RESULT, "epochs of linear warm-up (not for onecycle)", ge=0
     )
-    step_epochs: int | None = _option(None, "optimization", RESULT, "epochs between the steps of schedule step", ge=1)
+    step_epochs: int | None = _option(
+        None,
+        "optimization",
+        RESULT,
+        "epochs between the steps of schedule step; timm:plateau makes one after more than this many epochs without a "
+        "better val/loss",
+        ge=1,
+    )
     step_factor: float | None = _option(
-        None, "optimization", RESULT, "factor of each step of schedule step", gt=0, lt=1
+        None, "optimization", RESULT, "factor of each step of schedules step and timm:plateau", gt=0, lt=1
+    )
+    poly_power: float | None = _option(
+        None, "optimization", RESULT, "schedule timm:poly is (1 - t)^power, where t rises from 0 to 1", gt=0
+    )
+    cycles: int | None = _option(
+        None, "optimization", RESULT, "number of times that schedules timm:cosine and timm:tanh start anew", ge=1
     )
 
     device: Device = _option("auto", "execution", NOTHING, "auto (cuda, else mps, else cpu), cpu, mps, cuda or cuda:N")
@@ -226,6 +256,13 @@ class Options(BaseModel):
     )
     cuda_graph: bool = _option(
         True, "execution", NOTHING, "on CUDA, launch all kernels of a batch at once, if the network supports it"
+    )
+    deterministic: bool = _option(
+        False,
+        "execution",
+        NOTHING,
+        "on CUDA, use only deterministic algorithms, so that the same command gives the same bits on the same kind of "
+        "GPU; slower. A CPU does so anyway, at the same --threads and --precision",
     )
     threads: int = _option(0, "execution", NOTHING, "CPU threads; 0 is one per core", ge=0)
     data_dir: str = _option("data", "execution", NOTHING, "folder of the data sets, into which they are downloaded")

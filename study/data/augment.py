@@ -1,6 +1,7 @@
 """Augment a whole batch at once, with a different random draw for every image.
 
-    augment(images, {"flip": None, "rotate": 15.0}, generator)
+    images = augment(images, {"flip": None, "rotate": 15.0}, generator)
+    images, labels = mix(images, labels, 10, {"mixup": 1.0}, generator)
 
 Flips and crops alone move pixels exactly. With a rotation or a perspective, all changes of geometry are combined into
 one map per image, so that each image is interpolated only once.
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+
+from study.data import policies
 
 Strengths = Mapping[str, float | None]
 
@@ -25,8 +28,9 @@ def alternating_flips(images: int, epoch: int, generator: torch.Generator) -> Te
 def augment(images: Tensor, strengths: Strengths, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
     """Apply the named augmentations, each with its strength, to images (n, channels, height, width) from 0 to 255.
 
-    Flip, crop and cutout keep the dtype; the others return float32. `mirrored` (n,) marks the images that a flip
-    mirrors; it is drawn by default. The result depends only on the arguments and the generator's state.
+    Those of MIXING are left to `mix`. Flip, crop and cutout keep the dtype; the others return float32. `mirrored` (n,)
+    marks the images that a flip mirrors; it is drawn by default. The result depends only on the arguments and the
+    generator's state.
     """
     # Draw the images to mirror
     if "flip" not in strengths:
@@ -145,14 +149,89 @@ def _cutout(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return torch.where(rows & columns, mean, images)
 
 
-COLOURING: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
+COLOURING: dict[str, Callable[[Tensor, float | None, torch.Generator], Tensor]] = {
+    "trivialaugment": policies.trivial_augment,
+    "randaugment": policies.rand_augment,
     "color": _color,
     "noise": _noise,
     "cutout": _cutout,
 }
-"""Augmentations that change the values of pixels, in the order in which they are applied."""
+"""Augmentations of each image by itself after flips, crops and warps, in the order in which they are applied."""
 
-NAMES = ("flip", "crop", "rotate", "perspective", *COLOURING)
+
+def mix(
+    images: Tensor, labels: Tensor, classes: int, strengths: Strengths, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mix each image of a batch with the one before it, if the strengths name mixup or cutmix.
+
+    Returns the images and, in place of their labels (n,), the share of each class (n, classes). With both, each image
+    gets one or the other. Without either, returns its arguments.
+    """
+    chosen = [name for name in MIXING if name in strengths]
+    if not chosen:
+        return images, labels
+
+    # Mix the images, by the first that is chosen and by the second
+    others = images.roll(1, 0)
+    (mixed, share), *second = [MIXING[name](images, others, strengths[name], generator) for name in chosen]
+    for other_mixed, other_share in second:
+        is_first = _uniform(images, generator) < 0
+        mixed = torch.where(is_first.view(-1, 1, 1, 1), mixed, other_mixed)
+        share = torch.where(is_first, share, other_share)
+
+    # Mix the labels
+    own = (labels.view(-1, 1) == torch.arange(classes, device=labels.device)).float()
+    return mixed, own.roll(1, 0).lerp(own, share.view(-1, 1))
+
+
+def _mixup(images: Tensor, others: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Blend each image with another; return them, float32, and the share (n,) of the first.
+
+    After Zhang et al. 2017 (https://arxiv.org/abs/1710.09412), with a share for each image.
+    """
+    share = _beta(images, alpha, generator)
+    return others.float().lerp(images.float(), share.view(-1, 1, 1, 1)), share
+
+
+def _cutmix(images: Tensor, others: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Put a box of another image into each; return them and the share (n,) of pixels that stay.
+
+    After Yun et al. 2019 (https://arxiv.org/abs/1905.04899), with a box for each image. What lies beyond the border
+    is cut off.
+    """
+    n, _, height, width = images.shape
+    side = (1 - _beta(images, alpha, generator)).sqrt()
+    rows = _in_box(side, height, generator)
+    columns = _in_box(side, width, generator)
+    inside = rows.view(n, 1, -1, 1) & columns.view(n, 1, 1, -1)
+    return torch.where(inside, others, images), 1 - inside.float().mean((1, 2, 3))
+
+
+def _in_box(side: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    """Draw the centre of each box, and return which rows or columns (n, length) of the image lie within it.
+
+    `side` (n,) is that of the box as a share of the image's.
+    """
+    centre = torch.randint(length, (len(side), 1), generator=generator, device=side.device)
+    half = (side * (length / 2)).floor().view(-1, 1)
+    places = torch.arange(length, device=side.device)
+    return (places >= centre - half) & (places < centre + half)
+
+
+def _beta(images: Tensor, alpha: float, generator: torch.Generator) -> Tensor:
+    """Draw a number from Beta(alpha, alpha) for each image, by a formula of Devroye 1996 on Student's t."""
+    power = (1 - torch.rand(len(images), generator=generator, device=images.device)) ** (1 / alpha)
+    cosine = torch.cos(torch.pi * _uniform(images, generator))
+    return (1 + cosine / (power / (1 - power) + cosine**2).sqrt()) / 2
+
+
+MIXING: dict[str, Callable[[Tensor, Tensor, float, torch.Generator], tuple[Tensor, Tensor]]] = {
+    "mixup": _mixup,
+    "cutmix": _cutmix,
+}
+"""Augmentations that mix the images of a batch."""
+
+NAMES = ("flip", "crop", "rotate", "perspective", *COLOURING, *MIXING)
 
 
 def _largest_shift(side: int, share: float) -> int:

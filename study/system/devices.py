@@ -71,14 +71,26 @@ def find(name: str) -> str:
 def pick(name: str):
     """Return the torch device of a name that `find` takes.
 
-    A CUDA device becomes the process's current one, because torch's functions use the streams of that.
+    A CUDA device becomes the process's current one, because torch's functions use the streams of that. Its matrix
+    products can then be deterministic, which `set_deterministic` needs.
     """
     import torch
 
     device = torch.device(find(name))
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read only once, at the first product
         torch.cuda.set_device(device)
     return device
+
+
+def set_deterministic(device, wanted: bool) -> None:
+    """Let CUDA use only deterministic algorithms, and raise RuntimeError where there is none; or all again."""
+    import torch
+
+    wanted = wanted and device.type == "cuda"
+    if wanted != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(wanted)
+        torch.backends.cudnn.deterministic = wanted
 
 
 def trouble(name: str) -> str | None:

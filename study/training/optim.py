@@ -1,7 +1,7 @@
 """Create optimizers and learning rate schedules by name.
 
 optimizer = create(config, model)
-factor = schedule(config, batches_per_epoch)
+factor = schedule(config, batches_per_epoch, history)
 set_learning_rate(optimizer, factor(iteration))    # before every batch
 average = MovingAverage(model, decay=0.999)
 average.update(model)                              # after every batch
@@ -9,7 +9,8 @@ average.update(model)                              # after every batch
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -79,7 +80,7 @@ def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) ->
 
 def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
     """Build an optimizer of timm; raise UserError if timm does not have it, or if it does not work here."""
-    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+    from timm.optim import get_optimizer_info, list_optimizers
 
     # Look up the name
     name = config.optimizer.removeprefix("timm:")
@@ -87,7 +88,7 @@ def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
         raise UserError(f"timm has no optimizer {name!r}; {nearest(name, list_optimizers())}")
 
     # Build it, after a trial
-    build = partial(create_optimizer_v2, opt=name, lr=config.lr, weight_decay=config.weight_decay)
+    build = timm_builder(config)
     device = groups[0]["params"][0].device
     try:
         optimizer = build(groups)
@@ -99,6 +100,14 @@ def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
         problem = "it needs second derivatives, which are not computed" if is_second_order else reason(error)
         raise UserError(f"optimizer timm:{name} cannot train here ({problem}); name another --optimizer") from None
     return optimizer
+
+
+def timm_builder(config: Config) -> Callable[..., torch.optim.Optimizer]:
+    """Return a function that builds a config's optimizer of timm for parameters or groups of them."""
+    from timm.optim import create_optimizer_v2
+
+    name = config.optimizer.removeprefix("timm:")
+    return partial(create_optimizer_v2, opt=name, lr=config.lr, weight_decay=config.weight_decay)
 
 
 def _try(build: Callable[[list[torch.Tensor]], torch.optim.Optimizer], device: torch.device) -> None:
@@ -133,11 +142,12 @@ def load(optimizer: torch.optim.Optimizer, state: dict) -> None:
         group.update(values)
 
 
-def schedule(config: Config, batches: int) -> Callable[[int], float]:
+def schedule(config: Config, batches: int, history: Sequence[Mapping[str, float]] = ()) -> Callable[[int], float]:
     """Return the schedule of a config: a function from the number of finished batches to a factor of the learning rate.
 
-    `batches` is their number in an epoch. The factors are those of torch's LinearLR, StepLR, CosineAnnealingLR and
-    OneCycleLR, but a function of the batch has no state to save.
+    `batches` is their number in an epoch; `history` are the rows of the epochs so far, on which only a plateau depends.
+    The factors are those of timm, or of torch's LinearLR, StepLR, CosineAnnealingLR and OneCycleLR, but a function of
+    the batch has no state to save.
     """
     # One cycle has its own warm-up
     total = config.epochs * batches
@@ -146,12 +156,54 @@ def schedule(config: Config, batches: int) -> Callable[[int], float]:
 
     # The others follow a linear warm-up
     warmup = min(round(config.warmup_epochs * batches), total - 1)
-    main: Callable[[int], float] = {
-        "none": lambda batch: 1.0,
-        "step": lambda batch: config.step_factor ** (batch // (config.step_epochs * batches)),
-        "cosine": lambda batch: _cosine(1.0, 0.0, batch / (total - warmup)),
-    }[config.schedule]
+    main: Callable[[int], float]
+    if config.schedule.startswith("timm:"):
+        main = _of_timm(config, total - warmup, history)
+    else:
+        main = {
+            "none": lambda batch: 1.0,
+            "step": lambda batch: config.step_factor ** (batch // (config.step_epochs * batches)),
+            "cosine": lambda batch: _cosine(1.0, 0.0, batch / (total - warmup)),
+        }[config.schedule]
     return lambda batch: (batch + 1) / (warmup + 1) if batch < warmup else main(batch - warmup)
+
+
+def _of_timm(config: Config, total: int, history: Sequence[Mapping[str, float]]) -> Callable[[int], float]:
+    """Return a schedule of timm over `total` batches; a plateau goes through the rows of the epochs after warm-up."""
+    from timm.scheduler import create_scheduler_v2
+
+    # Let it set the learning rate of an optimizer of its own
+    name = config.schedule.removeprefix("timm:")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    if name != "plateau":
+        cycles = config.cycles or 1
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            name,
+            num_epochs=total / cycles,
+            decay_rate=config.poly_power,
+            cycle_limit=cycles,
+            cycle_decay=1.0,
+            step_on_epochs=False,
+            updates_per_epoch=1,
+        )
+
+        def factor(batch: int) -> float:
+            scheduler.step_update(batch)
+            return optimizer.param_groups[0]["lr"]
+
+        return factor
+
+    # A plateau changes it only after an epoch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # timm advises against it, because it does not save its state
+        scheduler, _ = create_scheduler_v2(
+            optimizer, name, patience_epochs=config.step_epochs, decay_rate=config.step_factor, plateau_mode="min"
+        )
+    for row in history:
+        if row["epoch"] > config.warmup_epochs:
+            scheduler.step(row["epoch"], row["val/loss"])
+    return lambda batch: optimizer.param_groups[0]["lr"]
 
 
 def _one_cycle(batch: int, total: int) -> float:
@@ -178,11 +230,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
             group["lr"] = lr
 
 
-def keep_learning_rate_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Store the learning rates in tensors on the device, where a CUDA graph reads them at each step."""
+def prepare_capture(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Keep what a CUDA graph reads at each step on the device: the learning rates, and the number of steps."""
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+        # Optimizers that count their steps do it on the device if told so
+        if "capturable" in group:
+            group["capturable"] = optimizer.defaults["capturable"] = True
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
+                if "step" in state:
+                    state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=device)
 
 
 class MovingAverage:

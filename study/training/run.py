@@ -142,6 +142,7 @@ def _train(
     # Set up the device and torch
     pretraining = pretrained.read(config, display.say)
     device = devices.pick(config.device)
+    devices.set_deterministic(device, config.deterministic)
     torch.set_num_threads(tracker.info["threads"])
     for kind in (np.float32, np.float64):
         np.finfo(kind)  # numpy before 2.4 warns if it first reads them without denormal numbers
@@ -154,7 +155,7 @@ def _train(
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
     if config.finetune == "svm":
         return _fit_svm(config, display, tracker, pretraining, data, device, memory)
-    with _too_small_explained(config):
+    with _explained(config):
         trainer = _trainer(config, data, device, pretraining, display, tracker, resumes)
     tracker.watch(trainer.model)
     occupancy = devices.Occupancy(device)
@@ -173,7 +174,7 @@ def _train(
 
     # Train
     display.start(config, str(data), trainer.progress.epoch)
-    with _too_small_explained(config), occupancy, signals.hold():
+    with _explained(config), occupancy, signals.hold():
         state = trainer.fit(
             log,
             display.batch,
@@ -200,10 +201,15 @@ def _train(
 
 
 @contextmanager
-def _too_small_explained(config: Config):
-    """Raise UserError if batches are too small for batch norm, in place of torch's ValueError."""
+def _explained(config: Config):
+    """Raise UserError in place of torch's errors for what a network cannot do with the options of its run."""
     try:
         yield
+    except RuntimeError as error:
+        operation, is_it, _ = str(error).partition(" does not have a deterministic implementation")
+        if not is_it:
+            raise
+        raise UserError(f"{config.model} needs {operation}, which is not deterministic; omit --deterministic") from None
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

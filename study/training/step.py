@@ -5,6 +5,7 @@ loss, correct = step(images, labels)    # tensors on the device, without waiting
 
 batch = Captured(function, size=10)     # `function` trains a whole batch, given by a tensor of indices
 batch(indices)
+can_be_captured(build, device)          # whether an optimizer computes the same in such a graph
 """
 
 import copy
@@ -17,12 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from study.system import devices
 from study.system.errors import UserError, is_out_of_memory, one_line, reason
+from study.training import optim
 from study.training.optim import MovingAverage
 
 TRIAL_SECONDS = 0.5
 TRIAL_TURNS = 3
 """Precisions are tried for at least this time and this number of turns."""
+
+CAPTURE_TURNS = 16
+ROUNDING = 0.005
+"""Number of steps for which an optimizer is tried in a CUDA graph, and by how much a change may differ then."""
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -38,6 +45,9 @@ def create(
     compile_for: int | None = None,
 ) -> Step:
     """Return the step, a function of images (n, channels, height, width), float32, and labels (n,), int64.
+
+    Mixed images have, in place of labels, the share of each class (n, classes); the class to predict is then that with
+    the largest share.
 
     The step updates the model and its moving `average`, if any. It returns the mean cross-entropy of the main logits
     without smoothing, as validation measures it, and the number of correct predictions, both before the update.
@@ -72,7 +82,8 @@ def create(
         optimizer.step()
         if average is not None:
             average.update(model)
-        return unsmoothed.detach(), (logits.argmax(1) == labels).sum()
+        classes = labels if labels.ndim == 1 else labels.argmax(1)
+        return unsmoothed.detach(), (logits.argmax(1) == classes).sum()
 
     return step
 
@@ -217,3 +228,48 @@ class Captured:
             return False
         self.graph = graph
         return True
+
+
+def can_be_captured(build: Callable[..., torch.optim.Optimizer], device: torch.device) -> bool:
+    """Return whether an optimizer computes the same in a CUDA graph as without, tried on a few weights.
+
+    It does not if it waits for the device, or if it counts steps or reads the learning rate on the host. `build` builds
+    it for a list of weights. Torch's random generators keep their state.
+    """
+    # Draw the weights of a convolution and a linear layer, and gradients for each step
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((4, 3, 3, 3), (4,), (5, 4), (5,))
+    start = [torch.randn(shape, generator=generator).to(device) for shape in shapes]
+    gradients = [torch.randn(CAPTURE_TURNS, *shape, generator=generator).to(device) for shape in shapes]
+
+    def changes(is_captured: bool) -> list[Tensor]:
+        """Take all steps, each with its own learning rate, and return by how much the weights changed."""
+        weights = [weight.clone().requires_grad_() for weight in start]
+        optimizer = build(weights, lr=0.01)
+
+        def take(indices: Tensor) -> None:
+            for weight, table in zip(weights, gradients, strict=True):
+                weight.grad = table.index_select(0, indices)[0]
+            optimizer.step()
+
+        if is_captured:
+            optim.prepare_capture(optimizer, device)
+            take = Captured(take, 1, device, say=lambda text: None)
+        for turn in range(CAPTURE_TURNS):
+            optim.set_learning_rate(optimizer, 1 / (1 + turn))
+            take(torch.tensor([turn], device=device))
+        if is_captured and not take.graph:
+            raise RuntimeError("it cannot be captured")
+        return [weight.detach() - before for weight, before in zip(weights, start, strict=True)]
+
+    # Compare the changes, with and without a graph; Muon rounds to bfloat16
+    states = devices.generators(device)
+    try:
+        pairs = list(zip(changes(False), changes(True), strict=True))
+        return all((plain - captured).abs().max() <= ROUNDING * plain.abs().max() for plain, captured in pairs)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        devices.set_generators(device, states)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from study import models
 from study.config import Config
-from study.data.augment import alternating_flips, augment
+from study.data.augment import alternating_flips, augment, mix
 from study.data.dataset import Data, memory_format
 from study.models import pretrained
 from study.models.pretrained import Pretrained
@@ -89,7 +89,6 @@ class Trainer:
 
         # Build the optimizer and the training step
         self.optimizer = optim.create(config, self.model, heads)
-        self.schedule = optim.schedule(config, self.batches)
         self.average = optim.MovingAverage(self.model, config.ema_decay) if config.ema_decay is not None else None
         self.precision = PRECISIONS.get(precision or config.precision) or self._faster_precision()
         evaluated = self.model if self.average is None else self.average.module
@@ -119,12 +118,16 @@ class Trainer:
 
     def _captured(self, say: Callable[[str], None]) -> Callable[[Tensor], None]:
         """Return a function that trains a batch as one CUDA graph, or `_train_batch` if that is not possible."""
-        on_host = self.data.train.images.device.type != "cuda"
-        if on_host or self.config.optimizer.startswith("timm:"):
-            cause = "the images are on the host" if on_host else "timm's optimizers cannot be captured"
+        name = self.config.optimizer
+        cause = ""
+        if self.data.train.images.device.type != "cuda":
+            cause = "the images are on the host"
+        elif name.startswith("timm:") and not step.can_be_captured(optim.timm_builder(self.config), self.device):
+            cause = f"{name} cannot be captured"
+        if cause:
             say(f"without CUDA graphs: {cause}")
             return self._train_batch
-        optim.keep_learning_rate_on(self.optimizer, self.device)
+        optim.prepare_capture(self.optimizer, self.device)
         return step.Captured(self._train_batch, self.config.batch_size, self.device, [self.augment_generator], say)
 
     @property
@@ -199,11 +202,12 @@ class Trainer:
 
         # Train batch by batch
         pretrained.train_mode(self.model)
+        schedule = optim.schedule(config, self.batches, progress.history)
         started = time.perf_counter()
         seconds_before = progress.epoch_seconds
         order = order[: self.images].to(data.train.images.device)
         for start in range(progress.batch * config.batch_size, self.images, config.batch_size):
-            factor = self.schedule(progress.iterations)
+            factor = schedule(progress.iterations)
             progress.lr = config.lr * factor
             optim.set_learning_rate(self.optimizer, factor)
             self.train_batch(order[start : start + config.batch_size])
@@ -216,8 +220,10 @@ class Trainer:
         """Train on the images with these indices, and add the loss and the correct predictions to the epoch's sums."""
         batch = self.data.train.take(indices)
         mirrored = None if self.mirrored is None else self.mirrored[indices.to(self.device)]
-        images = augment(self.data.resize(batch.images), self.config.augmentations, self.augment_generator, mirrored)
-        loss, correct = self.step(self.data.normalise(images), batch.labels)
+        strengths = self.config.augmentations
+        images = augment(self.data.resize(batch.images), strengths, self.augment_generator, mirrored)
+        images, labels = mix(images, batch.labels, len(self.data.classes), strengths, self.augment_generator)
+        loss, correct = self.step(self.data.normalise(images), labels)
         self.progress.sums += torch.stack([loss * len(batch), correct])
 
     def _end_epoch(self) -> dict[str, float]:
@@ -336,7 +342,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         optim.load(self.optimizer, state["optimizer"])
         if isinstance(self.train_batch, step.Captured):
-            optim.keep_learning_rate_on(self.optimizer, self.device)
+            optim.prepare_capture(self.optimizer, self.device)
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
             self.average.updates.fill_(state["progress"]["iterations"])

@@ -1,0 +1,68 @@
+"""How long the runs of some sweeps will take, by the runs that this machine has trained.
+
+    seconds = forecast.seconds(plan.todo(), Runs("runs"), on_gpu=False)     # of each job, or None
+
+The time of an epoch is that of runs of the same network on the same data, on a GPU or a CPU as now.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import mean
+
+from rich.table import Table
+
+from study.config import Config
+from study.local.engine import Job
+from study.local.plan import Plan
+from study.record.directory import CorruptRun, RunDirectory
+from study.record.display import duration
+from study.sweeps.standing import Runs
+from study.system.console import console
+
+
+def show(plan: Plan, runs: Runs, on_gpu: bool, at_a_time: int) -> None:
+    """Print for each sweep how many of its runs are to be trained and about how long that takes, if it is known.
+
+    A run that several sweeps share counts for the first of them.
+    """
+    jobs = plan.todo()
+    times = dict(zip((job.config.fingerprint for job in jobs), seconds(jobs, runs, on_gpu), strict=True))
+    table = Table("sweep", "runs", "to train", "about")
+    for sweep in plan.sweeps:
+        first = [key for key, job in plan.known.items() if job.sweeps[0] == sweep.name]
+        missing = [times[key] for key in first if key in times]
+        table.add_row(sweep.name, str(len(first)), str(len(missing)), _about(missing, at_a_time))
+    table.add_row("all", str(len(plan.known)), str(len(jobs)), _about(list(times.values()), at_a_time))
+    console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _about(times: Sequence[float | None], at_a_time: int) -> str:
+    """Write the time of some runs, and of how many it is not known."""
+    known = [time for time in times if time is not None]
+    parts = [duration(sum(known) / at_a_time)] * bool(known)
+    parts += [f"{len(times) - len(known)} not known"] * (len(known) < len(times))
+    return ", ".join(parts)
+
+
+def seconds(jobs: Sequence[Job], runs: Runs, on_gpu: bool) -> list[float | None]:
+    """Return the seconds of each job's epochs, None if no similar run has been trained on such a device."""
+    # the mean time of an epoch of each kind of run
+    found = defaultdict(list)
+    for name, info in runs.infos().items():
+        if (info.get("device", "cpu") != "cpu") == on_gpu:
+            try:
+                times = [row["time/epoch"] for row in RunDirectory(runs.path / name).history() if "time/epoch" in row]
+                config = Config.recorded(info["config"])
+            except (CorruptRun, ValueError):
+                continue
+            found[_kind(config)] += [mean(times)] if times else []
+    epochs = {kind: mean(times) for kind, times in found.items() if times}
+
+    # times the epochs that are to be trained
+    return [job.config.epochs * epochs[_kind(job.config)] if _kind(job.config) in epochs else None for job in jobs]
+
+
+def _kind(config: Config) -> tuple[object, ...]:
+    """Return the options of a run that its speed depends on most."""
+    return config.model, config.dataset, config.classes, config.train_images, config.image_size, config.finetune
