@@ -28,6 +28,7 @@ from analysis.frames.statistics import (
 from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.page.letters import Plot
+from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table, bounded, is_within, p_column
 from analysis.wording.texts import heading, named, number, plural, ranking_axis, ranking_name, shown, text
 from study.config import affects
@@ -554,14 +555,28 @@ def ranking(
     figure = Plot(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
     axes = figure.subplots()
 
-    # one row of points per setting
+    # one row of points per setting: its seeds, their mean, and the test accuracy
     for place, row in enumerate(frame.to_dict("records")):
-        color = looks[row["setting"]].color
-        accuracies = scores(runs[runs.setting == row["setting"]], metric).to_numpy(dtype=float)
+        setting = row["setting"]
+        color = looks[setting].color
+        seeds = runs[runs.setting == setting]
+        accuracies = scores(seeds, metric).to_numpy(dtype=float)
         if len(accuracies) > 1:
-            axes.plot(accuracies, np.full(len(accuracies), place), "o", color=color, alpha=0.35, markersize=5)
-        axes.errorbar(row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2)
-        axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
+            rows = np.column_stack([accuracies, np.full(len(accuracies), place)])
+            (dots,) = axes.plot(*rows.T, "o", color=color, alpha=0.35, markersize=5)
+            notes = [
+                f"{text('seed')} {seed}: {number(acc, '.2f')} %"
+                for seed, acc in zip(seeds.seed, accuracies, strict=True)
+            ]
+            about(dots, Mark(setting, rows, notes))
+        mean = axes.errorbar(
+            row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2
+        )
+        (tested,) = axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
+        for bar in mean.get_children():
+            about(bar, Mark(setting))
+        about(mean.lines[0], Mark(setting, np.array([[row["val_acc"], place]]), [_reading(row, "val_acc")]))
+        about(tested, Mark(setting, np.array([[row["test_acc"], place]]), [_reading(row, "test_acc")]))
 
     # legend, names and limits
     axes.plot([], [], "o", color=GREY, markersize=8, label=ranking_axis().removesuffix(" (%)"))
@@ -580,6 +595,13 @@ def ranking(
     axes.set_xlim(max(0, low), min(100.5, high))
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def _reading(row: dict, key: str) -> str:
+    """Write an accuracy of a setting with its interval."""
+    spread = row.get(f"{key}_ci95", math.nan)
+    value = number(row[key], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
+    return f"{heading(key)}: {value}"
 
 
 def _half_width(row: dict) -> list[list[float]] | None:

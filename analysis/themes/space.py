@@ -20,7 +20,7 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.page.blocks import Block, Heading, Paragraph, Picture
 from analysis.page.figures import GREY, PALETTE, Looks, add_lines, finish, tick_format
-from analysis.page.letters import Plot, in_lines, inches, short_names
+from analysis.page.letters import NARROW, Plot, columns, in_lines, inches, short_names
 from analysis.themes import comparison, effects
 from analysis.themes.effects import MOST_VALUES, is_numeric, ordered, sizes
 from analysis.wording.texts import number, option, ranking_axis, shown_value, text
@@ -271,8 +271,11 @@ def parallel(
     finish(axes, title, text("Option"), text("Value, numbers from low to high"), numbers="")
     axes.grid(visible=False)
     names = [*map(option, varied), ranking_axis().removesuffix(" (%)")]
-    width = 14 if len(names) < 7 else 9
-    axes.set_xticks(range(len(keys)), [in_lines(name, width) for name in names])
+    room = 0.85 * figure.get_figwidth() / len(names)  # inches of a name
+    words = [word for name in names for word in name.split()]
+    size = min(10.0, 10 * room / inches(words, 10))  # no word is broken
+    width = max(columns(words), int(72 * room / (NARROW * size)))
+    axes.set_xticks(range(len(keys)), [in_lines(name, width) for name in names], fontsize=size)
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(varied) + 0.35)
     axes.spines[:].set_visible(False)
