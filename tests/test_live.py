@@ -123,7 +123,7 @@ def test_figures_show_values_and_a_click_hides_a_setting_in_all_of_them(browse):
     one, two, three = frame.val_acc
     assert curve[:2] == ["one", "Epoch: 4"] and curve[2].startswith(f"Validation accuracy (%): {one:.2f} ± ")
     assert dot == ["two", f"Best val acc (%): {two:.2f} ± 1.25"] and far is None
-    assert cost == ["<b>& 'three'", "Parameters: 3,000", f"Accuracy (%): {three:.2f} ± 1.25"]
+    assert cost == ["<b>& 'three'", "Parameters: 3,000", f"Validation accuracy (%): {three:.2f} ± 1.25"]
 
     # all four figures hide the same
     every = ["<b>& 'three'", "one", "two"]
