@@ -80,7 +80,7 @@ def chapter(frames: Frames, section: Section) -> Chapter:
         runs=[frames.directories[run].path.name for run in section.runs.index],
         curves=CURVES,
         options=[name for name in IDENTITY if name != "seed" and section.runs[name].map(repr).nunique() > 1],
-        result="best/val_acc",
+        result=f"best/{section.metric.replace('/', '_')}",
         matrices=titles,
         headings=(
             restored(text("The learning curves")),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from analysis.frames import runs
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, in_its_words
 from analysis.page import html as page
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
@@ -27,6 +27,7 @@ from analysis.themes import (
     comparison,
     confusion,
     costs,
+    explained,
     glossary,
     layers,
     per_class,
@@ -183,6 +184,7 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     speed.blocks,
     costs.blocks,
     confusion.blocks,
+    explained.blocks,
     per_class.blocks,
     scores.blocks,
     layers.blocks,
@@ -201,6 +203,7 @@ NAMES = {
     "speed": mark("The time to an accuracy"),
     "costs": mark("The costs"),
     "confusion": mark("The confusions"),
+    "explained": mark("The explained predictions"),
     "per_class": mark("The accuracy of each class"),
     "scores": mark("The scores beyond accuracy"),
     "layers": mark("The layers"),
@@ -218,7 +221,7 @@ def everything(frames: Frames, section: Section, looks: Looks) -> list[Callable[
     data = partial(
         _part, text("The data"), lambda: [Paragraph(line, soft=True) for line in about.data(frames, section)]
     )
-    themes = [(text(NAMES[_key(theme)]), partial(theme, frames, section, looks)) for theme in THEMES]
+    themes = [(text(NAMES[_key(theme)]), partial(in_its_words(theme), frames, section, looks)) for theme in THEMES]
     return [data, *(partial(_part, name, make) for name, make in themes)]
 
 

@@ -1,10 +1,15 @@
 """Predict the classes of pictures with a trained network.
 
-python -m study.predict runs/two-block-cifar10-s0-4968e83bec photo.jpg other.png
+python -m study.predict runs/two-block-cifar10-s0-4968e83bec photo.jpg folder
+python -m study.predict runs/two-block-cifar10-s0-4968e83bec folder --out predictions.csv --top 5
 """
 
+import csv
+import io
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,17 +18,20 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
+from rich.progress import Progress
 
 from study import models
 from study.config import Config
-from study.config.checks import user_path
+from study.config.checks import positive, user_path
 from study.data import pictures
 from study.data.dataset import Data, Split
+from study.data.listing import image_files
 from study.record.directory import RunDirectory
 from study.record.results import Run
 from study.system import devices
 from study.system import files as cache
-from study.system.errors import UserError, printable
+from study.system.console import console
+from study.system.errors import UserError, one_line, printable
 from study.system.process import Parser, run_command
 from study.training import evaluation
 
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 3
+NAMED = 20
+"""At most this many files that cannot be read are named."""
 
 Side = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -109,8 +119,8 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
     return model.eval(), data, config
 
 
-def prepare(path: str, data: Data) -> torch.Tensor:
-    """Read a picture and prepare it like the run's images; return (1, channels, height, width), float32."""
+def read(path: str, data: Data) -> torch.Tensor:
+    """Read a picture in the size and the colours of the run's images; return (channels, height, width), uint8."""
     channels, height, width = data.train.images.shape[1:]
     try:
         pixels = pictures.read(path, (height, width), data.range)
@@ -118,43 +128,103 @@ def prepare(path: str, data: Data) -> torch.Tensor:
         raise UserError(f"{printable(path)} cannot be read as an image: it is {error}") from None
     if channels == 1:
         pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-    return data.prepared(Split(image, torch.zeros(1, dtype=torch.int64)))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+@torch.inference_mode()
+def probabilities(
+    model: torch.nn.Module, data: Data, config: Config, images: Sequence[torch.Tensor], device: torch.device
+) -> torch.Tensor:
+    """Return the probabilities (n, classes) of images that `read` has read, as the run evaluated its test images."""
+    batch = Split(torch.stack(list(images)), torch.zeros(len(images), dtype=torch.int64)).to(device)
+    return evaluation.logits(model, data.prepared(batch), config.flip_test).softmax(1).cpu()
+
+
+def listed(paths: Sequence[str]) -> list[str]:
+    """Replace folders by the images in them and below, sorted; raise UserError if there are none."""
+    found = []
+    for path in paths:
+        if not Path(path).is_dir():
+            found.append(path)
+            continue
+        try:
+            below = sorted(image for image, _ in image_files(Path(path), Path(path), Counter()))
+        except OSError as error:
+            raise UserError(one_line(error)) from None
+        if not below:
+            raise UserError(f"{printable(path)} holds no images")
+        found += below
+    return found
+
+
+def each(
+    model: torch.nn.Module, data: Data, config: Config, paths: Sequence[str], device: torch.device, has_bar: bool
+) -> Iterator[tuple[str, torch.Tensor | UserError]]:
+    """Yield each path with its probabilities (classes,) or the reason why it cannot be read.
+
+    Pictures are read in threads and predicted in batches. `has_bar` shows a bar on a terminal, for callers that print
+    nothing meanwhile.
+    """
+
+    def caught(path: str) -> torch.Tensor | UserError:
+        try:
+            return read(path, data)
+        except UserError as error:
+            return error
+
+    size = evaluation.batch_size(data.image_shape, 1, device)
+    bar = Progress(console=console(stderr=True), transient=True, redirect_stdout=False, disable=not has_bar)
+    with ThreadPoolExecutor() as pool, bar as progress:
+        task = progress.add_task("images", total=len(paths))
+        for start in range(0, len(paths), size):
+            part = paths[start : start + size]
+            results = list(pool.map(caught, part))
+            readable = [image for image in results if isinstance(image, torch.Tensor)]
+            predicted = iter(probabilities(model, data, config, readable, device) if readable else ())
+            for path, result in zip(part, results, strict=True):
+                yield path, next(predicted) if isinstance(result, torch.Tensor) else result
+            progress.advance(task, len(part))
 
 
 def predict(run: Run | str | Path, images: str | Path | Sequence[str | Path], *, device: str = "cpu") -> "pd.DataFrame":
     """Return the probability of each class for pictures: a row per file, a column per class.
 
-    `run` is what `train` returned, or the directory of a run; `images` is a file or a list of files, prepared like the
-    images that the network learned from. `predict(run, "photo.jpg").idxmax(axis=1)` names the most probable class.
+    `run` is what `train` returned, or the directory of a run; `images` is a file, a folder or a list of them, prepared
+    like the images that the network learned from. `predict(run, "photo.jpg").idxmax(axis=1)` names the most probable
+    class.
 
     Raises UserError if there is no run, no weights, or a file that cannot be read as an image.
     """
     import pandas as pd
 
     model, data, config = load(str(run.directory if isinstance(run, Run) else run))
-    model.to(devices.pick(device))
-    paths = [str(path) for path in ([images] if isinstance(images, str | Path) else images)]
-    rows = [_probabilities(model, prepare(path, data), config).numpy() for path in paths]
+    found = devices.pick(device)
+    model.to(found)
+    paths = listed([str(path) for path in ([images] if isinstance(images, str | Path) else images)])
+    rows = []
+    for _, result in each(model, data, config, paths, found, has_bar=False):
+        if isinstance(result, UserError):
+            raise result
+        rows.append(result.numpy())
     return pd.DataFrame(rows, index=pd.Index(paths, name="image"), columns=list(data.classes))
 
 
-def _probabilities(model: torch.nn.Module, image: torch.Tensor, config: Config) -> torch.Tensor:
-    """Return the probabilities of one prepared image, (classes,), on the CPU."""
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        return evaluation.logits(model, image.to(device), config.flip_test).softmax(1)[0].cpu()
-
-
 def main(argv: list[str]) -> int:
-    """Print the most probable classes of each image."""
+    """Print the most probable classes of each image, or write them into a CSV file."""
     # Read the command line, and load the network
     parser = Parser("python -m study.predict", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=user_path, help="directory of a finished run")
-    parser.add_argument("images", nargs="+", metavar="image", help="image files")
+    parser.add_argument("images", nargs="+", metavar="image", help="image files, and folders of them")
+    parser.add_argument("--top", type=positive, metavar="K", default=SHOWN, help=f"classes of each (default: {SHOWN})")
+    parser.add_argument(
+        "--out", type=user_path, metavar="FILE", help="write a CSV file: file, class_1, probability_1, class_2 …"
+    )
     parser.add_argument("--device", default="cpu", help="default: cpu")
     args = parser.parse_args(argv)
     device = devices.pick(args.device)
+    if args.out and not Path(args.out).parent.is_dir():
+        raise UserError(f"--out {args.out}: there is no folder {Path(args.out).parent}")
+    paths = listed(args.images)
     model, data, config = load(args.run)
     model.to(device)
     channels, height, width = data.train.images.shape[1:]
@@ -163,19 +233,31 @@ def main(argv: list[str]) -> int:
         f"pictures of other sizes are cropped and resized to {height}×{width} px{grey}, as in training", file=sys.stderr
     )
 
-    # Predict image by image; name those that cannot be read at the end
+    # Predict batch by batch; name the files that cannot be read at the end
+    top = min(args.top, len(data.classes))
     unreadable = []
-    for path in args.images:
-        try:
-            image = prepare(path, data)
-        except UserError as error:
-            unreadable.append(str(error))
+    rows = []
+    for path, result in each(model, data, config, paths, device, bool(args.out)):
+        if isinstance(result, UserError):
+            unreadable.append(str(result))
             continue
-        values, labels = _probabilities(model, image, config).topk(min(SHOWN, len(data.classes)))
-        predictions = (f"{data.classes[label]} {value:.1%}" for value, label in zip(values, labels, strict=True))
-        print(f"{printable(path)}: {', '.join(predictions)}")
+        values, labels = result.topk(top)
+        best = [(data.classes[label], value) for value, label in zip(values.tolist(), labels.tolist(), strict=True)]
+        if args.out:
+            rows.append([printable(path), *(item for name, value in best for item in (name, f"{value:.6f}"))])
+        else:
+            print(f"{printable(path)}: {', '.join(f'{name} {value:.1%}' for name, value in best)}")
+
+    # Write the CSV file
+    if args.out:
+        text = io.StringIO()
+        header = [f"{name}_{place}" for place in range(1, top + 1) for name in ("class", "probability")]
+        csv.writer(text, lineterminator="\n").writerows([["file", *header], *rows])
+        cache.replace_text(Path(args.out), text.getvalue())
+        print(f"{args.out}: {len(rows):,} of {len(paths):,} images")
     if unreadable:
-        raise UserError("; ".join(unreadable))
+        more = f"; and {len(unreadable) - NAMED:,} more" if len(unreadable) > NAMED else ""
+        raise UserError("; ".join(unreadable[:NAMED]) + more)
     return 0
 
 

@@ -49,6 +49,19 @@ ADDED = {
             '            "time/batches": self.batches,\n',
         ),
     ],
+    "a score": [
+        (
+            "study/config/scores.py",
+            "SCORES = (",
+            "def variety(logits, labels):\n"
+            "    return logits.argmax(1).bincount(minlength=4).gt(0).float().mean()\n\n\n",
+        ),
+        (
+            "study/config/scores.py",
+            '    Metric("val/top5"',
+            '    Metric("val/variety", "maximize", PERCENT, "%", variety),\n',
+        ),
+    ],
     "a data set": [
         ("study/config/choices.py", '    "pets": DataSet', '    "stripes": DataSet(8),\n'),
         (
@@ -68,7 +81,9 @@ ADDED = {
 }
 """For each kind its changes: the file, the line before which something is put, and what is put there."""
 
-FILES = {"an option": 3, "an augmentation": 3, "a metric per epoch": 2, "a data set": 2, "a sweep method": 2}
+FILES = {
+    "an option": 3, "an augmentation": 3, "a metric per epoch": 2, "a score": 1, "a data set": 2, "a sweep method": 2,
+}  # fmt: skip
 """Number of files of code that each kind may touch, a new one included."""
 
 ENDS = '''"""The first and the last point of a grid."""
@@ -118,7 +133,7 @@ def run(folder: Path, *words: str) -> str:
 def test_one_of_each_kind_is_added_and_used(house):
     spec = {
         "method": "ends",
-        "metric": {"name": "val/acc", "goal": "maximize"},
+        "metric": {"name": "val/variety", "goal": "maximize"},
         "parameters": {
             "model": {"value": "mlp"},
             "dataset": {"value": "stripes"},
@@ -139,4 +154,11 @@ def test_one_of_each_kind_is_added_and_used(house):
     assert len({info["fingerprint"] for info in infos}) == 2, "the option is part of what a run computes"
     code = "from analysis.frames import runs; print(runs.load('runs').history['time/batches'].tolist())"
     assert json.loads(run(house, "-c", code)) == [2.0] * 4
+    code = (
+        "from analysis.frames import runs, sections; from analysis.themes import comparison; "
+        "(section,) = sections.by_dataset(runs.load('runs')); frame = comparison.compare(section); "
+        "print([section.metric, sorted(frame.val_acc), sorted(frame.test_acc)])"
+    )
+    ranked, val, test = json.loads(run(house, "-c", code).replace("'", '"'))
+    assert ranked == "val/variety" and {*val, *test} <= {25.0, 50.0}, "one or two of four"
     assert "gain 3.0" in run(house, "-c", "import study.sweep as s; s.main(['status', 'added.yaml'])")

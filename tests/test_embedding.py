@@ -22,7 +22,7 @@ def digits(digit_images):
 def seen(points, targets, images=None):
     layer = embedding.Layer(64, points, 0.9, np.ones(len(points), bool), 0.2)
     images = np.arange(len(points)) if images is None else images
-    return embedding.Seen(images, targets, np.ones(len(points), bool), dict.fromkeys(embedding.LAYERS, layer))
+    return embedding.Seen(images, targets, targets, dict.fromkeys(embedding.LAYERS, layer))
 
 
 def test_tsne_keeps_classes_together_and_is_repeatable(digits):

@@ -18,9 +18,10 @@ from PIL import Image
 
 from study.config import Config
 from study.data import dataset as data
-from study.data import folder, pictures, splits
+from study.data import folder, listing, pictures, splits
 from study.predict import load as load_trained
-from study.predict import prepare
+from study.predict import probabilities
+from study.predict import read as read_picture
 from study.record.directory import RunDirectory
 from study.system.errors import UserError
 from study.training import evaluation
@@ -116,7 +117,7 @@ def test_what_is_not_used_is_named_and_counted(put_digits):
     assert [".mat", 1] in loaded.describe()["skipped"]
 
 
-@pytest.mark.parametrize("suffix", sorted(folder.IMAGE_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(listing.IMAGE_SUFFIXES))
 def test_every_suffix_is_read(tmp_path, digit_images, suffix):
     kinds = {".jfif": "JPEG", ".jpe": "JPEG", ".jp2": "JPEG2000", ".pbm": "PPM", ".pgm": "PPM"}
     path = tmp_path / f"digit{suffix}"
@@ -355,7 +356,7 @@ def test_a_tiff_of_16_bits_is_turned_upright_once(tmp_path, orientation):
     for index in range(6):
         (tmp_path / "data" / "turned" / f"class{index % 2}").mkdir(parents=True, exist_ok=True)
         path = tmp_path / "data" / "turned" / f"class{index % 2}" / f"{index}.tif"
-        tifffile.imwrite(path, pixels, extratags=[tag])
+        tifffile.imwrite(path, pixels + np.uint16(index), extratags=[tag])
     loaded = load(tmp_path / "data" / "turned")
     upright = np.rot90(pixels, -1) if orientation == 6 else pixels
     assert loaded.train.images.shape[2:] == upright.shape
@@ -470,8 +471,8 @@ def test_predict_sees_what_was_evaluated(tmp_path, call, digit_images, side, ima
     assert told["stored_size"] == ([side, side] if kind in ("small", "deep") else [32, 32])
     assert told["range"] == ([0, 4095] if kind == "deep" else None)
     paths = [root / path for path, _ in folder.of(config).files["test"]]
-    with torch.inference_mode():
-        found = torch.cat([model(prepare(str(path), prepared)) for path in paths]).softmax(1).numpy()
+    images = [read_picture(str(path), prepared) for path in paths]
+    found = probabilities(model, prepared, config, images, torch.device("cpu")).numpy()
     assert np.abs(found - run.evaluation()["test_probabilities"]).max() < 1e-3
     said = call("study.predict", run.path, *paths[:3]).stdout
     assert [line.split(": ")[0] for line in said.splitlines()] == [str(path) for path in paths[:3]]

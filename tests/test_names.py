@@ -195,7 +195,7 @@ def figures_of(names):
     counts = pd.DataFrame(rng.integers(0, 9, (len(names), len(names))), index=names, columns=names)
     targets = np.arange(len(names)).repeat(9)
     layer = Layer(4, rng.normal(size=(len(targets), 2)), 0.5, targets > 3, 0.1)
-    seen = Seen(np.arange(len(targets)), targets, targets > 3, {"penultimate": layer, "logits": layer})
+    seen = Seen(np.arange(len(targets)), targets, targets, {"penultimate": layer, "logits": layer})
     yield confusion.matrix_figure(counts, f"Confusion matrix of {'n' * 80}: {LONG}")
     yield per_class.accuracy_figure({"mlp": confusion.rates(counts)}, None, "n" * 90, looks_of(["mlp"]))
     yield clouds.tsne_figure({LONG: seen}, names, f"t-SNE of {'n' * 80}")

@@ -33,6 +33,7 @@ from analysis.themes import (
     effects,
     embedding,
     layers,
+    pareto,
     space,
     training,
 )
@@ -116,7 +117,7 @@ def sections(study, frames):
 
 def drawing_functions():
     """Name every function of the report's modules that returns a figure."""
-    modules = [figures, clouds, *(importlib.import_module(theme.__module__) for theme in report.THEMES)]
+    modules = [figures, clouds, pareto, *(importlib.import_module(theme.__module__) for theme in report.THEMES)]
     for module in modules:
         for name, function in vars(module).items():
             anatomy = name == "parameters_per_layer"  # is in no report
@@ -269,7 +270,7 @@ def test_the_spanish_page(study, call, tmp_path, monkeypatch):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".svg":  # matplotlib writes each text as a comment beside its outlines
             text = "\n".join(re.findall(r"<!-- (.*?) -->", text))
-        unseen = r"<style>.*?</style>|<script>.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)"
+        unseen = r"<style>.*?</style>|<script.*?</script>|data:image[^\"]*|<[^>]*>|\(figures/.*?\)"
         unseen += r"|\(https?:.*?\)|python -m study\.train[^`<]*"
         text = re.sub(r"\s+", " ", html.unescape(re.sub(unseen, " ", text, flags=re.S)).replace(r"\%", "%")).casefold()
         assert not [one for one in english if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text)], path
@@ -299,7 +300,7 @@ def test_every_figure_can_be_read(made, drawn):
                 ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
                 whole = [tick.get_text().partition(".")[0] for tick in ticks]  # 0.0075 has no thousands
                 assert not [text for text in whole if re.search(r"\d{4}", text)], f"{name} writes 1000"
-    for figure in drawn["analysis.themes.costs.pareto"]:
+    for figure in drawn["analysis.themes.pareto.draw"]:
         for axes in figure.axes:
             boxes = [text.get_window_extent() for text in axes.texts]
             pairs = [(a, b) for place, a in enumerate(boxes) for b in boxes[:place]]

@@ -758,10 +758,12 @@ def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
     lines = call("study.predict", run.path, *files).stdout.splitlines()
     assert [line.split(": ")[1].split()[0] for line in lines] == ["0", "4", "6"]
     assert all(float(line.split()[2].rstrip("%,")) > 50 for line in lines)
-    answer = call("study.predict", run.path, run.path / "run.json", tmp_path, files[0], code=2)
+    answer = call("study.predict", run.path, run.path / "run.json", tmp_path / "none.png", files[0], code=2)
     assert "run.json cannot be read as an image: it is damaged" in answer.stderr
-    assert f"{tmp_path} cannot be read as an image: it is a folder" in answer.stderr
+    assert f"{tmp_path / 'none.png'} cannot be read" in answer.stderr
     assert str(files[0]) in answer.stdout
+    assert "holds no images" in call("study.predict", run.path, run.path, code=2).stderr
+    assert "there is no folder" in call("study.predict", run.path, files[0], "--out=none/x.csv", code=2).stderr
     assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
 
 

@@ -11,6 +11,7 @@ import timm.optim
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 from torch.optim import lr_scheduler
 
 from study import models
@@ -101,6 +102,8 @@ def same(rows):
         {"model": "mlp", "optimizer": "timm:lion", "lr": 0.01, "weight_decay": 0.3},
         {"model": "mlp", "augment": "mixup,cutmix", "label_smoothing": 0.2},
         {"model": "googlenet", "lr": 0.01, "aux_weight": 0.5, "train_images": 64, "batch_size": 4},
+        {"model": "googlenet", "lr": 0.01, "train_images": 64, "batch_size": 4, "class_weights": "balanced"},
+        {"model": "mlp", "lr": 0.1, "label_smoothing": 0.2, "class_weights": "balanced"},
     ],
 )
 def test_three_steps_are_those_of_a_plain_script(values):
@@ -110,6 +113,10 @@ def test_three_steps_are_those_of_a_plain_script(values):
     torch.manual_seed(1)
     for _ in itertools.islice(one.train_epoch(), 3):
         pass
+    weights = None
+    if c.class_weights:
+        balanced = compute_class_weight("balanced", classes=np.arange(10), y=one.data.train.labels.numpy())
+        weights = torch.from_numpy(balanced).float()
     decay = {"lr": c.lr, "weight_decay": c.weight_decay}
     if c.optimizer == "sgd":
         plain = torch.optim.SGD(twin.parameters(), momentum=c.momentum, nesterov=c.nesterov, **decay)
@@ -119,7 +126,7 @@ def test_three_steps_are_those_of_a_plain_script(values):
     for images, labels in shown:
         outputs = twin.train()(images)
         losses = [
-            torch.nn.functional.cross_entropy(out, labels, label_smoothing=c.label_smoothing)
+            torch.nn.functional.cross_entropy(out, labels, weights, label_smoothing=c.label_smoothing)
             for out in (outputs if isinstance(outputs, tuple) else (outputs,))
         ]
         plain.zero_grad()
@@ -128,6 +135,33 @@ def test_three_steps_are_those_of_a_plain_script(values):
             torch.nn.utils.clip_grad_norm_(twin.parameters(), c.clip_norm)
         plain.step()
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one.model.parameters(), twin.parameters(), strict=True))
+
+
+def unbalanced() -> data.Data:
+    """Return digits with some 300 zeros, 30 ones and no others for training."""
+    whole = digits()
+    places = [torch.where(whole.train.labels == label)[0] for label in (0, 1)]
+    chosen = torch.cat([places[0], places[0], places[0][:80], places[1][:30]])
+    few = {"val": whole.val[whole.val.labels < 2], "test": whole.test[whole.test.labels < 2]}
+    return dataclasses.replace(whole, classes=("0", "1"), train=whole.train[chosen], **few)
+
+
+def test_balanced_sampling_draws_each_class_equally_often():
+    drawn = {}
+    for sampling in (None, "balanced"):
+        one = trainer(unbalanced(), model="mlp", sampling=sampling)
+        batches = []
+        one.train_batch = batches.append
+        for _ in range(5):
+            list(one.train_epoch())
+            one.progress.batch, one.progress.epoch = 0, one.progress.epoch + 1
+        labels = one.data.train.labels[torch.cat(batches)]
+        assert len(labels) == 5 * len(one.data.train)
+        drawn[sampling] = labels.float().mean().item()
+        epochs = torch.cat(batches).view(5, -1)
+        assert not (epochs[0] == epochs[1]).all()
+        assert (len(epochs[0].unique()) == len(one.data.train)) == (sampling is None)
+    assert drawn[None] == pytest.approx(30 / len(one.data.train)) and drawn["balanced"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_of_mixed_images_the_largest_share_is_to_be_predicted():
@@ -157,7 +191,7 @@ EVERYTHING = {
     [
         (1, {"optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.5}),
         (7, {"optimizer": "sgd", "nesterov": True, "schedule": "step", "step_epochs": 1, "warmup_epochs": 1}),
-        (8, {"optimizer": "adam", "schedule": "onecycle"}),
+        (8, {"optimizer": "adam", "schedule": "onecycle", "class_weights": "balanced", "sampling": "balanced"}),
         (13, {"optimizer": "timm:lamb", "early_stopping_metric": "val/acc", "schedule": "timm:cosine", "cycles": 2}),
         (17, {"lr": 0.3, "schedule": "timm:plateau", "step_epochs": 1, "step_factor": 0.5, "early_stopping": None}),
         (23, {"optimizer": "timm:lion", "schedule": "cosine", "alternating_flip": True}),

@@ -11,7 +11,7 @@ from scipy import stats
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section, best_of_settings
 from analysis.page.blocks import Paragraph, Table
-from analysis.themes import answers, changes, comparison, costs, effects, space, speed, training
+from analysis.themes import answers, changes, comparison, costs, effects, pareto, space, speed, training
 from analysis.wording import texts as wording
 from analysis.wording.texts import language, shown, shown_value
 from study.config.setting import Listed, Setting
@@ -184,7 +184,8 @@ def test_costs_and_the_front_that_nothing_cheaper_beats():
     assert frame.params.to_dict() == names
     assert frame.epoch_seconds["a"] == 2 and frame.peak_mb["a"] == 120 and frame.energy_wh["a"] == 2
     assert np.isnan(frame.energy_wh["b"]) and frame.mflops["a"] == 5
-    assert sorted(costs.front(frame.reset_index(), "params").setting) == ["a", "b", "d"], "c is dearer and worse than b"
+    best = pareto.front(frame.reset_index(), "params")
+    assert sorted(best.setting) == ["a", "b", "d"], "c is dearer and worse than b"
     shared = costs.measure(section(curves, device_shared_by=dict.fromkeys("abcd", 2)))
     assert shared[["epoch_seconds", "images_per_second", "train_seconds", "peak_mb"]].isna().all(axis=None)
 

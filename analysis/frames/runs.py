@@ -219,7 +219,7 @@ def _frames(
 
     # numbers are floats, NaN where a run lacks one
     runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY], dtype=object)
-    runs[SUMMARY] = runs[SUMMARY].astype(float)
+    runs = runs.astype(dict.fromkeys(SUMMARY, float)).copy()  # a copy is in few blocks, to which columns are added fast
     numbers = np.concatenate([np.empty((0, 1 + len(HISTORY))), *histories.values()])
     history = pd.DataFrame(numbers, columns=["epoch", *HISTORY]).astype({"epoch": int})
     names = pd.Index(list(histories), dtype=object).repeat([len(epochs) for epochs in histories.values()])

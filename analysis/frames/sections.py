@@ -9,17 +9,21 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.frames.runs import IDENTITY, Frames, with_result
-from analysis.wording.texts import shown, text
+from analysis.wording.texts import ranked_by, shown, text
 from analysis.wording.words import RUN_STATES
 from study.config import RESULTS_VERSION
 from study.config.setting import ALL_BY_DEFAULT, Setting, setting_of
-from study.record.metrics import scaled
+from study.record.metrics import METRICS, PERCENT, scaled
 from study.sweeps.definition import Point, Sweep
 
-TASK = ["dataset", "classes", "split_seed", "data_digest"]
+SPLIT = ("labels", "group_by", "val_share", "test_share")
+"""Options that decide which images are in a split, beside the seed of the split."""
+
+TASK = ["dataset", "classes", *SPLIT, "split_seed", "data_digest"]
 """Options that runs must share for their accuracies to be measured on the same images.
 
 If each repeat has a split of its own, with or without a seed of its own, the split is the repeat, and settings are
@@ -32,6 +36,9 @@ LEAST = 5
 FEWEST_DIGITS = 3
 MOST_DIGITS = 17
 """Significant digits of a number drawn at random, in the name of a setting."""
+
+ACCURACY = "val/acc"
+"""The metric by which settings are ranked, unless all their runs chose their best epoch by another one."""
 
 SMALLEST = 0.5
 """The smallest difference in accuracy that matters, in points, unless the user gives another."""
@@ -50,8 +57,8 @@ class Section:
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
     from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `asks`: what the
-    question is about, some of `study.sweeps.file.ASKS`. `file`: path of the sweep file. `computed`: results that
-    `once` keeps.
+    question is about, some of `study.sweeps.file.ASKS`. `file`: path of the sweep file. `wanted`: the metric in that
+    file. `computed`: results that `once` keeps.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Section:
     smallest: float = SMALLEST
     asks: Sequence[str] = ()
     file: str = ""
+    wanted: str = ""
     computed: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -91,9 +99,19 @@ class Section:
 
     @property
     def ranked(self) -> list[Setting]:
-        """Return the settings in the order of their mean best validation accuracy, the best first."""
-        means = self.runs.groupby("setting", sort=False)["best/val_acc"].mean()
+        """Return the settings in the order of the mean of their `scores`, the best first."""
+        means = self.scores(self.runs).groupby(self.runs.setting, sort=False).mean()
         return list(means.sort_values(ascending=False, kind="stable").index)
+
+    @property
+    def metric(self) -> str:
+        """Return the metric by which settings are ranked: that of all runs, val/acc if theirs differ."""
+        metrics = self.runs.metric.dropna().unique()
+        return metrics[0] if len(metrics) == 1 else ACCURACY
+
+    def scores(self, runs: pd.DataFrame, split: str = "val") -> pd.Series:
+        """Return the metric of runs of the section, as `scores` does."""
+        return scores(runs, self.metric, split)
 
     @property
     def dataset(self) -> str:
@@ -104,6 +122,16 @@ class Section:
     def title(self) -> str:
         """Return the name of the section with that of its data."""
         return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
+
+
+def scores(runs: pd.DataFrame, metric: str, split: str = "val") -> pd.Series:
+    """Return the metric of each run at its best epoch, or of its test images, in percent: more is better.
+
+    A loss L is shown as the likelihood e^−L, the geometric mean of the probabilities of the true classes.
+    """
+    name = metric.removeprefix("val/")
+    values = runs[f"best/val_{name}" if split == "val" else f"test/{name}"]
+    return PERCENT * np.exp(-values) if METRICS[metric].goal == "minimize" else PERCENT * values
 
 
 def once(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,6 +148,17 @@ def once(make: Callable[..., Any]) -> Callable[..., Any]:
         return result.copy() if isinstance(result, pd.DataFrame | pd.Series) else result
 
     return kept
+
+
+def in_its_words(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of a section write texts that name the metric by which the section ranks its settings."""
+
+    @wraps(make)
+    def worded(*args: Any, **options: Any) -> Any:
+        with ranked_by(next(arg for arg in args if isinstance(arg, Section)).metric):
+            return make(*args, **options)
+
+    return worded
 
 
 def _why(point: Mapping[str, Any]) -> str:
@@ -144,9 +183,10 @@ def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.Data
     runs = section.runs.drop(index=list(without))
     if section.splits_vary:
         runs = runs[runs.split_seed == runs.split_seed.mode()[0]]
-    best = runs.sort_values(["best/val_acc", "best/val_loss"], ascending=[False, True], kind="stable").drop_duplicates(
-        "setting"
+    order = runs.assign(score=section.scores(runs)).sort_values(
+        ["score", "best/val_loss"], ascending=[False, True], kind="stable"
     )
+    best = runs.loc[order.index].drop_duplicates("setting")
     return best.iloc[pd.Categorical(best.setting, section.ranked).argsort()]
 
 
@@ -187,8 +227,8 @@ def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
     for point in points:
         counts = known.get(_data_of(point))
         usual = counts.most_common(1)[0][0] if counts else None
-        dataset, classes, split_seed = _data_of(point)
-        task = (dataset, classes, None if is_repeat else split_seed, digests.get(point.config.fingerprint, usual))
+        *data, split_seed = _data_of(point)
+        task = (*data, None if is_repeat else split_seed, digests.get(point.config.fingerprint, usual))
         tasks.setdefault(task, []).append(point)
 
     # with several tasks, the names of the sections include the task
@@ -207,7 +247,7 @@ def _is_repeat(seeds: Iterable[tuple[int, int]]) -> bool:
 
 
 def _data_of(point: Point) -> tuple[Any, ...]:
-    """Return the data set, classes and split of a point."""
+    """Return the options of TASK of a point: data set, classes and split."""
     return tuple(getattr(point.config, name) for name in TASK[:-1])
 
 
@@ -241,7 +281,7 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     chosen = points[[*shown, "fingerprint"]].merge(present, on="fingerprint").set_index("run")
     section = _section(frames, name, sweep.description, varied, chosen, points)
     file = str(sweep.path) if sweep.path.is_file() else ""
-    return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, file=file)
+    return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, file=file, wanted=sweep.metric)
 
 
 def _rounded(settings: Sequence[Setting], drawn: Sequence[str]) -> list[Setting]:
@@ -268,14 +308,14 @@ def by_dataset(frames: Frames) -> list[Section]:
     """Make a section for each data set, choice of classes and split; the settings are named by their options."""
     # tasks; a split for each seed is a repeat, if each setting has several
     tasks: list[tuple[tuple[Any, ...], pd.DataFrame]] = []
-    for (dataset, classes, digest), chosen in frames.runs[_present(frames.runs)].groupby(
-        ["dataset", "classes", "data_digest"], dropna=False
-    ):
+    names = [name for name in TASK if name != "split_seed"]
+    for _, chosen in frames.runs[_present(frames.runs)].groupby(names, dropna=False):
+        *data, digest = chosen[names].iloc[0]
         if _is_repeat(zip(chosen.seed, chosen.split_seed, strict=True)) and _has_repeats(frames, chosen):
-            tasks.append(((dataset, classes, None, digest), chosen))
+            tasks.append(((*data, None, digest), chosen))
         else:
             of_splits = chosen.groupby("split_seed")
-            tasks += [((dataset, classes, split_seed, digest), runs) for split_seed, runs in of_splits]
+            tasks += [((*data, split_seed, digest), runs) for split_seed, runs in of_splits]
 
     sections = []
     for task, chosen in tasks:
@@ -284,7 +324,7 @@ def by_dataset(frames: Frames) -> list[Section]:
 
         # the options in which the runs differ name the settings
         identities = [frames.configs[run].identity() for run in chosen.index]
-        repeat = ("seed", "split_seed") if task[2] is None else ("seed",)
+        repeat = ("seed", "split_seed") if task[TASK.index("split_seed")] is None else ("seed",)
         varied = [
             name
             for name in IDENTITY
@@ -315,10 +355,13 @@ def _has_repeats(frames: Frames, chosen: pd.DataFrame) -> bool:
 
 def _name(task: Sequence[Any], varied: Sequence[str] = (), with_files: bool = False) -> str:
     """Name a task by its data set, and by the digest of its files if `with_files`."""
-    dataset, classes, split_seed, digest = task
+    dataset, classes, *split, split_seed, digest = task
     words = [dataset]
     if classes or "classes" in varied:
         words.append(f"classes {classes or 'all'}")
+    for name, value in zip(SPLIT, split, strict=True):
+        if value is not None or name in varied:
+            words.append(f"{name.replace('_', ' ')} {'none' if value is None else value}")
     if split_seed or ("split_seed" in varied and split_seed is not None):
         words.append(f"split seed {split_seed}")
     return ", ".join(words + [f"files {digest}"] * with_files)
@@ -359,8 +402,10 @@ def _section(
     frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, points: pd.DataFrame
 ) -> Section:
     """Make a section of the chosen runs: those with a result, their history, and the state of every point."""
-    finished = with_result(chosen)
-    points = points.join(chosen.set_index("fingerprint")[["state", "last/epoch", "best/val_acc"]], on="fingerprint")
+    finished = with_result(chosen).copy()  # joins the columns, of which pandas warns otherwise
+    scores = [f"best/{metric.replace('/', '_')}" for metric in chosen.metric.dropna().unique()]
+    known = list(dict.fromkeys(["state", "last/epoch", "best/val_acc", *scores]))
+    points = points.join(chosen.set_index("fingerprint")[known], on="fingerprint")
     points["state"] = points.state.astype(object).where(points.state.notna(), "")
     history = finished[["setting", "seed"]].reset_index().merge(frames.history, on="run")
     states: Mapping[str, int] = Counter(chosen.state.drop(finished.index)) + Counter({"finished": len(finished)})

@@ -18,7 +18,8 @@ returns the blocks about the runs of a section, or an empty list if it does not 
 Nothing else is needed: the page names the files, writes every table as .md .tex .csv and every figure as .svg .png
 .pdf, and lists the contents. Every text goes through `text` or `plural` of `wording.texts`, and the headers of columns
 stand in `wording.words`; `looks` maps each setting to its colour. The frame of a table holds numbers; its columns
-(`tables.Column`) define how they are written.
+(`tables.Column`) define how they are written. What an artist of a figure says to `live.about` is shown beside the
+pointer, and hidden with its setting.
 """
 
 from collections.abc import Sequence

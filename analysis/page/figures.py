@@ -20,6 +20,7 @@ from rich.cells import cell_len
 
 from analysis.frames.statistics import estimates
 from analysis.page.letters import Plot, in_lines, shortened, titled
+from analysis.page.live import Mark, about
 from analysis.wording.texts import heading, number, plural, shown, spoken, text
 from study.record.metrics import METRICS
 
@@ -68,12 +69,14 @@ def looks_of(settings: Sequence[str]) -> Looks:
     return {setting: look(place) for place, setting in enumerate(settings)}
 
 
-def add_lines(axes: Axes, lines: Sequence[np.ndarray], **style: Any) -> None:
+def add_lines(axes: Axes, lines: Sequence[np.ndarray], **style: Any) -> LineCollection:
     """Draw many lines, as (x, y) rows or as heights at 0, 1, 2 …, as one object: much faster than each alone."""
-    if len(lines):
-        points = [line if line.ndim == 2 else np.column_stack([np.arange(len(line)), line]) for line in lines]
-        axes.add_collection(LineCollection(points, **{"capstyle": "projecting", **style}))
+    points = [line if line.ndim == 2 else np.column_stack([np.arange(len(line)), line]) for line in lines]
+    drawn = LineCollection(points, **{"capstyle": "projecting", **style})
+    if points:
+        axes.add_collection(drawn)
         axes.autoscale_view()
+    return drawn
 
 
 def _means(history: pd.DataFrame) -> pd.DataFrame:
@@ -116,11 +119,12 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
         for axes, metric in zip(row, ("loss", "acc"), strict=True):
             name = f"{split}/{metric}"
             scale = METRICS[name].scale
-            others = [np.column_stack([epochs[setting], scale * rows[name]]) for setting, rows in grey.items()]
-            add_lines(axes, others, color=PALE_GREY, linewidth=1, zorder=1)
             for setting in coloured:
                 values = scale * means.loc[setting, [name, f"{name}_ci95"]]
-                _band(axes, values, wrapped(setting), looks[setting], banded=len(coloured) <= BANDS)
+                _band(axes, values, setting, looks[setting], len(coloured) <= BANDS, label=wrapped(setting))
+            others = {setting: np.column_stack([epochs[setting], scale * rows[name]]) for setting, rows in grey.items()}
+            lines = add_lines(axes, list(others.values()), color=PALE_GREY, linewidth=1, zorder=1)
+            about(lines, *(Mark(setting, values, what=_named(name)) for setting, values in others.items()))
             finish(axes, heading(name), text("Epoch"), heading(metric))
             axes.tick_params(labelbottom=True)
 
@@ -160,21 +164,31 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
         title_fontproperties={"weight": "bold", "size": 12},
     )
     legend.get_title().set_multialignment("center")
+    for entries in (legend.legend_handles, legend.get_texts()):
+        for setting, entry in zip(coloured, entries, strict=False):
+            about(entry, Mark(setting))
     return figure
 
 
-def _band(axes: Axes, values: pd.DataFrame, name: str, drawn: Look, banded: bool) -> None:
-    """Draw a mean over the epochs with its interval, if there is one; `values` has the two columns."""
+def _band(axes: Axes, values: pd.DataFrame, setting: str, drawn: Look, banded: bool, label: str = "") -> None:
+    """Draw the mean of a setting over the epochs with its interval, if there is one; `values` has the two columns."""
     marker = "o" if len(values) == 1 else None
     mean = values.iloc[:, 0]
     half_width = values.iloc[:, 1]
-    axes.plot(
-        mean, linewidth=1.7, marker=marker, markersize=4, label=name, color=drawn.color, linestyle=drawn.linestyle
+    (line,) = axes.plot(
+        mean, linewidth=1.7, marker=marker, markersize=4, label=label, color=drawn.color, linestyle=drawn.linestyle
     )
+    about(line, Mark(setting, np.column_stack([values.index, mean, half_width]), what=_named(mean.name)))
     if banded and half_width.notna().any():
-        axes.fill_between(
+        band = axes.fill_between(
             values.index, mean - half_width, mean + half_width, color=drawn.color, alpha=0.15, linewidth=0
         )
+        about(band, Mark(setting))
+
+
+def _named(metric: str) -> str:
+    """Return the name of a metric with its unit."""
+    return text("{what} (%)", what=heading(metric)) if METRICS[metric].unit == "%" else heading(metric)
 
 
 def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figure:
@@ -269,10 +283,10 @@ def curves_by_setting(history: pd.DataFrame, settings: Sequence[str], title: str
         first = panels[metrics.index(metric) * len(settings)]
         if axes is not first:
             axes.sharey(first)
-        for split, drawn in (("train", Look(GREY, "--")), ("val", Look(looks[setting].color, "-"))):
+        for split, drawn in (("val", Look(looks[setting].color, "-")), ("train", Look(GREY, "--"))):
             name = f"{split}/{metric}"
             values = METRICS[name].scale * means.loc[setting, [name, f"{name}_ci95"]]
-            _band(axes, values, "", drawn, banded=True)
+            _band(axes, values, setting, drawn, banded=True)
         finish(axes, wrapped(setting), text("Epoch"), heading(metric))
         axes.tick_params(labelbottom=True)
         axes.title.set_fontsize(9)

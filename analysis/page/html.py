@@ -21,7 +21,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.page import tables
+from analysis.page import live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import Plot, advice
@@ -32,6 +32,7 @@ from study.system.errors import UserError
 from study.system.files import replace_bytes
 
 TEMPLATE = Path(__file__).with_name("report.html")
+SCRIPT = Path(__file__).with_name("report.js")
 PIXELS = 115
 """Pixels of an inch of a figure on the page."""
 
@@ -59,7 +60,8 @@ class Part:
 class Drawn:
     """A figure after writing: the stem and formats of its files, its width in pixels, and its SVG as a data URL.
 
-    `undrawn` are the characters of its texts that no font has.
+    `readings` are those of `live.readings`, for the script of the page. `undrawn` are the characters of its texts that
+    no font has.
     """
 
     stem: str
@@ -68,6 +70,7 @@ class Drawn:
     caption: str
     photo: bool
     svg: str
+    readings: dict[str, Any]
     formats: Sequence[str]
     undrawn: frozenset[str]
 
@@ -117,7 +120,8 @@ def write(
 
     # write the page and the same as Markdown
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(text=text, language=spoken())
+    environment.globals.update(text=text, language=spoken(), script=Markup(SCRIPT.read_text(encoding="utf-8")))
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "full": full}
@@ -227,13 +231,15 @@ def _gallery(pictures: Sequence[Picture], caption: str, draw: Callable[[Picture]
 def _draw(picture: Picture, anchor: str, files: _Names, out: Path, formats: Sequence[str]) -> Drawn:
     """Write a figure in some formats."""
     stem = files.unused(f"{anchor}-{picture.name}")
+    live.give_ids(picture.figure)
     contents = {suffix: drawn(picture.figure, suffix, stem) for suffix in formats}
     for suffix, content in contents.items():
         save(out / "figures" / f"{stem}.{suffix}", content)
     svg = f"data:image/svg+xml;base64,{base64.b64encode(contents['svg']).decode()}"
     width = round(PIXELS * picture.figure.get_figwidth())
     lacking = getattr(picture.figure, "undrawn", frozenset())
-    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg, formats, lacking)
+    readings = live.readings(picture.figure)
+    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg, readings, formats, lacking)
 
 
 def _with_anchors(blocks: Iterable[dict], part: str, anchors: _Names) -> list[dict]:

@@ -54,6 +54,11 @@ class Plot(Figure):
 
     is_laid_out = False
 
+    def lay_out_again(self) -> None:
+        """Compute the layout anew at the next drawing, because something was added to the figure."""
+        self.set_layout_engine("constrained")
+        self.is_laid_out = False
+
     def draw(self, renderer: RendererBase) -> None:
         """Draw the figure; characters that no font has become boxes, without a warning for each."""
         with plain(), _quiet():

@@ -4,13 +4,17 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
     frames = runs.load('runs'); print(*about.trained(frames, sections.by_dataset(frames)[0]), sep='\\n')"
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from analysis.frames import runs
 from analysis.frames.runs import Frames
-from analysis.frames.sections import TASK, Section
+from analysis.frames.sections import SPLIT, TASK, Section
 from analysis.page.blocks import Block, Data, Items, Paragraph
 from analysis.page.figures import Looks
 from analysis.wording.texts import mark, option, plural, protected, settings_named, shown, text
 from analysis.wording.words import STATES
+from study.config.scores import is_unbalanced
 from study.config.setting import setting_of
 
 MIXED = {
@@ -26,6 +30,13 @@ METHODS = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_siz
 """Options that the report always gives, whatever their values."""
 
 
+SHARED = {
+    ("val", "train"): mark("{count:,} of {all:,} validation images are training images too."),
+    ("test", "train"): mark("{count:,} of {all:,} test images are training images too."),
+    ("test", "val"): mark("{count:,} of {all:,} test images are validation images too."),
+}
+"""Pairs of splits that should share no image, with a sentence about the images that are in both."""
+
 MISSING = 20
 """At most this many points without a result are named."""
 
@@ -36,7 +47,8 @@ def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     rows["run"] = [frames.directories[run].path.name for run in rows.index]
     source = ["source"] if frames.runs.source.nunique() > 1 else []
     names = ["setting", *section.varied, "seed", "run", *source, *runs.SUMMARY, "device", "device_shared_by", "host"]
-    return [Data("runs", text("Each run, with its seed and directory:"), rows[names])]
+    logged = [name for name in names if name not in runs.SUMMARY or rows[name].notna().any()]
+    return [Data("runs", text("Each run, with its seed and directory:"), rows[logged])]
 
 
 def missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -56,19 +68,63 @@ def data(frames: Frames, section: Section) -> list[str]:
     for run, dataset in section.runs.dataset.items():
         known = frames.data(str(run))
         channels, height, width = known["image_shape"]
-        described[
-            text(
-                "{dataset}: {train:,} training, {val:,} validation and {test:,} test images of {height}×{width} "
-                "pixels; channels: {channels}, classes: {classes}.",
-                dataset=dataset.removeprefix("folder:"),
-                **known["images"],
-                channels=channels,
-                height=height,
-                width=width,
-                classes=len(known["classes"]),
-            )
-        ] = None
+        images = text(
+            "{dataset}: {train:,} training, {val:,} validation and {test:,} test images of {height}×{width} "
+            "pixels; channels: {channels}, classes: {classes}.",
+            dataset=dataset.removeprefix("folder:"),
+            **known["images"],
+            channels=channels,
+            height=height,
+            width=width,
+            classes=len(known["classes"]),
+        )
+        described[" ".join([images, *checked(known)])] = None
     return list(described)
+
+
+def checked(known: Mapping[str, Any]) -> list[str]:
+    """Report what run.json knows of images per class, copies of images and subjects; runs of long ago know nothing."""
+    # classes of different sizes
+    sentences = []
+    counts = known.get("images_per_class", {}).get("train", [])
+    if is_unbalanced(counts):
+        fewest, most = (pick(range(len(counts)), key=counts.__getitem__) for pick in (min, max))
+        sentences.append(
+            text(
+                "The classes are unbalanced: from {fewest:,} training images ({one}) to {most:,} ({other}).",
+                fewest=counts[fewest],
+                one=protected(known["classes"][fewest]),
+                most=counts[most],
+                other=protected(known["classes"][most]),
+            )
+        )
+
+    # what two splits share
+    for (one, other), sentence in SHARED.items():
+        if count := known.get("copies", {}).get(f"{one} in {other}"):
+            sentences.append(text(sentence, count=count, all=known["images"][one]))
+    subjects = known.get("subjects", {})
+    if subjects:
+        across = max(subjects.get(f"{one} and {other}", 0) for one, other in SHARED)
+        sentences.append(
+            text(
+                "Subjects: {train:,} in the training images, {val:,} in the validation images, {test:,} in the test "
+                "images; at most {across:,} in two of them.",
+                across=across,
+                **{split: subjects[split] for split in ("train", "val", "test")},
+            )
+            if across
+            else text(
+                "All images of a subject are on one side of the split: {train:,} subjects in the training images, "
+                "{val:,} in the validation images, {test:,} in the test images.",
+                **{split: subjects[split] for split in ("train", "val", "test")},
+            )
+        )
+    if count := known.get("copies", {}).get("other labels"):
+        sentences.append(
+            plural("{n:,} image has a copy with another label.", "{n:,} images have a copy with another label.", count)
+        )
+    return sentences
 
 
 def trained(frames: Frames, section: Section) -> list[str]:
@@ -76,7 +132,8 @@ def trained(frames: Frames, section: Section) -> list[str]:
     # options with one value in all runs
     first = section.runs.iloc[0]
     chosen = frames.configs[str(first.name)].identity()
-    relevant = [name for name in runs.IDENTITY if name in METHODS or (name in chosen and name not in TASK)]
+    left_out = {*TASK} - {*SPLIT}
+    relevant = [name for name in runs.IDENTITY if name in METHODS or (name in chosen and name not in left_out)]
     same = [name for name in relevant if first[name] is not None and section.runs[name].map(repr).nunique() == 1]
 
     # options with a usual value

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, in_its_words
 from analysis.frames.statistics import ALPHA, LEAST_DEGREES, range_of_deviation, seeds_to_show
 from analysis.page.blocks import Block, Heading, Items
 from analysis.page.figures import Looks
@@ -66,6 +66,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return [Heading(text("The answer")), Items([*sentences(frames, section), *effects.answer(section)])]
 
 
+@in_its_words
 def sentences(frames: Frames, section: Section) -> list[str]:
     """Return the answer in sentences, the most important first."""
     # the main answer depends on how many settings have several seeds

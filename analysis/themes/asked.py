@@ -120,7 +120,8 @@ def _gaps_that_differ(section: Section) -> list[str]:
         return []
     best = comparison.reference(frame)
     pairs = comparison.pairwise(section, comparison.gap_last, "val", best)
-    tested = pairs[pairs.holm.notna()].xs(best, level="b") if len(pairs) else pairs
+    tested = pairs[pairs.holm.notna()]
+    tested = tested.xs(best, level="b") if len(tested) else tested
     tested = tested[tested.index.isin(gaps(section).setting)] if len(tested) else tested
     clear = tested[tested.holm < ALPHA] if len(tested) else tested
     if not len(tested):

@@ -7,7 +7,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
 import pandas as pd
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section
+from analysis.frames.sections import Section, in_its_words
 from analysis.frames.statistics import ALPHA
 from analysis.page import figures
 from analysis.page.attempt import attempted
@@ -26,13 +26,14 @@ MOST_LOST = 2
 """A setting may be chosen for something else than its accuracy if the interval of what it loses ends within this many
 times the smallest difference that matters."""
 
-COLUMNS = ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc")
+COLUMNS = ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc", "test_macro_f1", "test_balanced_acc")
 """Columns of the whole comparison that the table has too."""
 
 PANELS = 6
 """Most settings whose curves get a panel each; of more, the accuracies are drawn."""
 
 
+@in_its_words
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Answer the question of a section in short."""
     said = attempted(text("The answer"), lambda: recommendation(frames, section))
@@ -44,6 +45,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     ]
 
 
+@in_its_words
 def recommendation(frames: Frames, section: Section) -> str:
     """Say in a sentence or two which setting to use, and why, or why none can be recommended."""
     frame = comparison.with_images(frames, section)
@@ -211,6 +213,7 @@ def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
     return space.grid(section) if space.is_grid(section) else comparison.accuracies(section, looks)
 
 
+@in_its_words
 def table(frames: Frames, section: Section) -> Table:
     """Make the table of at most ROWS settings: accuracy, difference from the best, overfitting and costs."""
     frame = comparison.compare(section)
@@ -228,7 +231,7 @@ def table(frames: Frames, section: Section) -> Table:
     ]
 
     # notes: what differences are from, settings without an interval, and the rest
-    notes = []
+    notes = comparison.ranking_notes(section)
     best = comparison.reference(frame.set_index("setting"))
     if best != frame.setting.iloc[0]:
         notes.append(comparison.reference_note(best))

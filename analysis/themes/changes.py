@@ -80,7 +80,8 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
 
     # differences of both measures
     tests = {name: comparison.pairwise(section, of) for name, of in effects.MEASURES.items()}
-    means = {name: of(section.runs).groupby(section.runs.setting).mean() for name, of in effects.MEASURES.items()}
+    measured = {"val_acc": section.scores(section.runs), "gap_last": comparison.gap_last(section.runs)}
+    means = {name: values.groupby(section.runs.setting).mean() for name, values in measured.items()}
     rows = []
     for before, after, name, old, new in changes:
         row = {"setting": before, "changed": after, "option": name, "before": old, "after": new}

@@ -17,6 +17,7 @@ from rich.cells import cell_len
 
 from analysis.page.figures import GREY, PALETTE
 from analysis.page.letters import NARROW, Plot, in_lines, inches, short_names, titled
+from analysis.page.live import Mark, about
 from analysis.themes import embedding
 from analysis.themes.embedding import Layer, Seen
 from analysis.wording.texts import text
@@ -42,9 +43,10 @@ def tsne_figure(rows: Mapping[str, Seen], classes: Sequence[str], title: str) ->
         part.suptitle(in_lines(name, 90), fontsize=11)
         for axes, layer in zip(part.subplots(1, len(columns)), columns, strict=True):
             if layer in run.layers:
-                _panel(axes, run.layers[layer], run.targets, classes, reach, text(LAYERS[layer]).capitalize())
+                _panel(axes, run, layer, classes, reach, text(LAYERS[layer]).capitalize())
             else:
-                axes.remove()
+                _empty(axes)
+    _equal_panels(figure)
     return figure
 
 
@@ -56,9 +58,10 @@ def side_by_side(runs: Mapping[str, Seen], layer: str, classes: Sequence[str], t
     figure = _figure(14.0 if columns > 3 else 10.5, 4.1 * lines, classes, title)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, (name, run) in zip(panels, runs.items(), strict=False):
-        _panel(axes, run.layers[layer], run.targets, classes, reach, in_lines(name, 45))
+        _panel(axes, run, layer, classes, reach, in_lines(name, 45))
     for axes in panels[len(runs) :]:
         axes.remove()
+    _equal_panels(figure)
     return figure
 
 
@@ -76,11 +79,41 @@ def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) ->
         reach = _reach([run.layers[layer] for layer in columns if layer in run.layers])
         for axes, layer in zip(part.subplots(len(columns), 1), columns, strict=True):
             if layer in run.layers:
-                _panel(axes, run.layers[layer], run.targets, classes, reach, text(LAYERS[layer]).capitalize())
+                _panel(axes, run, layer, classes, reach, text(LAYERS[layer]).capitalize())
             else:
-                axes.remove()
+                _empty(axes)
         _legend(part, classes, characters=44)
+    _equal_panels(figure)
     return figure
+
+
+def _empty(axes: Axes) -> None:
+    """Give an empty panel the size that it has with points, by blank labels."""
+    axes.set(xticks=[], yticks=[], aspect="equal", title=" \n ", xlabel=" ", ylabel=" ")
+    for label in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        label.set_fontsize(9)
+
+
+def _equal_panels(figure: Figure) -> None:
+    """Give all panels the size of the smallest, and remove the empty ones."""
+    figure.draw_without_rendering()  # computes the layout, which it keeps
+    sizes = {axes: axes.get_window_extent().width for axes in figure.axes}
+    for axes, size in sizes.items():
+        place = axes.get_position()
+        share = min(sizes.values()) / size
+        axes.set_position(place.shrunk(share, share).anchored("C", place))
+        if not axes.has_data():
+            axes.remove()
+
+
+def _notes(run: Seen, classes: Sequence[str]) -> list[str]:
+    """Say for each image of a run its class, and the predicted one if that is another."""
+    pairs = zip(run.targets, run.predicted, strict=True)
+    return [
+        text("class {name}", name=classes[target])
+        + ("" if target == predicted else "\n" + text("predicted as {name}", name=classes[predicted]))
+        for target, predicted in pairs
+    ]
 
 
 def _reach(layers: Sequence[Layer]) -> float:
@@ -107,9 +140,12 @@ def _legend(figure: FigureBase, classes: Sequence[str], characters: int) -> int:
     return -(-len(in_legend) // columns)
 
 
-def _panel(axes: Axes, layer: Layer, targets: np.ndarray, classes: Sequence[str], reach: float, heading: str) -> None:
-    """Draw an embedding; its title has the measures of separability."""
-    _scatter(axes, layer.points, targets, classes, reach)
+def _panel(axes: Axes, run: Seen, name: str, classes: Sequence[str], reach: float, heading: str) -> None:
+    """Draw the embedding of a layer; its title has the measures of separability."""
+    layer = run.layers[name]
+    _scatter(axes, layer.points, run.targets, classes, reach)
+    images = (*classes, run.images.tobytes(), run.targets.tobytes())
+    about(axes, Mark(values=layer.points.round(2), notes=_notes(run, classes), images=images))
     numbers = text(
         "k-NN {knn:.1f} %, linear probe {probe:.1f} %, silhouette {silhouette:.2f}",
         knn=100 * layer.knn,

@@ -5,7 +5,7 @@ python -c "from analysis.themes import comparison; from analysis.frames import r
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.frames import runs as sources
 from analysis.frames.runs import IDENTITY, Frames
-from analysis.frames.sections import Section, once
+from analysis.frames.sections import ACCURACY, Section, in_its_words, once, scores
 from analysis.frames.statistics import (
     ALPHA,
     differences,
@@ -28,18 +28,21 @@ from analysis.frames.statistics import (
 from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
 from analysis.page.letters import Plot
+from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table, bounded, is_within, p_column
-from analysis.wording.texts import named, number, plural, shown, text
+from analysis.wording.texts import heading, named, number, plural, ranking_axis, ranking_name, shown, text
 from study.config import affects
+from study.config.scores import OF_CLASSES
 from study.config.setting import Setting
 from study.record.metrics import METRICS, scaled
 
 PER_RUN = {
-    "val_acc": lambda runs: scaled(runs, "best/val_acc"),
-    "best_epoch": lambda runs: runs["best/epoch"],
-    "test_acc": lambda runs: scaled(runs, "test/acc"),
+    "val_acc": lambda section, runs: section.scores(runs),
+    "best_epoch": lambda section, runs: runs["best/epoch"],
+    "test_acc": lambda section, runs: section.scores(runs, "test"),
 }
-"""Measures of each run that are compared."""
+"""Measures of each run that are compared: those by which settings are ranked, accuracies unless the runs of the section
+have another metric."""
 
 SHOWN = 40
 """At most this many settings, the best ones, are drawn; at most this many without a result are in the table."""
@@ -104,7 +107,7 @@ def accuracies(section: Section, looks: Looks) -> Picture:
             "Best validation accuracy, one seed per setting. The diamond is the test accuracy of the same weights."
         )
     )
-    return Picture("accuracies", title, ranking(frame, section.runs, title, looks), caption)
+    return Picture("accuracies", title, ranking(frame, section.runs, title, looks, section.metric), caption)
 
 
 @once
@@ -114,14 +117,14 @@ def compare(section: Section) -> pd.DataFrame:
     Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; for each of PER_RUN the
     mean, and half the width of its interval over seeds as `…_ci95` (NaN if n = 1, or if only some runs `failed` to
     learn: their number); the sampling interval of the test images as `test_acc_low` and `test_acc_high`. Accuracies are
-    in percent.
+    in percent. Of runs with unbalanced classes also `test_macro_f1` and `test_balanced_acc`.
     Columns of the difference from the best setting (see `reference`): `below`, in points of validation accuracy; if
     both have several seeds also `below_ci95`, `paired` (then `below` is that of the shared seeds), `p`, `p_holm`
     (corrected for all pairs of the section), and `tied`, whether the setting is not shown to be worse; `test_below`,
     `test_below_ci95` and `p_test` are the same of the test accuracy, a family of its own.
     """
     # mean and interval over seeds
-    measured = section.runs[["setting"]].assign(**{name: of(section.runs) for name, of in PER_RUN.items()})
+    measured = section.runs[["setting"]].assign(**{name: of(section, section.runs) for name, of in PER_RUN.items()})
     means = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).drop(columns="best_epoch_ci95")
     means["n"] = section.runs.groupby("setting").size()
 
@@ -129,12 +132,16 @@ def compare(section: Section) -> pd.DataFrame:
     failed = partly_failed(section)
     means["failed"] = failed.failed.reindex(means.index, fill_value=0)
     means.loc[failed.index, ["val_acc_ci95", "test_acc_ci95"]] = math.nan
+    means = means.join(_of_classes(section, failed.index))
 
-    # the sampling interval of the test images
+    # the sampling interval of the test images, if these are shares of images
     scale = METRICS["test/acc"].scale
     images = section.runs.test_images.astype(float).groupby(section.runs.setting).min()
+    is_share = section.metric == ACCURACY
     bounds = [
-        sampling_interval(accuracy / scale, images[setting]) if n == 1 or width == width else (math.nan, math.nan)
+        sampling_interval(accuracy / scale, images[setting])
+        if is_share and (n == 1 or width == width)
+        else (math.nan, math.nan)
         for setting, accuracy, width, n in means[["test_acc", "test_acc_ci95", "n"]].itertuples()
     ]
     means[["test_acc_low", "test_acc_high"]] = scale * np.array(bounds, dtype=float).reshape(-1, 2)
@@ -160,7 +167,7 @@ def compare(section: Section) -> pd.DataFrame:
 
     # the same differences on the test images
     names = {"difference": "test_below", "half_width": "test_below_ci95", "holm": "p_test"}
-    pairs = pairwise(section, PER_RUN["test_acc"], "test", best).rename(columns=names)[list(names.values())]
+    pairs = pairwise(section, "test_acc", "test", best).rename(columns=names)[list(names.values())]
     known = best in pairs.index.get_level_values("a")
     return frame.join(pairs.xs(best, level="a") if known else pairs.droplevel("a")[:0]).reset_index()
 
@@ -198,7 +205,8 @@ def with_images(frames: Frames | None, section: Section) -> pd.DataFrame:
     frame["below_images"] = frame["test_below_images"] = math.nan
     tested = frame.p_holm.notna()
     best = reference(frame.set_index("setting"))
-    share = right(frames, section) if frames and tested.any() else {}
+    is_known = frames and tested.any() and section.metric == ACCURACY
+    share = right(frames, section) if is_known else {}
     if best not in share:
         return frame
     pairs = pairwise(section, reference=best).pairs
@@ -225,18 +233,33 @@ def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(section.ranked).rename_axis("setting")
 
 
+def _of_classes(section: Section, failed: Sequence[Setting]) -> pd.DataFrame:
+    """Return the means over seeds of the test scores that weigh every class alike, which some runs logged.
+
+    Settings of which some runs `failed` have no interval.
+    """
+    keys = [key.replace("val/", "test/") for key in OF_CLASSES if key != section.metric]
+    names = {key: key.replace("/", "_") for key in keys if key in section.runs and section.runs[key].notna().any()}
+    if not names:
+        return pd.DataFrame()
+    measured = {name: scaled(section.runs, key) for key, name in names.items()}
+    means = estimates(section.runs[["setting"]].assign(**measured), "setting", list(measured))
+    means.loc[means.index.isin(failed), [f"{name}_ci95" for name in measured]] = math.nan
+    return means
+
+
 @once
 def pairwise(
     section: Section,
-    of: Callable[[pd.DataFrame], pd.Series] = PER_RUN["val_acc"],
+    of: str | Callable[[pd.DataFrame], pd.Series] = "val_acc",
     split: str | None = "val",
     reference: Setting | None = None,
 ) -> pd.DataFrame:
     """Compare a measure of all pairs of settings, or those of a reference, as `statistics.differences` does.
 
     Settings of which only some runs failed to learn are left out; those of which all did say nothing about the spread
-    of others. `of` returns the measure of each run. For percentages of the images of a `split`, the resolution is one
-    image; for other measures `split` is None.
+    of others. `of` is one of PER_RUN, or returns the measure of each run. For percentages of the images of a `split`,
+    the resolution is one image; for other measures `split` is None.
     """
     # runs that can be compared, with what each begins with
     kinds = dict(zip(section.runs.setting, beginnings(section), strict=True))
@@ -244,7 +267,8 @@ def pairwise(
     runs = section.runs[~section.runs.setting.isin(partly_failed(section).index)]
 
     # the comparison
-    values = of(runs).set_axis(pd.MultiIndex.from_arrays([runs.setting, section.repeats[runs.index]]))
+    values = PER_RUN[of](section, runs) if isinstance(of, str) else of(runs)
+    values = values.set_axis(pd.MultiIndex.from_arrays([runs.setting, section.repeats[runs.index]]))
     step = resolution(section.runs, split) if split else 0.0
     return differences(values, kinds, step, reference, set(failed.index[failed.failed == failed["all"]]))
 
@@ -295,13 +319,14 @@ def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataF
     return tests.assign(p=holm(tests.p))
 
 
+@in_its_words
 def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.DataFrame | None = None) -> Table:
     """Make the table of the results of `compare` and `with_best`."""
     frame = compare(section) if frame is None else frame
     columns = [
         Column("setting"),
         Column("n", 0, text=_seeds),
-        Column("val_acc", 2, bold="tied", is_percentage=True),
+        Column("val_acc", 2, bold="tied", header=heading("val_acc"), is_percentage=True),
         Column("best_epoch", 1),
     ]
 
@@ -361,8 +386,23 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
             )
         )
 
+    # what settings are ranked by, if it is not the accuracy
+    notes = ranking_notes(section) + notes
+
     # test accuracy, and notes on the intervals
-    columns.append(Column("test_acc", 2, text=lambda row: with_interval(row, "test_acc") if row["n"] > 1 else None))
+    tested = heading("test_acc")
+    columns.append(
+        Column("test_acc", 2, header=tested, text=lambda row: with_interval(row, "test_acc") if row["n"] > 1 else None)
+    )
+    of_classes = [name for name in ("test_macro_f1", "test_balanced_acc") if name in frame]
+    if of_classes:
+        columns += [Column(name, 2, is_percentage=True) for name in of_classes]
+        notes.append(
+            text(
+                "The classes are unbalanced; macro F1 and balanced accuracy, which is the mean recall, weigh every "
+                "class alike."
+            )
+        )
     if frame.p_test.notna().any():
         columns.append(p_column("p_test", "p_test"))
         notes.append(
@@ -394,6 +434,31 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
             )
         )
     return Table("comparison", text("Settings of {name}, the best first", name=section.title), frame, columns, notes)
+
+
+def ranking_notes(section: Section) -> list[str]:
+    """Say what settings are ranked by, unless it is the accuracy and nothing else was asked."""
+    said = []
+    if section.metric != ACCURACY:
+        said.append(
+            text(
+                "Settings are ranked by {metric}, by which each run also chose its best epoch: the best value, "
+                "differences and effects are of it.",
+                metric=ranking_name(),
+            )
+        )
+    if section.metric == "val/loss":
+        said.append(text("The likelihood is e^−loss: the geometric mean of the probabilities of the true classes."))
+    if section.wanted not in ("", section.metric, f"best/{section.metric.replace('/', '_')}"):
+        said.append(
+            text(
+                "The metric of the sweep is {wanted}; its runs chose their best epoch by {metric}, and settings are "
+                "ranked by that.",
+                wanted=section.wanted,
+                metric=ranking_name(),
+            )
+        )
+    return said
 
 
 def reference_note(best: Setting) -> str:
@@ -476,10 +541,12 @@ def _seeds(row: dict) -> str | None:
     return text("{n} of {asked}", n=row["n"], asked=row["asked"]) if 0 < row["n"] < row["asked"] else None
 
 
-def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | None = None) -> Figure:
+def ranking(
+    frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | None = None, metric: str = ACCURACY
+) -> Figure:
     """Draw the best validation accuracy of each setting (mean, 95 % interval, single seeds) and its test accuracy.
 
-    `frame` is the result of `compare`, `runs` are those of the section.
+    If settings are ranked by another `metric`, it. `frame` is the result of `compare`, `runs` are those of the section.
     """
     # the figure is as high as the names of the settings need
     frame = frame[frame.n > 0][:SHOWN]
@@ -488,26 +555,53 @@ def ranking(frame: pd.DataFrame, runs: pd.DataFrame, title: str, looks: Looks | 
     figure = Plot(figsize=(10, 1.6 + (0.2 + 0.16 * lines) * len(frame)), layout="constrained")
     axes = figure.subplots()
 
-    # one row of points per setting
+    # one row of points per setting: its seeds, their mean, and the test accuracy
     for place, row in enumerate(frame.to_dict("records")):
-        color = looks[row["setting"]].color
-        accuracies = scaled(runs[runs.setting == row["setting"]], "best/val_acc").to_numpy(dtype=float)
+        setting = row["setting"]
+        color = looks[setting].color
+        seeds = runs[runs.setting == setting]
+        accuracies = scores(seeds, metric).to_numpy(dtype=float)
         if len(accuracies) > 1:
-            axes.plot(accuracies, np.full(len(accuracies), place), "o", color=color, alpha=0.35, markersize=5)
-        axes.errorbar(row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2)
-        axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
+            rows = np.column_stack([accuracies, np.full(len(accuracies), place)])
+            (dots,) = axes.plot(*rows.T, "o", color=color, alpha=0.35, markersize=5)
+            notes = [
+                f"{text('seed')} {seed}: {number(acc, '.2f')} %"
+                for seed, acc in zip(seeds.seed, accuracies, strict=True)
+            ]
+            about(dots, Mark(setting, rows, notes))
+        mean = axes.errorbar(
+            row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2
+        )
+        (tested,) = axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
+        for bar in mean.get_children():
+            about(bar, Mark(setting))
+        about(mean.lines[0], Mark(setting, np.array([[row["val_acc"], place]]), [_reading(row, "val_acc")]))
+        about(tested, Mark(setting, np.array([[row["test_acc"], place]]), [_reading(row, "test_acc")]))
 
     # legend, names and limits
-    axes.plot([], [], "o", color=GREY, markersize=8, label=text("Validation accuracy"))
+    axes.plot([], [], "o", color=GREY, markersize=8, label=ranking_axis().removesuffix(" (%)"))
     axes.plot([], [], "D", color=GREY, markerfacecolor="white", markersize=6, label=text("Test accuracy"))
     axes.set_yticks(range(len(frame)), [wrapped(setting) for setting in frame.setting])
     axes.set_ylim(len(frame) - 0.5, -0.5)
-    finish(axes, title, text("Accuracy (%)"), text("Setting"), numbers="x")
+    finish(
+        axes,
+        title,
+        text("Accuracy (%)") if metric == ACCURACY else ranking_axis(),
+        text("Setting"),
+        numbers="x",
+    )
     axes.grid(visible=False, axis="y")
     low, high = axes.get_xlim()
     axes.set_xlim(max(0, low), min(100.5, high))
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def _reading(row: dict, key: str) -> str:
+    """Write an accuracy of a setting with its interval."""
+    spread = row.get(f"{key}_ci95", math.nan)
+    value = number(row[key], ".2f") + ("" if math.isnan(spread) else f" ± {number(spread, '.2f')}")
+    return f"{heading(key)}: {value}"
 
 
 def _half_width(row: dict) -> list[list[float]] | None:

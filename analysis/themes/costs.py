@@ -4,28 +4,21 @@ python -c "from analysis.themes import costs; from analysis.frames import runs, 
     print(costs.measure(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
-import textalloc
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, estimates
 from analysis.page.blocks import Block, Heading, Items, Picture
-from analysis.page.figures import GREY, PALE_GREY, Looks, finish, looks_of
-from analysis.page.letters import Plot, plain, short_names, titled
+from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table, p_value, p_words
-from analysis.themes import comparison
+from analysis.themes import comparison, pareto
+from analysis.themes.pareto import AGAINST, front
 from analysis.themes.speed import alike as alike_in_time
 from analysis.themes.speed import epoch_seconds, is_timed, machines, times, work
 from analysis.wording.texts import heading, mark, named, number, plural, shown, text
 from study.config.setting import Setting
-from study.record.metrics import scaled
 
 COLUMNS = (
     Column("params", 0), Column("param_mb", SIGNIFICANT), Column("mflops", SIGNIFICANT),
@@ -33,14 +26,6 @@ COLUMNS = (
     Column("p_time", 3, text=lambda row: p_value(row["p_time"])), Column("train_seconds", SIGNIFICANT),
     Column("peak_mb", 0), Column("energy_wh", SIGNIFICANT), Column("power_w", 0),
 )  # fmt: skip
-
-AGAINST = {
-    "params": mark("parameters"),
-    "mflops": mark("FLOPs"),
-    "epoch_seconds": mark("time"),
-    "energy_wh": mark("energy"),
-}
-"""Costs against which accuracy is drawn, if the settings differ in them, and what each is called in a sentence."""
 
 ALIKE = 1.25
 """Costs are alike if the largest is less than this many times the smallest."""
@@ -56,15 +41,6 @@ DEAREST = {
     ),
 }
 """Costs for which the most expensive setting is named, with the sentence that names it."""
-
-WIDE = 10
-"""Costs are drawn on a logarithmic scale if the largest is at least this many times the smallest."""
-
-LABELLED = 12
-"""With more settings than this, only those on the front have names and colours."""
-
-LONGEST = 45
-"""At most this many columns of the name of a setting beside its point."""
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -89,7 +65,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
             Picture(
                 "pareto",
                 title,
-                pareto(alike, against, title, looks),
+                pareto.draw(alike, against, title, looks),
                 text(
                     "Best validation accuracy of each setting (mean over seeds) against its cost. The dashed line and "
                     "black rings mark the Pareto front of the means (may be noise): no setting is more accurate at "
@@ -192,7 +168,7 @@ def _of_runs(section: Section) -> pd.DataFrame:
     costs = pd.DataFrame(
         {
             "setting": runs.setting,
-            "val_acc": scaled(runs, "best/val_acc"),
+            "val_acc": section.scores(runs),
             "params": kept,
             "param_mb": runs["param_bytes"] * kept / runs["params"] / 1e6,
             "mflops": runs["flops"] / 1e6,
@@ -292,18 +268,8 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
                 "1 on one machine."
             )
         )
-    columns = [Column("setting"), Column("val_acc", 2), *columns]
+    columns = [Column("setting"), Column("val_acc", 2, header=heading("val_acc")), *columns]
     return Table("costs", text("Accuracy and costs: {name}", name=section.title), frame, columns, notes)
-
-
-def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
-    """Return the Pareto front: settings for which no other is more accurate at the same cost or as accurate at less."""
-    known = frame[frame[cost].notna()]
-    costs = known[cost].map("{:.9g}".format).astype(float).to_numpy()  # equal costs have means that differ in last bits
-    accuracies = known.val_acc.to_numpy().round(6)
-    better = (costs <= costs[:, None]) & (accuracies >= accuracies[:, None])
-    alike = (costs == costs[:, None]) & (accuracies == accuracies[:, None])
-    return known[~(better & ~alike).any(axis=1)].sort_values(cost, kind="stable")
 
 
 def _front(frame: pd.DataFrame, cost: str) -> str:
@@ -331,73 +297,6 @@ def _front(frame: pd.DataFrame, cost: str) -> str:
         points=dearest.val_acc - cheapest.val_acc,
         times=dearest[cost] / cheapest[cost],
     )
-
-
-def pareto(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks | None = None) -> Figure:
-    """Draw validation accuracy against costs, with the Pareto front; `frame` is the result of `measure`."""
-    # a panel per cost
-    looks = looks or looks_of(list(frame.setting))
-    columns = min(2, len(against))
-    rows = -(-len(against) // columns)
-    figure = Plot(figsize=(5.5 * columns if columns > 1 else 8, 0.4 + 4.4 * rows), layout="constrained")
-    figure.suptitle(titled(title, figure.get_figwidth()), fontweight="bold", fontsize=12)
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for axes, cost in zip(panels, against, strict=False):
-        # the front, and a point per setting
-        best = front(frame, cost)
-        axes.step(best[cost], best.val_acc, where="post", color=GREY, linewidth=1.5, linestyle="--", zorder=1)
-        for row in frame.to_dict("records"):
-            is_best = row["setting"] in set(best.setting)
-            color = looks[row["setting"]].color if is_best or len(frame) <= LABELLED else PALE_GREY
-            axes.plot(
-                row[cost],
-                row["val_acc"],
-                "o",
-                color=color,
-                markersize=8,
-                markeredgecolor="black" if is_best else "none",
-                zorder=3 if is_best else 2,
-            )
-
-        # scale, labels, and room for names
-        wide = frame[cost].max() >= WIDE * frame[cost].min()
-        axes.set_xscale("log" if wide else "linear")
-        finish(axes, text("Accuracy against {cost}", cost=text(AGAINST[cost])), heading(cost), text("Accuracy (%)"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.tick_params(labelleft=True)
-        axes.margins(0.18, 0.14)
-    for axes in panels[len(against) :]:
-        axes.remove()
-
-    # names are placed last, when the layout is known
-    figure.draw_without_rendering()
-    for axes, cost in zip(panels, against, strict=False):
-        labelled = frame if len(frame) <= LABELLED else front(frame, cost)
-        _name_points(axes, labelled[labelled[cost].notna()], frame, cost)
-    return figure
-
-
-def _name_points(axes: Axes, labelled: pd.DataFrame, frame: pd.DataFrame, cost: str) -> None:
-    """Write the names of settings beside their points, so that none covers another name or a point."""
-    # names must not cover the points or the line of the front
-    steps = front(frame, cost)
-    names = short_names([shown(setting) for setting in labelled.setting], LONGEST)
-    with plain():  # the names are measured before the figure is drawn
-        textalloc.allocate(
-            axes,
-            labelled[cost].to_numpy(),
-            labelled.val_acc.to_numpy(),
-            names,
-            x_scatter=frame[cost].to_numpy(),
-            y_scatter=frame.val_acc.to_numpy(),
-            textsize=8,
-            linecolor=GREY,
-            x_lines=[steps[cost].repeat(2).to_numpy()[1:]],
-            y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
-            linewidth=0.7,
-            min_distance=0.02,
-            max_distance=0.4,
-        )
 
 
 def total(frames: Frames) -> list[str]:

@@ -17,12 +17,12 @@ from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, moderated, raw_pairs, residual_degrees, with_tests
 from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison
-from analysis.wording.texts import mark, named, option, option_value, shown_value, text
+from analysis.wording.texts import heading, mark, named, option, option_value, shown_value, text
 from study.config.setting import Setting
-from study.record.metrics import scaled
 
-MEASURES = {"val_acc": comparison.PER_RUN["val_acc"], "gap_last": comparison.gap_last}
-"""Measures that an option may change: the best validation accuracy, and the gap at the end."""
+MEASURES = {"val_acc": "val_acc", "gap_last": comparison.gap_last}
+"""Measures that an option may change, as `comparison.pairwise` takes them: the best validation accuracy (or what else
+settings are ranked by), and the gap at the end."""
 
 CHANGED = {
     "val_acc": mark(
@@ -60,7 +60,7 @@ def measure(section: Section) -> pd.DataFrame:
         .assign(repeat=section.repeats)
         .apply(lambda column: column.map(partial(_alone, column.name)))
         .assign(
-            val_acc=scaled(runs, "best/val_acc"),
+            val_acc=section.scores(runs),
             gap_last=comparison.gap_last(runs),
             beginning=comparison.beginnings(section),
             setting=runs.setting,
@@ -168,7 +168,7 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
         Column("value", text=lambda row: shown_value(row["option"], row["value"])),
         Column("settings", 0),
         Column("n", 0),
-        Column("val_acc", 2),
+        Column("val_acc", 2, header=heading("val_acc")),
         Column("val_acc_change", 2),
         p_column("val_acc_change_p"),
         Column("gap_last", 2),

@@ -52,12 +52,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Seen:
-    """Images seen by a run: their indices, classes, whether the run classifies them correctly, and its layers."""
+    """Images seen by a run: their indices, their classes, those that the run predicts, and its layers."""
 
     images: np.ndarray
     targets: np.ndarray
-    right: np.ndarray
+    predicted: np.ndarray
     layers: dict[str, Layer]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Return whether the run classifies each image correctly."""
+        return self.predicted == self.targets
 
 
 def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
@@ -98,7 +103,7 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
         run: Seen(
             arrays["feature_index"],
             arrays["feature_targets"],
-            arrays["logits"].argmax(1) == arrays["feature_targets"],
+            arrays["logits"].argmax(1),
             {layer: tasks[run, layer].result() for layer in layers[run]},
         )
         for run, arrays in arrays_of.items()

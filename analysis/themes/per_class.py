@@ -17,9 +17,10 @@ from analysis.frames.statistics import estimate
 from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import Looks, finish, wrapped
 from analysis.page.letters import Plot, inches, short_names, shortened
+from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table
 from analysis.themes import confusion
-from analysis.wording.texts import shown, text
+from analysis.wording.texts import number, shown, text
 from study.config.setting import Setting
 from study.record.directory import RunDirectory
 from study.system.errors import UserError, nearest
@@ -189,10 +190,13 @@ def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, 
     for place, ((setting, frame), shift) in enumerate(zip(rates.items(), apart, strict=True)):
         chosen = frame.loc[order]
         look = looks[setting]
-        axes.hlines(rows + shift, chosen.accuracy_low, chosen.accuracy_high, color=look.color, linewidth=1, alpha=0.5)
-        axes.plot(
-            chosen.accuracy, rows + shift, "osv^DP"[place % 6], color=look.color, markersize=5, label=wrapped(setting)
-        )
+        points = np.column_stack([chosen.accuracy, rows + shift])
+        ends = (chosen.accuracy_low, chosen.accuracy_high)
+        bars = axes.hlines(points[:, 1], *ends, color=look.color, linewidth=1, alpha=0.5)
+        (dots,) = axes.plot(*points.T, "osv^DP"[place % 6], color=look.color, markersize=5, label=wrapped(setting))
+        about(bars, Mark(setting))
+        notes = [f"{name}: {number(accuracy, '.1f')} %" for name, accuracy in zip(names, chosen.accuracy, strict=True)]
+        about(dots, Mark(setting, points, notes))
     if given is not None:
         values = given.reindex(first["class"][order]).to_numpy()
         axes.plot(

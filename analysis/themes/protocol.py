@@ -24,6 +24,9 @@ FAILED = ("failed", "crashed", "killed")
 MOST_RATES = 6
 """More learning rates than this are given as a range."""
 
+MOST_CLASSES = 40
+"""The images of each class of more classes than this are a file."""
+
 COLUMNS = {
     "device": mark("Device"),
     "source": mark("Source"),
@@ -37,6 +40,7 @@ COLUMNS = {
     "size": mark("Pixels × channels"),
     "data_digest": mark("Digest"),
     "classes": mark("Classes"),
+    "target": mark("Class"),
     "split_seed": mark("Split seed"),
     "train": mark("Training"),
     "val": mark("Validation"),
@@ -68,9 +72,14 @@ TABLES = {
             "Data sets with test images of their own keep them, and validation images are held out of the training "
             "images. Without splits of their own, one image in five is for test, and one in five of the rest for "
             "validation. The splits keep the proportions of the classes and depend on the split seed alone, not on "
-            "the seed. The digest is that of the files. The test images are used once, with the weights that are best "
-            "on validation."
+            "the seed. Copies of an image, by its pixels, are kept on one side of a split of a folder; where that "
+            "matters, the digest, which is that of the files, ends with “+joined”. The test images are used once, with "
+            "the weights that are best on validation."
         ),
+    ),
+    "class-sizes": (
+        mark("The images of each class"),
+        mark("Runs of earlier versions did not record them."),
     ),
     "rates": (
         mark("How many configurations were tried, and how the learning rates were chosen"),
@@ -132,6 +141,7 @@ def blocks(frames: Frames, sections: Sequence[Section]) -> list[Block]:
         Heading(text("Data")),
         _table("data", data(frames), ("dataset", "size", "data_digest"),
                ("classes", "split_seed", "train", "val", "test", "runs")),
+        *_class_sizes(class_sizes(frames)),
         Heading(text("Configurations and learning rates")),
         _table("rates", rates(shown), ("section", "lr", "chosen"), ("tried", "seeds")),
         Heading(text("Runs that failed")),
@@ -207,6 +217,27 @@ def data(frames: Frames) -> pd.DataFrame:
         channels, height, width = known["image_shape"]
         rows.append(row | {"size": f"{height}×{width}×{channels}", "data_digest": digest})
     return _counted(pd.DataFrame(rows))
+
+
+def class_sizes(frames: Frames) -> pd.DataFrame:
+    """Return one row per data set, split and class: the number of its images, where the runs recorded it."""
+    columns = ["dataset", "target", "train", "val", "test"]
+    rows = []
+    for run in with_result(frames.runs).index:
+        known = frames.data(str(run))
+        if counts := known.get("images_per_class"):
+            sizes = zip(known["classes"], *(counts[split] for split in columns[2:]), strict=True)
+            rows += [(frames.runs.dataset[run], *own) for own in sizes]
+    return pd.DataFrame(list(dict.fromkeys(rows)), columns=columns)
+
+
+def _class_sizes(frame: pd.DataFrame) -> list[Block]:
+    """Show the number of images of each class or, if they are many, link to it."""
+    if frame.empty:
+        return []
+    if len(frame) > MOST_CLASSES:
+        return [Data("class-sizes", text("The number of images of each class:"), frame)]
+    return [_table("class-sizes", frame, ("dataset", "target"), ("train", "val", "test"))]
 
 
 def _counted(frame: pd.DataFrame) -> pd.DataFrame:

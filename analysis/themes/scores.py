@@ -17,6 +17,7 @@ from analysis.frames.statistics import Estimate, estimate, estimates
 from analysis.page.blocks import Block, Heading, Paragraph, Picture
 from analysis.page.figures import GREY, Looks, finish, wrapped
 from analysis.page.letters import Plot, shortened, titled
+from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table
 from analysis.themes import comparison
 from analysis.wording.texts import mark, number, protected, shown, text
@@ -250,11 +251,11 @@ def calibration_figure(drawn: Mapping[Setting, tuple[np.ndarray, np.ndarray]], t
     for setting, pooled in drawn.items():
         style = {"color": looks[setting].color, "linestyle": looks[setting].linestyle}
         groups = bins(*pooled)
-        above.plot(
-            100 * groups.confidence, 100 * groups.accuracy, marker="o", markersize=4, label=wrapped(setting), **style
-        )
+        points = 100 * groups[["confidence", "accuracy"]].to_numpy()
+        (line,) = above.plot(*points.T, marker="o", markersize=4, label=wrapped(setting), **style)
+        about(line, Mark(setting, points))
         shares, edges = np.histogram(100 * confidences(*pooled), bins=20, range=(0, 100))
-        below.stairs(100 * shares / shares.sum(), edges, **style)
+        about(below.stairs(100 * shares / shares.sum(), edges, **style), Mark(setting))
     finish(above, title, text("Probability of the predicted class (%)"), text("Accuracy (%)"))
     above.title.set_fontweight("bold")
     above.tick_params(labelbottom=True)
@@ -278,8 +279,10 @@ def coverage_figure(drawn: Mapping[Setting, tuple[np.ndarray, np.ndarray]], titl
         share = 100 * np.arange(1, len(right) + 1) / len(right)
         accuracy = 100 * right.cumsum() / np.arange(1, len(right) + 1)
         shown_points = np.unique(np.linspace(len(right) // 20, len(right) - 1, 200).astype(int))
-        axes.plot(share[shown_points], accuracy[shown_points], color=looks[setting].color, label=wrapped(setting),
-                  linestyle=looks[setting].linestyle)  # fmt: skip
+        points = np.column_stack([share, accuracy])[shown_points]
+        look = looks[setting]
+        (line,) = axes.plot(*points.T, color=look.color, label=wrapped(setting), linestyle=look.linestyle)
+        about(line, Mark(setting, points))
     finish(axes, title, text("Share of the images, the surest first (%)"), text("Accuracy (%)"))
     axes.title.set_fontweight("bold")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)

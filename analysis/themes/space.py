@@ -20,11 +20,10 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.page.blocks import Block, Heading, Paragraph, Picture
 from analysis.page.figures import GREY, PALETTE, Looks, add_lines, finish, tick_format
-from analysis.page.letters import Plot, in_lines, inches, short_names
+from analysis.page.letters import NARROW, Plot, columns, in_lines, inches, short_names
 from analysis.themes import comparison, effects
 from analysis.themes.effects import MOST_VALUES, is_numeric, ordered, sizes
-from analysis.wording.texts import number, option, shown_value, text
-from study.record.metrics import scaled
+from analysis.wording.texts import number, option, ranking_axis, shown_value, text
 
 LONGEST = 32
 """At most this many columns of the value of an option in a figure."""
@@ -77,7 +76,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         )
         return [
             *content,
-            Picture("values", title, by_value(done, section.runs, varied[0], title, section.drawn), caption),
+            Picture("values", title, by_value(done, section, varied[0], title), caption),
         ]
 
     # several options: the table of their effects
@@ -93,7 +92,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     elif len(done) > 2:
         title = text("Settings by their options: {name}", name=section.title)
         stopped = section.absent[section.absent.state == "stopped"]
-        stopped = stopped.assign(val_acc=scaled(stopped, "best/val_acc").astype(float))
+        stopped = stopped.assign(val_acc=section.scores(stopped).astype(float))
         captions = [
             text(
                 "One line per setting, coloured by its best validation accuracy, which has a linear scale. Values of "
@@ -209,25 +208,26 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     return figure
 
 
-def by_value(frame: pd.DataFrame, runs: pd.DataFrame, name: str, title: str, drawn: Sequence[str] = ()) -> Figure:
+def by_value(frame: pd.DataFrame, section: Section, name: str, title: str) -> Figure:
     """Draw the best validation accuracy over the values of a numeric option: mean, 95 % interval, single seeds.
 
-    `frame` is from `comparison.compare`, `runs` and `drawn` are those of the section.
+    `frame` is from `comparison.compare`.
     """
     # means and single seeds
     frame = frame.assign(**{name: sizes(frame[name])}).sort_values(name)
     figure = Plot(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     if frame.n.max() > 1:
+        runs = section.runs
         places = runs.setting.map(frame.set_index("setting")[name])
-        axes.plot(places, scaled(runs, "best/val_acc"), "o", color=PALETTE[0], alpha=0.35, markersize=5)
+        axes.plot(places, section.scores(runs), "o", color=PALETTE[0], alpha=0.35, markersize=5)
     axes.errorbar(frame[name], frame.val_acc, frame.val_acc_ci95, fmt="o-", color=PALETTE[0], capsize=3, linewidth=1.7)
 
     # scale and ticks
     is_log = _is_logarithmic(frame[name])
     axes.set_xscale("log" if is_log else "linear")
-    finish(axes, title, option(name), text("{what} (%)", what=text("Validation accuracy")))
-    if _is_by_size(frame[name], drawn):
+    finish(axes, title, option(name), ranking_axis())
+    if _is_by_size(frame[name], section.drawn):
         axes.xaxis.set_major_locator(_locator(frame[name], is_log))
     else:
         axes.set_xticks(frame[name])
@@ -270,9 +270,12 @@ def parallel(
     # labels, names and colour bar
     finish(axes, title, text("Option"), text("Value, numbers from low to high"), numbers="")
     axes.grid(visible=False)
-    names = [*map(option, varied), text("Validation accuracy")]
-    width = 14 if len(names) < 7 else 9
-    axes.set_xticks(range(len(keys)), [in_lines(name, width) for name in names])
+    names = [*map(option, varied), ranking_axis().removesuffix(" (%)")]
+    room = 0.85 * figure.get_figwidth() / len(names)  # inches of a name
+    words = [word for name in names for word in name.split()]
+    size = min(10.0, 10 * room / inches(words, 10))  # no word is broken
+    width = max(columns(words), int(72 * room / (NARROW * size)))
+    axes.set_xticks(range(len(keys)), [in_lines(name, width) for name in names], fontsize=size)
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(varied) + 0.35)
     axes.spines[:].set_visible(False)
@@ -387,5 +390,5 @@ def bars(shares: pd.Series, title: str) -> Figure:
 def _colour_bar(figure: Figure, axes: Axes, scale: ScalarMappable) -> None:
     bar = figure.colorbar(scale, ax=axes, shrink=0.9)
     bar.ax.yaxis.set_major_formatter(tick_format())
-    bar.set_label(text("{what} (%)", what=text("Validation accuracy")))
+    bar.set_label(ranking_axis())
     bar.outline.set_visible(False)

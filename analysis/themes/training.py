@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.frames import trends
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, once
+from analysis.frames.sections import ACCURACY, Section, once
 from analysis.frames.statistics import ALPHA, estimates, moderate, simultaneous
 from analysis.page import figures
 from analysis.page.blocks import Block, Heading, Items, Paragraph, Picture
@@ -471,9 +471,11 @@ def _overfitting(frame: pd.DataFrame) -> str:
 def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
     """Split the difference of settings from the best into lower training accuracy and a wider gap to validation.
 
-    Only settings that are proven to be worse are considered. The larger part is named only if the difference between
-    the two parts is proven.
+    Only settings that are proven to be worse are considered, by their accuracy. The larger part is named only if the
+    difference between the two parts is proven.
     """
+    if section.metric != ACCURACY:
+        return []
     compared = comparison.compare(section).set_index("setting")
     best = comparison.reference(compared)
 

@@ -17,7 +17,7 @@ from analysis.page.tables import SIGNIFICANT, Column, Table, p_words
 from analysis.themes import clouds, comparison, embedding
 from analysis.themes.embedding import Seen
 from analysis.themes.speed import is_timed
-from analysis.wording.texts import mark, named, shown, text
+from analysis.wording.texts import heading, mark, named, shown, text
 from analysis.wording.words import LAYERS
 from study.record.metrics import scaled
 
@@ -80,8 +80,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Column("setting"),
         Column("n", 0),
         Column("val_acc_last", 2, is_percentage=True),
-        Column("val_acc", 2, is_percentage=True),
-        Column("test_acc", 2, is_percentage=True),
+        Column("val_acc", 2, header=heading("val_acc"), is_percentage=True),
+        Column("test_acc", 2, header=heading("test_acc"), is_percentage=True),
         Column("probe", 1),
         Column("silhouette", 3),
         Column("train_seconds", SIGNIFICANT),
@@ -176,8 +176,8 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
         {
             "setting": runs.setting,
             "val_acc_last": scaled(runs, "last/val_acc"),
-            "val_acc": scaled(runs, "best/val_acc"),
-            "test_acc": scaled(runs, "test/acc"),
+            "val_acc": section.scores(runs),
+            "test_acc": section.scores(runs, "test"),
             "train_seconds": runs["train_seconds"].where(is_timed(section)),
         }
     )

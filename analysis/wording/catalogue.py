@@ -16,6 +16,7 @@ from pathlib import Path
 LANGUAGES = ("en", "es")
 
 _language: ContextVar[str] = ContextVar("language", default="en")
+_metric: ContextVar[str] = ContextVar("metric", default="val/acc")
 
 
 @contextmanager
@@ -31,6 +32,21 @@ def language(name: str) -> Iterator[None]:
 def spoken() -> str:
     """Return the current language of texts."""
     return _language.get()
+
+
+@contextmanager
+def ranked_by(metric: str) -> Iterator[None]:
+    """Write every text inside the `with` block for settings that are ranked by this metric of the validation images."""
+    token = _metric.set(metric)
+    try:
+        yield
+    finally:
+        _metric.reset(token)
+
+
+def ranking() -> str:
+    """Return the metric by which settings are ranked."""
+    return _metric.get()
 
 
 def mark(english: str, context: str = "") -> str:

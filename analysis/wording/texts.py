@@ -22,13 +22,24 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.wording.catalogue import LANGUAGES, language, mark, spoken, translated, translated_plural
+from analysis.wording.catalogue import (
+    LANGUAGES,
+    language,
+    mark,
+    ranked_by,
+    ranking,
+    spoken,
+    translated,
+    translated_plural,
+)
+from analysis.wording.ranked import METRICS, RANKED
 from analysis.wording.words import AUGMENTATIONS, HEADINGS, OPTIONS, PHRASES
 from study.config.setting import ALL_BY_DEFAULT, WITHOUT_NAME, Setting
 
 __all__ = [
     "LANGUAGES", "MARKUP", "NAMED", "heading", "language", "mark", "named", "number", "option", "option_value",
-    "plural", "protected", "restored", "settings_named", "shown", "shown_value", "spoken", "text",
+    "plural", "protected", "ranked_by", "ranking", "ranking_axis", "ranking_name", "restored", "settings_named",
+    "shown", "shown_value", "spoken", "text",
 ]  # fmt: skip
 
 NAMED = 4
@@ -36,6 +47,9 @@ NAMED = 4
 
 MARKUP = {"*": "\ufdd0", "`": "\ufdd1"}
 """The marks for bold and code in texts, and what replaces these characters in the values that are filled in."""
+
+BY_ACCURACY = "val/acc"
+"""The usual metric, whose name stands in the texts."""
 
 _PROTECTED = str.maketrans(MARKUP)
 _RESTORED = str.maketrans({sign: character for character, sign in MARKUP.items()})
@@ -45,15 +59,31 @@ def text(english: str, /, *, context: str = "", **values: object) -> str:
     """Return a text in the current language, with its values filled in.
 
     A value that looks like `**bold**` stays plain text. Without values, braces are braces. A `context` distinguishes
-    two meanings of the same English.
+    two meanings of the same English. Where settings are not ranked by accuracy, texts of RANKED are replaced.
     """
+    if ranking() != BY_ACCURACY and english in RANKED:
+        return _filled(translated(RANKED[english]), {"metric": ranking_name(), **values})
     words = translated(english, context)
     return _filled(words, values) if values else words
 
 
 def plural(one: str, several: str, n: float, /, **values: object) -> str:
     """Return the text that suits the number `n` in the current language, with its values and `n` filled in."""
+    english = one if n == 1 else several
+    if ranking() != BY_ACCURACY and english in RANKED:
+        return text(english, n=n, **values)
     return _filled(translated_plural(one, several, n), {"n": n, **values})
+
+
+def ranking_name() -> str:
+    """Return the name of what settings are ranked by, such as `validation accuracy`."""
+    return text(METRICS.get(ranking(), ranking()))
+
+
+def ranking_axis() -> str:
+    """Return the label of an axis of what settings are ranked by, in percent."""
+    name = ranking_name()
+    return text("{what} (%)", what=name[0].upper() + name[1:])
 
 
 def heading(key: str) -> str:

@@ -18,6 +18,12 @@ OPTIONS = {
     "body_lr_factor": "backbone_lr lr_backbone",
     "dataset": "data data_name dataset_name",
     "train_images": "n_train num_samples num_train subset train_size",
+    "labels": "annotations csv csv_file label_csv label_file labels_csv labels_file",
+    "group_by": "group group_col group_column groups patient patient_id subject subject_id",
+    "val_share": "val_fraction val_pct val_ratio val_size val_split valid_pct validation_split",
+    "test_share": "test_fraction test_ratio test_size test_split",
+    "class_weights": "class_weight loss_weights weighted_loss",
+    "sampling": "balanced_sampling oversample oversampling sampler weighted_sampler weighted_sampling",
     "image_size": "image_shape img_size imgsz input_size resize resolution size",
     "augment": "aug augmentation augmentations data_aug data_augmentation hflip horizontal_flip random_crop "
     "random_flip transforms use_augmentation",

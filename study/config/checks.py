@@ -129,6 +129,48 @@ def _tags(value: Any) -> Any:
     return value
 
 
+def pattern(text: str) -> re.Pattern:
+    """Compile a regular expression; raise ValueError if it is wrong or has no group."""
+    try:
+        compiled = re.compile(text)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression, not {text!r}: {error}") from None
+    if not compiled.groups:
+        raise ValueError(f"must have a group in round brackets, such as '([a-z]+)_', not {text!r}")
+    return compiled
+
+
+def csv_columns(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the CSV file that a value names and, of FILE:COLUMN,COLUMN, the columns; ("", ()) if it names none."""
+    match = re.fullmatch(r"(.+?\.[ct]sv)(?::(.*))?", text, re.IGNORECASE)
+    return (match[1], tuple(read_list(match[2])) if match[2] else ()) if match else ("", ())
+
+
+def _labels(value: Any) -> Any:
+    """Check the columns of a CSV file, or a pattern."""
+    if value is None:
+        return None
+    file, columns = csv_columns(str(value))
+    if len(columns) not in (0, 2):
+        raise ValueError(f"must name two columns, those of file and label, such as {file}:image,class, not {value!r}")
+    if not file:
+        pattern(str(value))
+    return str(value)
+
+
+def _group_by(value: Any) -> Any:
+    """Check a pattern, or take the name of a column."""
+    if "(" in str(value):
+        pattern(str(value))
+    return value
+
+
+LabelSource = Annotated[str | None, BeforeValidator(_labels)]
+"""Where labels are: a CSV file, with or without its columns, or a pattern of file names."""
+
+Subject = Annotated[str | None, BeforeValidator(_group_by)]
+"""What the images of a subject share: a pattern of file names or a column of the CSV file."""
+
 Tags = Annotated[str, BeforeValidator(_tags)]
 """W&B's tags of a run, a comma list."""
 

@@ -62,12 +62,13 @@ class DataSet(NamedTuple):
     """A data set known by name: the side of its images in pixels, None if they differ, and the size of its val split.
 
     Without `val_images` a share of the training images is held out. `classes` are the names of its classes, where they
-    are few.
+    are few. `has_test` is whether it has test images of its own.
     """
 
     side: int | None
     val_images: int | None = None
     classes: tuple[str, ...] = ()
+    has_test: bool = True
 
 
 _NUMERALS = tuple("0123456789")
@@ -77,7 +78,7 @@ _FASHION = (
 )  # fmt: skip
 
 DATASETS = {
-    "digits": DataSet(8, None, _NUMERALS),
+    "digits": DataSet(8, None, _NUMERALS, has_test=False),
     "cifar10": DataSet(32, 10_000, _CIFAR10),
     "cifar100": DataSet(32, 10_000),
     "mnist": DataSet(28, 10_000, _NUMERALS),

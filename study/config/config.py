@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, ValidationInfo, m
 from study.config.checks import (
     LONGEST_TAG,
     NONE,
+    csv_columns,
     digest_of_weights,
     is_from_scratch,
     is_true,
@@ -49,7 +50,8 @@ CHOOSERS = (
 
 PARTNERS = {
     "epochs": ("warmup_epochs",), "warmup_epochs": ("epochs",), "momentum": ("nesterov",), "nesterov": ("momentum",),
-    "filters": (), "image_size": (), "classes": (), "stem": (), "weights_digest": (),
+    "filters": (), "image_size": (), "classes": (), "stem": (), "weights_digest": (), "labels": ("group_by",),
+    "group_by": ("labels",), "val_share": ("test_share",), "test_share": ("val_share",),
 }  # fmt: skip
 """Options that `_conflicts` checks with some of CHOOSERS, and with which others."""
 
@@ -159,8 +161,19 @@ class Config(Options):
             known = DATASETS[self.dataset].classes or self.classes
             if text := wrong_classes(self.dataset, self.classes, known):
                 yield "classes", text
+            for name in ("labels", "group_by"):
+                if getattr(self, name):
+                    yield name, f"{name} is only for a folder of your own, folder:NAME, not for {self.dataset}"
+            if self.test_share and DATASETS[self.dataset].has_test:
+                yield "test_share", f"{self.dataset} has test images of its own: leave out --test-share"
         if self.dataset == "pets" and not self.image_size and not self.pretrained:
             yield "dataset", "pets are photographs of many sizes; give --image-size, such as 224"
+        if self.group_by and "(" not in self.group_by and not csv_columns(self.labels or "")[0]:
+            text = f"must have a group in round brackets, such as '(patient[0-9]+)', not {self.group_by!r}"
+            yield "group_by", f"group_by {text}; a column needs a CSV file, --labels labels.csv"
+        if (self.val_share or 0) + (self.test_share or 0) >= 1:
+            shares = f"{self.val_share:g} and {self.test_share:g}"
+            yield "val_share", f"val_share and test_share must leave images for training, not be {shares}"
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], drop_unused: bool = False) -> "Config":
@@ -337,7 +350,8 @@ def is_identity(name: str) -> bool:
 UNUSED_BY_SVM = [
     name
     for name, field in Config.model_fields.items()
-    if field.json_schema_extra["group"] in ("augmentation", "training", "optimization") and name != "seed"
+    if field.json_schema_extra["group"] in ("augmentation", "training", "optimization")
+    and name not in ("seed", "metric")
 ]
 
 

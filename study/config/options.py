@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from study.config.checks import (
     Device,
+    LabelSource,
     Names,
     NameSet,
+    Subject,
     Tags,
     WandbName,
     Widths,
@@ -22,6 +24,7 @@ from study.config.checks import (
     one_of,
 )
 from study.config.choices import ACTIVATIONS, AUGMENTATIONS, DATASETS, EXTRAS, NETWORKS, OPTIMIZERS, SCHEDULES
+from study.config.scores import CHOOSING
 
 NOTHING: frozenset[str] = frozenset()
 RESULT = frozenset({"result"})
@@ -132,6 +135,38 @@ class Options(BaseModel):
         le=1024,
     )
     split_seed: int = _option(0, "data", START, "seed of the split into training, validation and test images", ge=0)
+    labels: LabelSource = _option(
+        None,
+        "data",
+        EVERYTHING,
+        "for a folder without class folders: a CSV file in it, such as labels.csv, with the columns file and label "
+        "(labels.csv:IMAGE,CLASS for other names), or a regular expression whose first group is the label in a file's "
+        "name, such as '([a-z]+)_'",
+    )
+    group_by: Subject = _option(
+        None,
+        "data",
+        START,
+        "keep all images of a subject, a video or a patient on one side of the split of a folder: a regular expression "
+        "whose first group is the subject in a file's name (with a /, in its path), or a column of the CSV file",
+    )
+    val_share: float | None = _option(
+        None,
+        "data",
+        EVERYTHING,
+        "share of the images to hold out for validation, if there are no validation images (default: a fifth of what "
+        "is left without test images; 10,000 images of CIFAR and MNIST)",
+        gt=0,
+        lt=1,
+    )
+    test_share: float | None = _option(
+        None,
+        "data",
+        EVERYTHING,
+        "share of the images to hold out for test, if there are no test images (default: a fifth)",
+        gt=0,
+        lt=1,
+    )
 
     augment: Annotated[NameSet, list_of("augmentation", AUGMENTATIONS)] = _option(
         "",
@@ -173,8 +208,25 @@ class Options(BaseModel):
         0, "training", START, "seed of the initial weights, the data order, dropout and augmentation", ge=0
     )
     label_smoothing: float = _option(0.0, "training", RESULT, "share of the target spread over all classes", ge=0, lt=1)
+    class_weights: Literal["balanced"] | None = _option(
+        None,
+        "training",
+        RESULT,
+        "balanced weighs the loss of an image by the inverse of the size of its class, so that rare classes count as "
+        "much as frequent ones",
+    )
+    sampling: Literal["balanced"] | None = _option(
+        None,
+        "training",
+        START,
+        "balanced draws the images of an epoch with replacement, of each class equally often; otherwise each image "
+        "comes once",
+    )
     flip_test: bool = _option(
         False, "training", WORK, "average the predictions for an image and its mirror image (test-time augmentation)"
+    )
+    metric: Annotated[str, one_of("metric", CHOOSING)] = _option(
+        "val/acc", "training", RESULT, f"what decides which epoch is the best: {', '.join(CHOOSING)}"
     )
     early_stopping: int | None = _option(
         None,

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from study.config import Config
+from study.config.scores import is_unbalanced
 from study.config.setting import Listed
-from study.data import folder, sources, splits
+from study.data import duplicates, folder, sources, splits
 from study.data.folder import Folder
 from study.data.memory import Memory
 from study.data.pictures import NAMED, Range, Say
@@ -73,7 +74,9 @@ class Data:
     `mean` and `std` are those of the training pixels, per channel, on a scale from 0 to 255. `image_size` is the side
     to which batches are resized; None keeps the images' size. `range` is the range of pictures of more than 8 bits,
     None if there are none. `untested` are the classes without a test image, `unreadable` the files that cannot be read,
-    `unused` the folders that are not used, and `skipped` the number of other files by suffix.
+    `unused` the folders that are not used, and `skipped` the number of other files by suffix. `copies` are the counts
+    of `duplicates.count`; `subjects` the number of subjects in each split and of those in two. `is_joined` is whether
+    copies of images are together only because the split keeps them so.
     """
 
     name: str
@@ -89,6 +92,9 @@ class Data:
     unreadable: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     skipped: dict[str, int] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)
+    subjects: dict[str, int] = field(default_factory=dict)
+    is_joined: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -112,6 +118,11 @@ class Data:
         """Return the resized and normalised images of a batch, without augmentation."""
         return self.normalise(self.resize(batch.images))
 
+    def balance(self) -> Tensor:
+        """Return the weight of each class (classes,), the inverse of its share of the training images; 1 if equal."""
+        counts = torch.bincount(self.train.labels, minlength=len(self.classes))
+        return len(self.train) / (len(self.classes) * counts.clamp(min=1).float())
+
     def describe(self) -> dict:
         """Return the description of the data that run.json records."""
         return {
@@ -125,7 +136,15 @@ class Data:
             "unused": list(self.unused),
             "skipped": [list(pair) for pair in self.skipped.items()],
             "images": {"train": len(self.train), "val": len(self.val), "test": len(self.test)},
+            "images_per_class": self.per_class(),
+            **({"copies": self.copies} if self.copies else {}),  # W&B drops empty values
+            **({"subjects": self.subjects} if self.subjects else {}),
         }
+
+    def per_class(self) -> dict[str, list[int]]:
+        """Return the number of images of each class in each split."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: torch.bincount(own.labels, minlength=len(self.classes)).tolist() for name, own in splits.items()}
 
     @property
     def preparation(self) -> dict:
@@ -151,12 +170,26 @@ class Data:
         return (
             f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} "
             f"test images of {channels}×{height}×{width}, {len(self.classes)} classes{self._class_names()}"
+            f"\n{self._class_sizes()}"
         )
 
     def _class_names(self) -> str:
         """Return the names of a folder's classes in brackets if they are few, so that a wrong folder is noticed."""
         few = self.name.startswith("folder:") and len(self.classes) <= NAMED_CLASSES
         return f" ({Listed(self.classes)})" if few else ""
+
+    def _class_sizes(self) -> str:
+        """Return a line with the number of images of each class in each split or, of many classes, the extremes."""
+        sizes = list(zip(*self.per_class().values(), strict=True))
+        written = ["/".join(f"{count:,}" for count in counts) for counts in sizes]
+        start = "images of each class (training/validation/test):"
+        if len(set(sizes)) == 1:
+            return f"{start} {written[0]}"
+        order = sorted(range(len(sizes)), key=sizes.__getitem__)
+        if len(order) <= NAMED_CLASSES and is_unbalanced(sizes[place][0] for place in order):
+            return f"{start} {', '.join(f'{self.classes[place]} {written[place]}' for place in order)}"
+        first, last = order[0], order[-1]
+        return f"{start} from {written[first]} ({self.classes[first]}) to {written[last]} ({self.classes[last]})"
 
 
 @lru_cache(maxsize=64)
@@ -184,6 +217,9 @@ def load(
         config.data_dir,
         config.image_size,
         config.split_seed,
+        config.val_share,
+        config.test_share,
+        config.labels,
         files and files.digest,
         str(device),
     )
@@ -209,11 +245,19 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
     for line in _left_out(source, config.dataset):
         say(line)
 
-    # Split by the labels, copy the images of each split, and free the originals
-    plan = splits.of(config, {name: labels.numpy() for name, (_, labels) in source.splits.items()}, source.classes)
+    # Split by the labels, and report what should not be on two sides
+    labels = {name: own.numpy() for name, (_, own) in source.splits.items()}
+    plan = splits.of(config, labels, source.classes, source.subjects.get("train"), source.pixels.get("train"))
+    copies = duplicates.count(plan.divided(source.pixels), plan.labels) if source.pixels else {}
+    subjects = duplicates.shared(plan.divided(source.subjects)) if source.subjects else {}
+    images = {name: len(plan.labels[name]) for name in splits.NAMES}
+    for line in duplicates.lines(copies, subjects, images, plan.is_joined):
+        say(f"{config.dataset}: {line}")
     for absent, kind in ((plan.untested, "test"), (plan.unvalidated, "validation")):
         if absent:
             say(f"{config.dataset}: without a {kind} image: {', '.join(absent)}")
+
+    # Copy the images of each split, and free the originals
     split_images = {}
     for name in reversed(splits.NAMES):  # training images last: they overwrite the originals
         origin, index = plan.parts[name]
@@ -240,6 +284,9 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
         unreadable=source.unreadable,
         unused=source.unused,
         skipped=source.skipped,
+        copies=copies,
+        subjects=subjects,
+        is_joined=plan.is_joined,
     )
 
 
@@ -252,7 +299,7 @@ def _left_out(source: Source, dataset: str) -> Iterator[str]:
         yield f"{dataset}: folders that are not used, neither train, val nor test: {', '.join(source.unused)}"
     if source.skipped:
         counts = ", ".join(f"{count:,} {suffix}" for suffix, count in source.skipped.items())
-        yield f"{dataset}: files that are not images: {counts}"
+        yield f"{dataset}: files that are not used: {counts}"
 
 
 def _taken(images: Tensor, index: np.ndarray | None, in_place: bool) -> Tensor:

@@ -5,9 +5,9 @@ python -c "from study.config import Config; from study.data import sources; \\
 """
 
 import urllib.error
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,25 @@ import torch
 from torch import Tensor
 
 from study.config import RESULTS_VERSION, Config
-from study.data import pictures
+from study.data import duplicates, pictures
 from study.data.folder import Folder, cache_stem
 from study.data.pictures import Listing, Range, Say
 from study.system import files as cache
-from study.system.errors import UserError
+from study.system.errors import UserError, printable
 
 
 @dataclass(frozen=True)
 class Source:
     """Images (n, channels, height, width), uint8, and labels (n,), int64, of `train`, perhaps `val` and `test`.
 
-    `range` and `unreadable` are described in `pictures.Decoded`, `unused` and `skipped` in `folder.Folder`.
+    `range` and `unreadable` are described in `pictures.Decoded`, `unused` and `skipped` in `folder.Folder`. For a
+    folder, `pixels` has the digest of the pixels of each image, and `subjects` its subject, if there are any.
     """
 
     splits: dict[str, tuple[Tensor, Tensor]]
     classes: tuple[str, ...]
+    pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    subjects: dict[str, list[str]] = field(default_factory=dict)
     range: Range | None = None
     unreadable: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
@@ -52,16 +55,7 @@ def read(config: Config, files: Folder | None, say: Say) -> Source:
 
     # Read a folder of image files
     if files:
-        return _cached(
-            config,
-            files.root,
-            files.digest,
-            files.files,
-            files.classes,
-            say,
-            unused=files.unused,
-            skipped=files.skipped,
-        )
+        return _cached(config, files.root, files.contents, files.files, files.classes, say, files)
     return _torchvision(config, say)
 
 
@@ -144,19 +138,26 @@ def _download(config: Config, folder_name: str, say: Say, fetch: Callable):
 
 
 def _cached(
-    config: Config, root: Path, digest: str, listing: Listing, classes: Sequence[str], say: Say, **notes: Any
+    config: Config,
+    root: Path,
+    digest: str,
+    listing: Listing,
+    classes: Sequence[str],
+    say: Say,
+    files: Folder | None = None,
 ) -> Source:
     """Read the decoded images of a folder from the cache, or decode the files and write the cache."""
     # Name the file in the cache
     folder_name = Path(config.data_dir) / ".cache"
-    stem = cache_stem(config.dataset.removeprefix("folder:"))
+    stem = cache_stem(config.dataset.removeprefix("folder:"), config.labels)
     kind = f"{stem}-{config.image_size or 'own'}-v{RESULTS_VERSION}"
     path = folder_name / f"{kind}-{digest}.pt"
 
     def decode() -> dict[str, Any]:
         decoded = pictures.decode(root, listing, config.image_size, say, folder_name / f"{stem}-unreadable.txt")
         splits = {name: tuple(torch.from_numpy(values) for values in arrays) for name, arrays in decoded.splits.items()}
-        return {"splits": splits, "range": decoded.range, "unreadable": decoded.unreadable}
+        known = {"splits": splits, "range": decoded.range, "unreadable": decoded.unreadable}
+        return known | ({"pixels": _pixels(splits)} if files else {})
 
     # Read it or decode the files, and delete the caches of other contents
     content = cache.cached(path, decode, f"the decoded images of {root}", say)
@@ -169,4 +170,21 @@ def _cached(
     splits = {name: (images.permute(0, 3, 1, 2), labels) for name, (images, labels) in content["splits"].items()}
     unreadable = tuple(f"{name}: {reason}" for name, reason in content["unreadable"])
     levels = content["range"] and tuple(content["range"])
-    return Source(splits, tuple(classes), levels, unreadable, **notes)
+    source = Source(splits, tuple(classes), range=levels, unreadable=unreadable)
+    if not files:
+        return source
+
+    # Give each image of a folder the digest of its pixels, which older caches lack, and its subject
+    pixels = content["pixels"] if "pixels" in content else _pixels(content["splits"])
+    lost = {name for name, _ in content["unreadable"]}
+    subjects = {
+        split: [files.subjects[path] for path, _ in listed if printable(path) not in lost]
+        for split, listed in (listing.items() if files.subjects else ())
+    }
+    digests = {name: values.numpy() for name, values in pixels.items()}
+    return replace(source, pixels=digests, subjects=subjects, unused=files.unused, skipped=files.skipped)
+
+
+def _pixels(splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Return the digest of the pixels of each image (n, height, width, channels) of each split."""
+    return {name: torch.from_numpy(duplicates.digests(images.numpy())) for name, (images, _) in splits.items()}

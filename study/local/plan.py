@@ -18,6 +18,9 @@ from study.sweeps.definition import Point, Sweep
 from study.sweeps.standing import Runs
 from study.system.errors import UserError
 
+OF_DATA = ("dataset", "data_dir", "labels", "group_by", "classes", "train_images", "val_share", "test_share")
+"""Options that decide whether a folder of images can be used."""
+
 
 class Plan:
     """The points of some sweeps as jobs; a point of several sweeps is one job, stopped early only if all agree."""
@@ -74,17 +77,17 @@ def refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
 
     Other files do not matter if the runs are trained again (`is_forced`).
     """
-    folders: dict[tuple[str, str], folder.Folder | None] = {}
+    folders: dict[tuple[str | None, ...], folder.Folder | None] = {}
     checked = set()
     for config in configs:
         # List each folder once
-        data = (config.dataset, config.data_dir)
+        data = (config.dataset, config.data_dir, config.labels, config.group_by)
         if data not in folders:
             folders[data] = folder.of(config, print)
         files = folders[data]
 
         # Check each split once
-        split = (*data, config.classes, config.train_images)
+        split = (*data, config.classes, config.train_images, config.val_share, config.test_share)
         if split not in checked:
             splits.check(config, files)
             checked.add(split)
@@ -92,7 +95,8 @@ def refuse_other_data(configs: Sequence[Config], is_forced: bool) -> None:
         # Compare the files with those of an earlier training
         directory = RunDirectory.of(config)
         digest = folder.digest_of(config, files)
-        if not is_forced and directory.state() in DONE and directory.info().get("data_digest") != digest:
+        before = str(directory.info().get("data_digest")) if directory.state() in DONE else digest
+        if not is_forced and before.removesuffix(folder.JOINED) != digest:
             raise UserError(
                 f"{directory.path} was trained on other files than are in {config.data_dir} now: "
                 "put them back, name another --runs-dir, or train again with --force"
@@ -110,7 +114,7 @@ def check_folders(sweep: Sweep, base: Mapping[str, str]) -> None:
     parameters = {
         name: parameter
         for name, parameter in sweep.parameters.items()
-        if name in ("dataset", "data_dir", "classes", "train_images", "setting") and parameter.choices is not None
+        if (name == "setting" or name in OF_DATA) and parameter.choices is not None
     }
     first = random.draw(sweep.parameters, 0)
     configs = []

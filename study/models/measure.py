@@ -46,7 +46,7 @@ def measure(model: nn.Module, images: Tensor, classes: int, name: str, say: Call
     lacking: list[str] = []
     try:
         # Find the layers that evaluation.npz will hold
-        with _as_it_predicts(model, gradients=False), torch.inference_mode():
+        with as_it_predicts(model, gradients=False), torch.inference_mode():
             outputs = activations(model, images)
         if not isinstance(outputs["logits"], Tensor) or outputs["logits"].shape != (len(images), classes):
             raise UserError(
@@ -99,7 +99,7 @@ def _flops_in_all(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[s
 
 
 @contextmanager
-def _as_it_predicts(model: nn.Module, gradients: bool) -> Iterator[None]:
+def as_it_predicts(model: nn.Module, gradients: bool) -> Iterator[None]:
     """Put a network in eval mode for a `with` block, with gradients for all parameters or for none."""
     modes = [(module, module.training) for module in model.modules()]
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -117,7 +117,7 @@ def flops(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]
     """Count the FLOPs of one image for each module by its path, without those of its submodules."""
     image = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
     count_flops = _flops_of_layers if _is_of_layers(model) else _flops_of_operations
-    with _as_it_predicts(model, gradients=False), torch.no_grad():
+    with as_it_predicts(model, gradients=False), torch.no_grad():
         return count_flops(model, image)
 
 
@@ -202,10 +202,10 @@ def activations(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """
     # Run the network, and catch its layers
     caught: dict[str, Any] = {}
-    with _watched(model, caught):
+    with watched(model, caught):
         logits = model(images)
-    block = caught.get("block", caught.get("maps", caught.get("part")))
-    if getattr(model, "output_fmt", "NCHW") == "NHWC" and isinstance(block, Tensor) and block.ndim == 4:
+    block = feature_block(caught)
+    if is_channels_last(model) and isinstance(block, Tensor) and block.ndim == 4:
         block = block.movedim(-1, 1)
 
     # Average each to a row per image
@@ -217,8 +217,18 @@ def activations(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return result
 
 
+def feature_block(caught: dict[str, Any]) -> Any:
+    """Return the output of the last block of features that `watched` has caught, None without one."""
+    return caught.get("block", caught.get("maps", caught.get("part")))
+
+
+def is_channels_last(model: nn.Module) -> bool:
+    """Return whether feature maps of a network are (n, height, width, channels), as those of timm's Swin are."""
+    return getattr(model, "output_fmt", "NCHW") == "NHWC"
+
+
 @contextmanager
-def _watched(model: nn.Module, caught: dict[str, Any]) -> Iterator[None]:
+def watched(model: nn.Module, caught: dict[str, Any]) -> Iterator[None]:
     """Catch layer outputs of a network while it runs: `penultimate`, and the last `block` of features.
 
     For a network without a block of a known name, `maps` is the last output of one of its parts before the last weight
@@ -300,7 +310,7 @@ def count_behind(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[st
     A layer without a gradient, to neither the images nor the parameters, is left out.
     """
     images = torch.zeros(1, *image_shape, device=next(model.parameters()).device, requires_grad=True)
-    with _as_it_predicts(model, gradients=True):
+    with as_it_predicts(model, gradients=True):
         outputs = activations(model, images.clone())  # the network may change them in place
         return {f"params_{name}": _count_graph(layer) for name, layer in outputs.items() if layer.requires_grad}
 

@@ -7,7 +7,7 @@
 | `run.json`       | config, fingerprint, group, state, times, host, device, versions, data, error    |
 | `history.jsonl`  | a line per epoch                                                                 |
 | `summary.json`   | `best/*` and `test/*` of one checkpoint, `last/*`, parameters, seconds           |
-| `evaluation.npz` | test probabilities, confident mistakes, features of validation images            |
+| `evaluation.npz` | test probabilities, confident mistakes explained, features of validation images  |
 | `best.pt`        | the weights that were best on validation                                         |
 | `last.pt`        | everything that a run needs to resume; deleted when it finishes                   |
 

@@ -4,13 +4,14 @@ display = RunDisplay()
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from study.config import Config
+from study.record.metrics import METRICS, SCORES, scaled
 from study.system.console import console, text_column
 
 REFRESH_SECONDS = 0.2
@@ -186,6 +187,7 @@ def describe(row: dict[str, float], short: bool = False) -> str:
     """Return the row of an epoch as a short text."""
     losses = f"loss {row['train/loss']:.4f}/{row['val/loss']:.4f}"
     accuracies = f"acc {row['train/acc']:.2%}/{row['val/acc']:.2%}"
+    accuracies += _scores("val", row, "  ")
     pace = f"{row['time/images_per_second']:,.0f} images/s"
     if short:
         return f"train/val {accuracies}"
@@ -197,7 +199,15 @@ def result(summary: dict[str, Any]) -> str:
     if "test/acc" not in summary:
         return f"no result after epoch {summary.get('last/epoch', 0)}"
     best = f"best val acc {summary['best/val_acc']:.2%} at epoch {summary['best/epoch']}"
-    return f"{best}, test acc {summary['test/acc']:.2%}"
+    return f"{best}, test acc {summary['test/acc']:.2%}{_scores('test', summary, ', test ')}"
+
+
+def _scores(split: str, values: Mapping[str, Any], before: str) -> str:
+    """Return the scores other than accuracy and loss that a run logs, each after some text."""
+    keys = [f"{split}/{score.key.removeprefix('val/')}" for score in SCORES]
+    return "".join(
+        f"{before}{key.partition('/')[2]} {scaled(values, key):.2f}{METRICS[key].unit}" for key in keys if key in values
+    )
 
 
 def duration(seconds: float) -> str:

@@ -6,24 +6,10 @@ Their names for a reader are in `analysis/wording/words.py`, under the same keys
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
+from study.config.scores import PERCENT, SCORES, Metric
 from study.system.errors import closest
-
-PERCENT = 100
-"""Scale of a metric that is recorded as a share and shown in percent."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric: its key, its goal (`maximize`, `minimize` or none), the scale by which it is shown, and its unit."""
-
-    key: str
-    goal: str = ""
-    scale: int = 1
-    unit: str = ""
-
 
 EPOCH_METRICS = (
     Metric("train/loss", "minimize"),
@@ -34,8 +20,9 @@ EPOCH_METRICS = (
     Metric("time/epoch", unit="s"),
     Metric("time/images_per_second"),
     Metric("memory/peak_mb", unit="MB"),
+    *SCORES,
 )
-"""Metrics that are logged once per epoch, in addition to `epoch`."""
+"""Metrics that are logged once per epoch, in addition to `epoch`; of SCORES few or none."""
 
 END_METRICS = (
     Metric("best/epoch"),
@@ -59,6 +46,11 @@ END_METRICS = (
     Metric("iterations"),
     Metric("train_seconds", unit="s"),
     Metric("energy_joules", unit="J"),
+    *(
+        Metric(key + score.key.removeprefix("val/"), score.goal, score.scale, score.unit)
+        for score in SCORES
+        for key in ("best/val_", "last/val_", "test/")
+    ),
 )
 """Metrics that are written once, at the end of a run."""
 
@@ -67,9 +59,12 @@ HISTORY = [metric.key for metric in EPOCH_METRICS]
 SUMMARY = [metric.key for metric in END_METRICS]
 
 
-_KINDS = {"loss": "loss", **dict.fromkeys(("acc", "accuracy", "top1"), "acc")}
+_KINDS = {
+    "loss": "loss", **dict.fromkeys(("acc", "accuracy", "top1"), "acc"), "f1": "macro_f1", "top2": "top2",
+    "top5": "top5",
+}  # fmt: skip
 _IMAGES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SAME = {"val", "valid", "validation", "eval", "dev", "epoch", "avg", "mean", "final", "max", "min"}
+_SAME = {"val", "valid", "validation", "eval", "dev", "epoch", "avg", "mean", "final", "max", "min", "macro"}
 
 
 def meant(name: str) -> str | None:

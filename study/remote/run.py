@@ -253,7 +253,7 @@ def connect(
     run.define_metric("epoch", hidden=True)
     run.define_metric("*", step_metric="epoch")
     for metric in EPOCH_METRICS:
-        if metric.goal:
+        if metric.goal and (metric.of is None or metric.key == config.metric):
             run.define_metric(metric.key, step_metric="epoch", summary=BEST[metric.goal])
     if "code" in config.wandb_extras:
         artifacts.send_code(run, say)

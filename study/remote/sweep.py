@@ -312,6 +312,8 @@ def _parameters(content: Mapping[str, Any], sweep: Sweep, assignments: Mapping[s
             result[name] = {"values": parameter.choices}
         elif parameter.choices is None:  # numbers that YAML reads as texts, such as 1e-5
             result[name] = {key: parameter.keys.get(key, value) for key, value in result[name].items()}
+        elif name == "metric":  # which follows from the metric of the file
+            result.setdefault(name, {"value": parameter.choices[0]})
     return result
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from study.config import CHOOSERS, Config, check_value
 from study.config.checks import NONE
+from study.config.scores import SCORES, choosing
 from study.config.setting import Setting, read_pair, read_pairs, setting_of, written
 from study.sweeps import distributions as space
 from study.sweeps import document, random
@@ -368,6 +369,21 @@ def _parameters(file: sweep_file.SweepFile) -> dict[str, Parameter]:
     return before | file.parameters | after
 
 
+def _chosen_by(file: sweep_file.SweepFile) -> dict[str, Parameter]:
+    """Return the option by which the runs of a file choose their best epoch as the sweep chooses its settings."""
+    metric = choosing(file.metric.name) if file.metric else None
+    return {} if metric in (None, Config().metric) else {"metric": space.of_choices([metric])}
+
+
+def _unlogged(file: sweep_file.SweepFile, parameters: Mapping[str, Parameter]) -> str:
+    """Return a sentence if no run of the sweep would log its metric, else ""."""
+    metric = choosing(file.metric.name) if file.metric else None
+    logged = parameters["metric"].choices if "metric" in parameters else [Config().metric]
+    if metric not in [score.key for score in SCORES] or logged == [metric]:
+        return ""
+    return f"only runs with --metric {metric} log {metric}: give the parameter `metric: {{value: {metric}}}`"
+
+
 def read(path: str | Path, values: Mapping[str, str] | None = None) -> Sweep:
     """Read a sweep file that has an end, and replace values of its parameters.
 
@@ -399,12 +415,17 @@ def parse(path: str | Path, content: Any, must_end: bool = False) -> Sweep:
         raise UserError(f"{path}: {error}") from None
     if file.twice:
         raise document.error(path, file.twice, file.lines)
+
+    # Runs choose their best epoch by the metric of the file; W&B's own sweeps give them only their parameters
+    parameters = (_chosen_by(keys) if file is content else {}) | _parameters(keys)
+    if text := _unlogged(keys, parameters):
+        raise document.error(path, [(("metric", "name"), text)], file.lines)
     return Sweep(
         path=Path(path),
         name=keys.name or Path(path).stem,
         description=keys.question,
         asks=keys.asks,
-        parameters=_parameters(keys),
+        parameters=parameters,
         method=keys.method,
         metric=keys.metric.name if keys.metric else "val/acc",
         maximize=keys.metric.is_maximized if keys.metric else True,

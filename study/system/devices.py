@@ -109,7 +109,7 @@ def trouble(name: str) -> str | None:
 
 @contextmanager
 def kept_settings() -> Iterator[None]:
-    """Restore what a training sets for its process, for code that goes on after it: threads, tiny numbers, kernels."""
+    """Restore what a training sets for its process, for code that goes on after it: threads, tiny numbers …"""
     loaded = sys.modules.get("torch")
     count = loaded and loaded.get_num_threads()
     try:

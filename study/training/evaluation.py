@@ -5,13 +5,15 @@ arrays = evaluation.arrays(data, test_logits, chosen, activations)
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from study import models
+from study.config import Config
+from study.config.scores import OF_CLASSES, SCORES, is_unbalanced
 from study.data import splits
 from study.data.dataset import Data, Split
 from study.training.step import autocast
@@ -84,6 +86,28 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return loss.item(), int((logits.argmax(1) == labels).sum()) / len(labels)
 
 
+def logged(config: Config, data: Data) -> set[str]:
+    """Return the metrics that a run logs: its own and, if the classes are unbalanced, those that weigh them alike."""
+    counts = torch.bincount(data.train.labels).tolist()
+    return {config.metric, *(OF_CLASSES if is_unbalanced(counts) else ())}
+
+
+def scores(split: str, logits: Tensor, labels: Tensor, metrics: Collection[str]) -> dict[str, float]:
+    """Return the loss, the accuracy and those of SCORES that are in `metrics` of a split, such as val/loss."""
+    loss, accuracy = score(logits, labels)
+    own = {each.key.removeprefix("val/"): float(each.of(logits, labels)) for each in SCORES if each.key in metrics}
+    return {f"{split}/{kind}": value for kind, value in ({"loss": loss, "acc": accuracy} | own).items()}
+
+
+def is_better(row: Mapping[str, float], best: Mapping[str, float], metric: str) -> bool:
+    """Return whether an epoch is better than the best so far: by the metric, then by validation loss."""
+
+    def rank(of: Mapping[str, float]) -> tuple[float, float]:
+        return (-of["val/loss"] if metric == "val/loss" else of[metric]), -of["val/loss"]
+
+    return not best or rank(row) > rank(best)
+
+
 def stratified(labels: Tensor, count: int) -> Tensor:
     """Choose `count` indices in proportion to the classes, evenly spread over the images of each class.
 
@@ -124,7 +148,7 @@ def summary_of(name: str, row: Mapping[str, float], train_score: tuple[float, fl
         f"{name}/val_loss": row["val/loss"],
         f"{name}/train_acc": train_score[1],
         f"{name}/train_loss": train_score[0],
-    }
+    } | {f"{name}/{each.key.replace('/', '_')}": row[each.key] for each in SCORES if each.key in row}
 
 
 def arrays(data: Data, logits: Tensor, chosen: Tensor, activations: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from study.config import Config
 from study.data import folder, splits
+from study.data.folder import JOINED
 from study.data.memory import Memory
 from study.record.directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory, check_room
 from study.record.display import Display
@@ -105,7 +106,7 @@ def train(
                     )
                 if signals.received:
                     raise Interrupted(signals.received)
-            outcome = _train(config, display, signals, tracker, resumes, gives_up, device_shared_by, memory or Memory())
+            outcome = _train(config, display, signals, tracker, before, gives_up, device_shared_by, memory or Memory())
             if is_forced:
                 directory.drop_aside()
             return outcome
@@ -127,12 +128,15 @@ def _train(
     display: Display,
     signals: Signals,
     tracker: Tracker,
-    resumes: bool,
+    before: dict[str, Any],
     gives_up: Callable[[dict[str, float]], bool] | None,
     device_shared_by: int,
     memory: Memory,
 ) -> Outcome:
-    """Train a run whose tracker exists: load its data, build its network, train and evaluate it."""
+    """Train a run whose tracker exists: load its data, build its network, train and evaluate it.
+
+    `before` is what run.json held if the run resumes.
+    """
     import numpy as np
     import torch
 
@@ -150,13 +154,19 @@ def _train(
 
     # Load the data, and build the network
     data = transfer.load_data(config, pretraining, device, display.say, device_shared_by, memory)
-    tracker.note(device=devices.describe(device), data=data.describe())
+    digest = tracker.info["data_digest"] + JOINED * data.is_joined
+    if before and before["data_digest"] != digest:
+        raise UserError(
+            f"{tracker.directory.path} was begun on another split, before copies of images were kept together: train "
+            "it again with --force"
+        )
+    tracker.note(device=devices.describe(device), data_digest=digest, data=data.describe())
     if pretraining:
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
     if config.finetune == "svm":
         return _fit_svm(config, display, tracker, pretraining, data, device, memory)
     with _explained(config):
-        trainer = _trainer(config, data, device, pretraining, display, tracker, resumes)
+        trainer = _trainer(config, data, device, pretraining, display, tracker, bool(before))
     tracker.watch(trainer.model)
     occupancy = devices.Occupancy(device)
     stopped_by = EARLY
@@ -295,7 +305,7 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
     # Ignore a start that left neither a result nor a checkpoint
     if not before or (before.get("state") not in DONE and not (directory.path / "last.pt").exists()):
         return {}
-    if before.get("data_digest") != digest:
+    if str(before.get("data_digest")).removesuffix(JOINED) != digest:
         raise UserError(
             f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
             "put them back, name another --runs-dir, or train again with --force"

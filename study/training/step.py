@@ -43,6 +43,7 @@ def create(
     aux_weight: float = 0.0,
     precision: torch.dtype = torch.float32,
     compile_for: int | None = None,
+    class_weights: Tensor | None = None,
 ) -> Step:
     """Return the step, a function of images (n, channels, height, width), float32, and labels (n,), int64.
 
@@ -50,18 +51,21 @@ def create(
     the largest share.
 
     The step updates the model and its moving `average`, if any. It returns the mean cross-entropy of the main logits
-    without smoothing, as validation measures it, and the number of correct predictions, both before the update.
+    without smoothing and weights, as validation measures it, and the number of correct predictions, both before the
+    update.
 
-    A model that returns a tuple has auxiliary heads, whose losses are weighted by `aux_weight`. Convolutions and matrix
-    products compute in `precision`, everything else in float32. The network is compiled for batches of `compile_for`
-    images. Raises UserError if it cannot be compiled.
+    A model that returns a tuple has auxiliary heads, whose losses are weighted by `aux_weight`. `class_weights`
+    (classes,) weigh the losses of the images of each class. Convolutions and matrix products compute in `precision`,
+    everything else in float32. The network is compiled for batches of `compile_for` images. Raises UserError if it
+    cannot be compiled.
     """
     # Compile the network, if wanted
     if compile_for:
         torch.compiler.reset()  # networks that the process compiled before count towards a limit
         _try_compiler(next(model.parameters()).device)
     compiled = _compiled(model) if compile_for else model
-    loss_of = partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
+    loss_of = partial(nn.functional.cross_entropy, weight=class_weights, label_smoothing=label_smoothing)
+    is_plain = class_weights is None and not label_smoothing
 
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         # Compute the loss
@@ -70,7 +74,7 @@ def create(
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
         logits = logits.float()
         unsmoothed = nn.functional.cross_entropy(logits, labels)
-        loss = loss_of(logits, labels) if label_smoothing else unsmoothed
+        loss = unsmoothed if is_plain else loss_of(logits, labels)
         for aux_logits in auxiliary:
             loss = loss + aux_weight * loss_of(aux_logits.float(), labels)
 

@@ -33,7 +33,7 @@ from study.system import devices
 from study.system import files as cache
 from study.system.errors import UserError
 from study.system.progress import Progress
-from study.training import evaluation
+from study.training import evaluation, explain
 
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
 """Values of C to choose from, by validation accuracy or cross-validation; of equally good ones, the smallest."""
@@ -120,16 +120,16 @@ def fit_svm(
     penalty = _fit_head(head, features["train"], features["val"], config.seed, say, on_batch)
     fit_seconds = time.perf_counter() - started
     logits = {name: _scores(head, split.images) for name, split in features.items()}
-    scores = {name: evaluation.score(logits[name], split.labels) for name, split in features.items()}
+    logged = evaluation.logged(config, data)
+    scores = {name: evaluation.scores(name, logits[name], split.labels, logged) for name, split in features.items()}
 
     # Make the row of the only epoch
     per_image = content["seconds_per_image"]
     row = {
         "epoch": 1,
-        "train/loss": scores["train"][0],
-        "train/acc": scores["train"][1],
-        "val/loss": scores["val"][0],
-        "val/acc": scores["val"][1],
+        "train/loss": scores["train"]["train/loss"],
+        "train/acc": scores["train"]["train/acc"],
+        **scores["val"],
         "time/epoch": fit_seconds + per_image * (len(data.train) + len(data.val)),
         "time/images_per_second": len(data.train) / (fit_seconds + per_image * len(data.train)),
         "memory/peak_mb": content["peak_mb"],
@@ -141,14 +141,18 @@ def fit_svm(
     sampled = evaluation.score(logits["train"][sample], data.train.labels[sample])
     summary = sizes | {"train_seconds": row["time/epoch"]}
     summary |= evaluation.summary_of("last", row, sampled) | evaluation.summary_of("best", row, sampled)
-    summary["test/loss"], summary["test/acc"] = scores["test"]
+    summary |= scores["test"]
     activations = {
         "logits": logits["val"].cpu()[chosen],
         "penultimate": content["val"][chosen],
     }
     if len(content.get("intermediate", ())) == len(all_data.val):
         activations["intermediate"] = content["intermediate"][chosen]
-    return Svm(row, summary, evaluation.arrays(data, logits["test"], chosen, activations), model.state_dict(), penalty)
+    arrays = evaluation.arrays(data, logits["test"], chosen, activations)
+    mistakes = torch.from_numpy(arrays["mistake_index"]).to(device)
+    known = {name: split.images for name, split in features.items()}
+    arrays |= explain.arrays(model, data, logits["test"], mistakes, size, say, known)
+    return Svm(row, summary, arrays, model.state_dict(), penalty)
 
 
 def _head(config: Config, model: nn.Module, names: tuple[str, ...]) -> nn.Module:
@@ -191,6 +195,9 @@ def _key(config: Config, pretraining: Pretrained, data: Data) -> str:
         data.mean,
         data.std,
         config.split_seed,
+        config.val_share,
+        config.test_share,
+        data.is_joined,
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

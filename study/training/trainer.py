@@ -28,7 +28,7 @@ from study.models.pretrained import Pretrained
 from study.system import devices
 from study.system import files as cache
 from study.system.errors import is_out_of_memory
-from study.training import evaluation, optim, step
+from study.training import evaluation, explain, optim, step
 from study.training.evaluation import Evaluator
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -72,6 +72,7 @@ class Trainer:
         self.config = config
         self.data = data
         self.device = device
+        self.say = say
 
         # Build the network
         torch.manual_seed(stream_seed(config.seed, "weights"))
@@ -102,10 +103,12 @@ class Trainer:
             config.aux_weight or 0.0,
             self.precision,
             config.batch_size if config.compile else None,
+            data.balance() if config.class_weights else None,
         )
         self.train_batch = self._captured(say) if device.type == "cuda" and config.cuda_graph else self._train_batch
 
         # Start counting epochs, energy and memory
+        self.logged = evaluation.logged(config, data)
         self.progress = Progress(sums=torch.zeros(2, device=device))
         self.energy_read = devices.energy_joules(device)
         devices.forget_peak(device)  # without the trials; after each epoch, without the validation
@@ -188,9 +191,12 @@ class Trainer:
         data = self.data
 
         # Draw the order of the images, the same when a run resumes within an epoch
-        order = torch.randperm(
-            len(data.train), generator=torch.Generator().manual_seed(stream_seed(config.seed, progress.epoch, "order"))
-        )
+        generator = torch.Generator().manual_seed(stream_seed(config.seed, progress.epoch, "order"))
+        if config.sampling:
+            weights = data.balance()[data.train.labels].double().cpu()
+            order = torch.multinomial(weights, len(data.train), replacement=True, generator=generator)
+        else:
+            order = torch.randperm(len(data.train), generator=generator)
 
         # Seed dropout and augmentation
         if progress.batch == 0:
@@ -241,14 +247,14 @@ class Trainer:
 
         # Validate
         validated = time.perf_counter()
-        val_loss, val_acc = self.evaluator.score(self.data.val)
+        logits = self.evaluator.logits(self.data.val)
+        validation = evaluation.scores("val", logits, self.data.val.labels, self.logged)
         progress.epoch += 1
         row = {
             "epoch": progress.epoch,
             "train/loss": train_loss / images,
             "train/acc": train_correct / images,
-            "val/loss": val_loss,
-            "val/acc": val_acc,
+            **validation,
             "lr": progress.lr,
             "time/epoch": train_seconds + time.perf_counter() - validated,
             "time/images_per_second": images / train_seconds,
@@ -264,10 +270,10 @@ class Trainer:
         progress.history.append(row)
 
         # Keep the best weights, and note an improvement for early stopping
-        if np.isfinite(val_loss) and _is_better(row, progress.best):
+        if np.isfinite(row["val/loss"]) and evaluation.is_better(row, progress.best, self.config.metric):
             progress.best = row
             self.best_weights = {name: value.clone() for name, value in self.evaluator.model.state_dict().items()}
-        watched = -val_loss if self.config.early_stopping_metric == "val/loss" else val_acc
+        watched = -row["val/loss"] if self.config.early_stopping_metric == "val/loss" else row["val/acc"]
         if watched > progress.improved_value:
             progress.improved_epoch = progress.epoch
             progress.improved_value = watched
@@ -296,8 +302,11 @@ class Trainer:
             self.evaluator.model.load_state_dict(self.best_weights)
             summary |= evaluation.summary_of("best", progress.best, self.evaluator.score(sample))
             logits = self.evaluator.logits(data.test)
-            summary["test/loss"], summary["test/acc"] = evaluation.score(logits, data.test.labels)
-            return summary, evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
+            summary |= evaluation.scores("test", logits, data.test.labels, self.logged)
+            arrays = evaluation.arrays(data, logits, chosen, self.evaluator.activations(data.val[chosen]))
+            mistakes = torch.from_numpy(arrays["mistake_index"]).to(self.device)
+            model, size = self.evaluator.model, self.evaluator.batch_size
+            return summary, arrays | explain.arrays(model, data, logits, mistakes, size, self.say)
         finally:
             self.evaluator.model.load_state_dict(last)
 
@@ -353,11 +362,6 @@ class Trainer:
         if state["device"] == self.device.type:
             self.augment_generator.set_state(state["augment_generator"])
             devices.set_generators(self.device, state)
-
-
-def _is_better(row: dict[str, float], best: dict[str, float]) -> bool:
-    """Return whether an epoch is better than the best so far: by validation accuracy, then by validation loss."""
-    return not best or (row["val/acc"], -row["val/loss"]) > (best["val/acc"], -best["val/loss"])
 
 
 def stream_seed(*keys: Any) -> int:

@@ -1,0 +1,153 @@
+"""The Pareto front of accuracy and cost: the settings on it, and its figure.
+
+python -c "from analysis.themes import costs, pareto; from analysis.frames import runs, sections; \\
+    print(pareto.front(costs.measure(sections.by_dataset(runs.load('runs'))[0]), 'params'))"
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import textalloc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+
+from analysis.page.figures import GREY, PALE_GREY, Looks, finish, looks_of, wrapped
+from analysis.page.letters import Plot, inches, plain, short_names, titled
+from analysis.page.live import Mark, about
+from analysis.wording.texts import heading, mark, ranking_axis, shown, text
+from study.config.setting import Setting
+
+AGAINST = {
+    "params": mark("parameters"),
+    "mflops": mark("FLOPs"),
+    "epoch_seconds": mark("time"),
+    "energy_wh": mark("energy"),
+}
+"""Costs against which accuracy is drawn, if the settings differ in them, and what each is called in a sentence."""
+
+WIDE = 10
+"""Costs are drawn on a logarithmic scale if the largest is at least this many times the smallest."""
+
+LABELLED = 12
+"""With more settings than this, only those on the front have names and colours."""
+
+LONGEST = 45
+"""At most this many columns of the name of a setting beside its point."""
+
+
+def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """Return the Pareto front: settings for which no other is more accurate at the same cost or as accurate at less."""
+    known = frame[frame[cost].notna()]
+    costs = known[cost].map("{:.9g}".format).astype(float).to_numpy()  # equal costs have means that differ in last bits
+    accuracies = known.val_acc.to_numpy().round(6)
+    better = (costs <= costs[:, None]) & (accuracies >= accuracies[:, None])
+    alike = (costs == costs[:, None]) & (accuracies == accuracies[:, None])
+    return known[~(better & ~alike).any(axis=1)].sort_values(cost, kind="stable")
+
+
+def draw(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks | None = None) -> Figure:
+    """Draw validation accuracy against costs, with the Pareto front; `frame` is the result of `measure`."""
+    # a panel per cost
+    looks = looks or looks_of(list(frame.setting))
+    columns = min(2, len(against))
+    rows = -(-len(against) // columns)
+    figure = Plot(figsize=(5.5 * columns if columns > 1 else 8, 0.4 + 4.4 * rows), layout="constrained")
+    figure.suptitle(titled(title, figure.get_figwidth()), fontweight="bold", fontsize=12)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, cost in zip(panels, against, strict=False):
+        # the front, and a point per setting
+        best = front(frame, cost)
+        axes.step(best[cost], best.val_acc, where="post", color=GREY, linewidth=1.5, linestyle="--", zorder=1)
+        for row in frame.to_dict("records"):
+            is_best = row["setting"] in set(best.setting)
+            color = looks[row["setting"]].color if is_best or len(frame) <= LABELLED else PALE_GREY
+            (point,) = axes.plot(
+                row[cost],
+                row["val_acc"],
+                "o",
+                color=color,
+                markersize=8,
+                markeredgecolor="black" if is_best else "none",
+                zorder=3 if is_best else 2,
+            )
+            about(point, Mark(row["setting"], np.array([[row[cost], row["val_acc"], row.get("val_acc_ci95", np.nan)]])))
+
+        # scale, labels, and room for names
+        wide = frame[cost].max() >= WIDE * frame[cost].min()
+        axes.set_xscale("log" if wide else "linear")
+        finish(axes, text("Accuracy against {cost}", cost=text(AGAINST[cost])), heading(cost), ranking_axis())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(labelleft=True)
+        axes.margins(0.18, 0.14)
+    for axes in panels[len(against) :]:
+        axes.remove()
+
+    # names are placed last, when the layout is known: beside the points or, if there is no room, as numbers
+    shares = dict(zip(panels, against, strict=False))
+    fronts = pd.concat([front(frame, cost) for cost in against]).setting
+    labelled = [setting for setting in frame.setting if len(frame) <= LABELLED or setting in set(fronts)]
+    names = short_names([shown(setting) for setting in labelled], LONGEST)
+    if not _name_points(figure, shares, frame, dict(zip(labelled, names, strict=True))):
+        _list(figure, labelled, looks)
+        numbers = {setting: str(place) for place, setting in enumerate(labelled, 1)}
+        _name_points(figure, shares, frame, numbers, at_all=True)
+    return figure
+
+
+def _list(figure: Plot, settings: Sequence[Setting], looks: Looks) -> None:
+    """Add a legend that numbers the settings."""
+    handles = [Line2D([], [], linestyle="", marker="o", color=looks[setting].color) for setting in settings]
+    entries = [f"{place}  {wrapped(setting)}" for place, setting in enumerate(settings, 1)]
+    across = max(1, min(3, int(figure.get_figwidth() / (0.6 + inches(entries, 8)))))
+    lines = -(-len(entries) // across) * max(entry.count("\n") + 1 for entry in entries)
+    figure.set_figheight(figure.get_figheight() + 0.2 + 0.17 * lines)
+    figure.legend(handles, entries, loc="outside lower center", ncols=across, frameon=False, fontsize=8)
+    figure.lay_out_again()
+
+
+def _name_points(
+    figure: Plot, shares: Mapping[Axes, str], frame: pd.DataFrame, names: Mapping[Setting, str], at_all: bool = False
+) -> bool:
+    """Write the names beside the points of all panels, so that none covers another name, its line or a point.
+
+    With more settings than LABELLED, each panel names those of its front. If a name has no room, none is written,
+    unless `at_all`; return whether they are written.
+    """
+    figure.draw_without_rendering()
+    written = []
+    for axes, cost in shares.items():
+        # names must not cover the points or the line of the front
+        steps = front(frame, cost)
+        named = frame[frame[cost].notna()] if len(frame) <= LABELLED else steps
+        with plain():  # the names are measured before the figure is drawn
+            _, _, *drawn = textalloc.allocate(
+                axes,
+                named[cost].to_numpy(),
+                named.val_acc.to_numpy(),
+                [names[setting] for setting in named.setting],
+                x_scatter=frame[cost].to_numpy(),
+                y_scatter=frame.val_acc.to_numpy(),
+                textsize=8,
+                linecolor=GREY,
+                x_lines=[steps[cost].repeat(2).to_numpy()[1:]],
+                y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
+                linewidth=0.7,
+                min_distance=0.02,
+                max_distance=0.4,
+                draw_all=at_all,
+                avoid_label_lines_overlap=True,
+            )
+        written += zip(named.setting, *drawn, strict=True)
+
+    # all of them or none
+    has_room = at_all or all(words for _, words, _ in written)
+    for setting, *drawn in written:
+        for artist in filter(None, drawn):
+            if has_room:
+                about(artist, Mark(setting))
+            else:
+                artist.remove()
+    return has_room

@@ -1,0 +1,94 @@
+"""The scores of validation images by which a run can choose its best epoch, and a sweep its settings.
+
+    python -m study.train --metric val/macro_f1
+
+A score of your own is a function of the logits (n, classes) and labels (n,) of a split, and its row in SCORES; its name
+for a reader is in `analysis/wording/words.py`, under the same key. Only methods of tensors are used, so that options
+are read without torch.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PERCENT = 100
+"""Scale of a metric that is recorded as a share and shown in percent."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: its key, its goal (`maximize`, `minimize` or none), the scale by which it is shown, and its unit.
+
+    `of` computes it from logits and labels, if it is one of SCORES.
+    """
+
+    key: str
+    goal: str = ""
+    scale: int = 1
+    unit: str = ""
+    of: "Callable[[Tensor, Tensor], float] | None" = None
+
+
+def macro_f1(logits: "Tensor", labels: "Tensor") -> float:
+    """Return the mean F1 of the classes that have images."""
+    hits, images, predicted = _counts(logits, labels)
+    return float((2 * hits / (images + predicted).clamp(min=1))[images > 0].mean())
+
+
+def balanced_accuracy(logits: "Tensor", labels: "Tensor") -> float:
+    """Return the mean recall of the classes that have images."""
+    hits, images, _ = _counts(logits, labels)
+    return float((hits / images.clamp(min=1))[images > 0].mean())
+
+
+def top_k(logits: "Tensor", labels: "Tensor", k: int) -> float:
+    """Return the share of the images whose class is among the k with the highest logits."""
+    best = logits.topk(min(k, logits.shape[1])).indices
+    return int((best == labels[:, None]).sum()) / len(labels)
+
+
+def _counts(logits: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
+    """Return for each class its correctly classified images, all its images, and the images taken for it."""
+    predicted = logits.argmax(1)
+    kinds = (labels[predicted == labels], labels, predicted)
+    hits, images, taken = (kind.bincount(minlength=logits.shape[1]).cpu().double() for kind in kinds)
+    return hits, images, taken
+
+
+SCORES = (
+    Metric("val/macro_f1", "maximize", PERCENT, "%", macro_f1),
+    Metric("val/balanced_acc", "maximize", PERCENT, "%", balanced_accuracy),
+    Metric("val/top2", "maximize", PERCENT, "%", partial(top_k, k=2)),
+    Metric("val/top5", "maximize", PERCENT, "%", partial(top_k, k=5)),
+)
+"""A run logs its `metric` after each epoch, and at its end for the test images too, if it is one of them."""
+
+OF_CLASSES = ("val/macro_f1", "val/balanced_acc")
+"""Scores that weigh every class alike, which a run logs too if its classes are unbalanced."""
+
+UNBALANCED = 1.5
+"""Classes are unbalanced if the largest has at least this many times the images of the smallest."""
+
+
+def is_unbalanced(counts: Iterable[int]) -> bool:
+    """Return whether classes with these numbers of images are unbalanced; empty classes do not count."""
+    present = [count for count in counts if count]
+    return bool(present) and max(present) >= UNBALANCED * min(present)
+
+
+CHOOSING = ("val/acc", "val/loss", *(score.key for score in SCORES))
+"""Metrics by which a run can choose its best epoch; accuracy and loss are always logged."""
+
+
+def choosing(name: str) -> str | None:
+    """Return the metric by which the runs of a sweep with this metric choose their best epoch; None if it is no such.
+
+    It is always that of the validation images: `best/val_loss`, `last/val_loss` and `test/loss` stand for val/loss.
+    """
+    key = re.sub("^(best/val_|last/val_|test/)", "val/", name)
+    return key if key in CHOOSING else None

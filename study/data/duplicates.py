@@ -1,0 +1,94 @@
+"""Find images that have the same pixels, within a split and in several.
+
+python -c "import numpy as np; from study.data import duplicates; \\
+    print(duplicates.digests(np.zeros((3, 8, 8, 3), np.uint8)))"
+"""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+CHUNK = 1000
+"""Number of images that a thread digests at once."""
+
+PAIRS = (("val", "train"), ("test", "train"), ("test", "val"))
+"""Splits that should share no image."""
+
+
+def digests(images: np.ndarray) -> np.ndarray:
+    """Return a digest (n,), int64, of the pixels of each image (n, height, width, channels)."""
+
+    def digest(start: int) -> bytes:
+        part = np.ascontiguousarray(images[start : start + CHUNK])
+        return b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in part)
+
+    with ThreadPoolExecutor() as pool:
+        return np.frombuffer(bytearray().join(pool.map(digest, range(0, len(images), CHUNK))), dtype=np.int64)
+
+
+def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return groups (n,) of the images that are connected by equal values of `first` or of `second`, both (n,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    # Connect each value of the first with the values of the second that its images have
+    _, left = np.unique(first, return_inverse=True)
+    _, right = np.unique(second, return_inverse=True)
+    right = right + left.max() + 1
+    nodes = right.max() + 1
+    edges = coo_array((np.ones(len(left)), (left, right)), shape=(nodes, nodes))
+    return connected_components(edges, directed=False)[1][left]
+
+
+def count(digests_of: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Count the images of each split that are copies of others; both mappings are from splits to (n,).
+
+    `train`, `val` and `test` are the copies within a split, without the first of each; `val in train` and so on are
+    the images of a split that another one has too; `other labels` are images of which there is a copy with another
+    label, in any split.
+    """
+    # Within splits, and between each two
+    counts = {name: len(own) - len(np.unique(own)) for name, own in digests_of.items()}
+    counts |= {f"{name} in {other}": int(np.isin(digests_of[name], digests_of[other]).sum()) for name, other in PAIRS}
+
+    # Copies with different labels
+    every = np.concatenate(list(digests_of.values()))
+    label_of = np.concatenate([labels[name] for name in digests_of])
+    kinds = np.unique(np.stack([every, label_of]), axis=1)[0]
+    ambiguous, times = np.unique(kinds, return_counts=True)
+    counts["other labels"] = int(np.isin(every, ambiguous[times > 1]).sum())
+    return counts if any(counts.values()) else {}
+
+
+def shared(subjects: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Count the subjects in each split, and those that two splits share; `subjects` maps splits to (n,)."""
+    own = {name: set(values.tolist()) for name, values in subjects.items()}
+    return {name: len(values) for name, values in own.items()} | {
+        f"{one} and {other}": len(own[one] & own[other]) for one, other in PAIRS
+    }
+
+
+def lines(
+    copies: Mapping[str, int], subjects: Mapping[str, int], images: Mapping[str, int], is_joined: bool
+) -> list[str]:
+    """Return sentences about counts of `count` and `shared`; `images` is the number of images of each split.
+
+    `is_joined` is whether the split keeps copies together that would otherwise be on two sides.
+    """
+    found = []
+    if copies:
+        within = [f"{copies[name]:,} in {name}" for name in images if copies[name]]
+        kept = " (the split keeps them together)" * is_joined
+        found += [f"copies of other images: {', '.join(within)}{kept}"] if within else []
+    for one, other in PAIRS:
+        if number := copies.get(f"{one} in {other}"):
+            found.append(f"{number:,} of {images[one]:,} {one} images are in {other} too")
+        if number := subjects.get(f"{one} and {other}"):
+            found.append(f"{number:,} of {subjects[one]:,} subjects of {one} are in {other} too")
+    if number := copies.get("other labels"):
+        found.append(f"{number:,} images have a copy with another label")
+    if subjects:
+        found.append(f"subjects: {', '.join(f'{subjects[name]:,} in {name}' for name in images)}")
+    return found

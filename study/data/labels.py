@@ -1,0 +1,142 @@
+"""Read the labels and the subjects of image files from a CSV file or from their names.
+
+python -c "from pathlib import Path; from study.data.labels import labels; \\
+    print(labels(['cat_001.jpg', 'dog_002.jpg'], '([a-z]+)_', None))"
+
+A pattern is a regular expression whose first group is the label or the subject. It is searched for in the name of a
+file or, if it has a /, in its path below the folder of the data set.
+"""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from study.config.checks import csv_columns, pattern
+from study.system.errors import UserError, nearest, printable
+from study.system.files import written_text
+
+USUAL = ("file", "label")
+"""The columns of a CSV file with the name of an image and its class, unless others are named."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file: its name, the column of labels, all columns, and the row of each image file that it names.
+
+    `unmatched` is the number of rows whose image does not exist.
+    """
+
+    name: str
+    label: str
+    columns: tuple[str, ...]
+    rows: dict[str, dict[str, str]]
+    unmatched: int = 0
+
+
+def table(root: Path, option: str, paths: Sequence[str]) -> Table:
+    """Read the CSV file that the option `labels` names, with the row of each image of `paths`, relative to `root`.
+
+    Raises UserError if it cannot be read, lacks a column, or does not say which image a row is about.
+    """
+    # Read the file; Excel writes a byte order mark and, in many countries, semicolons
+    name, chosen = csv_columns(option)
+    try:
+        content = written_text(root / name).removeprefix("\ufeff")
+        delimiter = max(",;\t", key=content.partition("\n")[0].count)
+        reader = csv.DictReader(io.StringIO(content), delimiter=delimiter, skipinitialspace=True)
+        columns = tuple(reader.fieldnames or ())
+        rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"labels: {root / name} cannot be read ({reason}); name a file in {root}") from None
+
+    # Find its columns
+    file, label = chosen or (columns if len(columns) == 2 and not set(USUAL) <= set(columns) else USUAL)
+    for column in (file, label):
+        if column not in columns:
+            raise UserError(
+                f"labels: {name} has no column {column!r}, but {', '.join(columns) or 'nothing'}; "
+                f"name the columns of file and label: {name}:FILE,LABEL"
+            )
+
+    # Find the image of each row: by its path or name, with or without the suffix
+    found: dict[str, dict[str, str]] = {}
+    known = _by_name(paths)
+    unmatched = 0
+    for row in rows:
+        written = (row[file] or "").strip().replace("\\", "/").removeprefix("./")
+        same = known.get(written) or known.get(PurePosixPath(written).name, [])
+        if len(same) > 1:
+            raise UserError(
+                f"labels: {name} names {printable(written)}, which may be {' or '.join(map(printable, same[:2]))}: "
+                f"write the path below {root}"
+            )
+        unmatched += not same
+        for path in same:
+            if path in found and found[path][label] != row[label]:
+                raise UserError(
+                    f"labels: {name} has two labels for {printable(path)}, {found[path][label]} and {row[label]}"
+                )
+            found[path] = row
+    if not found:
+        examples = f"such as {printable(rows[0][file])}" if rows else "as it has no rows"
+        raise UserError(f"labels: the column {file!r} of {name} names no image below {root}, {examples}")
+    return Table(name, label, columns, found, unmatched)
+
+
+def _by_name(paths: Sequence[str]) -> dict[str, list[str]]:
+    """Map paths and names, with and without their suffix, to the images that they may mean."""
+    known: dict[str, list[str]] = {}
+    for path in paths:
+        pure = PurePosixPath(path)
+        for name in {path, str(pure.with_suffix("")), pure.name, pure.stem}:
+            known.setdefault(name, []).append(path)
+    return known
+
+
+def labels(paths: Sequence[str], option: str, rows: Table | None) -> dict[str, str]:
+    """Return the label of each image that has one, from the table or by the pattern of the option `labels`.
+
+    Raises UserError if no name matches, or a label cannot be printed.
+    """
+    if rows:
+        found = {path: (rows.rows[path][rows.label] or "").strip() for path in paths if path in rows.rows}
+    else:
+        found = _matches(paths, option)
+        if not any(found.values()):
+            example = f"such as {printable(paths[0])}" if paths else "as there is none"
+            raise UserError(f"labels: the pattern {option!r} matches no image, {example}")
+    named = {path: unicodedata.normalize("NFC", label) for path, label in found.items() if label}
+    for path, label in named.items():
+        if printable(label) != label:
+            raise UserError(f"labels: {printable(path)} has the label {printable(label)}; it must be one line of text")
+    return named
+
+
+def subjects(paths: Sequence[str], group_by: str, rows: Table | None) -> dict[str, str]:
+    """Return the subject of each image, from a column of the table or by the pattern of the option `group_by`.
+
+    Raises UserError if an image has none: it might be one of a subject on the other side of the split.
+    """
+    if rows and group_by in rows.columns:
+        found = {path: (rows.rows[path][group_by] or "").strip() for path in paths}
+        what = f"the column {group_by!r} of {rows.name} is empty for"
+    elif "(" in group_by:
+        found = _matches(paths, group_by)
+        what = f"the pattern {group_by!r} does not match"
+    else:
+        raise UserError(f"group_by: {rows.name} has no column {group_by!r}; {nearest(group_by, rows.columns)}")
+    if lost := [path for path in paths if not found[path]]:
+        raise UserError(f"group_by: {what} {len(lost):,} of {len(paths):,} images, such as {printable(lost[0])}")
+    return found
+
+
+def _matches(paths: Sequence[str], text: str) -> dict[str, str]:
+    """Return the first group of a pattern in each name, or in each path if the pattern has a /; "" without a match."""
+    compiled = pattern(text)
+    places = paths if "/" in text else [PurePosixPath(path).name for path in paths]
+    matches = map(compiled.search, places)
+    return {path: (match.group(1) or "") if match else "" for path, match in zip(paths, matches, strict=True)}
