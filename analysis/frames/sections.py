@@ -402,7 +402,7 @@ def _section(
     frames: Frames, name: str, description: str, varied: list[str], chosen: pd.DataFrame, points: pd.DataFrame
 ) -> Section:
     """Make a section of the chosen runs: those with a result, their history, and the state of every point."""
-    finished = with_result(chosen)
+    finished = with_result(chosen).copy()  # joins the columns, of which pandas warns otherwise
     scores = [f"best/{metric.replace('/', '_')}" for metric in chosen.metric.dropna().unique()]
     known = list(dict.fromkeys(["state", "last/epoch", "best/val_acc", *scores]))
     points = points.join(chosen.set_index("fingerprint")[known], on="fingerprint")
