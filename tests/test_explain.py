@@ -7,7 +7,7 @@ from torch import nn
 
 from analysis.frames import runs, sections
 from analysis.page import figures
-from analysis.report import THEMES
+from analysis.reporting import THEMES
 from analysis.themes import explained
 from analysis.wording.texts import language
 from study import models
