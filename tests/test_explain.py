@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from analysis import report
 from analysis.frames import runs, sections
 from analysis.page import figures
+from analysis.reporting import THEMES
 from analysis.themes import explained
 from analysis.wording.texts import language
 from study import models
@@ -138,7 +138,7 @@ def test_a_run_stores_what_the_report_draws(call, tmp_path, model):
     assert len(figure.axes[0].images) == tiles[model] + maps[model]
 
     # in the whole report, in both languages; a file without these arrays is read as before
-    assert explained.blocks in report.THEMES
+    assert explained.blocks in THEMES
     for lang, heading in (("en", "Where the networks look"), ("es", "Dónde miran las redes")):
         with language(lang):
             assert [block.text for block in theme(tmp_path)[:1]] == [heading]

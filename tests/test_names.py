@@ -125,7 +125,7 @@ def test_a_report_says_every_name_in_every_format(study, warned):
     assert not warnings and "could not be made" not in said, said
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
     html = (folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert html.count("<img src=") == 13, "of hidden 1 too"
+    assert html.count("<img src=") == 14, "of hidden 1 too"
     assert "$x_1$ &amp; co" in html and "**x** `y` &lt;b&gt;" in html and "\ufdd0" not in text + html
     assert r"\*\*x\*\* \`y\` \<b>" in text
     (path,) = (folder / "report" / "tables").glob("*-per-class.csv")
