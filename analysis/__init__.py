@@ -11,7 +11,7 @@ Each name is imported when it is first used. docs/python.md describes them.
 from typing import TYPE_CHECKING
 
 from study.system import start  # noqa: F401 — first of all, lets Ctrl-C end a command without a traceback
-from study.system.public import publish
+from study.system.public import make_public
 
 if TYPE_CHECKING:
     from analysis.anatomy import layers
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Frames", "Report", "compare", "confusion", "curves", "layers", "load", "report", "sections", "tsne"]
 
-publish(
+make_public(
     __name__,
     {
         "Frames": "analysis.frames.runs",

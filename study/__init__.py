@@ -11,7 +11,7 @@ Each name is imported when it is first used, so that `import study` is fast. doc
 from typing import TYPE_CHECKING
 
 from study.system import start  # noqa: F401 — first of all, lets Ctrl-C end a command without a traceback
-from study.system.public import publish
+from study.system.public import make_public
 
 if TYPE_CHECKING:
     from study.config import Config
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Run", "SweepResult", "UserError", "__version__", "predict", "sweep", "train"]
 
-publish(
+make_public(
     __name__,
     {
         "Config": "study.config",

@@ -1,6 +1,6 @@
 """Give a package public names that are imported when they are first used, so that importing the package stays fast.
 
-    publish("study", {"train": "study.train"})    # `from study import train` is then the function of that module
+    make_public("study", {"train": "study.train"})    # `from study import train` is then the function of that module
 
 Python sets a package's attribute to a submodule when this is imported. A public name keeps its function or class also
 where a submodule, such as that of a command, has the same name.
@@ -33,7 +33,7 @@ class _Package(ModuleType):
         return sorted({*super().__dir__(), *self._places})
 
 
-def publish(package: str, places: Mapping[str, str]) -> None:
+def make_public(package: str, places: Mapping[str, str]) -> None:
     """Let a package have public names, each with the module that defines it."""
     module = sys.modules[package]
     module.__class__ = type("Package", (_Package,), {"_places": dict(places)})
