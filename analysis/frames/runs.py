@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis.frames import pull
 from study.config import RESULTS_VERSION, Config, is_identity
+from study.config.scores import SCORES
 from study.record.directory import DONE, EARLY, CorruptRun, RunDirectory
 from study.record.metrics import HISTORY, SUMMARY
 from study.remote import api as wandb_api
@@ -45,6 +46,9 @@ INFO = [
     "author",
 ]
 
+
+ALWAYS = [name for name in HISTORY if name not in {score.key for score in SCORES}]
+"""Metrics of each epoch that the frames have also if no run has them."""
 
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged, incomplete or missing file of arrays raises."""
@@ -123,7 +127,10 @@ class Frames:
         return layers | {"targets": arrays["feature_targets"]}
 
 
-Known = dict[Path, tuple[tuple[int, ...], tuple[Config, dict[str, Any], np.ndarray]]]
+Epochs = tuple[list[str], np.ndarray]
+"""Names of metrics, and a row of the epoch and their values for each epoch."""
+
+Known = dict[Path, tuple[tuple[int, ...], tuple[Config, dict[str, Any], Epochs]]]
 """What was read of directories with a result, and when their files were written."""
 
 
@@ -182,7 +189,7 @@ def _frames(
         return str(directory.path) if Path(source).is_dir() else "/".join(directory.path.parts[-3:])
 
     # read every directory; one that cannot be read is a problem, not an error
-    copies: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], np.ndarray]]] = {}
+    copies: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], Epochs]]] = {}
     problems = list(problems)
     for directory, source in listed:
         try:
@@ -199,7 +206,7 @@ def _frames(
 
     # of several copies of a run, keep the best one
     rows: list[dict[str, Any]] = []
-    histories: dict[str, np.ndarray] = {}
+    histories: dict[str, Epochs] = {}
     configs: dict[str, Config] = {}
     directories: dict[str, RunDirectory] = {}
     for name, same in sorted(copies.items()):
@@ -220,11 +227,28 @@ def _frames(
     # numbers are floats, NaN where a run lacks one
     runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY], dtype=object)
     runs = runs.astype(dict.fromkeys(SUMMARY, float)).copy()  # a copy is in few blocks, to which columns are added fast
-    numbers = np.concatenate([np.empty((0, 1 + len(HISTORY))), *histories.values()])
-    history = pd.DataFrame(numbers, columns=["epoch", *HISTORY]).astype({"epoch": int})
-    names = pd.Index(list(histories), dtype=object).repeat([len(epochs) for epochs in histories.values()])
-    history.insert(0, "run", names)
-    return Frames(runs.rename_axis("run"), history, configs, directories, problems)
+    return Frames(runs.rename_axis("run"), _joined(histories), configs, directories, problems)
+
+
+def _joined(histories: Mapping[str, Epochs]) -> pd.DataFrame:
+    """Join the epochs of all runs: `run`, `epoch`, and a column for each metric that any of them has."""
+    present = {*ALWAYS}.union(*(names for names, _ in histories.values()))
+    columns = [name for name in HISTORY if name in present]
+
+    def with_all(names: Sequence[str], numbers: np.ndarray) -> np.ndarray:
+        if list(names) == columns:
+            return numbers
+        places = [0, *(1 + columns.index(name) for name in names)]
+        result = np.full((len(numbers), 1 + len(columns)), math.nan)
+        result[:, places] = numbers
+        return result
+
+    parts = [with_all(*epochs) for epochs in histories.values()]
+    numbers = np.concatenate([np.empty((0, 1 + len(columns))), *parts])
+    history = pd.DataFrame(numbers[:, 1:], columns=columns)
+    history.insert(0, "epoch", numbers[:, 0].astype(int))
+    history.insert(0, "run", pd.Index(list(histories), dtype=object).repeat([len(part) for part in parts]))
+    return history
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, str]:
@@ -232,7 +256,7 @@ def _rank(row: Mapping[str, Any]) -> tuple[bool, str]:
     return has_result(row["state"], row["stopped_by"]), row["started"] or ""
 
 
-def _read_once(directory: RunDirectory, known: Known) -> tuple[Config, dict[str, Any], np.ndarray]:
+def _read_once(directory: RunDirectory, known: Known) -> tuple[Config, dict[str, Any], Epochs]:
     """Return what `_read` returns, from `known` if the run had a result and its files are the same."""
     paths = (directory.path / name for name in ("run.json", "history.jsonl", "summary.json"))
     written = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
@@ -244,8 +268,8 @@ def _read_once(directory: RunDirectory, known: Known) -> tuple[Config, dict[str,
     return result
 
 
-def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], np.ndarray]:
-    """Return the config, the row, and the epochs with the values of HISTORY; raise CorruptRun if files do not agree."""
+def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], Epochs]:
+    """Return the config, the row, and the epochs; raise CorruptRun if files do not agree."""
     info, lines, summary, state, defect = directory.read()
     if defect:
         raise CorruptRun(defect)
@@ -265,8 +289,10 @@ def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], np.ndarray]:
     row |= {name: _number(summary, name) for name in SUMMARY}
 
     # one line per epoch
-    history = [(line["epoch"], *_numbers(line, HISTORY)) for line in lines]
-    return config, row, np.array(history, dtype=float).reshape(-1, 1 + len(HISTORY))
+    present = {*ALWAYS}.union(*lines)
+    names = [name for name in HISTORY if name in present]
+    history = [(line["epoch"], *_numbers(line, names)) for line in lines]
+    return config, row, (names, np.array(history, dtype=float).reshape(-1, 1 + len(names)))
 
 
 def _numbers(values: Mapping[str, Any], names: Sequence[str]) -> list[float]:

@@ -32,6 +32,9 @@ DASHES = ("-", "--", ":", "-.")
 
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 
+LIVE = 100
+"""At most this many grey curves are lines that a reader can point at: the page of 2,000 would have 46 MB more."""
+
 DRAWN = 12
 """At most this many settings, the best ones, are drawn in their own colours."""
 
@@ -124,7 +127,10 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
                 _band(axes, values, setting, looks[setting], len(coloured) <= BANDS, label=wrapped(setting))
             others = {setting: np.column_stack([epochs[setting], scale * rows[name]]) for setting, rows in grey.items()}
             lines = add_lines(axes, list(others.values()), color=PALE_GREY, linewidth=1, zorder=1)
-            about(lines, *(Mark(setting, values, what=_named(name)) for setting, values in others.items()))
+            if len(others) <= LIVE:
+                about(lines, *(Mark(setting, values, what=_named(name)) for setting, values in others.items()))
+            else:
+                lines.set_rasterized(True)
             finish(axes, heading(name), text("Epoch"), heading(metric))
             axes.tick_params(labelbottom=True)
 

@@ -49,7 +49,7 @@ class Column:
     is_percentage: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """A cell: its text, the value to sort by, and whether it is bold."""
 
