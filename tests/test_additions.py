@@ -161,4 +161,4 @@ def test_one_of_each_kind_is_added_and_used(house):
     )
     ranked, val, test = json.loads(run(house, "-c", code).replace("'", '"'))
     assert ranked == "val/variety" and {*val, *test} <= {25.0, 50.0}, "one or two of four"
-    assert "gain 3.0" in run(house, "-c", "import study.sweep as s; s.main(['status', 'added.yaml'])")
+    assert "gain 3.0" in run(house, "-c", "from study.sweep import main; main(['status', 'added.yaml'])")
