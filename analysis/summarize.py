@@ -88,7 +88,7 @@ def sections(
     """
     # named sweeps
     values = {name: _word(value) for name, value in (values or {}).items()}
-    named = [str(named)] if isinstance(named, str | Path) else named
+    named = [str(named)] if isinstance(named, str | Path) else list(map(str, named))
     if named:
         sweeps = [
             pull.read_sweep(path).replaced(values) if wandb_api.sweep_path(path) else search.read(path, values)
@@ -152,8 +152,8 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     )
     for name, where in (("tag", ""), ("group", " in W&B"), ("author", " in W&B")):
         parser.add_argument(
-            f"--{name}", nargs="+", action="extend", default=[], metavar=name.upper(),
-            help=f"only runs{where} with one of these {name}s",
+            f"--{name}", action="append", default=[], metavar=name.upper(), help=f"only runs{where} with this {name}; "
+            "given several times, with one of them",
         )  # fmt: skip
     parser.add_argument("--refresh", action="store_true", help="fetch all runs from W&B again, unchanged ones too")
 
@@ -295,6 +295,9 @@ def _watch(args: argparse.Namespace) -> None:
     """Renew the page until Ctrl-C: in its short form while runs are missing, which is quick, and then the whole."""
     if args.pdf or args.publish:
         raise UserError("--watch renews the page alone; give --pdf or --publish when the runs have ended")
+    for path in args.sweep:  # a mistake ends it at once
+        if not wandb_api.sweep_path(path):
+            search.read(path, search.assignments(args.set))
     known: runs.Known = {}
 
     def renew(whole: bool) -> bool:

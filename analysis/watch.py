@@ -10,6 +10,7 @@ from pathlib import Path
 
 from analysis.frames import runs
 from analysis.page.html import reload_tag
+from study.record.directory import RunDirectory
 from study.system.errors import UserError, printable
 from study.system.files import replace_bytes
 
@@ -25,7 +26,7 @@ def watch(sources: Sequence[str], page: Path, renew: Callable[[bool], bool]) -> 
     """
     print(f"watching {', '.join(map(printable, sources))} every {SECONDS} s; Ctrl-C ends it", flush=True)
     seen = None
-    is_whole = True
+    is_whole = False
     try:
         while True:
             # an error, such as no finished run yet or W&B being away, does not end it
@@ -33,8 +34,8 @@ def watch(sources: Sequence[str], page: Path, renew: Callable[[bool], bool]) -> 
                 state = [_state(source) for source in sources]
                 if state != seen:
                     began = time.monotonic()
-                    seen = state
                     is_whole = renew(False)
+                    seen = state
                     print(f"{time.strftime('%H:%M:%S')}  renewed in {time.monotonic() - began:.1f} s", flush=True)
             except UserError as error:
                 print(f"{time.strftime('%H:%M:%S')}  not yet: {error}", flush=True)
@@ -42,7 +43,7 @@ def watch(sources: Sequence[str], page: Path, renew: Callable[[bool], bool]) -> 
     except KeyboardInterrupt:
         if not is_whole:
             print("writing the whole report; Ctrl-C again leaves its short form", flush=True)
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt, UserError):
                 renew(True)
     finally:
         if page.exists():
@@ -58,4 +59,6 @@ def _state(source: str) -> list[tuple[str, ...]]:
         for name in ("run.json", "summary.json"):
             with suppress(OSError):  # not there, or deleted just now
                 found.append((str(path / name), str((path / name).stat().st_mtime_ns)))
+        if not (path / "summary.json").exists():  # it may have been killed
+            found.append((str(path), str(RunDirectory(path).is_locked())))
     return found

@@ -6,6 +6,7 @@ python -m study.predict runs/two-block-cifar10-s0-4968e83bec folder --out predic
 
 import csv
 import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -222,8 +223,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", default="cpu", help="default: cpu")
     args = parser.parse_args(argv)
     device = devices.pick(args.device)
-    if args.out and not Path(args.out).parent.is_dir():
-        raise UserError(f"--out {args.out}: there is no folder {Path(args.out).parent}")
+    if args.out and (Path(args.out).is_dir() or not os.access(Path(args.out).parent, os.W_OK)):
+        raise UserError(f"--out {args.out} cannot be written; name a file in a folder that is there")
     paths = listed(args.images)
     model, data, config = load(args.run)
     model.to(device)

@@ -17,6 +17,7 @@ from analysis.themes import about, brief, protocol
 from study.config import Config
 from study.data import dataset as data
 from study.data import folder, splits
+from study.data.labels import table as read_table
 from study.record.directory import RunDirectory
 from study.system.errors import UserError
 
@@ -375,3 +376,20 @@ def test_files_that_cannot_be_read_are_named_and_the_others_written(flat, call, 
     said = call("study.predict", run, flat, f"--out={tmp_path / 'all.csv'}", code=2)
     assert "broken.png cannot be read" in said.stderr and "50 of 51 images" in said.stdout
     assert len((tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()) == 51
+
+
+def test_a_row_of_a_table_is_about_the_image_whose_path_agrees(tmp_path):
+    """A path that is exactly an image's is that image; one of another folder is none; a header is needed."""
+
+    def found(text, *paths):
+        (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
+        table = read_table(tmp_path, "labels.csv", paths)
+        return {path: row["label"] for path, row in table.rows.items()}, table.unmatched
+
+    head = "file,label\n"
+    assert found(head + "1.jpg,cat", "1.jpg", "thumbs/1.jpg") == ({"1.jpg": "cat"}, 0)
+    assert found(head + "a/1.jpg,cat\nb/1.jpg,dog", "a/1.jpg") == ({"a/1.jpg": "cat"}, 1)
+    assert found(head + "/kaggle/a/1.jpg,cat\n", "a/1.jpg", "b/1.jpg") == ({"a/1.jpg": "cat"}, 0)
+    assert found(head + "train/1,cat\n", "1.jpg") == ({"1.jpg": "cat"}, 0)
+    with pytest.raises(UserError, match="header"):
+        found("1.jpg,cat\n2.jpg,dog\n", "1.jpg", "2.jpg")

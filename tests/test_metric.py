@@ -145,3 +145,8 @@ def test_a_metric_that_is_none_of_validation_does_not_rank_and_the_report_says_s
         (section,) = sections.of_sweep(runs.load(tmp_path / "runs"), sweep)
         assert section.metric == "val/acc" and len(section.runs) == 2
         assert any(name in note for note in comparison.ranking_notes(section)) == is_said
+
+
+def test_a_metric_by_which_every_image_is_right_is_refused(call):
+    said = call("study.train", "--dataset=digits", "--model=mlp", "--classes=3,8", "--metric=val/top2", code=2).stderr
+    assert "val/top2" in said and "2 classes" in said

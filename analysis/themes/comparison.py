@@ -44,6 +44,9 @@ PER_RUN = {
 """Measures of each run that are compared: those by which settings are ranked, accuracies unless the runs of the section
 have another metric."""
 
+SHARES = (ACCURACY, "val/top2", "val/top5")
+"""Metrics that are a share of the images, whose smallest change is that of one image."""
+
 SHOWN = 40
 """At most this many settings, the best ones, are drawn; at most this many without a result are in the table."""
 
@@ -125,7 +128,7 @@ def compare(section: Section) -> pd.DataFrame:
     """
     # mean and interval over seeds
     measured = section.runs[["setting"]].assign(**{name: of(section, section.runs) for name, of in PER_RUN.items()})
-    means = estimates(measured, "setting", list(PER_RUN), rounding(section.runs)).drop(columns="best_epoch_ci95")
+    means = estimates(measured, "setting", list(PER_RUN), ranking_rounding(section)).drop(columns="best_epoch_ci95")
     means["n"] = section.runs.groupby("setting").size()
 
     # a mean of runs that learned and runs that did not has no interval
@@ -269,7 +272,8 @@ def pairwise(
     # the comparison
     values = PER_RUN[of](section, runs) if isinstance(of, str) else of(runs)
     values = values.set_axis(pd.MultiIndex.from_arrays([runs.setting, section.repeats[runs.index]]))
-    step = resolution(section.runs, split) if split else 0.0
+    is_share = split and (not isinstance(of, str) or section.metric in SHARES)
+    step = resolution(section.runs, split) if is_share else 0.0
     return differences(values, kinds, step, reference, set(failed.index[failed.failed == failed["all"]]))
 
 
@@ -293,6 +297,12 @@ def rounding(runs: pd.DataFrame) -> dict[str, float]:
     """Return the standard deviation, in points, that rounding to whole images causes in each accuracy."""
     splits = {"val_acc": "val", "val_acc_last": "val", "test_acc": "test"}
     return {name: resolution(runs, split) / math.sqrt(12) for name, split in splits.items()}
+
+
+def ranking_rounding(section: Section) -> dict[str, float]:
+    """Return `rounding`, but 0 where settings are ranked by a metric that is no share of the images, such as a loss."""
+    found = rounding(section.runs)
+    return found if section.metric in SHARES else dict.fromkeys(found, 0.0)
 
 
 def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:

@@ -95,7 +95,7 @@ def measure(section: Section, alike: bool = False) -> pd.DataFrame:
 
     # means over seeds; parameters and FLOPs do not vary
     names = ["val_acc", *(column.key for column in COLUMNS if column.key in by_run)]
-    frame = estimates(by_run, "setting", names, comparison.rounding(section.runs))
+    frame = estimates(by_run, "setting", names, comparison.ranking_rounding(section))
     frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
     frame = frame.join(_longer(section))
     return comparison.in_order(section, frame).reset_index()

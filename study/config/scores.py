@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from study.system.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -83,6 +85,12 @@ def is_unbalanced(counts: Iterable[int]) -> bool:
 
 CHOOSING = ("val/acc", "val/loss", *(score.key for score in SCORES))
 """Metrics by which a run can choose its best epoch; accuracy and loss are always logged."""
+
+
+def check(metric: str, classes: int) -> None:
+    """Raise UserError if every image would be right by a metric: top-k with at most k classes."""
+    if (match := re.fullmatch(r"val/top(\d+)", metric)) and classes <= int(match[1]):
+        raise UserError(f"metric {metric} is always 100 % with {classes} classes; take val/acc, for instance")
 
 
 def choosing(name: str) -> str | None:

@@ -10,7 +10,7 @@ file or, if it has a /, in its path below the folder of the data set.
 import csv
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -62,13 +62,15 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
                 f"name the columns of file and label: {name}:FILE,LABEL"
             )
 
-    # Find the image of each row: by its path or name, with or without the suffix
+    # Find the image of each row: by its path, or its name, with or without the suffix
     found: dict[str, dict[str, str]] = {}
     known = _by_name(paths)
+    if _images(file, known):
+        raise UserError(f"labels: {name} has no header, its first line names an image; write FILE,LABEL above it")
     unmatched = 0
     for row in rows:
         written = (row[file] or "").strip().replace("\\", "/").removeprefix("./")
-        same = known.get(written) or known.get(PurePosixPath(written).name, [])
+        same = _images(written, known)
         if len(same) > 1:
             raise UserError(
                 f"labels: {name} names {printable(written)}, which may be {' or '.join(map(printable, same[:2]))}: "
@@ -88,13 +90,32 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
 
 
 def _by_name(paths: Sequence[str]) -> dict[str, list[str]]:
-    """Map paths and names, with and without their suffix, to the images that they may mean."""
+    """Map names, with and without their suffix, to the paths of images that have them."""
     known: dict[str, list[str]] = {}
     for path in paths:
         pure = PurePosixPath(path)
-        for name in {path, str(pure.with_suffix("")), pure.name, pure.stem}:
+        for name in {pure.name, pure.stem}:
             known.setdefault(name, []).append(path)
     return known
+
+
+def _images(written: str, known: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the images that a path or name in a CSV file may mean.
+
+    The image of exactly this path, if there is one. Otherwise those of this name whose folders agree, as far as both
+    the path of the image and what is written have some.
+    """
+    *folders, name = PurePosixPath(written or "/").parts
+    same = list(known.get(name, ()))
+    if written in same:
+        return [written]
+    agree = []
+    for path in same:
+        own = PurePosixPath(path).parts[:-1]
+        shared = min(len(own), len(folders))
+        if list(own[len(own) - shared :]) == folders[len(folders) - shared :]:
+            agree.append(path)
+    return agree
 
 
 def labels(paths: Sequence[str], option: str, rows: Table | None) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Plan:
 
     `parts` maps a split to the data set's own split that its images come from, and their indices there (None for all).
     `labels` maps it to their labels (n,). `untested` and `unvalidated` are the classes without a test or a validation
-    image. `is_joined` is whether copies of images are together only because the split keeps them so.
+    image. `is_joined` is whether there are copies of images that the split keeps together.
     """
 
     parts: dict[str, tuple[str, np.ndarray | None]]
@@ -71,12 +71,12 @@ def of(
     groups = None if subjects is None else np.unique(subjects, return_inverse=True)[1]
     result = make(groups)
 
-    # Split again if there are copies, unless nothing else is in a class, and note whether that matters
-    if pixels is not None and len(np.unique(pixels)) < len(pixels):
+    # Split again if there are copies among the images to divide, unless nothing else is in a class
+    is_divided = not {"val", "test"} <= labels.keys()
+    if is_divided and pixels is not None and len(np.unique(pixels)) < len(pixels):
         with suppress(UserError):
             joined = make(pixels if groups is None else duplicates.joined(groups, pixels))
-            differs = any(not np.array_equal(joined.parts[name][1], result.parts[name][1]) for name in NAMES)
-            result = replace(joined, is_joined=differs)
+            result = replace(joined, is_joined=True)
     check_train_images(config, len(result.labels["train"]), len(result.classes))
     return result
 

@@ -8,7 +8,7 @@ The time of an epoch is that of runs of the same network on the same data, on a 
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import mean
+from statistics import median
 
 from rich.table import Table
 
@@ -40,24 +40,25 @@ def show(plan: Plan, runs: Runs, on_gpu: bool, at_a_time: int) -> None:
 def _about(times: Sequence[float | None], at_a_time: int) -> str:
     """Write the time of some runs, and of how many it is not known."""
     known = [time for time in times if time is not None]
-    parts = [duration(sum(known) / at_a_time)] * bool(known)
+    parts = [duration(max(sum(known) / at_a_time, *known))] * bool(known)
     parts += [f"{len(times) - len(known)} not known"] * (len(known) < len(times))
     return ", ".join(parts)
 
 
 def seconds(jobs: Sequence[Job], runs: Runs, on_gpu: bool) -> list[float | None]:
     """Return the seconds of each job's epochs, None if no similar run has been trained on such a device."""
-    # the mean time of an epoch of each kind of run
+    # the median time of an epoch of each kind of run, without the first ones, which warm up
     found = defaultdict(list)
     for name, info in runs.infos().items():
         if (info.get("device", "cpu") != "cpu") == on_gpu:
             try:
-                times = [row["time/epoch"] for row in RunDirectory(runs.path / name).history() if "time/epoch" in row]
+                rows = RunDirectory(runs.path / name).history()
+                times = [row["time/epoch"] for row in (rows[1:] or rows) if "time/epoch" in row]
                 config = Config.recorded(info["config"])
             except (CorruptRun, ValueError):
                 continue
-            found[_kind(config)] += [mean(times)] if times else []
-    epochs = {kind: mean(times) for kind, times in found.items() if times}
+            found[_kind(config), len(rows) > 1] += times
+    epochs = {kind: median(times) for (kind, _), times in sorted(found.items(), key=lambda entry: entry[0][1]) if times}
 
     # times the epochs that are to be trained
     return [job.config.epochs * epochs[_kind(job.config)] if _kind(job.config) in epochs else None for job in jobs]

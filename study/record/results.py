@@ -101,12 +101,18 @@ class SweepResult:
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row per run and epoch: what the sweep varies, the seed, and what `Run.history` has."""
+        """A row per run and epoch: what the sweep varies, the seed, and what `Run.history` has.
+
+        A column of the history that the sweep varies too is called `epoch/…`, such as `epoch/lr`.
+        """
         import pandas as pd
 
         parts = []
         for run, setting in zip(self.runs, self.settings, strict=True):
-            rows = run.history.reset_index()
+            rows = run.history
+            if rows.empty:
+                continue
+            rows = rows.rename(columns={name: f"epoch/{name}" for name in dict(setting.pairs)}).reset_index()
             for place, (name, value) in enumerate([("run", run.name), *setting.pairs, ("seed", run.config.seed)]):
                 rows.insert(place, name, [value] * len(rows))
             parts.append(rows)

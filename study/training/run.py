@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from study.config import Config
+from study.config import Config, scores
 from study.data import folder, splits
 from study.data.folder import JOINED
 from study.data.memory import Memory
@@ -89,7 +89,7 @@ def train(
             directory,
             config,
             display.say,
-            data_digest=digest,
+            data_digest=before.get("data_digest") or digest,
             device_shared_by=max(device_shared_by, before.get("device_shared_by", 1)),
             wandb_id=before.get("wandb_id", fresh_id),
             threads=before.get("threads") or config.threads or devices.threads(),
@@ -154,12 +154,13 @@ def _train(
 
     # Load the data, and build the network
     data = transfer.load_data(config, pretraining, device, display.say, device_shared_by, memory)
-    digest = tracker.info["data_digest"] + JOINED * data.is_joined
+    digest = tracker.info["data_digest"].removesuffix(JOINED) + JOINED * data.is_joined
     if before and before["data_digest"] != digest:
         raise UserError(
             f"{tracker.directory.path} was begun on another split, before copies of images were kept together: train "
             "it again with --force"
         )
+    scores.check(config.metric, len(data.classes))
     tracker.note(device=devices.describe(device), data_digest=digest, data=data.describe())
     if pretraining:
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
