@@ -123,6 +123,17 @@ function kept(section, names = null) {
   }
 }
 
+// what is unfolded stays so too
+for (const details of document.querySelectorAll("section details")) {
+  const key = `${location.pathname} open ${details.closest("section").querySelector("h2")?.id}`;
+  try {
+    details.open ||= sessionStorage.getItem(key) === "true";
+    details.addEventListener("toggle", () => sessionStorage.setItem(key, details.open));
+  } catch {
+    // the browser has no place for it
+  }
+}
+
 function choose(group, names) {
   group.hidden = new Set(names);
   kept(group.section, names);
