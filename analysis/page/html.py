@@ -110,7 +110,8 @@ def write(
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
         blocks = [forks.start(partial(_written, lambda part=part: part.blocks, anchor, out, PICTURES))]
-        more = [forks.start(partial(_written, make, anchor, out, formats)) for make in part.more]
+        makes = reversed(list(part.more))  # the last ones take longest, and are not to be waited for alone
+        more = [forks.start(partial(_written, make, anchor, out, formats)) for make in makes][::-1]
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 
     # wait for them, and give each heading its anchor
