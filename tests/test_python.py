@@ -373,7 +373,9 @@ def test_interrupting_a_cell_stops_cleanly(tmp_path, kernel_environment):
 def test_the_history_of_a_sweep_over_the_learning_rate_has_both(tmp_path):
     """The option and the rate of each epoch have columns of their own; a run without an epoch has no row."""
     directories = [make_run(tmp_path, 0.7, lr=lr) for lr in (0.1, 0.01, 0.3)]
-    paths = sorted(tmp_path.iterdir(), key=lambda path: json.loads((path / "run.json").read_text())["config"]["lr"])
+    paths = sorted(
+        tmp_path.iterdir(), key=lambda path: json.loads((path / "run.json").read_text(encoding="utf-8"))["config"]["lr"]
+    )
     (paths[-1] / "history.jsonl").unlink()
     settings = [Setting((("lr", lr),)) for lr in (0.01, 0.1, 0.3)]
     history = SweepResult([Run(path) for path in paths], settings).history

@@ -763,7 +763,9 @@ def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
     assert f"{tmp_path / 'none.png'} cannot be read" in answer.stderr
     assert str(files[0]) in answer.stdout
     assert "holds no images" in call("study.predict", run.path, run.path, code=2).stderr
-    assert "there is no folder" in call("study.predict", run.path, files[0], "--out=none/x.csv", code=2).stderr
+    assert (
+        "none/x.csv cannot be written" in call("study.predict", run.path, files[0], "--out=none/x.csv", code=2).stderr
+    )
     assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
 
 

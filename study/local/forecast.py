@@ -40,7 +40,7 @@ def show(plan: Plan, runs: Runs, on_gpu: bool, at_a_time: int) -> None:
 def _about(times: Sequence[float | None], at_a_time: int) -> str:
     """Write the time of some runs, and of how many it is not known."""
     known = [time for time in times if time is not None]
-    parts = [duration(max(sum(known) / at_a_time, *known))] * bool(known)
+    parts = [duration(max([sum(known) / at_a_time, *known]))] * bool(known)
     parts += [f"{len(times) - len(known)} not known"] * (len(known) < len(times))
     return ", ".join(parts)
 
