@@ -32,11 +32,7 @@ def confusion(frames: Frames, section: Section, *, shares: bool = False) -> Figu
     if found is None:
         raise UserError(f"no run of {section.name} has predictions that can be read")
     run, counts, repeats = found
-    words = confusions.words_over(run, repeats)
-    if shares:
-        title = text("Confusion matrix of {dataset}, % of each true class: {setting} ({over})", **words)
-    else:
-        title = text("Confusion matrix of {dataset}, test images: {setting} ({over})", **words)
+    title = confusions.matrix_title(run, repeats, shares)
     return confusions.matrix_figure(counts, title, normalised=shares)
 
 

@@ -65,10 +65,7 @@ def chapter(frames: Frames, section: Section) -> Chapter:
     if known := confusion.of_best(frames, section):
         first, counts, repeats = known
         if len(counts) <= MOST_CLASSES:
-            title = text(
-                "Confusion matrix of {dataset}, test images: {setting} ({over})", **confusion.words_over(first, repeats)
-            )
-            parts.append(f"{title}\n\n{_as_markdown(counts)}")
+            parts.append(f"{confusion.matrix_title(first, repeats)}\n\n{_as_markdown(counts)}")
         for run in best.index:
             words = confusion.words_of(best.loc[run])
             titles[restored(text("{setting} (seed {seed})", **words))] = frames.directories[run].path.name

@@ -21,8 +21,7 @@ SECONDS = 10
 def watch(sources: Sequence[str], page: Path, renew: Callable[[bool], bool]) -> None:
     """Renew a page whenever runs of the sources have changed, until Ctrl-C; then it no longer reloads itself.
 
-    `renew` writes the page, the whole of it if its argument is true, and returns whether it wrote the whole of it. It
-    is asked for the whole at the end.
+    `renew` writes the page and returns whether it is the whole page; called with True, as at the end, it always is.
     """
     print(f"watching {', '.join(map(printable, sources))} every {SECONDS} s; Ctrl-C ends it", flush=True)
     seen = None

@@ -126,7 +126,7 @@ def test_only_runs_that_have_changed_are_pulled_again(there, run_python, tmp_pat
     assert server.requests["RunContents"] == 1 and f"{long.name} {len(epochs)}\n" in out and len(epochs) > 2000
 
 
-def test_runs_are_chosen_by_tag_group_and_author_and_told_apart_by_their_authors(there, run_python, tmp_path):
+def test_runs_are_chosen_by_tag_group_and_author_and_named_by_their_authors(there, run_python, tmp_path):
     server, folder = there
     listed = [server.runs[path.name] for path in sorted(folder.glob("mlp-*"))]
     before = [dict(run.fields) for run in listed]

@@ -218,7 +218,7 @@ def _frames(
             f"{other} is left out: it is the same run as {place(kept[0], kept[2]['source'])}" for other in others
         ]
 
-    # a source with runs of several authors is told apart by them
+    # the name of a source with several authors includes the author
     authors = Counter(row["source"] for row in {(row["source"], row["author"]): row for row in rows}.values())
     for row in rows:
         if authors[row["source"]] > 1 and row["author"]:

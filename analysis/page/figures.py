@@ -94,9 +94,10 @@ def learning_curves(history: pd.DataFrame, title: str, looks: Looks | None = Non
     """Draw loss and accuracy over the epochs, in training and in validation, on the same scales.
 
     One line per setting: the mean over seeds, up to the last epoch that all seeds have, with its 95 % interval if there
-    are several seeds and at most BANDS settings. Beyond DRAWN settings, the others are grey. The loss axis ends at
-    twice the highest loss of the best quarter of the settings, so that a diverging one does not flatten the others; it
-    is logarithmic if the validation loss falls below a tenth of its highest value.
+    are several seeds and at most BANDS settings. Beyond DRAWN settings, the others are grey; more than LIVE of them are
+    drawn as one picture. The loss axis ends at twice the highest loss of the best quarter of the settings, so that a
+    diverging one does not flatten the others; it is logarithmic if the validation loss falls below a tenth of its
+    highest value.
     `history` has columns run, setting, epoch, train/loss, val/loss, train/acc and val/acc.
     """
     looks = looks or looks_of(list(history.setting.unique()))

@@ -109,8 +109,8 @@ def write(
     shown: list[dict[str, Any]] = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        blocks = [forks.start(partial(_written, lambda part=part: part.blocks, anchor, out, PICTURES))]
-        makes = reversed(list(part.more))  # the last ones take longest, and are not to be waited for alone
+        blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, PICTURES))]
+        makes = reversed(list(part.more))  # the last ones take longest, so they begin first
         more = [forks.start(partial(_written, make, anchor, out, formats)) for make in makes][::-1]
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 

@@ -200,8 +200,7 @@ def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
     is_confusion = "confusion" in asked.asks(section) and len(settings) == 1
     if is_confusion and (known := confusion.of_best(frames, section)):
         best, counts, repeats = known
-        title = text("Confusion matrix of {dataset}, test images: {setting} ({over})",
-                     **confusion.words_over(best, repeats))  # fmt: skip
+        title = confusion.matrix_title(best, repeats)
         return Picture("brief", title, confusion.matrix_figure(counts, title, normalised=False))
     if len(settings) <= PANELS:
         title = text("Training and validation of each setting: {name}", name=section.title)

@@ -61,14 +61,10 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         content.append(Items(left_out, soft=True))
 
     # matrices of the best setting: counts and shares
-    titles = [
-        text("Confusion matrix of {dataset}, test images: {setting} ({over})", **words),
-        text("Confusion matrix of {dataset}, % of each true class: {setting} ({over})", **words),
-    ]
-    pictures = [
-        Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares"))
-        for kind, title in zip(("counts", "shares"), titles, strict=True)
-    ]
+    pictures = []
+    for kind in ("counts", "shares"):
+        title = matrix_title(best.loc[run], repeats, shares=kind == "shares")
+        pictures.append(Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares")))
     content.append(
         Gallery(
             pictures,
@@ -121,10 +117,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if others:
         pictures = []
         for other, (of_other, n) in zip(best.index[1:], others, strict=False):
-            title = text(
-                "Confusion matrix of {dataset}, % of each true class: {setting} ({over})",
-                **words_over(best.loc[other], n),
-            )
+            title = matrix_title(best.loc[other], n, shares=True)
             name = f"confusion-{best.setting[other]}"
             pictures.append(Picture(name, title, matrix_figure(of_other, title, normalised=True)))
         content.append(
@@ -265,6 +258,14 @@ def words_over(run: pd.Series, repeats: int) -> dict[str, object]:
     """Return the values that a title needs of the setting of a run, of which several runs are summed."""
     over = text("seed {seed}", seed=run.seed) if repeats == 1 else text("sum over {n} seeds", n=repeats)
     return words_of(run) | {"over": over}
+
+
+def matrix_title(run: pd.Series, repeats: int, shares: bool = False) -> str:
+    """Return the title of the confusion matrix of a run's setting, of counts or of shares, over several runs."""
+    words = words_over(run, repeats)
+    if shares:
+        return text("Confusion matrix of {dataset}, % of each true class: {setting} ({over})", **words)
+    return text("Confusion matrix of {dataset}, test images: {setting} ({over})", **words)
 
 
 def answer(counts: pd.DataFrame, words: Mapping[str, object], repeats: int = 1) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.frames.runs import IDENTITY, Frames, with_result
-from analysis.frames.sections import Section
+from analysis.frames.sections import TASK, Section
 from analysis.page.blocks import Block, Data, Heading, Items
 from analysis.page.tables import Column, Table
 from analysis.themes import about, comparison, costs
@@ -72,8 +72,8 @@ TABLES = {
             "Data sets with test images of their own keep them, and validation images are held out of the training "
             "images. Without splits of their own, one image in five is for test, and one in five of the rest for "
             "validation. The splits keep the proportions of the classes and depend on the split seed alone, not on "
-            "the seed. Copies of an image, by its pixels, are kept on one side of a split of a folder; where that "
-            "matters, the digest, which is that of the files, ends with “+joined”. The test images are used once, with "
+            "the seed. Copies of an image, by its pixels, are kept on one side of a split of a folder; where there are "
+            "any, the digest, which is that of the files, ends with “+joined”. The test images are used once, with "
             "the weights that are best on validation."
         ),
     ),
@@ -223,11 +223,13 @@ def class_sizes(frames: Frames) -> pd.DataFrame:
     """Return one row per data set, split and class: the number of its images, where the runs recorded it."""
     columns = ["dataset", "target", "train", "val", "test"]
     rows = []
-    for run in with_result(frames.runs).index:
-        known = frames.data(str(run))
-        if counts := known.get("images_per_class"):
+    for _, runs in with_result(frames.runs).groupby([*TASK, "train_images"], dropna=False, sort=False):
+        # all runs on the same images have the same, and reading one is enough
+        known = next((data for data in map(frames.data, runs.index) if data.get("images_per_class")), None)
+        if known:
+            counts = known["images_per_class"]
             sizes = zip(known["classes"], *(counts[split] for split in columns[2:]), strict=True)
-            rows += [(frames.runs.dataset[run], *own) for own in sizes]
+            rows += [(runs.dataset.iloc[0], *own) for own in sizes]
     return pd.DataFrame(list(dict.fromkeys(rows)), columns=columns)
 
 

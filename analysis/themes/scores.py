@@ -168,23 +168,27 @@ def of_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> dict[str
 
 
 def areas(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return the areas under the ROC and the PR curve, one class against all others, as means over the classes.
+    """Return the areas under the ROC and the PR curve, one class against all others, as means over the classes."""
+    return areas_of_classes(probabilities, targets).mean().to_dict()
+
+
+def areas_of_classes(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
+    """Return `auc` and `average_precision` of each class, which is the index; without classes of no or all images.
 
     Both follow from ranks, equal probabilities included: the first as Mann and Whitney's U, the second as the mean
     precision at each image of the class, which is scikit-learn's average precision.
     """
     ranks = rankdata(probabilities, axis=0)
     at_least = rankdata(-probabilities, "max", axis=0)  # number of images with this probability or a higher one
-    found = []
+    found = {}
     for c in np.unique(targets):
         own = targets == c
         n, others = own.sum(), (~own).sum()
         if others:
             area = (ranks[own, c].sum() - n * (n + 1) / 2) / (n * others)
             precision = rankdata(-probabilities[own, c], "max") / at_least[own, c]
-            found.append((area, precision.mean()))
-    means = np.mean(found, axis=0) if found else (np.nan, np.nan)
-    return dict(zip(("auc", "average_precision"), map(float, means), strict=True))
+            found[int(c)] = area, precision.mean()
+    return pd.DataFrame.from_dict(found, orient="index", columns=["auc", "average_precision"], dtype=float)
 
 
 def confidences(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -297,26 +301,26 @@ def roc_figure(probabilities: np.ndarray, targets: np.ndarray, classes: list[str
     figure = Plot(figsize=(10, 5.4), layout="constrained")
     figure.suptitle(titled(title, 10), fontweight="bold", fontsize=12)
     kinds = (
-        (metrics.roc_curve, metrics.roc_auc_score, text("False positives (%)"), text("True positives (%)")),
-        (metrics.precision_recall_curve, metrics.average_precision_score, text("Recall (%)"), text("Precision (%)")),
+        (metrics.roc_curve, "auc", text("False positives (%)"), text("True positives (%)")),
+        (metrics.precision_recall_curve, "average_precision", text("Recall (%)"), text("Precision (%)")),
     )
-    present = [c for c in range(len(classes)) if 0 < (targets == c).sum() < len(targets)]
+    by_class = areas_of_classes(probabilities, targets)
     for axes, (curve, area, x_label, y_label) in zip(figure.subplots(1, 2), kinds, strict=True):
         # the curve of each class on a grid
-        sizes = {c: area(targets == c, probabilities[:, c]) for c in present}
+        sizes = by_class[area]
         curves = {}
-        for c in present:
+        for c in by_class.index:
             first, second, _ = curve(targets == c, probabilities[:, c])
             x, y = (first, second) if curve is metrics.roc_curve else (second[::-1], first[::-1])
             curves[c] = np.interp(grid, x, y)
 
         # the worst classes, and the mean
-        for c in sorted(present, key=sizes.get)[:CURVES]:
+        for c in sizes.sort_values(kind="stable").index[:CURVES]:
             name = f"{shortened(classes[c], 20)} ({number(sizes[c], '.3f')})"
             axes.plot(100 * grid, 100 * curves[c], linewidth=1, label=name, color=f"C{c % 10}")
         mean = np.mean(list(curves.values()), axis=0)
         axes.plot(100 * grid, 100 * mean, color="black", linewidth=2, label=text("mean ({area:.3f})",
-                  area=float(np.mean(list(sizes.values())))))  # fmt: skip
+                  area=float(sizes.mean())))  # fmt: skip
         name = text("ROC") if curve is metrics.roc_curve else text("Precision and recall")
         finish(axes, name, x_label, y_label)
         handles, labels = axes.get_legend_handles_labels()

@@ -76,7 +76,7 @@ class Data:
     None if there are none. `untested` are the classes without a test image, `unreadable` the files that cannot be read,
     `unused` the folders that are not used, and `skipped` the number of other files by suffix. `copies` are the counts
     of `duplicates.count`; `subjects` the number of subjects in each split and of those in two. `is_joined` is whether
-    copies of images are together only because the split keeps them so.
+    there are copies of images that the split keeps together.
     """
 
     name: str

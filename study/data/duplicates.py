@@ -75,7 +75,7 @@ def lines(
 ) -> list[str]:
     """Return sentences about counts of `count` and `shared`; `images` is the number of images of each split.
 
-    `is_joined` is whether the split keeps copies together that would otherwise be on two sides.
+    `is_joined` is whether there are copies that the split keeps together.
     """
     found = []
     if copies:

@@ -102,8 +102,8 @@ def _by_name(paths: Sequence[str]) -> dict[str, list[str]]:
 def _images(written: str, known: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the images that a path or name in a CSV file may mean.
 
-    The image of exactly this path, if there is one. Otherwise those of this name whose folders agree, as far as both
-    the path of the image and what is written have some.
+    The image of exactly this path, if there is one. Otherwise those of this name whose folders are the same, from the
+    last one backwards, for as many folders as both paths have.
     """
     *folders, name = PurePosixPath(written or "/").parts
     same = list(known.get(name, ()))
