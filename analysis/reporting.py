@@ -70,7 +70,9 @@ def write(
     parts = _parts(frames, sections, say)
     if not whole:
         parts = (replace(part, more=()) for part in parts)
-    return page.write(parts, text("Image classifiers compared"), summary, _provenance(frames), out, full, reload)
+    return page.write(
+        parts, text("Image classifiers compared"), summary, partial(_provenance, frames), out, full, reload
+    )
 
 
 def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:

@@ -53,7 +53,7 @@ def browse(tmp_path):
         pytest.skip("there is no Chromium")
 
     def open_page(pictures, script):
-        path = page.write([page.Part("p", "p", pictures)], "title", "", "", tmp_path)
+        path = page.write([page.Part("p", "p", pictures)], "title", "", lambda: "", tmp_path)
         written = path.read_text(encoding="utf-8")
         path.write_text(written.replace("</body>", f"{HELPERS.replace('SCRIPT', script)}</body>"), encoding="utf-8")
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
@@ -190,7 +190,7 @@ def test_zoom_has_a_way_back_and_a_figure_becomes_large(browse):
 
 def test_without_a_script_all_figures_are_there(tmp_path):
     drawn, _ = pictures(named("one", "two"))
-    path = page.write([page.Part("p", "p", drawn)], "title", "", "", tmp_path)
+    path = page.write([page.Part("p", "p", drawn)], "title", "", lambda: "", tmp_path)
     body = re.sub("<script.*?</script>", "", path.read_text(encoding="utf-8").partition("<body>")[2], flags=re.S)
     assert body.count('<img src="data:image/svg+xml;base64,') == 4 and "<button" not in body
     assert not re.search(r'class="[^"]*(awake|box)', body), "only a script hides the images"

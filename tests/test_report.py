@@ -453,7 +453,7 @@ def test_a_text_above_a_long_table_hides_the_other_rows(tmp_path):
         )
         for name, count in (("long", 14), ("short", 3))
     )
-    path = page.write([page.Part("p", "p", [long, short])], "title", "", "", tmp_path)
+    path = page.write([page.Part("p", "p", [long, short])], "title", "", lambda: "", tmp_path)
     written = path.read_text(encoding="utf-8")
     assert "<input" not in written
     typed = """<script>

@@ -25,11 +25,11 @@ from analysis.page import live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import Plot, advice
-from analysis.page.processes import Forks
 from analysis.page.tables import Table
 from analysis.wording.texts import MARKUP, restored, spoken, text
 from study.system.errors import UserError
 from study.system.files import replace_bytes
+from study.system.forks import Forks
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")
@@ -84,7 +84,7 @@ def write(
     parts: Iterable[Part],
     title: str,
     source: str,
-    provenance: str,
+    provenance: Callable[[], str],
     out: Path,
     full: bool = False,
     reload: int = 0,
@@ -115,6 +115,7 @@ def write(
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 
     # wait for them, and give each heading its anchor
+    trained_with = provenance()
     for part in shown:
         for form in ("blocks", "more"):
             part[form] = [block for result in part[form] for block in _with_anchors(result(), part["anchor"], anchors)]
@@ -125,7 +126,8 @@ def write(
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "full": full}
+    content = {"title": title, "source": source, "parts": shown, "full": full}
+    content["provenance"] = trained_with
     content["reload"] = Markup(reload_tag(reload)) if reload else ""
     content["notes"] = _undrawn(shown)
     save(out / "index.html", template.render(content))
