@@ -88,11 +88,13 @@ def write(
     out: Path,
     full: bool = False,
     reload: int = 0,
+    pictures: Sequence[str] = PICTURES,
 ) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
 
     The page has everything, with what is more than the short form folded. `report.md`, and the page when it is printed,
-    have the short form; if `full`, everything. The page reloads itself every `reload` seconds, unless 0.
+    have the short form; if `full`, everything. The page reloads itself every `reload` seconds, unless 0. `pictures` are
+    the formats of the figures of the short form.
     """
     # create the folders before anything is drawn
     try:
@@ -105,11 +107,11 @@ def write(
     anchors = _Names()
     _load_backends()
     forks = Forks()
-    formats = PICTURES if full else PICTURES[:1]
+    formats = pictures if full else PICTURES[:1]
     shown: list[dict[str, Any]] = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, PICTURES))]
+        blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, pictures))]
         makes = reversed(list(part.more))  # the last ones take longest, so they begin first
         more = [forks.start(partial(_written, make, anchor, out, formats)) for make in makes][::-1]
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
@@ -325,7 +327,8 @@ def _markdown_term(term: str, words: str, link: str) -> str:
 
 
 def _markdown_picture(picture: Drawn) -> list[str]:
-    return [f"![{plain(picture.title)}](figures/{picture.stem}.png)", plain(picture.caption)]
+    suffix = "png" if "png" in picture.formats else "svg"
+    return [f"![{plain(picture.title)}](figures/{picture.stem}.{suffix})", plain(picture.caption)]
 
 
 def plain(text: str) -> str:
