@@ -452,8 +452,16 @@ def test_nothing_to_report_is_a_mistake(call, tmp_path):
 
 
 def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path):
-    usual = {"dropout": 0.5, "augment": "flip", "label_smoothing": 0.1, "weight_decay": 1e-4}
-    for change in ({}, {"dropout": 0.0}, {"augment": ""}, {"label_smoothing": 0.0}, {"weight_decay": 0.0}, {"lr": 0.1}):
+    usual = {"dropout": 0.5, "augment": "flip", "label_smoothing": 0.1, "weight_decay": 1e-4, "image_size": 16}
+    changes = {
+        "dropout": 0.0,
+        "augment": "",
+        "label_smoothing": 0.0,
+        "weight_decay": 0.0,
+        "lr": 0.1,
+        "image_size": None,
+    }
+    for change in ({}, *({name: value} for name, value in changes.items())):
         make_run(tmp_path / "runs", 0.7, **usual | change)
     make_run(tmp_path / "runs", 0.9, classes="3,8")
     few, many = by_dataset(runs.load(tmp_path / "runs"))[::-1]
@@ -461,6 +469,7 @@ def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path)
     assert list(map(str, few.runs.setting)) == ["two-block"]
     assert set(map(str, many.runs.setting)) == {
         "two-block", "dropout 0.0", "augment none", "label smoothing 0.0", "weight decay 0.0", "lr 0.1",
+        "image size original",
     }  # fmt: skip
 
 

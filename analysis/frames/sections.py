@@ -16,7 +16,8 @@ from analysis.frames.runs import IDENTITY, Frames, with_result
 from analysis.wording.texts import ranked_by, shown, text
 from analysis.wording.words import RUN_STATES
 from study.config import RESULTS_VERSION
-from study.config.setting import ALL_BY_DEFAULT, Setting, setting_of
+from study.config.choices import OWNED
+from study.config.setting import Setting, setting_of
 from study.record.metrics import METRICS, PERCENT, scaled
 from study.sweeps.definition import Point, Sweep
 
@@ -383,7 +384,7 @@ def _settings(rows: Sequence[Mapping[str, Any]], varied: Sequence[str], usual: M
     """
     unusual = [[name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])] for row in rows]
     owned = [
-        [name for name in names if row[name] is not None or name in ALL_BY_DEFAULT]
+        [name for name in names if row[name] is not None or name not in OWNED]
         for row, names in zip(rows, unusual, strict=True)
     ]
     full, short = (
