@@ -17,7 +17,7 @@ from analysis.wording.texts import ranked_by, shown, text
 from analysis.wording.words import RUN_STATES
 from study.config import RESULTS_VERSION
 from study.config.setting import ALL_BY_DEFAULT, Setting, setting_of
-from study.record.metrics import METRICS, PERCENT, scaled
+from study.record.metrics import METRICS, PERCENT
 from study.sweeps.definition import Point, Sweep
 
 SPLIT = ("labels", "group_by", "val_share", "test_share")
@@ -40,6 +40,9 @@ MOST_DIGITS = 17
 ACCURACY = "val/acc"
 """The metric by which settings are ranked, unless all their runs chose their best epoch by another one."""
 
+SPLITS = {"val": "best/val_", "last": "last/val_", "test": "test/"}
+"""Where a run has its metric: of the validation images at its best epoch or its last one, and of the test images."""
+
 SMALLEST = 0.5
 """The smallest difference in accuracy that matters, in points, unless the user gives another."""
 
@@ -53,7 +56,7 @@ class Section:
 
     `runs`: the columns of Frames.runs and `setting`, a Setting; only runs of the current results version that have a
     result. `points`: one row per run of the design, with its setting, the values of the varied options, seed,
-    fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; options that a sweep varies together are the
+    fingerprint, and the state, `last/epoch` and best scores of the run; options that a sweep varies together are the
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
     from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `asks`: what the
@@ -95,7 +98,11 @@ class Section:
     @property
     def missing(self) -> list[str]:
         """Name the points without a result, and the reason if their runs have started."""
-        return [shown(row["setting"].plus("seed", row["seed"])) + _why(row) for row in self.absent.to_dict("records")]
+        with ranked_by(self.metric):
+            return [
+                shown(row["setting"].plus("seed", row["seed"])) + _why(row, self.metric)
+                for row in self.absent.to_dict("records")
+            ]
 
     @property
     def ranked(self) -> list[Setting]:
@@ -124,13 +131,13 @@ class Section:
         return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
 
 
-def scores(runs: pd.DataFrame, metric: str, split: str = "val") -> pd.Series:
-    """Return the metric of each run at its best epoch, or of its test images, in percent: more is better.
+def scores(runs: pd.DataFrame | Mapping[str, Any], metric: str, split: str = "val") -> Any:
+    """Return the metric of each run in percent, so that more is better: one of SPLITS.
 
     A loss L is shown as the likelihood e^−L, the geometric mean of the probabilities of the true classes.
     """
     name = metric.removeprefix("val/")
-    values = runs[f"best/val_{name}" if split == "val" else f"test/{name}"]
+    values = runs[SPLITS[split] + name]
     return PERCENT * np.exp(-values) if METRICS[metric].goal == "minimize" else PERCENT * values
 
 
@@ -161,8 +168,8 @@ def in_its_words(make: Callable[..., Any]) -> Callable[..., Any]:
     return worded
 
 
-def _why(point: Mapping[str, Any]) -> str:
-    """Describe in brackets why a point has no result."""
+def _why(point: Mapping[str, Any], metric: str) -> str:
+    """Describe in brackets why a point has no result; a run that its sweep stopped has a best score, by a metric."""
     if not point["state"]:
         return ""
     if point["state"] != "stopped":
@@ -170,7 +177,7 @@ def _why(point: Mapping[str, Any]) -> str:
     stopped = text(
         "stopped by its sweep after epoch {epoch:.0f}, best val acc {val:.2f} %",
         epoch=point["last/epoch"],
-        val=scaled(point, "best/val_acc"),
+        val=scores(point, metric),
     )
     return f" ({stopped})"
 

@@ -74,17 +74,17 @@ def accuracy(frames: Frames, section: Section) -> str:
 def _effects(section: Section) -> list[str]:
     """Report the effects of options on the accuracy, each averaged over the others, that are more than noise."""
     frame = effects.measure(section)
-    if frame.empty or not frame.val_acc_change_p.notna().any() or not comparison.partly_failed(section).empty:
+    if frame.empty or not frame.score_change_p.notna().any() or not comparison.partly_failed(section).empty:
         return []
     first = frame.drop_duplicates("option").set_index("option")["value"]
-    clear = frame[(frame.val_acc_change_p < ALPHA) & (frame.settings > 1)]
+    clear = frame[(frame.score_change_p < ALPHA) & (frame.settings > 1)]
     changes = [
         text("{value} instead of {first} {change:+.2f} ± {spread:.2f}", value=option_value(row.option, row.value),
-             first=shown_value(row.option, first[row.option]), change=row.val_acc_change,
-             spread=row.val_acc_change_ci95)
+             first=shown_value(row.option, first[row.option]), change=row.score_change,
+             spread=row.score_change_ci95)
         for row in clear.itertuples()
     ]  # fmt: skip
-    tested = frame.option[frame.val_acc_change_p.notna() & (frame.settings > 1)]
+    tested = frame.option[frame.score_change_p.notna() & (frame.settings > 1)]
     rest = [option(name) for name in dict.fromkeys(tested) if name not in set(clear.option)]
     said = (
         [text("Clear on average over the other options, in points: {changes}.", changes=named(changes))]
