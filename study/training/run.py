@@ -160,7 +160,8 @@ def _train(
             f"{tracker.directory.path} was begun on another split, before copies of images were kept together: train "
             "it again with --force"
         )
-    scores.check(config.metric, len(data.classes))
+    for metric in filter(None, (config.metric, config.early_stopping_metric)):
+        scores.check(metric, len(data.classes))
     tracker.note(device=devices.describe(device), data_digest=digest, data=data.describe())
     if pretraining:
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
