@@ -49,6 +49,14 @@ def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
     assert list(runs.load(labs / "ours", only=runs.pull.Only(tags=["retry", "other"])).runs.seed) == [7, 8]
     assert call("analysis.summarize", "ours", "--tag", "exam").stdout.startswith("ours: 2 finished")
     assert "--tag" in call("analysis.summarize", "ours", "--tag", "no", code=2).stderr
+
+    # the name of a sweep is a tag, as in W&B: in the list of tags or, of older runs, where W&B's place or a search is
+    for seed, known in enumerate(
+        ({"tags": ["grid"]}, {"wandb": {"project": "p", "sweeps": ["grid"]}}, {"sweeps": ["grid", "search"]}, {}), 20
+    ):
+        directory = make_run(labs / "ours", 0.7, seed=seed)
+        directory.write_info(directory.info() | known)
+    assert list(runs.load(labs / "ours", only=runs.pull.Only(tags=["grid"])).runs.seed) == [20, 21, 22]
     assert "ours is a directory" in call("analysis.summarize", "ours", "--author", "ana", code=2).stderr
 
 
