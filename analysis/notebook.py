@@ -58,7 +58,9 @@ def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
     best, _ = best_readable(frames, section, settings)
     seen = embedding.align(embedding.see(frames, list(best.index[:settings])))
     if not seen:
-        raise UserError(f"the runs of {section.name} have too few validation images for t-SNE")
+        has_features = embedding.have_features(frames, list(best.index[:settings]))
+        why = "have too few validation images for t-SNE" if has_features else "have no features, which copies lack"
+        raise UserError(f"the runs of {section.name} {why}")
     words = confusions.words_of(best.iloc[0])
     rows = {str(best.setting[run]): layers for run, layers in seen.items()}
     title = text("t-SNE of the layers: validation images of {dataset}", **words)

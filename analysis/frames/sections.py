@@ -60,8 +60,8 @@ class Section:
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
     from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `asks`: what the
-    question is about, some of `study.sweeps.file.ASKS`. `file`: path of the sweep file. `wanted`: the metric in that
-    file. `computed`: results that `once` keeps.
+    question is about, some of `study.sweeps.file.ASKS`. `words`: what names the sweep on a command line: its file and
+    the `--set` with which it was read. `wanted`: the metric in that file. `computed`: results that `once` keeps.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Section:
     drawn: Sequence[str] = ()
     smallest: float = SMALLEST
     asks: Sequence[str] = ()
-    file: str = ""
+    words: Sequence[str] = ()
     wanted: str = ""
     computed: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -287,8 +287,9 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     present = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(present, on="fingerprint").set_index("run")
     section = _section(frames, name, sweep.description, varied, chosen, points)
-    file = str(sweep.path) if sweep.path.is_file() else ""
-    return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, file=file, wanted=sweep.metric)
+    given = ["--set", *(f"{name}={value}" for name, value in sweep.given.items())] if sweep.given else []
+    words = [str(sweep.path), *given] if sweep.path.is_file() else []
+    return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, words=words, wanted=sweep.metric)
 
 
 def _rounded(settings: Sequence[Setting], drawn: Sequence[str]) -> list[Setting]:
