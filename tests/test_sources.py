@@ -131,3 +131,18 @@ def test_the_hours_that_are_left_are_those_of_similar_runs(labs):
     assert known == [pytest.approx(30 * 2)] * 8  # the first epoch of a run, of 10 s, does not count
     assert unknown == [None] * 8
     assert set(forecast.seconds(plan.todo(), here, on_gpu=True)) == {None}
+
+
+def test_sweeps_of_one_name_have_rows_of_their_own(labs, capsys):
+    for name, epochs in (("one", 30), ("two", 40)):
+        text = SWEEP.replace("epochs: {value: 3}", f"epochs: {{value: {epochs}}}")
+        (labs / f"{name}.yaml").write_text(text.replace("seed: {", f"batch_size: {{value: {epochs}}}\n  seed: {{"))
+    sweeps = [search.read(labs / f"{name}.yaml") for name in ("one", "two")]
+    assert sweeps[0].name == sweeps[1].name
+    here = standing.Runs(labs / "ours")
+    plan = Plan(sweeps, {"runs_dir": str(labs / "ours")}, here)
+    forecast.show(plan, here, on_gpu=False, at_a_time=1)
+    rows = [line.split("│")[1:] for line in capsys.readouterr().out.splitlines() if line.count("│") > 3]
+    counts = {cells[0].strip(): (int(cells[1]), int(cells[2])) for cells in rows}
+    assert sorted(counts.values()) == [(8, 8), (8, 8), (16, 16)]
+    assert all(any(f"{name}.yaml" in key for key in counts) for name in ("one", "two"))
