@@ -129,9 +129,9 @@ def test_a_single_seed_has_no_spread_and_is_not_bold(folder):
     frame = table.frame
     single = by_name(frame).loc["mlp, dropout 0.0"]
     assert single.n == 1 and not single.tied
-    assert math.isnan(single.val_acc_ci95) and math.isnan(single.p) and math.isnan(single.below_ci95)
+    assert math.isnan(single.score_ci95) and math.isnan(single.p) and math.isnan(single.below_ci95)
     low, high = (100 * bound for bound in stats.binomtest(8, 10).proportion_ci(method="wilson"))
-    assert (single.test_acc_low, single.test_acc_high) == pytest.approx((low, high))
+    assert (single.test_score_low, single.test_score_high) == pytest.approx((low, high))
     assert str(frame.setting[0]) == single.name, "settings are ranked by validation accuracy"
     assert list(frame.tied) == [False, True, False], "nothing is compared with a single run"
     row = next(line for line in tables.markdown(table).splitlines() if "mlp" in line)
@@ -174,7 +174,7 @@ def test_a_difference_has_an_interval_over_images_too(imaged):
         assert found == pytest.approx(stats.norm.ppf(0.975) * 100 * np.std(a - b, ddof=1) / math.sqrt(images))
     assert row.p_holm < 0.05 and row.below_ci95 < row.below < row.below_images
     low, high = (100 * bound for bound in statistics.sampling_interval(b.mean(), 500))
-    assert (row.test_acc_low, row.test_acc_high) == pytest.approx((low, high)) and low < row.test_acc < high
+    assert (row.test_score_low, row.test_score_high) == pytest.approx((low, high)) and low < row.test_score < high
     for lang, words, gone in (
         ("en", "on these images [", "With other images there might be no difference from dropout"),
         ("es", "en estas imágenes [", "Con otras imágenes podría no haber diferencia con dropout"),
@@ -206,7 +206,7 @@ def test_without_readable_predictions_or_a_number_of_images_nothing_is_said_of_i
     frames = runs.load(folder)
     (one,) = by_dataset(frames)
     frame = comparison.with_images(frames, one)
-    assert frame[["below_images", "test_acc_low"]].isna().all(axis=None) and (frame.p_holm.dropna() < 0.05).all()
+    assert frame[["below_images", "test_score_low"]].isna().all(axis=None) and (frame.p_holm.dropna() < 0.05).all()
     assert "on these images" not in " ".join(answers.sentences(frames, one))
     run = RunDirectory(paths[0])
     run.write_evaluation({name: values for name, values in run.evaluation().items() if name != "class_names"})
@@ -252,8 +252,10 @@ def test_latex_and_csv_hold_the_same(folder):
     assert r"71.00 $\pm$ 2.48" in latex
     assert not re.search(r"(?<!\\)[%#_]", latex)
     again = pd.read_csv(io.StringIO(tables.csv(table)))
-    assert list(again.columns) == list(frame.columns)
-    assert np.allclose(again.val_acc_ci95, frame.val_acc_ci95, equal_nan=True)
+    names = {"score": "val_acc", "score_ci95": "val_acc_ci95", "test_score": "test_acc"}
+    assert set(again.columns) >= {*names.values()} and len(again.columns) == len(frame.columns)
+    for name, of_file in names.items():
+        assert np.allclose(again[of_file], frame[name], equal_nan=True)
     assert list(again.model) == list(frame.model)
 
 
@@ -294,7 +296,7 @@ def test_runs_without_a_result_are_counted_not_averaged(folder):
     make_run(folder, 0.99, seed=23, dropout=0.5, version=RESULTS_VERSION + 1)
     one = section(folder)
     assert one.states == {"finished": 7, "diverged": 1, "interrupted": 1}
-    assert by_name(comparison.compare(one)).loc["two-block, dropout 0.5"].val_acc == pytest.approx(71)
+    assert by_name(comparison.compare(one)).loc["two-block, dropout 0.5"].score == pytest.approx(71)
 
 
 SWEEP = """
@@ -417,9 +419,9 @@ def test_parallel_coordinates_place_what_was_drawn_by_its_size():
     frame = pd.DataFrame(
         {"lr": [1e-4, 1e-3, 0.02, 0.1], "momentum": [0.1, 0.2, 0.7, 0.9], "hidden": [
             Listed(widths) for widths in ([200], [20], [64, 32], [50])],
-         "val_acc": [10.0, 60.0, 97.5, 98.0]}
+         "score": [10.0, 60.0, 97.5, 98.0]}
     )  # fmt: skip
-    stopped = pd.DataFrame({"lr": [0.01], "momentum": [0.5], "hidden": [Listed([20])], "val_acc": [20.0]})
+    stopped = pd.DataFrame({"lr": [0.01], "momentum": [0.5], "hidden": [Listed([20])], "score": [20.0]})
     axes = space.parallel(frame, ["lr", "momentum", "hidden"], "Title", ["lr", "momentum"], stopped).axes[0]
     settings, given_up = axes.collections
     heights = np.array([row[:, 1] for row in [*settings.get_segments(), *given_up.get_segments()]])

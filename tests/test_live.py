@@ -84,7 +84,7 @@ def pictures(settings):
         {"setting": last.setting, "seed": [int(run[-1]) for run in last.index], "best/val_acc": last["val/acc"]}
     )
     means = (100 * last.groupby("setting", sort=False)["val/acc"].mean()).to_numpy()
-    frame = pd.DataFrame({"setting": settings, "n": 2, "val_acc": means, "val_acc_ci95": 1.25, "test_acc": means - 1.5,
+    frame = pd.DataFrame({"setting": settings, "n": 2, "score": means, "score_ci95": 1.25, "test_score": means - 1.5,
                           "params": 1000.0 * (1 + np.arange(len(settings)))})  # fmt: skip
     looks = figures.looks_of(settings)
     return [
@@ -120,7 +120,7 @@ def test_figures_show_values_and_a_click_hides_a_setting_in_all_of_them(browse):
 
     # the value of the frame stands beside the pointer
     curve, dot, cost, far = values
-    one, two, three = frame.val_acc
+    one, two, three = frame.score
     assert curve[:2] == ["one", "Epoch: 4"] and curve[2].startswith(f"Validation accuracy (%): {one:.2f} ± ")
     assert dot == ["two", f"Best val acc (%): {two:.2f} ± 1.25"] and far is None
     assert cost == ["<b>& 'three'", "Parameters: 3,000", f"Validation accuracy (%): {three:.2f} ± 1.25"]

@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.frames import pull
 from study.config import RESULTS_VERSION, Config, is_identity
 from study.config.scores import SCORES
-from study.record.directory import DONE, EARLY, CorruptRun, RunDirectory
+from study.record.directory import DONE, EARLY, CorruptRun, RunDirectory, recorded_tags
 from study.record.metrics import HISTORY, SUMMARY
 from study.remote import api as wandb_api
 from study.system import forks
@@ -202,7 +202,7 @@ def _frames(
             problems.append(f"{place(directory, source)} is left out: {content}; {remedy}")
             continue
         config, row, history = content
-        if Path(source).is_dir() and not only.takes([tag.strip() for tag in config.tags.split(",")]):
+        if Path(source).is_dir() and not only.takes(row["tags"]):
             continue
         row = {**row, "source": source}
         name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
@@ -313,7 +313,7 @@ def _read(directory: RunDirectory) -> Content:
     row = {name: getattr(config, name) for name in IDENTITY}
     images = (info.get("data") or {}).get("images") or {}
     info = {**info, "state": state, "val_images": images.get("val"), "test_images": images.get("test")}
-    row |= {name: info.get(name) for name in INFO}
+    row |= {name: info.get(name) for name in INFO} | {"tags": recorded_tags(info)}
     row |= {name: _number(summary, name) for name in SUMMARY}
 
     # one line per epoch

@@ -26,7 +26,7 @@ MOST_LOST = 2
 """A setting may be chosen for something else than its accuracy if the interval of what it loses ends within this many
 times the smallest difference that matters."""
 
-COLUMNS = ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc", "test_macro_f1", "test_balanced_acc")
+COLUMNS = ("setting", "n", "score", "best_epoch", "below", "p_holm", "test_score", "test_macro_f1", "test_balanced_acc")
 """Columns of the whole comparison that the table has too."""
 
 PANELS = 6
@@ -61,7 +61,7 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
     # nothing that can be compared, or no difference at all
     tested = frame[frame.p_holm.notna()]
     first = frame.index[0]
-    if tested.empty and len(frame) > 1 and frame.n.max() == 1 and frame.val_acc.iloc[0] > frame.val_acc.iloc[1]:
+    if tested.empty and len(frame) > 1 and frame.n.max() == 1 and frame.score.iloc[0] > frame.score.iloc[1]:
         return text(
             "**{setting}** is ahead, but its lead may be luck: differences can be judged only with several seeds of "
             "each setting.",
@@ -72,9 +72,7 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
 
     # what cannot be compared is above
     best = comparison.reference(frame)
-    above = frame[
-        (frame.val_acc > frame.val_acc[best] + section.smallest) & frame.p_holm.isna() & (frame.index != best)
-    ]
+    above = frame[(frame.score > frame.score[best] + section.smallest) & frame.p_holm.isna() & (frame.index != best)]
     if not above.empty:
         return plural(
             "Train more seeds of **{settings}** first: it is {points:.2f} points above {best}, but has too few "
@@ -84,7 +82,7 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
             len(above),
             settings=named([shown(setting) for setting in above.index]),
             best=shown(best),
-            points=float(above.val_acc.iloc[0] - frame.val_acc[best]),
+            points=float(above.score.iloc[0] - frame.score[best]),
         )
 
     # results that contradict each other
