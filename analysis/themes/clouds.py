@@ -145,7 +145,7 @@ def _panel(axes: Axes, run: Seen, name: str, classes: Sequence[str], reach: floa
     layer = run.layers[name]
     _scatter(axes, layer.points, run.targets, classes, reach)
     images = (*classes, run.images.tobytes(), run.targets.tobytes())
-    about(axes, Mark(values=layer.points.round(2), notes=_notes(run, classes), images=images))
+    about(axes, Mark(values=layer.points.round(2), notes=_notes(run, classes), images=images, sheet=run.sheet))
     numbers = text(
         "k-NN {knn:.1f} %, linear probe {probe:.1f} %, silhouette {silhouette:.2f}",
         knn=100 * layer.knn,
