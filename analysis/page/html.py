@@ -21,7 +21,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.page import live, tables
+from analysis.page import compact, live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import Plot, advice
@@ -244,7 +244,7 @@ def _draw(picture: Picture, anchor: str, files: _Names, out: Path, formats: Sequ
     contents = {suffix: drawn(picture.figure, suffix, stem) for suffix in formats}
     for suffix, content in contents.items():
         save(out / "figures" / f"{stem}.{suffix}", content)
-    svg = _address("image/svg+xml", contents["svg"])
+    svg = _address("image/svg+xml", compact.svg(contents["svg"], picture.photo))
     width = round(PIXELS * picture.figure.get_figwidth())
     lacking = getattr(picture.figure, "undrawn", frozenset())
     shown = live.readings(picture.figure), live.sheets(picture.figure)
