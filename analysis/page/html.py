@@ -21,7 +21,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.page import live, tables
+from analysis.page import compact, live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import Plot, advice
@@ -60,8 +60,8 @@ class Part:
 class Drawn:
     """A figure after writing: the stem and formats of its files, its width in pixels, and its SVG as a data URL.
 
-    `readings` are those of `live.readings`, for the script of the page. `undrawn` are the characters of its texts that
-    no font has.
+    `readings` and `sheets` are those of `live`, for the script of the page. `undrawn` are the characters of its texts
+    that no font has.
     """
 
     stem: str
@@ -71,6 +71,7 @@ class Drawn:
     photo: bool
     svg: str
     readings: dict[str, Any]
+    sheets: dict[str, bytes]
     formats: Sequence[str]
     undrawn: frozenset[str]
 
@@ -131,7 +132,10 @@ def write(
     content = {"title": title, "source": source, "parts": shown, "full": full}
     content["provenance"] = trained_with
     content["reload"] = Markup(reload_tag(reload)) if reload else ""
-    content["notes"] = _undrawn(shown)
+    figures = _figures(shown)
+    content["notes"] = _undrawn(figures)
+    sheets = {name: sheet for figure in figures for name, sheet in figure.sheets.items()}
+    content["sheets"] = {name: _address("image/jpeg", sheet) for name, sheet in sheets.items()}
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
     return out / "index.html"
@@ -153,11 +157,15 @@ class _Names:
         return name
 
 
-def _undrawn(parts: Iterable[dict]) -> list[str]:
-    """Report the characters that no installed font has and the fonts to install, on the page and on stderr."""
+def _figures(parts: Iterable[dict]) -> list[Drawn]:
+    """List the figures of all parts."""
     blocks = [block for part in parts for block in part["blocks"] + part["more"]]
     figures = [block["picture"] for block in blocks if block["kind"] == "picture"]
-    figures += [figure for block in blocks if block["kind"] == "gallery" for figure in block["pictures"]]
+    return figures + [figure for block in blocks if block["kind"] == "gallery" for figure in block["pictures"]]
+
+
+def _undrawn(figures: Iterable[Drawn]) -> list[str]:
+    """Report the characters that no installed font has and the fonts to install, on the page and on stderr."""
     characters = frozenset[str]().union(*(figure.undrawn for figure in figures))
     if not characters:
         return []
@@ -240,11 +248,16 @@ def _draw(picture: Picture, anchor: str, files: _Names, out: Path, formats: Sequ
     contents = {suffix: drawn(picture.figure, suffix, stem) for suffix in formats}
     for suffix, content in contents.items():
         save(out / "figures" / f"{stem}.{suffix}", content)
-    svg = f"data:image/svg+xml;base64,{base64.b64encode(contents['svg']).decode()}"
+    svg = _address("image/svg+xml", compact.svg(contents["svg"], picture.photo))
     width = round(PIXELS * picture.figure.get_figwidth())
     lacking = getattr(picture.figure, "undrawn", frozenset())
-    readings = live.readings(picture.figure)
-    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg, readings, formats, lacking)
+    shown = live.readings(picture.figure), live.sheets(picture.figure)
+    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg, *shown, formats, lacking)
+
+
+def _address(kind: str, content: bytes) -> str:
+    """Return the content of a file as a data URL."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _with_anchors(blocks: Iterable[dict], part: str, anchors: _Names) -> list[dict]:
