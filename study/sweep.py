@@ -41,7 +41,7 @@ from study.remote import api as wandb_api
 from study.remote import offline, queue
 from study.remote import sweep as wandb_sweep
 from study.remote.sink import sync_command
-from study.sweeps import counting, standing
+from study.sweeps import counting, standing, timm_names
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system import devices
@@ -101,6 +101,7 @@ def check(args: argparse.Namespace) -> int:
             sweep = _read(path, args)
             count = counting.count(sweep, _base(args))
             check_folders(sweep, _base(args))
+            timm_names.check(sweep)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             wrong += 1
@@ -216,6 +217,8 @@ def clean(args: argparse.Namespace) -> int:
 def _plan(sweeps: Sequence[Sweep], base: Mapping[str, str], runs: standing.Runs, is_forced: bool) -> Plan:
     """Plan the runs of some sweeps, and check their data."""
     plan = Plan(sweeps, base, runs, is_forced)
+    for sweep in sweeps:
+        timm_names.check(sweep)
     examples = [sweep.example(base) for sweep in sweeps if sweep.is_adaptive]
     refuse_other_data([*(job.config for job in plan.known.values()), *examples], is_forced)
     return plan

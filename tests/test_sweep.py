@@ -171,6 +171,24 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
     assert "4 runs (4 more points compute the same" in call("study.sweep", "check", path).stdout
 
 
+def test_names_that_timm_lacks_are_found_before_any_run_is_trained(call, sweep_file, tmp_path):
+    path = sweep_file(
+        {
+            "model": {"values": ["mlp", "timm:resnet18x", "timm:efficientnet_lite"]},
+            "setting": {"values": ["epochs=1", "epochs=2 optimizer=timm:lambb"]},
+        }
+    )
+    line = next(n for n, words in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if "resnet18x" in words)
+    for words in (["check"], ["run", "--wandb=disabled"], ["create"]):
+        said = call("study.sweep", words[0], path, *words[1:], code=2).stderr
+        assert f"{path}:{line}: " in said and all(
+            name in said for name in ("'resnet18'", "efficientnet_lite0", "'lamb'")
+        )
+    assert not list(tmp_path.glob("runs/*/run.json"))
+    said = call("study.sweep", "check", path, "--set", "model=mlp", "optimizer=timm:lionn", code=2).stderr
+    assert "'lion'" in said and f"{path}:" in said
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -48,7 +48,7 @@ INFO = [
 ]
 
 
-ALWAYS = [name for name in HISTORY if name not in {score.key for score in SCORES}]
+ALWAYS = [name for name in HISTORY if name not in SCORES]
 """Metrics of each epoch that the frames have also if no run has them."""
 
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)

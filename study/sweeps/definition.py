@@ -383,7 +383,7 @@ def _unlogged(file: sweep_file.SweepFile, parameters: Mapping[str, Parameter]) -
     """Return a sentence if no run of the sweep would log its metric, else ""."""
     metric = choosing(file.metric.name) if file.metric else None
     logged = parameters["metric"].choices if "metric" in parameters else [Config().metric]
-    if metric not in [score.key for score in SCORES] or logged == [metric]:
+    if metric not in SCORES or logged == [metric]:
         return ""
     return f"only runs with --metric {metric} log {metric}: give the parameter `metric: {{value: {metric}}}`"
 

@@ -152,6 +152,9 @@ def with_place(error: BaseException) -> str:
     return one_line(error) + ("" if isinstance(error, UserError) else place)
 
 
+FIRST_LETTERS = 4
+"""Least length of a word that may be the beginning of a name in a long list."""
+
 LIKE = 0.74
 LONGER = 2
 """Least similarity, from 0 to 1, of a name that was probably meant, and the most by which its length may differ."""
@@ -170,10 +173,16 @@ def _digits(word: str) -> str:
     return "".join(filter(str.isdigit, word))
 
 
+def longer(word: str, known: Iterable[str]) -> str | None:
+    """Return the shortest of the known names that begin with a word of some length, None if there is none."""
+    names = [name for name in known if name.startswith(word)] if len(word) >= FIRST_LETTERS else []
+    return min(names, key=lambda name: (len(name), name), default=None)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint for an error: the name that was probably meant, else all known names or the most similar."""
     known = list(known)
-    guess = closest(word, known)
+    guess = (longer(word, known) if len(known) > LISTED else None) or closest(word, known)
     if guess:
         return f"did you mean {guess!r}?"
     if len(known) > LISTED:
