@@ -45,7 +45,7 @@ from study.sweeps import counting, standing, timm_names
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system import devices
-from study.system.errors import Interrupted, UserError
+from study.system.errors import Interrupted, UserError, expect
 from study.system.process import Parser, handle_ends, interruptible, run_command
 
 
@@ -71,8 +71,13 @@ def sweep(
 
     Raises UserError for a mistake in the file, in a value or in the data.
     """
+    # Check what is given
+    expect(file, str | Path, "sweep takes the name of a sweep file, such as 'sweeps/quickstart.yaml'")
+    words = {name: _word(value) for name, value in values.items()}
+    search.check_values(words, others=("runs_dir", "data_dir", "wandb", "devices", "per_device", "force"))
+
     # Plan the runs
-    chosen = search.read(file, {name: _word(value) for name, value in values.items()})
+    chosen = search.read(file, words)
     base = {"runs_dir": user_path(str(runs_dir)), "data_dir": user_path(str(data_dir)), "wandb": wandb}
     runs = standing.Runs(base["runs_dir"])
     plan = _plan([chosen], base, runs, force)
@@ -372,7 +377,7 @@ def main(argv: list[str]) -> int:
     args, more = parse_words(parser, argv)
     if args.function is agents:
         if more:
-            parser.error(f"unrecognized arguments: {' '.join(more)}")
+            parser.refuse(more)
         return agents(args)
     args.files += more
     if "runs_dir" in vars(args):

@@ -4,13 +4,13 @@ import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from analysis import reporting as report
 from analysis.themes import comparison
+from analysis.wording import messages
 from study.config import RESULTS_VERSION
 from study.record.directory import RunDirectory
 from study.record.display import Display
@@ -20,8 +20,6 @@ from study.system.errors import UserError
 from study.system.process import Signals
 from study.training.run import train
 from tests.conftest import SMALL, states
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, tmp_path, monkeypatch):
@@ -251,7 +249,7 @@ def test_check_names_every_wrong_file_and_ends_in_2(call, sweep_file, tmp_path):
     assert "this machine has" in call("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
 
 
-FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+FILES = messages.sweeps()
 NETWORK = ("model", "filters", "hidden", "activation", "batch_norm", "softmax_output")
 
 

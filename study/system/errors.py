@@ -6,6 +6,7 @@ import signal
 import traceback
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
+from types import UnionType
 from unicodedata import category
 
 
@@ -51,6 +52,18 @@ class Interrupted(BaseException):
     def __init__(self, signum: int):
         super().__init__("stopped at W&B" if signum == STOP else f"ended by {signal.Signals(signum).name}")
         self.signum = signum
+
+
+SHOWN = 60
+"""An error shows a value of the wrong type if it has at most this many characters, otherwise only its type."""
+
+
+def expect(value: object, kinds: type | UnionType, right: str) -> None:
+    """Raise UserError if a value that a script passes is of another type; `right` says what would be right."""
+    if not isinstance(value, kinds):
+        shown = repr(value)
+        is_short = len(shown) <= SHOWN and shown.isprintable()
+        raise UserError(f"{right}, not {shown if is_short else f'a value of type {type(value).__qualname__}'}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
