@@ -16,9 +16,8 @@ from study.system.public import make_public
 if TYPE_CHECKING:
     from analysis.anatomy import layers
     from analysis.frames.runs import Frames, load
-    from analysis.notebook import confusion, curves, tsne
+    from analysis.notebook import compare, confusion, curves, tsne
     from analysis.summarize import Report, report, sections
-    from analysis.themes.comparison import compare
 
 __all__ = ["Frames", "Report", "compare", "confusion", "curves", "layers", "load", "report", "sections", "tsne"]
 
@@ -27,7 +26,7 @@ make_public(
     {
         "Frames": "analysis.frames.runs",
         "Report": "analysis.summarize",
-        "compare": "analysis.themes.comparison",
+        "compare": "analysis.notebook",
         "confusion": "analysis.notebook",
         "curves": "analysis.notebook",
         "layers": "analysis.anatomy",

@@ -1,19 +1,33 @@
-"""Single figures of a section, for a notebook; the report has the same with all others.
+"""The comparison and single figures of a section, for a notebook; the report has the same with all others.
 
     python -c "from analysis import curves, load, sections; \\
         curves(sections(load('runs'))[0]).savefig('curves.png')"
 """
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
-from analysis.page import figures
+from analysis.page import figures, tables
 from analysis.reporting import looks_of
-from analysis.themes import clouds, embedding
+from analysis.themes import clouds, comparison, embedding
 from analysis.themes import confusion as confusions
 from analysis.wording.texts import text
 from study.system.errors import UserError
+
+
+def compare(section: Section) -> pd.DataFrame:
+    """Return one row per setting, the best first: means, intervals, and differences from the best setting.
+
+    Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; in percent, `val_acc` at
+    the best epoch and `test_acc` of the same weights, each with half the width of its interval over seeds as `…_ci95`;
+    where settings are ranked by another metric, that instead, such as `val_macro_f1` and `test_macro_f1`, or
+    `val_likelihood` for a loss; `best_epoch`; `below`, the difference from the best setting in points, with
+    `below_ci95`, `p` and `p_holm` (corrected for all pairs), and `tied`, whether the setting is not shown to be worse;
+    `test_below`, `test_below_ci95` and `p_test` are the same for the test images.
+    """
+    return tables.by_metric(comparison.compare(section), section.metric)
 
 
 def curves(section: Section) -> Figure:
@@ -44,7 +58,9 @@ def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
     best, _ = best_readable(frames, section, settings)
     seen = embedding.align(embedding.see(frames, list(best.index[:settings])))
     if not seen:
-        raise UserError(f"the runs of {section.name} have too few validation images for t-SNE")
+        has_features = embedding.have_features(frames, list(best.index[:settings]))
+        why = "have too few validation images for t-SNE" if has_features else "have no features, which copies lack"
+        raise UserError(f"the runs of {section.name} {why}")
     words = confusions.words_of(best.iloc[0])
     rows = {str(best.setting[run]): layers for run, layers in seen.items()}
     title = text("t-SNE of the layers: validation images of {dataset}", **words)

@@ -155,9 +155,9 @@ def test_one_of_each_kind_is_added_and_used(house):
     code = "from analysis.frames import runs; print(runs.load('runs').history['time/batches'].tolist())"
     assert json.loads(run(house, "-c", code)) == [2.0] * 4
     code = (
-        "from analysis.frames import runs, sections; from analysis.themes import comparison; "
-        "(section,) = sections.by_dataset(runs.load('runs')); frame = comparison.compare(section); "
-        "print([section.metric, sorted(frame.val_acc), sorted(frame.test_acc)])"
+        "from analysis import compare, load, sections; "
+        "(section,) = sections(load('runs')); frame = compare(section); "
+        "print([section.metric, sorted(frame.val_variety), sorted(frame.test_variety)])"
     )
     ranked, val, test = json.loads(run(house, "-c", code).replace("'", '"'))
     assert ranked == "val/variety" and {*val, *test} <= {25.0, 50.0}, "one or two of four"

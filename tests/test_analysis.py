@@ -28,6 +28,7 @@ from study.config.argv import read_command
 from study.config.setting import Listed
 from study.record.directory import HYPERBAND, RunDirectory
 from study.sweeps import definition as search
+from study.system import forks
 
 EPOCHS = 3
 
@@ -128,9 +129,9 @@ def test_a_single_seed_has_no_spread_and_is_not_bold(folder):
     frame = table.frame
     single = by_name(frame).loc["mlp, dropout 0.0"]
     assert single.n == 1 and not single.tied
-    assert math.isnan(single.val_acc_ci95) and math.isnan(single.p) and math.isnan(single.below_ci95)
+    assert math.isnan(single.score_ci95) and math.isnan(single.p) and math.isnan(single.below_ci95)
     low, high = (100 * bound for bound in stats.binomtest(8, 10).proportion_ci(method="wilson"))
-    assert (single.test_acc_low, single.test_acc_high) == pytest.approx((low, high))
+    assert (single.test_score_low, single.test_score_high) == pytest.approx((low, high))
     assert str(frame.setting[0]) == single.name, "settings are ranked by validation accuracy"
     assert list(frame.tied) == [False, True, False], "nothing is compared with a single run"
     row = next(line for line in tables.markdown(table).splitlines() if "mlp" in line)
@@ -173,7 +174,7 @@ def test_a_difference_has_an_interval_over_images_too(imaged):
         assert found == pytest.approx(stats.norm.ppf(0.975) * 100 * np.std(a - b, ddof=1) / math.sqrt(images))
     assert row.p_holm < 0.05 and row.below_ci95 < row.below < row.below_images
     low, high = (100 * bound for bound in statistics.sampling_interval(b.mean(), 500))
-    assert (row.test_acc_low, row.test_acc_high) == pytest.approx((low, high)) and low < row.test_acc < high
+    assert (row.test_score_low, row.test_score_high) == pytest.approx((low, high)) and low < row.test_score < high
     for lang, words, gone in (
         ("en", "on these images [", "With other images there might be no difference from dropout"),
         ("es", "en estas imágenes [", "Con otras imágenes podría no haber diferencia con dropout"),
@@ -205,7 +206,7 @@ def test_without_readable_predictions_or_a_number_of_images_nothing_is_said_of_i
     frames = runs.load(folder)
     (one,) = by_dataset(frames)
     frame = comparison.with_images(frames, one)
-    assert frame[["below_images", "test_acc_low"]].isna().all(axis=None) and (frame.p_holm.dropna() < 0.05).all()
+    assert frame[["below_images", "test_score_low"]].isna().all(axis=None) and (frame.p_holm.dropna() < 0.05).all()
     assert "on these images" not in " ".join(answers.sentences(frames, one))
     run = RunDirectory(paths[0])
     run.write_evaluation({name: values for name, values in run.evaluation().items() if name != "class_names"})
@@ -251,8 +252,10 @@ def test_latex_and_csv_hold_the_same(folder):
     assert r"71.00 $\pm$ 2.48" in latex
     assert not re.search(r"(?<!\\)[%#_]", latex)
     again = pd.read_csv(io.StringIO(tables.csv(table)))
-    assert list(again.columns) == list(frame.columns)
-    assert np.allclose(again.val_acc_ci95, frame.val_acc_ci95, equal_nan=True)
+    names = {"score": "val_acc", "score_ci95": "val_acc_ci95", "test_score": "test_acc"}
+    assert set(again.columns) >= {*names.values()} and len(again.columns) == len(frame.columns)
+    for name, of_file in names.items():
+        assert np.allclose(again[of_file], frame[name], equal_nan=True)
     assert list(again.model) == list(frame.model)
 
 
@@ -265,7 +268,9 @@ def test_a_copy_of_a_run_is_no_further_seed(folder):
     assert frames.problems == [f"{folder / 'copy'} is left out: it is the same run as {one}"]
 
 
-def test_unreadable_runs_are_named_and_left_out(folder):
+@pytest.mark.parametrize("chunk", [200, 2])
+def test_unreadable_runs_are_named_and_left_out(folder, monkeypatch, chunk):
+    monkeypatch.setattr(forks, "CHUNK", chunk)  # few runs are read in this process, many in several
     (folder / "empty").mkdir()
     broken = make_run(folder, 0.5, seed=11)
     (broken.path / "run.json").write_text('{"config": {', encoding="utf-8")
@@ -275,7 +280,10 @@ def test_unreadable_runs_are_named_and_left_out(folder):
     (no_summary.path / "summary.json").unlink()
     strange = make_run(folder, 0.5, seed=14)
     strange.write_info({"state": "finished"})
-    frames = runs.load(folder)
+    frames, known = runs.load(folder), {}
+    again = [runs.load(folder, known=known) for _ in range(2)]
+    assert all(later.runs.equals(frames.runs) and later.history.equals(frames.history) for later in again)
+    assert all(later.problems == frames.problems for later in again) and len(known) == 7
     assert len(frames.runs) == 7
     for directory in (broken, cut, no_summary, strange):
         assert sum(str(directory.path) in problem for problem in frames.problems) == 1
@@ -288,7 +296,7 @@ def test_runs_without_a_result_are_counted_not_averaged(folder):
     make_run(folder, 0.99, seed=23, dropout=0.5, version=RESULTS_VERSION + 1)
     one = section(folder)
     assert one.states == {"finished": 7, "diverged": 1, "interrupted": 1}
-    assert by_name(comparison.compare(one)).loc["two-block, dropout 0.5"].val_acc == pytest.approx(71)
+    assert by_name(comparison.compare(one)).loc["two-block, dropout 0.5"].score == pytest.approx(71)
 
 
 SWEEP = """
@@ -411,9 +419,9 @@ def test_parallel_coordinates_place_what_was_drawn_by_its_size():
     frame = pd.DataFrame(
         {"lr": [1e-4, 1e-3, 0.02, 0.1], "momentum": [0.1, 0.2, 0.7, 0.9], "hidden": [
             Listed(widths) for widths in ([200], [20], [64, 32], [50])],
-         "val_acc": [10.0, 60.0, 97.5, 98.0]}
+         "score": [10.0, 60.0, 97.5, 98.0]}
     )  # fmt: skip
-    stopped = pd.DataFrame({"lr": [0.01], "momentum": [0.5], "hidden": [Listed([20])], "val_acc": [20.0]})
+    stopped = pd.DataFrame({"lr": [0.01], "momentum": [0.5], "hidden": [Listed([20])], "score": [20.0]})
     axes = space.parallel(frame, ["lr", "momentum", "hidden"], "Title", ["lr", "momentum"], stopped).axes[0]
     settings, given_up = axes.collections
     heights = np.array([row[:, 1] for row in [*settings.get_segments(), *given_up.get_segments()]])
@@ -446,8 +454,16 @@ def test_nothing_to_report_is_a_mistake(call, tmp_path):
 
 
 def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path):
-    usual = {"dropout": 0.5, "augment": "flip", "label_smoothing": 0.1, "weight_decay": 1e-4}
-    for change in ({}, {"dropout": 0.0}, {"augment": ""}, {"label_smoothing": 0.0}, {"weight_decay": 0.0}, {"lr": 0.1}):
+    usual = {"dropout": 0.5, "augment": "flip", "label_smoothing": 0.1, "weight_decay": 1e-4, "image_size": 16}
+    changes = {
+        "dropout": 0.0,
+        "augment": "",
+        "label_smoothing": 0.0,
+        "weight_decay": 0.0,
+        "lr": 0.1,
+        "image_size": None,
+    }
+    for change in ({}, *({name: value} for name, value in changes.items())):
         make_run(tmp_path / "runs", 0.7, **usual | change)
     make_run(tmp_path / "runs", 0.9, classes="3,8")
     few, many = by_dataset(runs.load(tmp_path / "runs"))[::-1]
@@ -455,6 +471,7 @@ def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path)
     assert list(map(str, few.runs.setting)) == ["two-block"]
     assert set(map(str, many.runs.setting)) == {
         "two-block", "dropout 0.0", "augment none", "label smoothing 0.0", "weight decay 0.0", "lr 0.1",
+        "image size original",
     }  # fmt: skip
 
 

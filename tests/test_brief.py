@@ -1,6 +1,7 @@
 """The short form of a report: what is recommended and why, what is asked, and what the pages hold."""
 
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,14 @@ import pandas as pd
 import pytest
 
 from analysis import reporting as report
+from analysis import summarize
+from analysis.frames import runs
 from analysis.page.tables import Table
 from analysis.themes import answers, asked, brief, training
 from analysis.wording import texts as wording
 from study.sweeps import definition as search
 from study.system.errors import UserError
+from tests.test_analysis import EPOCHS, make_run
 from tests.test_training import line, section
 
 FLAT = line(0.5, 0.0)
@@ -140,9 +144,23 @@ def test_a_comparison_of_times_says_who_has_none():
     shared = found.runs.device_shared_by.where(found.runs.setting != "c", 2)
     (said,) = asked.lines(None, replace(found, runs=found.runs.assign(device_shared_by=shared)))
     assert re.search(r"Without a time.*: c\.", said) and "a: 2 s" in said
-    nobody = replace(found, runs=found.runs.assign(device_shared_by=2), file="sweeps/mine.yaml")
+    nobody = replace(found, runs=found.runs.assign(device_shared_by=2))
     (said,) = asked.lines(None, nobody)
-    assert "`python -m study.sweep run sweeps/mine.yaml --per-device 1 --runs-dir alone`" in said
+    assert "`python -m analysis.summarize alone`" in said
+
+
+def test_times_are_measured_by_the_sweep_with_the_values_that_the_reader_gave(tmp_path, sweep_file):
+    make_run(tmp_path / "runs", 0.7, model="mlp", dropout=0.5, shared_by=2)
+    path = sweep_file({"epochs": {"value": 9}}).rename(tmp_path / "my sweep.yaml")
+    values = {"epochs": EPOCHS, "seed": 0}
+    (found,) = summarize.sections(runs.load(tmp_path / "runs"), path, values)
+    (said,) = asked.lines(None, replace(found, asks=["speed"]))
+    commands = [shlex.split(words)[2:] for words in said.split("`") if words.startswith("python -m")]
+    given = ["--set", f"epochs={EPOCHS}", "seed=0"]
+    assert commands == [
+        ["study.sweep", "run", str(path), *given, "--per-device", "1", "--runs-dir", "alone"],
+        ["analysis.summarize", "alone", "--sweep", str(path), *given],
+    ]
 
 
 def test_settings_that_share_what_counts_are_named_by_it():

@@ -8,6 +8,7 @@ from study import models
 from study.config import Config, is_identity
 from study.config.argv import parse_words, parser, read_argv
 from study.config.choices import AUGMENTATIONS, NETWORKS, OPTIMIZERS, SCHEDULES, own_options
+from study.config.scores import CHOOSING
 from study.data import augment
 from study.system.errors import UserError
 from study.system.process import Parser
@@ -146,7 +147,7 @@ def test_identity(values, note, text):
         (["--nesterov", "--momentum=0"], "nesterov needs a momentum greater than 0"),
         (
             ["--early-stopping=2", "--early-stopping-metric=loss"],
-            "early_stopping_metric must be 'val/loss' or 'val/acc', not 'loss'",
+            "unknown early_stopping_metric 'loss'; known are: " + ", ".join(CHOOSING),
         ),
         (["--model=vgg11", "--dataset=digits"], "vgg11 needs images of at least 32 px, not 8×8"),
         (["--model=cnn", "--image-size=4"], "cnn needs images of at least 8 px, not 4×4"),

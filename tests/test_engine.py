@@ -206,6 +206,7 @@ def test_two_processes_share_sweeps_without_doing_anything_twice(start, command,
     before = standing.Runs(tmp_path / "runs").infos()
     assert len(before) == 8
     assert Counter(tuple(info.get("sweeps", ())) for info in before.values()) == {(): 4, ("small",): 4}
+    assert all(info["tags"] == ["small"] for info in before.values()), "as in W&B"
     assert "nothing to do" in call("study.sweep", *words).stdout
 
     sweep_file(drawn, method="bayes", run_cap=5)

@@ -2,8 +2,10 @@
 
 import csv
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ from study.data import dataset as data
 from study.data import folder, splits
 from study.data.labels import table as read_table
 from study.record.directory import RunDirectory
-from study.system.errors import UserError
+from study.system.errors import Interrupted, UserError
+from study.training.trainer import Trainer
 
 WORDS = ("zero", "one", "two")
 
@@ -281,9 +284,34 @@ def test_a_run_begun_on_another_split_is_not_resumed(flat, call):
 
     # as an earlier version left it, which did not keep copies together
     before = {name: value for name, value in info.items() if name not in ("state", "ended")}
-    directory.write_info(before | {"data_digest": info["data_digest"].removesuffix(folder.JOINED)})
+    earlier = before | {"data_digest": info["data_digest"].removesuffix(folder.JOINED)}
+    directory.write_info(earlier)
     (directory.path / "best.pt").rename(directory.path / "last.pt")
     assert "another split" in call("study.train", *argv, code=2).stderr
+
+
+def test_a_run_begun_on_a_split_that_copies_do_not_change_is_resumed(flat, call):
+    # a split that keeps the only copy together by chance
+    (flat / "one_copy.png").write_bytes(sorted(flat.glob("one_*.png"))[0].read_bytes())
+    values = {"labels": "([a-z]+)_", "split_seed": 0}
+    while load(flat, **values).is_moved:
+        values["split_seed"] += 1
+    loaded = load(flat, **values)
+    assert loaded.is_joined and loaded.copies
+
+    # a run of an earlier version, which did not know copies, with the checkpoint of its last epoch
+    values |= {"dataset": "folder:flat", "data_dir": str(flat.parent), "model": "mlp", "epochs": 2}
+    values |= {"wandb": "disabled", "runs_dir": str(flat.parent.parent / "runs")}
+    argv = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+    directory = RunDirectory.of(Config(**values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "evaluate", Mock(side_effect=Interrupted(signal.SIGTERM)))
+        call("study.train", *argv, code=143)
+    earlier = directory.info() | {"data_digest": directory.info()["data_digest"].removesuffix(folder.JOINED)}
+    directory.write_info({name: value for name, value in earlier.items() if name not in ("state", "error", "ended")})
+    assert directory.state() == "interrupted"
+    call("study.train", *argv)
+    assert directory.state() == "finished" and directory.info()["data_digest"] == earlier["data_digest"]
 
 
 # what is recorded and printed

@@ -56,7 +56,7 @@ def browse(tmp_path):
         pytest.skip("there is no Chromium")
 
     def open_page(pictures, script):
-        path = page.write([page.Part("p", "p", pictures)], "title", "", "", tmp_path)
+        path = page.write([page.Part("p", "p", pictures)], "title", "", lambda: "", tmp_path)
         written = path.read_text(encoding="utf-8")
         path.write_text(written.replace("</body>", f"{HELPERS.replace('SCRIPT', script)}</body>"), encoding="utf-8")
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
@@ -87,7 +87,7 @@ def pictures(settings):
         {"setting": last.setting, "seed": [int(run[-1]) for run in last.index], "best/val_acc": last["val/acc"]}
     )
     means = (100 * last.groupby("setting", sort=False)["val/acc"].mean()).to_numpy()
-    frame = pd.DataFrame({"setting": settings, "n": 2, "val_acc": means, "val_acc_ci95": 1.25, "test_acc": means - 1.5,
+    frame = pd.DataFrame({"setting": settings, "n": 2, "score": means, "score_ci95": 1.25, "test_score": means - 1.5,
                           "params": 1000.0 * (1 + np.arange(len(settings)))})  # fmt: skip
     looks = figures.looks_of(settings)
     return [
@@ -123,7 +123,7 @@ def test_figures_show_values_and_a_click_hides_a_setting_in_all_of_them(browse):
 
     # the value of the frame stands beside the pointer
     curve, dot, cost, far = values
-    one, two, three = frame.val_acc
+    one, two, three = frame.score
     assert curve[:2] == ["one", "Epoch: 4"] and curve[2].startswith(f"Validation accuracy (%): {one:.2f} ± ")
     assert dot == ["two", f"Best val acc (%): {two:.2f} ± 1.25"] and far is None
     assert cost == ["<b>& 'three'", "Parameters: 3,000", f"Validation accuracy (%): {three:.2f} ± 1.25"]
@@ -241,7 +241,7 @@ def test_the_axes_of_a_zoomed_figure_have_numbers_for_what_is_in_view(browse):
 
 def test_without_a_script_all_figures_are_there(tmp_path):
     drawn, _ = pictures(named("one", "two"))
-    path = page.write([page.Part("p", "p", drawn)], "title", "", "", tmp_path)
+    path = page.write([page.Part("p", "p", drawn)], "title", "", lambda: "", tmp_path)
     body = re.sub("<script.*?</script>", "", path.read_text(encoding="utf-8").partition("<body>")[2], flags=re.S)
     assert body.count('<img src="data:image/svg+xml;base64,') == 4 and "<button" not in body
     assert not re.search(r'class="[^"]*(awake|box)', body), "only a script hides the images"

@@ -1,14 +1,22 @@
 """The metric of a run and of its sweep decides the best epoch, the search, and the ranking of the report."""
 
+import io
+import itertools
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn import metrics as oracle
 
+from analysis import reporting as report
 from analysis.frames import runs, sections
-from analysis.themes import comparison
+from analysis.page import tables
+from analysis.themes import comparison, glossary, space
 from analysis.wording import messages
 from analysis.wording.ranked import RANKED
+from analysis.wording.texts import language, ranked_by, ranking_name
 from study.config import Config
 from study.config.scores import CHOOSING, SCORES
 from study.record.directory import RunDirectory
@@ -93,7 +101,7 @@ def test_a_report_ranks_by_the_metric_of_the_runs_and_says_so(tmp_path, call, un
     (section,) = sections.by_dataset(runs.load(tmp_path / "runs"))
     frame = comparison.compare(section)
     assert [dict(setting.pairs)["model"] for setting in frame.setting] == ["cnn", "mlp"], "not by accuracy"
-    assert list(frame.val_acc) == pytest.approx([70.1, 60.1]) and list(frame.test_acc) == pytest.approx([69.1, 59.1])
+    assert list(frame.score) == pytest.approx([70.1, 60.1]) and list(frame.test_score) == pytest.approx([69.1, 59.1])
     assert frame.below[1] == pytest.approx(10) and frame.p_holm[1] < 0.05
     done = call("analysis.summarize", "runs", "--out", "report", "--lang", lang, "--full")
     metric = {"en": "validation macro F1", "es": "F1 macro de validación"}[lang]
@@ -106,11 +114,87 @@ def test_runs_are_ranked_by_the_likelihood_of_a_loss_and_by_accuracy_if_they_dif
     of_metric(tmp_path / "loss", "val/loss", 0.4, 0.7, acc=0.6, model="cnn")
     (section,) = sections.by_dataset(runs.load(tmp_path / "loss"))
     frame = comparison.compare(section)
-    assert list(frame.val_acc) == pytest.approx([100 * np.exp(-0.4), 100 * np.exp(-0.5)])
-    assert list(frame.test_acc) == pytest.approx([100 * np.exp(-0.7), 100 * np.exp(-0.6)])
+    assert list(frame.score) == pytest.approx([100 * np.exp(-0.4), 100 * np.exp(-0.5)])
+    assert list(frame.test_score) == pytest.approx([100 * np.exp(-0.7), 100 * np.exp(-0.6)])
     make_run(tmp_path / "loss", 0.9, model="mlp")
     (section,) = sections.by_dataset(runs.load(tmp_path / "loss"))
-    assert section.metric == "val/acc" and comparison.compare(section).val_acc.max() == pytest.approx(90)
+    assert section.metric == "val/acc" and comparison.compare(section).score.max() == pytest.approx(90)
+
+
+ACCURACY = re.compile(r"accura|\bacc\b|exactitud", re.IGNORECASE)
+BY_ACCURACY = re.compile(r"(best|highest|by) (validation |val |test )?acc|mejor exactitud", re.IGNORECASE)
+
+
+def ranked_elsewhere(folder, metric, score=0.0, acc=0.0):
+    """Make runs of several settings whose score by a metric is apart from their accuracy; both may be raised a bit."""
+    name = metric.removeprefix("val/")
+    ways = itertools.product(({"pretrained": False}, {"pretrained": True}), (0.01, 0.1), (0.0, 0.001))
+    for place, (way, lr, decay) in enumerate(ways):
+        for seed in (0, 1, 2):
+            value = 0.9 - 0.05 * place + 0.0137 * seed + score
+            lost = {"state": "stopped"} if place == 6 else {}  # a setting that its sweep stopped
+            directory = make_run(
+                folder, 0.31 + 0.02 * place + acc + 0.0011 * seed, model="resnet18", image_size=32, optimizer="sgd",
+                lr=lr, weight_decay=decay, seed=seed, metric=metric, **way, **lost,
+            )  # fmt: skip
+            ends = {f"best/val_{name}": value, f"last/val_{name}": value - 0.02, f"test/{name}": value - 0.01}
+            directory.write_summary(directory.summary() | ends)
+
+
+def said_of(folder):
+    """Return the texts of a report of runs, sentence by sentence, the values of its tables by header and of its CSV."""
+    (section,) = sections.by_dataset(runs.load(folder))
+    frames = runs.load(folder)
+    looks = report.looks_of([section])[0]
+    sentences, values = [], {}
+    for block in [
+        *report.short(frames, section, looks),
+        *report.section_blocks(frames, section, looks),
+        glossary.terms([section]),
+    ]:
+        words = [getattr(block, name, "") for name in ("text", "title", "caption")]
+        words += [*getattr(block, "texts", ()), *getattr(block, "notes", ())]
+        words += [word for entry in getattr(block, "entries", ()) for word in entry[:2]]
+        sentences += [sentence for word in words for sentence in re.split(r"(?<=[.:;]) ", word)]
+        if isinstance(block, tables.Table):
+            for place, header in enumerate(block.header):
+                values[block.name, header] = [row[place].text for row in block.rows]
+            frame = pd.read_csv(io.StringIO(tables.csv(block)))
+            values |= {(block.name, f"csv {key}"): list(map(str, frame[key])) for key in frame}
+    return sentences, values
+
+
+@pytest.mark.parametrize(
+    ("metric", "lang"), [*((metric, "en") for metric in CHOOSING if metric != "val/acc"), ("val/macro_f1", "es")]
+)
+def test_nothing_in_a_section_ranked_by_another_metric_calls_it_accuracy(tmp_path, monkeypatch, metric, lang):
+    # what changes with the score alone, or with the accuracy alone, shows what a text or a number is of
+    monkeypatch.setattr(space, "importance", lambda frame, varied: (pd.Series(0.3, varied), 1.0))  # takes seconds
+    for folder, raised in (("runs", {}), ("score", {"score": 0.004}), ("acc", {"acc": 0.004})):
+        ranked_elsewhere(tmp_path / folder, metric, **raised)
+    with language(lang):
+        sentences, values = said_of(tmp_path / "runs")
+        by_score, values_by_score = said_of(tmp_path / "score")
+        values_by_accuracy = said_of(tmp_path / "acc")[1]
+        with ranked_by(metric):
+            own = re.compile(re.escape(ranking_name()), re.IGNORECASE)
+
+    # sentences that change with the score; accuracy in the name of the metric is right
+    assert len(sentences) == len(by_score) and any(map(own.search, sentences))
+    said = [own.sub("", one) for one, other in zip(sentences, by_score, strict=True) if one != other]
+    assert said and not [words for words in said if ACCURACY.search(words)]
+    assert not [words for words in sentences if BY_ACCURACY.search(own.sub("", words))]
+
+    # columns of the score, and of the accuracy
+    name = "likelihood" if metric == "val/loss" else metric.removeprefix("val/")
+    columns = [f"val_{name}{more}" for more in ("", "_ci95", "_change", "_last")] + [f"test_{name}"]
+    assert {f"csv {column}" for column in columns} <= {key for _, key in values}
+    for key, of_runs in values.items():
+        header = own.sub("SCORE", key[1])
+        if re.search(rf"SCORE|csv (val|test)_{name}(_|$)", header):
+            assert values_by_accuracy[key] == of_runs, f"{key} follows the accuracy"
+        elif ACCURACY.search(header.replace("_", " ")):
+            assert values_by_score[key] == of_runs, f"{key} follows {metric}"
 
 
 def test_each_text_for_another_metric_stands_for_one_that_is_said():

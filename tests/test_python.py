@@ -175,6 +175,12 @@ def test_sweep_returns_its_runs_from_a_plain_script(tmp_path, sweep_file, run_py
     (section,) = analysis.sections(frames, tmp_path / "small.yaml", {"epochs": 1})
     assert len(analysis.compare(section)) == 2
     assert analysis.curves(section).axes and analysis.confusion(frames, section).axes
+    for run in section.runs.index:
+        directory = frames.directories[run]
+        kept = {name: array for name, array in directory.evaluation().items() if not name.startswith("feature")}
+        directory.write_evaluation(kept)  # as exported copies are
+    with pytest.raises(UserError, match="no features"):
+        analysis.tsne(frames, section)
     with pytest.raises(UserError, match="--set epochs=1"):
         analysis.report(tmp_path / "runs", sweep=tmp_path / "small.yaml", out=tmp_path / "report")
 

@@ -207,7 +207,7 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path, monkeypatch):
     frame = pd.read_csv(tmp_path / "report" / "tables" / "one-co-comparison.csv")
     directories = [RunDirectory(path) for path in (tmp_path / "runs").iterdir()]
     configs = {d: d.info()["config"] for d in directories}
-    for dropout, value in zip(frame.dropout, frame.val_acc, strict=True):
+    for dropout, value in zip(frame.dropout, frame.score, strict=True):
         found = [
             d.summary()["best/val_acc"]
             for d, config in configs.items()
@@ -369,7 +369,7 @@ def test_a_single_seed_claims_nothing(frames, sections):
                              comparison.compare(sections["two"])))  # fmt: skip
     assert "±" not in tables.markdown(table) and "p (Holm)" not in table.header and "p (McNemar)" in table.header
     effect = effects.measure(sections["two"])
-    assert effect.val_acc_change_p.isna().all()
+    assert effect.score_change_p.isna().all()
 
 
 def test_latex_compiles(made, tmp_path):
@@ -493,14 +493,12 @@ def test_a_text_above_a_long_table_hides_the_other_rows(tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("there is no Chromium")
-    columns = [tables.Column("setting"), tables.Column("val_acc", 1)]
+    columns = [tables.Column("setting"), tables.Column("score", 1)]
     long, short = (
-        tables.Table(
-            name, name, pd.DataFrame({"setting": [f"net {n}" for n in range(count)], "val_acc": 90.5}), columns
-        )
+        tables.Table(name, name, pd.DataFrame({"setting": [f"net {n}" for n in range(count)], "score": 90.5}), columns)
         for name, count in (("long", 14), ("short", 3))
     )
-    path = page.write([page.Part("p", "p", [long, short])], "title", "", "", tmp_path)
+    path = page.write([page.Part("p", "p", [long, short])], "title", "", lambda: "", tmp_path)
     written = path.read_text(encoding="utf-8")
     assert "<input" not in written
     typed = """<script>

@@ -49,6 +49,14 @@ def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
     assert list(runs.load(labs / "ours", only=runs.pull.Only(tags=["retry", "other"])).runs.seed) == [7, 8]
     assert call("analysis.summarize", "ours", "--tag", "exam").stdout.startswith("ours: 2 finished")
     assert "--tag" in call("analysis.summarize", "ours", "--tag", "no", code=2).stderr
+
+    # the name of a sweep is a tag, as in W&B: in the list of tags or, of older runs, where W&B's place or a search is
+    for seed, known in enumerate(
+        ({"tags": ["grid"]}, {"wandb": {"project": "p", "sweeps": ["grid"]}}, {"sweeps": ["grid", "search"]}, {}), 20
+    ):
+        directory = make_run(labs / "ours", 0.7, seed=seed)
+        directory.write_info(directory.info() | known)
+    assert list(runs.load(labs / "ours", only=runs.pull.Only(tags=["grid"])).runs.seed) == [20, 21, 22]
     assert "ours is a directory" in call("analysis.summarize", "ours", "--author", "ana", code=2).stderr
 
 
@@ -58,14 +66,20 @@ def test_a_forgotten_set_is_recognised(labs, call):
     assert sweep != SWEEP
     (labs / "dropout.yaml").write_text(sweep, encoding="utf-8")
     frames = runs.load(labs / "ours")
-    values, count = forgotten.values(frames, search.read(labs / "dropout.yaml"))
+    values, count = forgotten.values(frames, [search.read(labs / "dropout.yaml")])
     assert values == {"epochs": 3} and count == 6
     said = call("analysis.summarize", "ours", "--sweep", "dropout.yaml", code=2).stderr
     assert "`--set epochs=3`" in said
     call("analysis.summarize", "ours", "--sweep", "dropout.yaml", "--set", "epochs=3")
+    call("analysis.summarize", "ours", "--sweep", "dropout.yaml", "--set", "epochs=4", code=2)
+    few = search.read(labs / "dropout.yaml", {"seed": "0"})
+    for values in ({}, {"batch_size": 16}, {"batch_size": 16, "dropout": 0.0}):
+        make_run(labs / "few", 0.7, **{"seed": 0, "dropout": 0.5, **values})
+    most = {"batch_size": 16, "epochs": 3}, 2
+    assert forgotten.values(runs.load(labs / "few"), [few]) == most, "the values that most points have"
     strange = SWEEP.replace("dropout: {values: [0.5, 0.0]}", "batch_size: {values: [16, 32]}")
     (labs / "strange.yaml").write_text(strange, encoding="utf-8")
-    assert forgotten.values(frames, search.read(labs / "strange.yaml")) == ({}, 0)
+    assert forgotten.values(frames, [search.read(labs / "strange.yaml")]) == ({}, 0)
 
 
 @pytest.mark.slow
@@ -123,3 +137,18 @@ def test_the_hours_that_are_left_are_those_of_similar_runs(labs):
     assert known == [pytest.approx(30 * 2)] * 8  # the first epoch of a run, of 10 s, does not count
     assert unknown == [None] * 8
     assert set(forecast.seconds(plan.todo(), here, on_gpu=True)) == {None}
+
+
+def test_sweeps_of_one_name_have_rows_of_their_own(labs, capsys):
+    for name, epochs in (("one", 30), ("two", 40)):
+        text = SWEEP.replace("epochs: {value: 3}", f"epochs: {{value: {epochs}}}")
+        (labs / f"{name}.yaml").write_text(text.replace("seed: {", f"batch_size: {{value: {epochs}}}\n  seed: {{"))
+    sweeps = [search.read(labs / f"{name}.yaml") for name in ("one", "two")]
+    assert sweeps[0].name == sweeps[1].name
+    here = standing.Runs(labs / "ours")
+    plan = Plan(sweeps, {"runs_dir": str(labs / "ours")}, here)
+    forecast.show(plan, here, on_gpu=False, at_a_time=1)
+    rows = [line.split("│")[1:] for line in capsys.readouterr().out.splitlines() if line.count("│") > 3]
+    counts = {cells[0].strip(): (int(cells[1]), int(cells[2])) for cells in rows}
+    assert sorted(counts.values()) == [(8, 8), (8, 8), (16, 16)]
+    assert all(any(f"{name}.yaml" in key for key in counts) for name in ("one", "two"))

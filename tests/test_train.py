@@ -116,6 +116,15 @@ def test_the_config_in_a_run_repeats_it_elsewhere(call, tmp_path):
     assert only_run(tmp_path / "adam").info()["config"]["lr"] == 0.001, "what followed from SGD is not taken along"
 
 
+def test_tags_are_added_to_a_run_that_has_a_result(call, tmp_path):
+    call("study.train", *QUICK, "--wandb=disabled", "--tags=exam")
+    run = only_run(tmp_path / "runs")
+    before = run.info()
+    said = call("study.train", *QUICK, "--wandb=disabled", "--tags=exam, retry").stdout
+    assert "retry" in said and "run.json" in said and "tags" not in call("study.train", *QUICK, "--tags=retry").stdout
+    assert run.info() == before | {"tags": ["exam", "retry"]}
+
+
 def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path):
     command("study.train", *QUICK, "--tags=quick,test", "--notes=hello")
     run = only_run(tmp_path / "runs")

@@ -17,6 +17,7 @@ from torch.optim import lr_scheduler
 from study import models
 from study.config import Config, affects
 from study.config.choices import AUGMENTATIONS, SCHEDULES
+from study.config.scores import CHOOSING
 from study.data import dataset as data
 from study.data.memory import Memory
 from study.system import devices
@@ -531,13 +532,17 @@ def test_an_optimizer_computes_as_its_own_device_does_after_another_ones_checkpo
     assert not any(group["fused"] for group in other.optimizer.param_groups)
 
 
-def test_early_stopping_waits_so_many_epochs():
-    one = trainer(model="mlp", epochs=500, lr=1.0, early_stopping=3, early_stopping_metric="val/acc")
+@pytest.mark.parametrize("metric", CHOOSING)
+def test_early_stopping_waits_so_many_epochs(metric):
+    one = trainer(model="mlp", epochs=500, lr=1.0, early_stopping=3, early_stopping_metric=metric)
     state, rows = fit(one)
     assert state == "stopped"
-    best = max(row["val/acc"] for row in rows)
-    first = next(row["epoch"] for row in rows if row["val/acc"] == best)
+    best = (min if metric == "val/loss" else max)(row[metric] for row in rows)
+    first = next(row["epoch"] for row in rows if row[metric] == best)
     assert len(rows) == first + 3
+    assert one.config.metric == "val/acc" and {key for key in rows[0] if key in CHOOSING} == {
+        "val/acc", "val/loss", metric,
+    }  # fmt: skip
 
 
 def test_the_moving_average_is_what_is_validated_and_kept():

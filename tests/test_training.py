@@ -409,14 +409,14 @@ def test_the_values_of_an_option_are_averaged_over_the_same_runs(seeds, n):
     runs = made.runs.assign(**{name: options[name].to_numpy() for name in options})
     made = replace(made, varied=["model", "dropout"], runs=runs, points=made.points.join(options))
     effect = effects.measure(made).set_index(["option", "value"]).loc["dropout"]
-    assert effect.val_acc_change["0.5"] == pytest.approx(0) and effect.n["0.5"] == n
+    assert effect.score_change["0.5"] == pytest.approx(0) and effect.n["0.5"] == n
     of_both = made.runs.setting.isin(["a, 0.0", "a, 0.5"])
     one = replace(made, runs=made.runs[of_both], points=made.points[made.points.model == "a"])
-    half_width = effects.measure(one).set_index(["option", "value"]).val_acc_change_ci95["dropout", "0.5"]
+    half_width = effects.measure(one).set_index(["option", "value"]).score_change_ci95["dropout", "0.5"]
     if seeds[0] == seeds[1]:
         pair = comparison.pairwise(one).loc["a, 0.5", "a, 0.0"]
         row = effects.measure(one).set_index(["option", "value"]).loc["dropout", "0.5"]
-        assert (half_width, row.val_acc_change_p) == pytest.approx((pair.half_width, pair.holm)), "as in the comparison"
+        assert (half_width, row.score_change_p) == pytest.approx((pair.half_width, pair.holm)), "as in the comparison"
 
 
 def test_single_changes_are_compared_with_what_they_change():
@@ -440,7 +440,7 @@ def test_single_changes_are_compared_with_what_they_change():
         (Setting((mlp, dropout)), "lr", "", 0.1), (Setting((mlp, rate)), "dropout", "", 0.5),
         (Setting((cnn, norm)), "batch_norm", True, False), (Setting((cnn, norm)), "lr", "", 0.1),
     ]  # fmt: skip
-    assert list(frame.val_acc_change.round()) == [10, -20, -10, 20, -10, 0]
+    assert list(frame.score_change.round()) == [10, -20, -10, 20, -10, 0]
     assert list(frame.p_holm < 0.05) == [True] * 5 + [False]
     (said,) = (block.text for block in changes.blocks(None, replace(made, varied=["pairs"], points=points), {})
                if hasattr(block, "text") and "help" in block.text)  # fmt: skip

@@ -435,7 +435,7 @@ def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
         histories = [frames.directories[run].history() for run in runs_of_setting.index]
         last = np.mean([100 * history[-1]["val/acc"] for history in histories])
         best = np.mean([max(100 * row["val/acc"] for row in history) for history in histories])
-        assert (frame.val_acc_last[setting], frame.val_acc[setting]) == (pytest.approx(last), pytest.approx(best))
+        assert (frame.score_last[setting], frame.score[setting]) == (pytest.approx(last), pytest.approx(best))
         assert frame.train_seconds[setting] == pytest.approx(runs_of_setting.train_seconds.mean())
     reaches = {(axes.get_xlim(), axes.get_ylim()) for axes in picture.figure.axes}
     assert len(reaches) == 1

@@ -56,7 +56,7 @@ def test_runs_of_a_sweep_here_have_its_name_their_setting_and_a_log(command, swe
     for run in runs.values():
         config = values(run)
         directory = RunDirectory(tmp_path / config["info"]["directory"])
-        assert run.fields["tags"] == ["n" * 64] and config["sweep"] == "n" * 70
+        assert run.fields["tags"] == directory.info()["tags"] == ["n" * 64] and config["sweep"] == "n" * 70
         assert not config.keys() & columns.NO_COLUMNS
         assert config["info"]["records"]["data_dir"] == "pictures"
         assert Config.recorded(columns.options_of(config)) == Config.recorded(directory.info()["config"])

@@ -16,8 +16,9 @@ from analysis.frames.runs import IDENTITY, Frames, with_result
 from analysis.wording.texts import ranked_by, shown, text
 from analysis.wording.words import RUN_STATES
 from study.config import RESULTS_VERSION
-from study.config.setting import ALL_BY_DEFAULT, Setting, setting_of
-from study.record.metrics import METRICS, PERCENT, scaled
+from study.config.choices import OWNED
+from study.config.setting import Setting, setting_of
+from study.record.metrics import METRICS, PERCENT
 from study.sweeps.definition import Point, Sweep
 
 SPLIT = ("labels", "group_by", "val_share", "test_share")
@@ -40,6 +41,9 @@ MOST_DIGITS = 17
 ACCURACY = "val/acc"
 """The metric by which settings are ranked, unless all their runs chose their best epoch by another one."""
 
+SPLITS = {"val": "best/val_", "last": "last/val_", "test": "test/"}
+"""Where a run has its metric: of the validation images at its best epoch or its last one, and of the test images."""
+
 SMALLEST = 0.5
 """The smallest difference in accuracy that matters, in points, unless the user gives another."""
 
@@ -53,12 +57,12 @@ class Section:
 
     `runs`: the columns of Frames.runs and `setting`, a Setting; only runs of the current results version that have a
     result. `points`: one row per run of the design, with its setting, the values of the varied options, seed,
-    fingerprint, and the state, `last/epoch` and `best/val_acc` of the run; options that a sweep varies together are the
+    fingerprint, and the state, `last/epoch` and best scores of the run; options that a sweep varies together are the
     option `pairs`, whose values are Settings. `states`: number of runs by state. `usual`: values of the options that
     settings leave out. `is_search`: whether the points were drawn at random. `drawn`: options whose values come
     from a distribution. `smallest`: the smallest difference in accuracy that matters, in points. `asks`: what the
-    question is about, some of `study.sweeps.file.ASKS`. `file`: path of the sweep file. `wanted`: the metric in that
-    file. `computed`: results that `once` keeps.
+    question is about, some of `study.sweeps.file.ASKS`. `words`: what names the sweep on a command line: its file and
+    the `--set` with which it was read. `wanted`: the metric in that file. `computed`: results that `once` keeps.
     """
 
     name: str
@@ -73,7 +77,7 @@ class Section:
     drawn: Sequence[str] = ()
     smallest: float = SMALLEST
     asks: Sequence[str] = ()
-    file: str = ""
+    words: Sequence[str] = ()
     wanted: str = ""
     computed: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -95,7 +99,11 @@ class Section:
     @property
     def missing(self) -> list[str]:
         """Name the points without a result, and the reason if their runs have started."""
-        return [shown(row["setting"].plus("seed", row["seed"])) + _why(row) for row in self.absent.to_dict("records")]
+        with ranked_by(self.metric):
+            return [
+                shown(row["setting"].plus("seed", row["seed"])) + _why(row, self.metric)
+                for row in self.absent.to_dict("records")
+            ]
 
     @property
     def ranked(self) -> list[Setting]:
@@ -124,13 +132,13 @@ class Section:
         return self.name if self.dataset in self.name else f"{self.name} ({self.dataset})"
 
 
-def scores(runs: pd.DataFrame, metric: str, split: str = "val") -> pd.Series:
-    """Return the metric of each run at its best epoch, or of its test images, in percent: more is better.
+def scores(runs: pd.DataFrame | Mapping[str, Any], metric: str, split: str = "val") -> Any:
+    """Return the metric of each run in percent, so that more is better: one of SPLITS.
 
     A loss L is shown as the likelihood e^−L, the geometric mean of the probabilities of the true classes.
     """
     name = metric.removeprefix("val/")
-    values = runs[f"best/val_{name}" if split == "val" else f"test/{name}"]
+    values = runs[SPLITS[split] + name]
     return PERCENT * np.exp(-values) if METRICS[metric].goal == "minimize" else PERCENT * values
 
 
@@ -161,8 +169,8 @@ def in_its_words(make: Callable[..., Any]) -> Callable[..., Any]:
     return worded
 
 
-def _why(point: Mapping[str, Any]) -> str:
-    """Describe in brackets why a point has no result."""
+def _why(point: Mapping[str, Any], metric: str) -> str:
+    """Describe in brackets why a point has no result; a run that its sweep stopped has a best score, by a metric."""
     if not point["state"]:
         return ""
     if point["state"] != "stopped":
@@ -170,7 +178,7 @@ def _why(point: Mapping[str, Any]) -> str:
     stopped = text(
         "stopped by its sweep after epoch {epoch:.0f}, best val acc {val:.2f} %",
         epoch=point["last/epoch"],
-        val=scaled(point, "best/val_acc"),
+        val=scores(point, metric),
     )
     return f" ({stopped})"
 
@@ -193,11 +201,16 @@ def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.Data
 def best_readable(frames: Frames, section: Section, limit: int | None = None) -> tuple[pd.DataFrame, list[str]]:
     """Return the best run of each setting with a readable evaluation.npz, and a sentence for each run left out.
 
-    Only the files of the first `limit` settings are checked.
+    The first `limit` settings are the best one of each network, then the best others, in the order of all settings;
+    `place` is that in the whole order. Only the files of these are checked.
     """
     damaged: dict[str, str] = {}
     while True:
         best = best_of_settings(section, damaged)
+        best = best.assign(place=range(len(best)))
+        networks_first = best.model.duplicated().sort_values(kind="stable").index
+        is_first = best.index.isin(networks_first[:limit])
+        best = pd.concat([best[is_first], best[~is_first]])
         unreadable = {run: why for run in best.index[:limit] if (why := frames.damage(run))}
         if not unreadable:
             return best, [text("Left out here: {why}.", why=why) for why in damaged.values()]
@@ -280,8 +293,9 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     present = frames.runs[_present(frames.runs)].reset_index().drop(columns=shown, errors="ignore")
     chosen = points[[*shown, "fingerprint"]].merge(present, on="fingerprint").set_index("run")
     section = _section(frames, name, sweep.description, varied, chosen, points)
-    file = str(sweep.path) if sweep.path.is_file() else ""
-    return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, file=file, wanted=sweep.metric)
+    given = ["--set", *(f"{name}={value}" for name, value in sweep.given.items())] if sweep.given else []
+    words = [str(sweep.path), *given] if sweep.path.is_file() else []
+    return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, words=words, wanted=sweep.metric)
 
 
 def _rounded(settings: Sequence[Setting], drawn: Sequence[str]) -> list[Setting]:
@@ -383,7 +397,7 @@ def _settings(rows: Sequence[Mapping[str, Any]], varied: Sequence[str], usual: M
     """
     unusual = [[name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])] for row in rows]
     owned = [
-        [name for name in names if row[name] is not None or name in ALL_BY_DEFAULT]
+        [name for name in names if row[name] is not None or name not in OWNED]
         for row, names in zip(rows, unusual, strict=True)
     ]
     full, short = (

@@ -25,11 +25,11 @@ from analysis.page import compact, live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import Plot, advice
-from analysis.page.processes import Forks
 from analysis.page.tables import Table
 from analysis.wording.texts import MARKUP, restored, spoken, text
 from study.system.errors import UserError
 from study.system.files import replace_bytes
+from study.system.forks import Forks
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")
@@ -85,15 +85,17 @@ def write(
     parts: Iterable[Part],
     title: str,
     source: str,
-    provenance: str,
+    provenance: Callable[[], str],
     out: Path,
     full: bool = False,
     reload: int = 0,
+    pictures: Sequence[str] = PICTURES,
 ) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
 
     The page has everything, with what is more than the short form folded. `report.md`, and the page when it is printed,
-    have the short form; if `full`, everything. The page reloads itself every `reload` seconds, unless 0.
+    have the short form; if `full`, everything. The page reloads itself every `reload` seconds, unless 0. `pictures` are
+    the formats of the figures of the short form.
     """
     # create the folders before anything is drawn
     try:
@@ -106,16 +108,17 @@ def write(
     anchors = _Names()
     _load_backends()
     forks = Forks()
-    formats = PICTURES if full else PICTURES[:1]
+    formats = pictures if full else PICTURES[:1]
     shown: list[dict[str, Any]] = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, PICTURES))]
+        blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, pictures))]
         makes = reversed(list(part.more))  # the last ones take longest, so they begin first
         more = [forks.start(partial(_written, make, anchor, out, formats)) for make in makes][::-1]
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 
     # wait for them, and give each heading its anchor
+    trained_with = provenance()
     for part in shown:
         for form in ("blocks", "more"):
             part[form] = [block for result in part[form] for block in _with_anchors(result(), part["anchor"], anchors)]
@@ -126,7 +129,8 @@ def write(
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "full": full}
+    content = {"title": title, "source": source, "parts": shown, "full": full}
+    content["provenance"] = trained_with
     content["reload"] = Markup(reload_tag(reload)) if reload else ""
     figures = _figures(shown)
     content["notes"] = _undrawn(figures)
@@ -336,7 +340,8 @@ def _markdown_term(term: str, words: str, link: str) -> str:
 
 
 def _markdown_picture(picture: Drawn) -> list[str]:
-    return [f"![{plain(picture.title)}](figures/{picture.stem}.png)", plain(picture.caption)]
+    suffix = "png" if "png" in picture.formats else "svg"
+    return [f"![{plain(picture.title)}](figures/{picture.stem}.{suffix})", plain(picture.caption)]
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -17,8 +17,9 @@ from pandas.api.types import is_numeric_dtype
 from rich.cells import cell_len
 from rich.table import Table as Grid
 
-from analysis.wording.texts import heading, number, shown, text
+from analysis.wording.texts import heading, number, ranked_by, ranking, shown, text
 from study.config.setting import Setting
+from study.record.metrics import METRICS
 from study.system.console import console
 
 WIDTH = 200
@@ -62,7 +63,7 @@ class Cell:
 class Table:
     """A table: the name of its files, title, frame of numbers, the columns to show, and notes below it.
 
-    The CSV file holds the whole frame.
+    The CSV file holds the whole frame. Columns of scores are named by the `metric` that settings are ranked by.
     """
 
     name: str
@@ -70,11 +71,13 @@ class Table:
     frame: pd.DataFrame
     columns: Sequence[Column]
     notes: Sequence[str] = ()
+    metric: str = field(default_factory=ranking)
 
     @property
     def header(self) -> list[str]:
         """Return the headers of the columns."""
-        return [column.header or heading(column.key) for column in self.columns]
+        with ranked_by(self.metric):
+            return [column.header or heading(column.key) for column in self.columns]
 
     @property
     def rows(self) -> list[list[Cell]]:
@@ -185,7 +188,17 @@ def latex(table: Table) -> str:
 
 def csv(table: Table) -> str:
     """Write the whole frame of a table as CSV, with empty cells for missing values."""
-    return harmless(table.frame).to_csv(index=False, float_format="%.6g")
+    return harmless(by_metric(table.frame, table.metric)).to_csv(index=False, float_format="%.6g")
+
+
+def by_metric(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Name the columns of scores by the metric that they hold: `score` is `val_acc` or, of a loss, `val_likelihood`."""
+    name = "likelihood" if METRICS[metric].goal == "minimize" else metric.removeprefix("val/")
+    return frame.rename(columns=lambda key: SCORE.sub(lambda found: f"{found[1] or 'val_'}{name}", str(key)))
+
+
+SCORE = re.compile("^(test_)?score(?=_|$)")
+"""The column of a frame with what settings are ranked by, of the validation or of the test images."""
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -446,7 +446,7 @@ def _ahead(frame: pd.DataFrame) -> str:
     """Report the setting with the highest accuracy, without enough seeds for a comparison."""
     # the best two settings
     first, second = frame.index[:2]
-    points = float(frame.val_acc[first] - frame.val_acc[second])
+    points = float(frame.score[first] - frame.score[second])
     values = {"setting": shown(first), "other": shown(second), "points": points, **_accuracies(frame.loc[first])}
     if frame.n.max() > 1:
         return plural(
@@ -468,7 +468,7 @@ def _ahead(frame: pd.DataFrame) -> str:
         )
 
     # settings with exactly the same accuracy are all named
-    level = [shown(setting) for setting in frame.index[frame.val_acc == frame.val_acc[first]]]
+    level = [shown(setting) for setting in frame.index[frame.score == frame.score[first]]]
     return text(
         "With one seed each, **{settings}** share the highest validation accuracy, {val}; on the test images "
         "{setting} reaches {test}. It is not known whether this is more than the luck of a seed.",
@@ -549,7 +549,7 @@ def _needed(section: Section, best: str, undecided: pd.DataFrame) -> str:
 
 def _accuracies(row: pd.Series) -> dict[str, object]:
     """Return the values of a setting that the sentences need: accuracies and number of seeds."""
-    return {"val": _with_interval(row, "val_acc"), "seeds": int(row.n), "test": _with_interval(row, "test_acc")}
+    return {"val": _with_interval(row, "score"), "seeds": int(row.n), "test": _with_interval(row, "test_score")}
 
 
 def _with_interval(row: pd.Series, key: str) -> str:

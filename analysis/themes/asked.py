@@ -4,6 +4,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
     frames = runs.load('runs'); print(*asked.lines(frames, sections.by_dataset(frames)[0]), sep='\\n')"
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -74,17 +75,17 @@ def accuracy(frames: Frames, section: Section) -> str:
 def _effects(section: Section) -> list[str]:
     """Report the effects of options on the accuracy, each averaged over the others, that are more than noise."""
     frame = effects.measure(section)
-    if frame.empty or not frame.val_acc_change_p.notna().any() or not comparison.partly_failed(section).empty:
+    if frame.empty or not frame.score_change_p.notna().any() or not comparison.partly_failed(section).empty:
         return []
     first = frame.drop_duplicates("option").set_index("option")["value"]
-    clear = frame[(frame.val_acc_change_p < ALPHA) & (frame.settings > 1)]
+    clear = frame[(frame.score_change_p < ALPHA) & (frame.settings > 1)]
     changes = [
         text("{value} instead of {first} {change:+.2f} ± {spread:.2f}", value=option_value(row.option, row.value),
-             first=shown_value(row.option, first[row.option]), change=row.val_acc_change,
-             spread=row.val_acc_change_ci95)
+             first=shown_value(row.option, first[row.option]), change=row.score_change,
+             spread=row.score_change_ci95)
         for row in clear.itertuples()
     ]  # fmt: skip
-    tested = frame.option[frame.val_acc_change_p.notna() & (frame.settings > 1)]
+    tested = frame.option[frame.score_change_p.notna() & (frame.settings > 1)]
     rest = [option(name) for name in dict.fromkeys(tested) if name not in set(clear.option)]
     said = (
         [text("Clear on average over the other options, in points: {changes}.", changes=named(changes))]
@@ -226,10 +227,12 @@ def seconds(frames: Frames, section: Section) -> str:
     frame = costs.measure(section)
     timed = frame[frame.epoch_seconds.notna()].sort_values("epoch_seconds")
     if timed.empty:
+        words = shlex.join(section.words)
         return text(
-            "Not known: every run shared its device with others, or had a single epoch. To measure it: `{command} "
-            "--per-device 1 --runs-dir alone`, then `python -m analysis.summarize alone`.",
-            command=f"python -m study.sweep run {section.file or 'SWEEP.yaml'}",
+            "Not known: every run shared its device with others, or had a single epoch. To measure it: `{command}`, "
+            "then `{report}`.",
+            command=f"python -m study.sweep run {words or 'SWEEP.yaml'} --per-device 1 --runs-dir alone",
+            report=f"python -m analysis.summarize alone{f' --sweep {words}' if words else ''}",
         )
     times = []
     for row in timed.itertuples():
@@ -279,6 +282,8 @@ def features(frames: Frames, section: Section) -> str:
     best, _ = best_readable(frames, section, layers.LOOKED_AT)
     seen = embedding.see(frames, list(best.index[: layers.LOOKED_AT]))
     frame = layers.layers_of(best, seen) if seen else pd.DataFrame()
+    if frame.empty and embedding.have_features(frames, list(best.index[: layers.LOOKED_AT])):
+        return text("Not known: these runs have too few validation images.")
     if frame.empty:
         return text("Not known: these runs have no features, which copies lack.")
     kinds = [

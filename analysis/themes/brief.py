@@ -14,7 +14,7 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
-from analysis.themes import answers, asked, comparison, confusion, costs, space
+from analysis.themes import answers, asked, comparison, confusion, costs, layers, space
 from analysis.themes.protocol import FAILED
 from analysis.wording.texts import named, plural, shown, text
 from study.config.setting import Setting
@@ -26,7 +26,7 @@ MOST_LOST = 2
 """A setting may be chosen for something else than its accuracy if the interval of what it loses ends within this many
 times the smallest difference that matters."""
 
-COLUMNS = ("setting", "n", "val_acc", "best_epoch", "below", "p_holm", "test_acc", "test_macro_f1", "test_balanced_acc")
+COLUMNS = ("setting", "n", "score", "best_epoch", "below", "p_holm", "test_score", "test_macro_f1", "test_balanced_acc")
 """Columns of the whole comparison that the table has too."""
 
 PANELS = 6
@@ -40,9 +40,27 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return [
         said if isinstance(said, Paragraph) else Paragraph(said),
         Items(asked.lines(frames, section)),
-        attempted(text("Figures"), lambda: picture(frames, section, looks)),
+        attempted(text("Figures"), lambda: picture(section, looks)),
         attempted(text("The comparison of the settings"), lambda: table(frames, section)),
+        *_pictures(frames, section),
     ]
+
+
+def _pictures(frames: Frames, section: Section) -> list[Block]:
+    """Draw the best setting's confusion matrix and the t-SNE of the best settings, if the question is about them."""
+    wanted = asked.asks(section)
+    found = []
+    if "confusion" in wanted:
+        found.append(attempted(text("The confusions"), lambda: _matrix(frames, section)))
+    if "features" in wanted:
+        found.append(attempted(text("The layers"), lambda: layers.picture(frames, section)))
+    return [block for block in found if block]
+
+
+def _matrix(frames: Frames, section: Section) -> Picture | None:
+    """Draw the confusion matrix of the best setting; None if no predictions can be read."""
+    known = confusion.of_best(frames, section)
+    return confusion.picture(*known) if known else None
 
 
 @in_its_words
@@ -61,7 +79,7 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
     # nothing that can be compared, or no difference at all
     tested = frame[frame.p_holm.notna()]
     first = frame.index[0]
-    if tested.empty and len(frame) > 1 and frame.n.max() == 1 and frame.val_acc.iloc[0] > frame.val_acc.iloc[1]:
+    if tested.empty and len(frame) > 1 and frame.n.max() == 1 and frame.score.iloc[0] > frame.score.iloc[1]:
         return text(
             "**{setting}** is ahead, but its lead may be luck: differences can be judged only with several seeds of "
             "each setting.",
@@ -72,9 +90,7 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
 
     # what cannot be compared is above
     best = comparison.reference(frame)
-    above = frame[
-        (frame.val_acc > frame.val_acc[best] + section.smallest) & frame.p_holm.isna() & (frame.index != best)
-    ]
+    above = frame[(frame.score > frame.score[best] + section.smallest) & frame.p_holm.isna() & (frame.index != best)]
     if not above.empty:
         return plural(
             "Train more seeds of **{settings}** first: it is {points:.2f} points above {best}, but has too few "
@@ -84,7 +100,7 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
             len(above),
             settings=named([shown(setting) for setting in above.index]),
             best=shown(best),
-            points=float(above.val_acc.iloc[0] - frame.val_acc[best]),
+            points=float(above.score.iloc[0] - frame.score[best]),
         )
 
     # results that contradict each other
@@ -194,14 +210,9 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
     return best, said
 
 
-def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
-    """Draw what the question is about: the confusion matrix, the curves of each setting, a grid, or all accuracies."""
+def picture(section: Section, looks: Looks) -> Picture:
+    """Draw the comparison: the curves of each setting if they are few, otherwise a grid or all accuracies."""
     settings = section.ranked
-    is_confusion = "confusion" in asked.asks(section) and len(settings) == 1
-    if is_confusion and (known := confusion.of_best(frames, section)):
-        best, counts, repeats = known
-        title = confusion.matrix_title(best, repeats)
-        return Picture("brief", title, confusion.matrix_figure(counts, title, normalised=False))
     if len(settings) <= PANELS:
         title = text("Training and validation of each setting: {name}", name=section.title)
         caption = (

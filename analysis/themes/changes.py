@@ -36,7 +36,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     columns = [
         Column("setting"),
         Column("option", header=text("Change"), text=_change),
-        Column("val_acc_change", 2),
+        Column("score_change", 2),
         p_column("p_holm"),
         Column("gap_last_change", 2),
     ]
@@ -66,7 +66,7 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
     has another value of a single option and is not itself such a change.
 
     Returns one row per change: `setting` (the setting that is changed), `changed` (the result), `option`, `before` and
-    `after` (empty if not given), the differences `val_acc_change` and `gap_last_change` in points, with half the width
+    `after` (empty if not given), the differences `score_change` and `gap_last_change` in points, with half the width
     of their intervals as `…_ci95` if both settings have several seeds, and `p_holm` of the accuracies; intervals and p
     are those of the comparison of all pairs of settings.
     """
@@ -80,7 +80,7 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
 
     # differences of both measures
     tests = {name: comparison.pairwise(section, of) for name, of in effects.MEASURES.items()}
-    measured = {"val_acc": section.scores(section.runs), "gap_last": comparison.gap_last(section.runs)}
+    measured = {"score": section.scores(section.runs), "gap_last": comparison.gap_last(section.runs)}
     means = {name: values.groupby(section.runs.setting).mean() for name, values in measured.items()}
     rows = []
     for before, after, name, old, new in changes:
@@ -89,7 +89,7 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
             pair = test.loc[after, before] if (after, before) in test.index else None
             row[f"{what}_change"] = means[what][after] - means[what][before]
             row[f"{what}_change_ci95"] = math.nan if pair is None else pair.half_width
-            if what == "val_acc":
+            if what == "score":
                 row["p_holm"] = math.nan if pair is None else pair.holm
         rows.append(row)
     frame = pd.DataFrame(rows)
@@ -163,8 +163,8 @@ def _answer(frame: pd.DataFrame, averaged: bool) -> str:
     sentences = []
     tested = frame[frame.p_holm.notna()]
     proven = tested[tested.p_holm < ALPHA]
-    helps = proven[proven.val_acc_change > 0]
-    harms = proven[proven.val_acc_change < 0]
+    helps = proven[proven.score_change > 0]
+    harms = proven[proven.score_change < 0]
     if not helps.empty:
         sentences.append(
             plural(
@@ -219,8 +219,8 @@ def _listed(rows: pd.DataFrame) -> str:
                 "{change} for {setting} ({points:+.2f} ± {spread:.2f} points)",
                 setting=shown(row["setting"]),
                 change=_change(row),
-                points=row["val_acc_change"],
-                spread=row["val_acc_change_ci95"],
+                points=row["score_change"],
+                spread=row["score_change_ci95"],
             )
             for row in rows.to_dict("records")
         ]

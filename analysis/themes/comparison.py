@@ -37,12 +37,12 @@ from study.config.setting import Setting
 from study.record.metrics import METRICS, scaled
 
 PER_RUN = {
-    "val_acc": lambda section, runs: section.scores(runs),
+    "score": lambda section, runs: section.scores(runs),
     "best_epoch": lambda section, runs: runs["best/epoch"],
-    "test_acc": lambda section, runs: section.scores(runs, "test"),
+    "test_score": lambda section, runs: section.scores(runs, "test"),
 }
-"""Measures of each run that are compared: those by which settings are ranked, accuracies unless the runs of the section
-have another metric."""
+"""Measures of each run that are compared: what settings are ranked by, accuracy unless the runs of the section have
+another metric, of the validation and of the test images."""
 
 SHARES = (ACCURACY, "val/top2", "val/top5")
 """Metrics that are a share of the images, whose smallest change is that of one image."""
@@ -115,26 +115,27 @@ def accuracies(section: Section, looks: Looks) -> Picture:
 
 @once
 def compare(section: Section) -> pd.DataFrame:
-    """Return one row per setting, the best validation accuracy first, settings without a result last.
+    """Return one row per setting, the best validation score first, settings without a result last.
 
     Columns: `setting`, the values of the varied options, `n` (seeds with a result) of `asked`; for each of PER_RUN the
     mean, and half the width of its interval over seeds as `…_ci95` (NaN if n = 1, or if only some runs `failed` to
-    learn: their number); the sampling interval of the test images as `test_acc_low` and `test_acc_high`. Accuracies are
-    in percent. Of runs with unbalanced classes also `test_macro_f1` and `test_balanced_acc`.
-    Columns of the difference from the best setting (see `reference`): `below`, in points of validation accuracy; if
+    learn: their number); the sampling interval of the test images as `test_score_low` and `test_score_high`. Scores are
+    in percent; a CSV file names them by their metric, see `tables.by_metric`. Of runs with unbalanced classes also
+    `test_macro_f1` and `test_balanced_acc`.
+    Columns of the difference from the best setting (see `reference`): `below`, in points of the validation score; if
     both have several seeds also `below_ci95`, `paired` (then `below` is that of the shared seeds), `p`, `p_holm`
     (corrected for all pairs of the section), and `tied`, whether the setting is not shown to be worse; `test_below`,
-    `test_below_ci95` and `p_test` are the same of the test accuracy, a family of its own.
+    `test_below_ci95` and `p_test` are the same of the test score, a family of its own.
     """
     # mean and interval over seeds
     measured = section.runs[["setting"]].assign(**{name: of(section, section.runs) for name, of in PER_RUN.items()})
-    means = estimates(measured, "setting", list(PER_RUN), ranking_rounding(section)).drop(columns="best_epoch_ci95")
+    means = estimates(measured, "setting", list(PER_RUN), rounding(section)).drop(columns="best_epoch_ci95")
     means["n"] = section.runs.groupby("setting").size()
 
     # a mean of runs that learned and runs that did not has no interval
     failed = partly_failed(section)
     means["failed"] = failed.failed.reindex(means.index, fill_value=0)
-    means.loc[failed.index, ["val_acc_ci95", "test_acc_ci95"]] = math.nan
+    means.loc[failed.index, ["score_ci95", "test_score_ci95"]] = math.nan
     means = means.join(_of_classes(section, failed.index))
 
     # the sampling interval of the test images, if these are shares of images
@@ -145,13 +146,13 @@ def compare(section: Section) -> pd.DataFrame:
         sampling_interval(accuracy / scale, images[setting])
         if is_share and (n == 1 or width == width)
         else (math.nan, math.nan)
-        for setting, accuracy, width, n in means[["test_acc", "test_acc_ci95", "n"]].itertuples()
+        for setting, accuracy, width, n in means[["test_score", "test_score_ci95", "n"]].itertuples()
     ]
-    means[["test_acc_low", "test_acc_high"]] = scale * np.array(bounds, dtype=float).reshape(-1, 2)
+    means[["test_score_low", "test_score_high"]] = scale * np.array(bounds, dtype=float).reshape(-1, 2)
 
     # one row per setting of the design, with or without a result
     asked = section.points.drop_duplicates("setting").set_index("setting")[section.varied]
-    frame = asked.join(means).sort_values("val_acc", ascending=False, kind="stable").rename_axis("setting")
+    frame = asked.join(means).sort_values("score", ascending=False, kind="stable").rename_axis("setting")
     frame["n"] = frame.n.fillna(0).astype(int)
     frame["failed"] = frame.failed.fillna(0).astype(int)
     frame["asked"] = section.points.groupby("setting").fingerprint.nunique()
@@ -163,14 +164,14 @@ def compare(section: Section) -> pd.DataFrame:
     with_reference = (
         pairs.xs(best, level="a") if best in pairs.index.get_level_values("a") else pairs.droplevel("a")[:0]
     )
-    frame["below"] = frame.val_acc[best] - frame.val_acc
+    frame["below"] = frame.score[best] - frame.score
     frame = frame.join(with_reference[["shown", "below_ci95", "paired", "p", "p_holm"]])
     frame["below"] = frame.pop("shown").fillna(frame.below)
     frame["tied"] = (frame.p_holm >= ALPHA) | ((frame.index == best) & frame.p_holm.notna().any())
 
     # the same differences on the test images
     names = {"difference": "test_below", "half_width": "test_below_ci95", "holm": "p_test"}
-    pairs = pairwise(section, "test_acc", "test", best).rename(columns=names)[list(names.values())]
+    pairs = pairwise(section, "test_score", "test", best).rename(columns=names)[list(names.values())]
     known = best in pairs.index.get_level_values("a")
     return frame.join(pairs.xs(best, level="a") if known else pairs.droplevel("a")[:0]).reset_index()
 
@@ -232,7 +233,7 @@ def reference(frame: pd.DataFrame) -> str:
 
 
 def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort settings by validation accuracy, the best first."""
+    """Sort settings by their validation score, the best first."""
     return frame.reindex(section.ranked).rename_axis("setting")
 
 
@@ -254,7 +255,7 @@ def _of_classes(section: Section, failed: Sequence[Setting]) -> pd.DataFrame:
 @once
 def pairwise(
     section: Section,
-    of: str | Callable[[pd.DataFrame], pd.Series] = "val_acc",
+    of: str | Callable[[pd.DataFrame], pd.Series] = "score",
     split: str | None = "val",
     reference: Setting | None = None,
 ) -> pd.DataFrame:
@@ -272,8 +273,7 @@ def pairwise(
     # the comparison
     values = PER_RUN[of](section, runs) if isinstance(of, str) else of(runs)
     values = values.set_axis(pd.MultiIndex.from_arrays([runs.setting, section.repeats[runs.index]]))
-    is_share = split and (not isinstance(of, str) or section.metric in SHARES)
-    step = resolution(section.runs, split) if is_share else 0.0
+    step = step_of(section, of, split) if split else 0.0
     return differences(values, kinds, step, reference, set(failed.index[failed.failed == failed["all"]]))
 
 
@@ -293,16 +293,19 @@ def resolution(runs: pd.DataFrame, split: str = "val") -> float:
     return 100 / images if images > 0 else 0.0
 
 
-def rounding(runs: pd.DataFrame) -> dict[str, float]:
-    """Return the standard deviation, in points, that rounding to whole images causes in each accuracy."""
-    splits = {"val_acc": "val", "val_acc_last": "val", "test_acc": "test"}
-    return {name: resolution(runs, split) / math.sqrt(12) for name, split in splits.items()}
+def step_of(section: Section, of: str | Callable[[pd.DataFrame], pd.Series], split: str = "val") -> float:
+    """Return the change, in points, of a measure of `pairwise` by one image of a split.
+
+    0 for scores that are no share of the images, such as a loss.
+    """
+    is_share = not isinstance(of, str) or section.metric in SHARES
+    return resolution(section.runs, split) if is_share else 0.0
 
 
-def ranking_rounding(section: Section) -> dict[str, float]:
-    """Return `rounding`, but 0 where settings are ranked by a metric that is no share of the images, such as a loss."""
-    found = rounding(section.runs)
-    return found if section.metric in SHARES else dict.fromkeys(found, 0.0)
+def rounding(section: Section) -> dict[str, float]:
+    """Return the standard deviation, in points, that rounding to whole images causes in each score."""
+    splits = {"score": "val", "score_last": "val", "test_score": "test"}
+    return {name: step_of(section, name, split) / math.sqrt(12) for name, split in splits.items()}
 
 
 def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataFrame:
@@ -336,7 +339,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     columns = [
         Column("setting"),
         Column("n", 0, text=_seeds),
-        Column("val_acc", 2, bold="tied", header=heading("val_acc"), is_percentage=True),
+        Column("score", 2, bold="tied", is_percentage=True),
         Column("best_epoch", 1),
     ]
 
@@ -400,10 +403,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
     notes = ranking_notes(section) + notes
 
     # test accuracy, and notes on the intervals
-    tested = heading("test_acc")
-    columns.append(
-        Column("test_acc", 2, header=tested, text=lambda row: with_interval(row, "test_acc") if row["n"] > 1 else None)
-    )
+    columns.append(Column("test_score", 2, text=lambda row: with_interval(row, "test_score") if row["n"] > 1 else None))
     of_classes = [name for name in ("test_macro_f1", "test_balanced_acc") if name in frame]
     if of_classes:
         columns += [Column(name, 2, is_percentage=True) for name in of_classes]
@@ -580,13 +580,15 @@ def ranking(
             ]
             about(dots, Mark(setting, rows, notes))
         mean = axes.errorbar(
-            row["val_acc"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2
+            row["score"], place, xerr=_half_width(row), fmt="o", color=color, markersize=8, linewidth=2
         )
-        (tested,) = axes.plot(row["test_acc"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3)
+        (tested,) = axes.plot(
+            row["test_score"], place, "D", color=color, markerfacecolor="white", markersize=6, zorder=3
+        )
         for bar in mean.get_children():
             about(bar, Mark(setting))
-        about(mean.lines[0], Mark(setting, np.array([[row["val_acc"], place]]), [_reading(row, "val_acc")]))
-        about(tested, Mark(setting, np.array([[row["test_acc"], place]]), [_reading(row, "test_acc")]))
+        about(mean.lines[0], Mark(setting, np.array([[row["score"], place]]), [_reading(row, "score")]))
+        about(tested, Mark(setting, np.array([[row["test_score"], place]]), [_reading(row, "test_score")]))
 
     # legend, names and limits
     axes.plot([], [], "o", color=GREY, markersize=8, label=ranking_axis().removesuffix(" (%)"))
@@ -616,7 +618,7 @@ def _reading(row: dict, key: str) -> str:
 
 def _half_width(row: dict) -> list[list[float]] | None:
     """Return the two halves of the error bar of a setting, cut off at 0 and 100 %; None without an interval."""
-    if math.isnan(row["val_acc_ci95"]):
+    if math.isnan(row["score_ci95"]):
         return None
-    low, high = bounded(row["val_acc"], row["val_acc_ci95"])
-    return [[row["val_acc"] - low], [high - row["val_acc"]]]
+    low, high = bounded(row["score"], row["score_ci95"])
+    return [[row["score"] - low], [high - row["score"]]]

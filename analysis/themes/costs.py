@@ -17,7 +17,7 @@ from analysis.themes import comparison, pareto
 from analysis.themes.pareto import AGAINST, front
 from analysis.themes.speed import alike as alike_in_time
 from analysis.themes.speed import epoch_seconds, is_timed, machines, times, work
-from analysis.wording.texts import heading, mark, named, number, plural, shown, text
+from analysis.wording.texts import mark, named, number, plural, shown, text
 from study.config.setting import Setting
 
 COLUMNS = (
@@ -78,9 +78,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 @once
 def measure(section: Section, alike: bool = False) -> pd.DataFrame:
-    """Return one row per setting with its costs, the best validation accuracy first.
+    """Return one row per setting with its costs, the best validation score first.
 
-    Columns: `setting`, `val_acc` (percent), and those of COLUMNS: parameters, their memory and the peak memory in MB,
+    Columns: `setting`, `score` (percent), and those of COLUMNS: parameters, their memory and the peak memory in MB,
     millions of FLOPs per image, images per second in training, seconds of an epoch and of a whole training, energy of a
     training in Wh and its mean power in watts. Costs that depend on the machine come only from runs chosen by
     `speed.is_timed`. If `alike`, costs that are equal by construction, and not shown to differ, are replaced by their
@@ -94,8 +94,8 @@ def measure(section: Section, alike: bool = False) -> pd.DataFrame:
             by_run[cost] = by_run[cost].groupby(kinds).transform("mean").where(by_run[cost].notna())
 
     # means over seeds; parameters and FLOPs do not vary
-    names = ["val_acc", *(column.key for column in COLUMNS if column.key in by_run)]
-    frame = estimates(by_run, "setting", names, comparison.ranking_rounding(section))
+    names = ["score", *(column.key for column in COLUMNS if column.key in by_run)]
+    frame = estimates(by_run, "setting", names, comparison.rounding(section))
     frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
     frame = frame.join(_longer(section))
     return comparison.in_order(section, frame).reset_index()
@@ -168,7 +168,7 @@ def _of_runs(section: Section) -> pd.DataFrame:
     costs = pd.DataFrame(
         {
             "setting": runs.setting,
-            "val_acc": section.scores(runs),
+            "score": section.scores(runs),
             "params": kept,
             "param_mb": runs["param_bytes"] * kept / runs["params"] / 1e6,
             "mflops": runs["flops"] / 1e6,
@@ -268,7 +268,7 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
                 "1 on one machine."
             )
         )
-    columns = [Column("setting"), Column("val_acc", 2, header=heading("val_acc")), *columns]
+    columns = [Column("setting"), Column("score", 2), *columns]
     return Table("costs", text("Accuracy and costs: {name}", name=section.title), frame, columns, notes)
 
 
@@ -294,7 +294,7 @@ def _front(frame: pd.DataFrame, cost: str) -> str:
         cost=text(AGAINST[cost]),
         dearest=shown(dearest.setting),
         cheapest=shown(cheapest.setting),
-        points=dearest.val_acc - cheapest.val_acc,
+        points=dearest.score - cheapest.score,
         times=dearest[cost] / cheapest[cost],
     )
 

@@ -17,17 +17,15 @@ from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, moderated, raw_pairs, residual_degrees, with_tests
 from analysis.page.tables import Column, Table, p_column
 from analysis.themes import comparison
-from analysis.wording.texts import heading, mark, named, option, option_value, shown_value, text
+from analysis.wording.texts import mark, named, option, option_value, shown_value, text
 from study.config.setting import Setting
 
-MEASURES = {"val_acc": "val_acc", "gap_last": comparison.gap_last}
+MEASURES = {"score": "score", "gap_last": comparison.gap_last}
 """Measures that an option may change, as `comparison.pairwise` takes them: the best validation accuracy (or what else
 settings are ranked by), and the gap at the end."""
 
 CHANGED = {
-    "val_acc": mark(
-        "{value} instead of {first} changes the validation accuracy by {change:+.2f} ± {spread:.2f} points"
-    ),
+    "score": mark("{value} instead of {first} changes the validation accuracy by {change:+.2f} ± {spread:.2f} points"),
     "gap_last": mark("{value} instead of {first} changes the gap at the end by {change:+.2f} ± {spread:.2f} points"),
 }
 
@@ -46,8 +44,8 @@ def measure(section: Section) -> pd.DataFrame:
     """Compare the values of each of several options, averaged over the other options and over seeds.
 
     All values of an option are averaged over the same combinations of the other options and the same seeds. Returns one
-    row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations), `val_acc` and `gap_last`, and
-    their differences from the first value of the option, `val_acc_change` and `gap_last_change`, with half the width of
+    row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations), `score` and `gap_last`, and
+    their differences from the first value of the option, `score_change` and `gap_last_change`, with half the width of
     their intervals over seeds as `…_ci95` and p as `…_p` (Holm). They are paired as in `comparison.pairwise`, their
     variances are moderated over all options, and intervals and p are corrected for all differences of both measures;
     those of an option with a single combination are the ones of the comparison.
@@ -60,7 +58,7 @@ def measure(section: Section) -> pd.DataFrame:
         .assign(repeat=section.repeats)
         .apply(lambda column: column.map(partial(_alone, column.name)))
         .assign(
-            val_acc=section.scores(runs),
+            score=section.scores(runs),
             gap_last=comparison.gap_last(runs),
             beginning=comparison.beginnings(section),
             setting=runs.setting,
@@ -111,7 +109,7 @@ def measure(section: Section) -> pd.DataFrame:
             if np.isnan(table).any():  # a run lacks this measure
                 continue
             kinds = np.array([list(beginnings[values]).index(beginnings[value]) for value in values])
-            pairs = raw_pairs(table, kinds, comparison.resolution(runs) ** 2 / 12 / settings)
+            pairs = raw_pairs(table, kinds, comparison.step_of(section, MEASURES[what]) ** 2 / 12 / settings)
             pairs = pairs[pairs["first"] == 0].assign(row=range(len(rows) - len(values) + 1, len(rows)))
             scaled_up = pairs[["variance", "n"]] * settings
             tested[what].append(pairs.assign(what=what, variance=scaled_up.variance, n=scaled_up.n))
@@ -168,16 +166,16 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
         Column("value", text=lambda row: shown_value(row["option"], row["value"])),
         Column("settings", 0),
         Column("n", 0),
-        Column("val_acc", 2, header=heading("val_acc")),
-        Column("val_acc_change", 2),
-        p_column("val_acc_change_p"),
+        Column("score", 2),
+        Column("score_change", 2),
+        p_column("score_change_p"),
         Column("gap_last", 2),
         Column("gap_last_change", 2),
         p_column("gap_last_change_p"),
     ]
 
     # p values exist only with several seeds
-    tested = effect.val_acc_change_p.notna().any()
+    tested = effect.score_change_p.notna().any()
     columns = [column for column in columns if tested or not column.key.endswith("_p")]
     notes = [
         text(
@@ -203,7 +201,7 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
 def _answer(effect: pd.DataFrame) -> str:
     """Report which effects are more than noise."""
     # effects with a corrected p below 5 %
-    changes = effect[effect.val_acc_change.notna()]
+    changes = effect[effect.score_change.notna()]
     first = effect.drop_duplicates("option").set_index("option")["value"]
     certain = []
     for row in changes.itertuples():
@@ -226,7 +224,7 @@ def _answer(effect: pd.DataFrame) -> str:
             "Averaged over the other options, there is no clear evidence that an option has an effect on the accuracy "
             "or the gap."
         )
-    known = set(changes.option[changes.val_acc_change_p < ALPHA])
+    known = set(changes.option[changes.score_change_p < ALPHA])
     rest = [option(name) for name in dict.fromkeys(changes.option) if name not in known]
     answer = text(
         "Averaged over the other options, these effects are more than noise (p < 0.05, corrected by Holm): {changes}. "

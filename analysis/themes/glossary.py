@@ -5,11 +5,22 @@ python -c "from analysis.themes import glossary; print(glossary.terms([]))"
 
 from collections.abc import Sequence
 
-from analysis.frames.sections import Section
+from analysis.frames.sections import ACCURACY, Section
 from analysis.page.blocks import Terms
-from analysis.wording.texts import mark, text
+from analysis.wording.texts import mark, ranked_by, text
 
 WIKIPEDIA = "https://en.wikipedia.org/wiki/"
+
+SCORE = (
+    mark("Best val acc, test acc"),
+    mark(
+        "The best validation accuracy of all epochs, by which settings are ranked; it is a little optimistic. The "
+        "test accuracy is that of the same weights on images used only once."
+    ),
+    "",
+    True,
+)
+"""The entry that says what settings are ranked by."""
 
 ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
     (
@@ -22,15 +33,7 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
         WIKIPEDIA + "Confidence_interval",
         True,
     ),
-    (
-        mark("Best val acc, test acc"),
-        mark(
-            "The best validation accuracy of all epochs, by which settings are ranked; it is a little optimistic. The "
-            "test accuracy is that of the same weights on images used only once."
-        ),
-        "",
-        True,
-    ),
+    SCORE,
     (
         mark("Bold, clearly, undecided"),
         mark(
@@ -106,7 +109,7 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
     ),
     (
         mark("Pareto front"),
-        mark("The settings for which no other is more accurate at the same cost or less."),
+        mark("The settings for which no other is better at the same cost or less."),
         WIKIPEDIA + "Pareto_front",
         False,
     ),
@@ -133,8 +136,16 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
 
 
 def terms(sections: Sequence[Section]) -> Terms:
-    """Return the glossary; without any setting of several seeds, without the terms of their comparison."""
+    """Return the glossary; without any setting of several seeds, without the terms of their comparison.
+
+    What settings are ranked by is explained once for each metric that the sections have.
+    """
     several = not sections or any(section.runs.setting.duplicated().any() for section in sections)
-    return Terms(
-        [(text(term), text(words), link) for term, words, link, of_seeds in ENTRIES if several or not of_seeds]
-    )
+    metrics = dict.fromkeys(section.metric for section in sections) or (ACCURACY,)
+    found = []
+    for entry in ENTRIES:
+        term, words, link, of_seeds = entry
+        for metric in metrics if entry is SCORE else (ACCURACY,):
+            with ranked_by(metric):
+                found += [(text(term), text(words), link)] if several or not of_seeds else []
+    return Terms(found)

@@ -42,7 +42,7 @@ def front(frame: pd.DataFrame, cost: str) -> pd.DataFrame:
     """Return the Pareto front: settings for which no other is more accurate at the same cost or as accurate at less."""
     known = frame[frame[cost].notna()]
     costs = known[cost].map("{:.9g}".format).astype(float).to_numpy()  # equal costs have means that differ in last bits
-    accuracies = known.val_acc.to_numpy().round(6)
+    accuracies = known.score.to_numpy().round(6)
     better = (costs <= costs[:, None]) & (accuracies >= accuracies[:, None])
     alike = (costs == costs[:, None]) & (accuracies == accuracies[:, None])
     return known[~(better & ~alike).any(axis=1)].sort_values(cost, kind="stable")
@@ -60,20 +60,20 @@ def draw(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks |
     for axes, cost in zip(panels, against, strict=False):
         # the front, and a point per setting
         best = front(frame, cost)
-        axes.step(best[cost], best.val_acc, where="post", color=GREY, linewidth=1.5, linestyle="--", zorder=1)
+        axes.step(best[cost], best.score, where="post", color=GREY, linewidth=1.5, linestyle="--", zorder=1)
         for row in frame.to_dict("records"):
             is_best = row["setting"] in set(best.setting)
             color = looks[row["setting"]].color if is_best or len(frame) <= LABELLED else PALE_GREY
             (point,) = axes.plot(
                 row[cost],
-                row["val_acc"],
+                row["score"],
                 "o",
                 color=color,
                 markersize=8,
                 markeredgecolor="black" if is_best else "none",
                 zorder=3 if is_best else 2,
             )
-            about(point, Mark(row["setting"], np.array([[row[cost], row["val_acc"], row.get("val_acc_ci95", np.nan)]])))
+            about(point, Mark(row["setting"], np.array([[row[cost], row["score"], row.get("score_ci95", np.nan)]])))
 
         # scale, labels, and room for names
         wide = frame[cost].max() >= WIDE * frame[cost].min()
@@ -126,14 +126,14 @@ def _name_points(
             _, _, *drawn = textalloc.allocate(
                 axes,
                 named[cost].to_numpy(),
-                named.val_acc.to_numpy(),
+                named.score.to_numpy(),
                 [names[setting] for setting in named.setting],
                 x_scatter=frame[cost].to_numpy(),
-                y_scatter=frame.val_acc.to_numpy(),
+                y_scatter=frame.score.to_numpy(),
                 textsize=8,
                 linecolor=GREY,
                 x_lines=[steps[cost].repeat(2).to_numpy()[1:]],
-                y_lines=[steps.val_acc.repeat(2).to_numpy()[:-1]],
+                y_lines=[steps.score.repeat(2).to_numpy()[:-1]],
                 linewidth=0.7,
                 min_distance=0.02,
                 max_distance=0.4,

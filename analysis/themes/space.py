@@ -92,7 +92,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     elif len(done) > 2:
         title = text("Settings by their options: {name}", name=section.title)
         stopped = section.absent[section.absent.state == "stopped"]
-        stopped = stopped.assign(val_acc=section.scores(stopped).astype(float))
+        stopped = stopped.assign(score=section.scores(stopped).astype(float))
         captions = [
             text(
                 "One line per setting, coloured by its best validation accuracy, which has a linear scale. Values of "
@@ -171,8 +171,8 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
     grid, spreads = np.full((2, len(heights), len(widths)), np.nan)
     for row in frame.to_dict("records"):
         place = (heights.index(row[rows]), widths.index(row[across]))
-        grid[place] = row["val_acc"]
-        spreads[place] = row["val_acc_ci95"]
+        grid[place] = row["score"]
+        spreads[place] = row["score_ci95"]
 
     # names that do not fit below their columns are broken into lines
     lefts, belows = (
@@ -221,7 +221,7 @@ def by_value(frame: pd.DataFrame, section: Section, name: str, title: str) -> Fi
         runs = section.runs
         places = runs.setting.map(frame.set_index("setting")[name])
         axes.plot(places, section.scores(runs), "o", color=PALETTE[0], alpha=0.35, markersize=5)
-    axes.errorbar(frame[name], frame.val_acc, frame.val_acc_ci95, fmt="o-", color=PALETTE[0], capsize=3, linewidth=1.7)
+    axes.errorbar(frame[name], frame.score, frame.score_ci95, fmt="o-", color=PALETTE[0], capsize=3, linewidth=1.7)
 
     # scale and ticks
     is_log = _is_logarithmic(frame[name])
@@ -241,18 +241,18 @@ def parallel(
     """Draw a line per setting through the values of its options to its validation accuracy, the best on top.
 
     `frame` is from `comparison.compare`, `drawn` is that of the section, `stopped` are its stopped points with their
-    `val_acc`.
+    `score`.
     """
     # values are written to the right of their axes: the longest determines the distance of the axes
-    keys = [*varied, "val_acc"]
-    rows = pd.concat([frame.sort_values("val_acc")[keys], *([] if stopped is None else [stopped[keys]])])
-    scaled = [_scaled(rows[name], _is_by_size(rows[name], [*drawn, "val_acc"])) for name in keys]
+    keys = [*varied, "score"]
+    rows = pd.concat([frame.sort_values("score")[keys], *([] if stopped is None else [stopped[keys]])])
+    scaled = [_scaled(rows[name], _is_by_size(rows[name], [*drawn, "score"])) for name in keys]
     longest = max(inches(ticks.values(), 9) for _, ticks in scaled)
     figure = Plot(figsize=(min(16, 3 + max(1.7, longest + 0.2) * len(varied)), 5.5), layout="constrained")
     axes = figure.subplots()
 
     # an axis per option, with its values
-    scale = ScalarMappable(Normalize(frame.val_acc.min(), frame.val_acc.max()), COLOURS)
+    scale = ScalarMappable(Normalize(frame.score.min(), frame.score.max()), COLOURS)
     places = np.empty(rows.shape)
     for place, (heights, ticks) in enumerate(scaled):
         places[:, place] = heights
@@ -263,7 +263,7 @@ def parallel(
             axes.text(place + 0.03, height, tick, fontsize=9, va="center", bbox=box, zorder=5)
 
     # a line per setting, and dashed lines for stopped runs
-    colours = scale.to_rgba(rows.val_acc[: len(frame)].to_numpy(dtype=float))
+    colours = scale.to_rgba(rows.score[: len(frame)].to_numpy(dtype=float))
     add_lines(axes, places[: len(frame)], color=colours, linewidth=2, alpha=0.85)
     add_lines(axes, places[len(frame) :], linestyle="--", color=GREY, linewidth=1, zorder=1)
 
@@ -300,7 +300,7 @@ def _scaled(values: pd.Series, by_size: bool) -> tuple[np.ndarray, dict[float, s
     numbers = sizes(values).to_numpy(dtype=float)
     low = numbers.min()
     high = numbers.max()
-    is_log = name != "val_acc" and _is_logarithmic(numbers)
+    is_log = name != "score" and _is_logarithmic(numbers)
     ticks = _locator(numbers, is_log).tick_values(low, high)
     ticks = ticks[(ticks >= low) & (ticks <= high)]
     scale = np.log if is_log else np.asarray
@@ -352,7 +352,7 @@ def importance(frame: pd.DataFrame, varied: list[str]) -> tuple[pd.Series, float
     numeric = {name: is_numeric(frame[name]) for name in varied}
     options = {name: sizes(frame[name]) if numeric[name] else frame[name].astype(str) for name in varied}
     inputs = pd.get_dummies(pd.DataFrame(options)).to_numpy(float)
-    target = frame.val_acc.to_numpy(float)
+    target = frame.score.to_numpy(float)
     forest = RandomForestRegressor(TREES, random_state=0)
     repeats = REPEATS if len(frame) <= MANY else 1
     folds = [KFold(min(FOLDS, len(frame)), shuffle=True, random_state=repeat) for repeat in range(repeats)]

@@ -240,7 +240,7 @@ def _trends(history: pd.DataFrame, length: int) -> pd.DataFrame:
 def overfitting(section: Section, runs: pd.DataFrame) -> Table:
     """Compare the gaps between training and validation; `runs` is the result of `measure`."""
     # means over seeds; a gap is the difference of two accuracies
-    of_accuracy = comparison.rounding(section.runs)["val_acc"]
+    of_accuracy = comparison.resolution(section.runs) / math.sqrt(12)
     of_gap = math.sqrt(2) * of_accuracy
     rounding = {"train_acc_best": of_accuracy, "gap_best": of_gap, "gap_last": of_gap}
     frame = estimates(runs, "setting", GAPS, rounding).join(

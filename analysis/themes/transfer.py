@@ -17,9 +17,8 @@ from analysis.page.tables import SIGNIFICANT, Column, Table, p_words
 from analysis.themes import clouds, comparison, embedding
 from analysis.themes.embedding import Seen
 from analysis.themes.speed import is_timed
-from analysis.wording.texts import heading, mark, named, shown, text
+from analysis.wording.texts import mark, named, shown, text
 from analysis.wording.words import LAYERS
-from study.record.metrics import scaled
 
 LAYER = "penultimate"
 """The features whose separability is compared: the input of the last layer."""
@@ -79,9 +78,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Column("way", text=lambda row: text(NAMES[row["way"]])),
         Column("setting"),
         Column("n", 0),
-        Column("val_acc_last", 2, is_percentage=True),
-        Column("val_acc", 2, header=heading("val_acc"), is_percentage=True),
-        Column("test_acc", 2, header=heading("test_acc"), is_percentage=True),
+        Column("score_last", 2, is_percentage=True),
+        Column("score", 2, is_percentage=True),
+        Column("test_score", 2, is_percentage=True),
         Column("probe", 1),
         Column("silhouette", 3),
         Column("train_seconds", SIGNIFICANT),
@@ -114,12 +113,12 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     ]
 
     # the embeddings side by side; settings with the same features share a panel
-    classes = frames.data(best.index[0])["classes"]
     if len(seen) > 1:
         title = text("t-SNE of each way, {layer}: {name}", layer=layer, name=section.title)
         panels: dict[int, list[str]] = {}
         for run, images in seen.items():
             panels.setdefault(id(images.layers[LAYER]), []).append(run)
+        classes = frames.data(best.index[0])["classes"]
         aligned = embedding.align({runs[0]: seen[runs[0]] for runs in panels.values()})
         drawn = {"; ".join(names[best[run]] for run in runs): aligned[runs[0]] for runs in panels.values()}
         figure = clouds.side_by_side(drawn, LAYER, classes, title)
@@ -164,9 +163,9 @@ def seedless(section: Section) -> list[str]:
 
 
 def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
-    """Return one row per setting, the best validation accuracy first.
+    """Return one row per setting, the best validation score first.
 
-    Columns: `way` (one of WAYS), `setting`, `n`; `val_acc_last`, `val_acc` (best epoch) and `test_acc` in percent, with
+    Columns: `way` (one of WAYS), `setting`, `n`; `score_last`, `score` (best epoch) and `test_score` in percent, with
     half the width of their intervals over seeds as `…_ci95`; `probe` in percent and `silhouette` of the features, for
     settings in `seen`; `train_seconds` of the runs chosen by `speed.is_timed`.
     """
@@ -175,13 +174,13 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
     measured = pd.DataFrame(
         {
             "setting": runs.setting,
-            "val_acc_last": scaled(runs, "last/val_acc"),
-            "val_acc": section.scores(runs),
-            "test_acc": section.scores(runs, "test"),
+            "score_last": section.scores(runs, "last"),
+            "score": section.scores(runs),
+            "test_score": section.scores(runs, "test"),
             "train_seconds": runs["train_seconds"].where(is_timed(section)),
         }
     )
-    frame = estimates(measured, "setting", list(measured.columns[1:]), comparison.rounding(runs))
+    frame = estimates(measured, "setting", list(measured.columns[1:]), comparison.rounding(section))
     frame["n"] = runs.groupby("setting").size()
     frame["way"] = ways(section)
 

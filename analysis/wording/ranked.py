@@ -20,6 +20,7 @@ RANKED = {
     # headers and titles
     "Best val acc (%)": mark("Best {metric} (%)"),
     "Test acc (%)": mark("The same in the test (%)"),
+    "Val acc at the last epoch (%)": mark("Last {metric} (%)"),
     "Test accuracy": mark("The same in the test"),
     "Accuracy of each setting: {name}": mark("Ranking of the settings by {metric}: {name}"),
     "Accuracy by {option}: {name}": mark("Ranking by {metric}, by {option}: {name}"),
@@ -27,6 +28,22 @@ RANKED = {
     "Accuracy against costs: {name}": mark("Ranking by {metric}, against costs: {name}"),
     "Accuracy and costs: {name}": mark("Ranking by {metric}, and costs: {name}"),
     "Accuracy against {cost}": mark("Ranking by {metric}, against {cost}"),
+    # what a run has reached
+    "stopped by its sweep after epoch {epoch:.0f}, best val acc {val:.2f} %": mark(
+        "stopped by its sweep after epoch {epoch:.0f}, best {metric} {val:.2f} %"
+    ),
+    "Dashed grey lines are runs that their sweep stopped, at the best accuracy reached until then.": mark(
+        "Dashed grey lines are runs that their sweep stopped, at the best {metric} reached until then."
+    ),
+    "Gap: accuracy on training images (at most as many as there are validation images) minus accuracy on validation "
+    "images, both without dropout or augmentation, at the epoch with the best validation accuracy and at the last "
+    "epoch. Loss gap: validation minus training. The wider the gap, the more of what was learned holds for the "
+    "training images only.": mark(
+        "Gap: accuracy on training images (at most as many as there are validation images) minus accuracy on "
+        "validation images, both without dropout or augmentation, at the epoch with the best {metric} and at the last "
+        "epoch. Loss gap: validation minus training. The wider the gap, the more of what was learned holds for the "
+        "training images only."
+    ),
     # the recommendation
     "No recommendation: {best} has the highest mean, but over the seeds that both have, clearly more accurate: "
     "{others}.": mark(
@@ -167,6 +184,25 @@ RANKED = {
     "No clear evidence of an effect on the accuracy, on average: {options}.": mark(
         "No clear evidence of an effect on the {metric}, on average: {options}."
     ),
+    "± is half the interval over seeds, paired by seed where the values start from the same weights and see the images "
+    "in the same order, otherwise Welch's, with moderated variances. ± and p (Holm) are corrected for all changes in "
+    "this table, of the accuracy and of the gap: the risk of a false claim is about 5 % for the whole table. A change "
+    "in a single combination is a difference between two settings; its ± and p are those of the comparison.": mark(
+        "± is half the interval over seeds, paired by seed where the values start from the same weights and see the "
+        "images in the same order, otherwise Welch's, with moderated variances. ± and p (Holm) are corrected for all "
+        "changes in this table, of the {metric} and of the gap: the risk of a false claim is about 5 % for the whole "
+        "table. A change in a single combination is a difference between two settings; its ± and p are those of the "
+        "comparison."
+    ),
+    "Differences are in the best validation accuracy. Test accuracy is that of the best epoch. Linear probe and "
+    "silhouette measure how separable the classes are in the features themselves ({layer}) of the best run of each "
+    "setting. Seconds are those of a whole training with its validation; those of an SVM include the extraction of its "
+    "features, even if other runs share them.": mark(
+        "Differences are in the best {metric}. The test is that of the best epoch. Linear probe and silhouette measure "
+        "how separable the classes are in the features themselves ({layer}) of the best run of each setting. Seconds "
+        "are those of a whole training with its validation; those of an SVM include the extraction of its features, "
+        "even if other runs share them."
+    ),
     "Each row changes one option of a setting, other than the network: by how many points the best validation accuracy "
     "changes, and the gap between training and validation at the end.": mark(
         "Each row changes one option of a setting, other than the network: by how many points the best {metric} "
@@ -197,6 +233,12 @@ RANKED = {
     "Best validation accuracy: the mean over seeds with its 95 % interval (Student t); single seeds are drawn "
     "pale.": mark(
         "Best {metric}: the mean over seeds with its 95 % interval (Student t); single seeds are drawn pale."
+    ),
+    "Best val acc, test acc": mark("Best {metric}, the same in the test"),
+    "The best validation accuracy of all epochs, by which settings are ranked; it is a little optimistic. The test "
+    "accuracy is that of the same weights on images used only once.": mark(
+        "The best {metric} of all epochs, by which settings are ranked; it is a little optimistic. The test is that of "
+        "the same weights on images used only once."
     ),
     "Best validation accuracy of one seed.": mark("Best {metric} of one seed."),
     "Best validation accuracy in percent: mean over seeds ± half the 95 % interval. Cells without a result are "

@@ -23,9 +23,9 @@ HEADINGS = {
     "model": mark("Network"),
     "images": mark("Images"),
     # the comparison
-    "val_acc": mark("Best val acc (%)"),
+    "score": mark("Best val acc (%)"),
     "best_epoch": mark("at epoch"),
-    "test_acc": mark("Test acc (%)"),
+    "test_score": mark("Test acc (%)"),
     "test_macro_f1": mark("Test macro F1 (%)"),
     "test_balanced_acc": mark("Test balanced acc (%)"),
     "below": mark("Below the best (points)"),
@@ -37,7 +37,7 @@ HEADINGS = {
     "option": mark("Option"),
     "value": mark("Value"),
     "settings": mark("Combinations"),
-    "val_acc_change": mark("Change (points)"),
+    "score_change": mark("Change (points)"),
     "gap_last_change": mark("Change of gap (points)"),
     # training
     "train_acc_best": mark("Train acc at best epoch (%)"),
@@ -80,7 +80,7 @@ HEADINGS = {
     "back_share": mark("Share of that class (%)"),
     # transfer and layers
     "way": mark("Way"),
-    "val_acc_last": mark("Val acc at the last epoch (%)"),
+    "score_last": mark("Val acc at the last epoch (%)"),
     "layer": mark("Layer"),
     "numbers": mark("Features"),
     "knn": mark("k-NN accuracy (%)"),
@@ -167,6 +167,9 @@ OPTIONS = {
 }
 """Names of options, as settings are named by them."""
 
+NO_VALUE = {"all": mark("all"), "original": mark("original"), "none": mark("none")}
+"""What stands for an option without a value."""
+
 PHRASES = {
     ("augment", "none"): mark("augment none"),
     ("schedule", "none"): mark("schedule none"),
@@ -182,6 +185,7 @@ PHRASES = {
     ("finetune", "all"): mark("finetune all"),
     ("finetune", "head"): mark("finetune head"),
     ("finetune", "svm"): mark("finetune svm"),
+    ("image_size", "none"): mark("image size original"),
     ("class_weights", "none"): mark("class weights none"),
     ("class_weights", "balanced"): mark("class weights balanced"),
     ("sampling", "none"): mark("sampling none"),

@@ -235,8 +235,8 @@ class Options(BaseModel):
         "end after this many epochs without a better value; none trains to the last epoch",
         ge=1,
     )
-    early_stopping_metric: Literal["val/loss", "val/acc"] | None = _option(
-        None, "training", RESULT, "what early stopping watches: val/loss or val/acc"
+    early_stopping_metric: Annotated[str | None, one_of("early_stopping_metric", CHOOSING)] = _option(
+        None, "training", RESULT, "what early stopping watches, one of those that metric takes"
     )
 
     optimizer: Annotated[str | None, one_of("optimizer", OPTIMIZERS, "timm:")] = _option(

@@ -75,8 +75,8 @@ class Data:
     to which batches are resized; None keeps the images' size. `range` is the range of pictures of more than 8 bits,
     None if there are none. `untested` are the classes without a test image, `unreadable` the files that cannot be read,
     `unused` the folders that are not used, and `skipped` the number of other files by suffix. `copies` are the counts
-    of `duplicates.count`; `subjects` the number of subjects in each split and of those in two. `is_joined` is whether
-    there are copies of images that the split keeps together.
+    of `duplicates.count`; `subjects` the number of subjects in each split and of those in two. `is_joined` and
+    `is_moved` are those of the plan of the splits.
     """
 
     name: str
@@ -95,6 +95,7 @@ class Data:
     copies: dict[str, int] = field(default_factory=dict)
     subjects: dict[str, int] = field(default_factory=dict)
     is_joined: bool = False
+    is_moved: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -287,6 +288,7 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
         copies=copies,
         subjects=subjects,
         is_joined=plan.is_joined,
+        is_moved=plan.is_moved,
     )
 
 

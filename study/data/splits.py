@@ -35,7 +35,8 @@ class Plan:
 
     `parts` maps a split to the data set's own split that its images come from, and their indices there (None for all).
     `labels` maps it to their labels (n,). `untested` and `unvalidated` are the classes without a test or a validation
-    image. `is_joined` is whether there are copies of images that the split keeps together.
+    image. `is_joined` is whether there are copies of images that the split keeps together, `is_moved` whether it is
+    therefore another split than it was before copies were regarded.
     """
 
     parts: dict[str, tuple[str, np.ndarray | None]]
@@ -44,6 +45,7 @@ class Plan:
     untested: tuple[str, ...]
     unvalidated: tuple[str, ...]
     is_joined: bool = False
+    is_moved: bool = False
 
     def divided(self, values: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
         """Divide a value of each image of the data set's own splits among the splits."""
@@ -76,7 +78,8 @@ def of(
     if is_divided and pixels is not None and len(np.unique(pixels)) < len(pixels):
         with suppress(UserError):
             joined = make(pixels if groups is None else duplicates.joined(groups, pixels))
-            result = replace(joined, is_joined=True)
+            is_moved = not all(np.array_equal(joined.parts[name][1], result.parts[name][1]) for name in NAMES)
+            result = replace(joined, is_joined=True, is_moved=is_moved)
     check_train_images(config, len(result.labels["train"]), len(result.classes))
     return result
 

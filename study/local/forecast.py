@@ -6,7 +6,7 @@ The time of an epoch is that of runs of the same network on the same data, on a 
 """
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import median
 
@@ -29,10 +29,11 @@ def show(plan: Plan, runs: Runs, on_gpu: bool, at_a_time: int) -> None:
     jobs = plan.todo()
     times = dict(zip((job.config.fingerprint for job in jobs), seconds(jobs, runs, on_gpu), strict=True))
     table = Table("sweep", "runs", "to train", "about")
-    for sweep in plan.sweeps:
-        first = [key for key, job in plan.known.items() if job.sweeps[0] == sweep.name]
+    names = Counter(sweep.name for sweep in plan.sweeps)
+    for sweep, first in zip(plan.sweeps, plan.of_sweep, strict=True):
         missing = [times[key] for key in first if key in times]
-        table.add_row(sweep.name, str(len(first)), str(len(missing)), _about(missing, at_a_time))
+        name = sweep.name if names[sweep.name] == 1 else f"{sweep.name} ({sweep.path})"
+        table.add_row(name, str(len(first)), str(len(missing)), _about(missing, at_a_time))
     table.add_row("all", str(len(plan.known)), str(len(jobs)), _about(list(times.values()), at_a_time))
     console(width=None if sys.stdout.isatty() else 200).print(table)
 

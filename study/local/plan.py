@@ -23,18 +23,23 @@ OF_DATA = ("dataset", "data_dir", "labels", "group_by", "classes", "train_images
 
 
 class Plan:
-    """The points of some sweeps as jobs; a point of several sweeps is one job, stopped early only if all agree."""
+    """The points of some sweeps as jobs; a point of several sweeps is one job, stopped early only if all agree.
+
+    `known` has the jobs by fingerprint, `of_sweep` the fingerprints of each sweep that no sweep before it has.
+    """
 
     def __init__(self, sweeps: Sequence[Sweep], base: Mapping[str, Any], runs: Runs, force: bool = False):
         self.sweeps = sweeps
         self.base = base
         self.runs = runs
 
-        # Make a job of every known point, and count those that are yet to be chosen
+        # Make a job of every known point, of the first sweep that has it, and count those that are yet to be chosen
         self.known: dict[str, Job] = {}
+        self.of_sweep: list[list[str]] = []
         self.coming = 0
         for sweep in sweeps:
             points = runs.points(sweep, base)
+            self.of_sweep.append([key for point in points if (key := point.config.fingerprint) not in self.known])
             for point in points:
                 job = self._job(sweep, point, points, force)
                 other = self.known.setdefault(point.config.fingerprint, job)

@@ -28,8 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
+from pydantic_core import from_json
 
 from study.config import RESULTS_VERSION, Config
+from study.config.checks import LONGEST_TAG
 from study.system.errors import Busy, UserError
 from study.system.files import tail
 
@@ -129,8 +131,8 @@ class RunDirectory:
     def history(self) -> list[dict[str, Any]]:
         """Read the rows of history.jsonl, without a last line that is incomplete; raise CorruptRun if it is broken."""
         try:
-            text = (self.path / "history.jsonl").read_bytes().decode()
-            rows = json.loads(f"[{','.join(text.split(chr(10))[:-1])}]")
+            lines = (self.path / "history.jsonl").read_bytes().split(b"\n")[:-1]
+            rows = from_json(b"[%s]" % b",".join(lines))  # more than twice as fast as the standard library's
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:
@@ -276,6 +278,15 @@ class RunDirectory:
             info = {} if self.defect() else self.info()
             self.write_info({**(info or described(config, data_digest)), "state": "failed", "error": error})
 
+    def add_tags(self, tags: Iterable[str]) -> list[str]:
+        """Add tags to run.json, and return those that are new; raise Busy while the run is trained."""
+        info = self.info()
+        known = recorded_tags(info)
+        if new := [tag for tag in tags if tag not in known]:
+            with self.locked():
+                self.write_info({**self.info(), "tags": [*known, *new]})
+        return new
+
     def clear(self) -> None:
         """Delete the files of earlier starts, except run.json, which the next start replaces."""
         for path in (*(self.path / name for name in WRITTEN), *self.path.glob(".*.tmp")):
@@ -372,6 +383,26 @@ def described(config: Config, data_digest: str) -> dict[str, Any]:
         "results_version": RESULTS_VERSION,
         "data_digest": data_digest,
     }
+
+
+def tags_of(config: Config) -> list[str]:
+    """List the tags that a config gives its run."""
+    return _split(config.tags)
+
+
+def recorded_tags(info: Mapping[str, Any]) -> list[str]:
+    """List the tags in a run.json: those that W&B has of the run, which include the names of its sweeps.
+
+    Runs of long ago have no list, but the tags of their config and the names of sweeps that W&B was given.
+    """
+    if "tags" in info:
+        return list(info["tags"])
+    sweeps = [*((info.get("wandb") or {}).get("sweeps") or ()), *(info.get("sweeps") or ())]
+    return list(dict.fromkeys([*_split(str(info["config"].get("tags", ""))), *(name[:LONGEST_TAG] for name in sweeps)]))
+
+
+def _split(tags: str) -> list[str]:
+    return [tag.strip() for tag in tags.split(",") if tag.strip()]
 
 
 def is_described(info: Mapping[str, Any]) -> bool:

@@ -7,11 +7,13 @@ therefore no keys of their own, but lie below `info`, unless the run's sweep set
 keys.
 """
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from study.config import Config
-from study.record.directory import RunDirectory
+from study.config.checks import LONGEST_TAG
+from study.record.directory import RunDirectory, tags_of
 
 RECORDS = "records"
 """Key below `info`: the options that are no columns, if they differ from their defaults."""
@@ -37,6 +39,12 @@ def columns(config: Config, sweep_keys: Collection[str]) -> dict[str, Any]:
         for name, value in values.items()
         if (config.uses(name) if name in sweep_keys else name not in NO_COLUMNS)
     }
+
+
+def tags(config: Config, sweeps: Sequence[str]) -> list[str]:
+    """Return the tags of a run: its own or those of WANDB_TAGS, and the names of its sweeps."""
+    own = tags_of(config) or [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
+    return list(dict.fromkeys([*own, *(name[:LONGEST_TAG] for name in sweeps)]))
 
 
 def info(directory: RunDirectory) -> dict[str, Any]:

@@ -19,10 +19,10 @@ import yaml
 
 from study.config import Config, check_value
 from study.config.argv import Command, read_command
-from study.record.directory import RunDirectory, make
+from study.record.directory import RunDirectory, Say, make, tags_of
 from study.record.display import Display
 from study.remote import api, sink
-from study.system.errors import UserError
+from study.system.errors import UserError, one_line
 from study.system.files import replace_text
 from study.system.process import Signals
 from study.training.run import Outcome, train
@@ -135,12 +135,26 @@ def train_command(command: Command, display: Display, signals: Signals, **option
     finally:
         display.close()
 
-    # Send an earlier result
+    # Add tags to an earlier result, and send it
     if outcome.already:
+        _add_tags(directory, command.config, display.say)
         sink.send_again(directory, command.config, display.say)
         display.say(f"{directory.path} was trained before; --force (in Python, force=True) trains it again")
         display.finish(outcome.state, outcome.summary)
     return outcome
+
+
+def _add_tags(directory: RunDirectory, config: Config, say: Say) -> None:
+    """Add the tags of a config to a run that has a result."""
+    try:
+        new = directory.add_tags(tags_of(config))
+    except (OSError, UserError) as error:
+        say(f"tags not added: {one_line(error)}")
+        return
+    if new:
+        is_sent = directory.info().get("wandb") and not api.handed_out()
+        rest = "; its tags at W&B stay as they are" if is_sent else ""
+        say(f"added to the tags in {directory.path / 'run.json'}: {', '.join(new)}{rest}")
 
 
 def _fetch_checkpoint(directory: RunDirectory, config: Config, display: Display) -> None:

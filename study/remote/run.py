@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import wandb
 
 from study.config import Config
-from study.config.checks import LONGEST_TAG
 from study.config.setting import run_title
 from study.record.directory import RunDirectory, Say, finite
 from study.record.metrics import EPOCH_METRICS
@@ -287,7 +286,7 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
         name=place["name"],
         group=os.environ.get("WANDB_RUN_GROUP") or _group(config),
         job_type=os.environ.get("WANDB_JOB_TYPE") or "train",
-        tags=_tags(config, place.get("sweeps") or ()),
+        tags=directory.info().get("tags") or columns.tags(config, place.get("sweeps") or ()) or None,
         notes=config.notes or None,
         config={
             **columns.columns(config, keys),
@@ -374,14 +373,6 @@ def mode(config: Config) -> str:
 def _name(directory: RunDirectory, config: Config) -> str:
     """Return the name of a run: its directory's, or for an agent, which does not say what varies, its group's."""
     return run_title(_group(config), config.seed) if handed_out() else directory.path.name
-
-
-def _tags(config: Config, sweeps: Sequence[str]) -> list[str] | None:
-    """Return the tags of a run, with the names of its sweeps; without any, those of WANDB_TAGS."""
-    tags = [tag.strip() for tag in config.tags.split(",") if tag.strip()]
-    if sweeps and not tags:  # which the client would use only if there is no other
-        tags = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
-    return list(dict.fromkeys([*tags, *(name[:LONGEST_TAG] for name in sweeps)])) or None
 
 
 def _group(config: Config) -> str:

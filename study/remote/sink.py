@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.config import Config
 from study.record.directory import RunDirectory, Say
+from study.remote import columns
 from study.remote.api import handed_out, trouble
 from study.system.errors import UserError, one_line
 
@@ -43,6 +44,8 @@ class Sinks:
         `study.sweep run` has a `name` that says what varies, and is tagged with the names of its sweeps. Raises
         UserError if W&B's settings are wrong.
         """
+        if tags := columns.tags(config, sweeps):
+            note(tags=tags)
         if is_disabled(config):
             return None
         from study.remote import run as wandb_run

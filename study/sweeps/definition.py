@@ -57,7 +57,8 @@ class Sweep:
     `method` is a key of METHODS in `study.sweeps.file`. `metric` is used by a Bayesian search and by Hyperband;
     `maximize` is whether larger values are better. `description` is the question of the sweep, and `asks` what it is
     about, some of ASKS in `study.sweeps.file`. `where` holds the W&B project and entity of the file, `ignored` the
-    keys that only W&B uses, `lines` the line of each place in the file. If the points of a search are
+    keys that only W&B uses, `lines` the line of each place in the file, `given` the values that replaced others. If the
+    points of a search are
     `drawn_elsewhere`, by W&B, they are those of the recorded runs.
     """
 
@@ -74,6 +75,7 @@ class Sweep:
     where: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     lines: Lines = field(default_factory=dict, repr=False)
+    given: Mapping[str, str] = field(default_factory=dict)
     drawn_elsewhere: bool = False
 
     @property
@@ -300,6 +302,7 @@ class Sweep:
         `run_cap` replaces the number of runs. Raises UserError if it is none.
         """
         # The number of runs is no parameter
+        given = {**self.given, **values}
         run_cap = self.run_cap
         if "run_cap" in values:
             text = values["run_cap"]
@@ -324,6 +327,7 @@ class Sweep:
             self,
             parameters=parameters | {name: space.of_choices([value]) for name, value in values.items()},
             run_cap=run_cap,
+            given=given,
         )
 
 

@@ -16,6 +16,7 @@ from study.config import Config
 from study.config.scores import OF_CLASSES, SCORES, is_unbalanced
 from study.data import splits
 from study.data.dataset import Data, Split
+from study.record.metrics import METRICS
 from study.training import thumbnails
 from study.training.step import autocast
 
@@ -88,9 +89,10 @@ def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def logged(config: Config, data: Data) -> set[str]:
-    """Return the metrics that a run logs: its own and, if the classes are unbalanced, those that weigh them alike."""
+    """Return the metrics that a run logs: its own, and those that weigh classes alike if these are unbalanced."""
     counts = torch.bincount(data.train.labels).tolist()
-    return {config.metric, *(OF_CLASSES if is_unbalanced(counts) else ())}
+    own = {config.metric, config.early_stopping_metric} - {None}
+    return own | {*(OF_CLASSES if is_unbalanced(counts) else ())}
 
 
 def scores(split: str, logits: Tensor, labels: Tensor, metrics: Collection[str]) -> dict[str, float]:
@@ -104,9 +106,14 @@ def is_better(row: Mapping[str, float], best: Mapping[str, float], metric: str) 
     """Return whether an epoch is better than the best so far: by the metric, then by validation loss."""
 
     def rank(of: Mapping[str, float]) -> tuple[float, float]:
-        return (-of["val/loss"] if metric == "val/loss" else of[metric]), -of["val/loss"]
+        return worth(of, metric), -of["val/loss"]
 
     return not best or rank(row) > rank(best)
+
+
+def worth(row: Mapping[str, float], metric: str) -> float:
+    """Return a metric of an epoch so that more is better."""
+    return -row[metric] if METRICS[metric].goal == "minimize" else row[metric]
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:

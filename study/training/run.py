@@ -155,12 +155,15 @@ def _train(
     # Load the data, and build the network
     data = transfer.load_data(config, pretraining, device, display.say, device_shared_by, memory)
     digest = tracker.info["data_digest"].removesuffix(JOINED) + JOINED * data.is_joined
-    if before and before["data_digest"] != digest:
+    if before and not data.is_moved:
+        digest = before["data_digest"]
+    elif before and before["data_digest"] != digest:
         raise UserError(
             f"{tracker.directory.path} was begun on another split, before copies of images were kept together: train "
             "it again with --force"
         )
-    scores.check(config.metric, len(data.classes))
+    for metric in filter(None, (config.metric, config.early_stopping_metric)):
+        scores.check(metric, len(data.classes))
     tracker.note(device=devices.describe(device), data_digest=digest, data=data.describe())
     if pretraining:
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})

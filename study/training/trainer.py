@@ -273,7 +273,7 @@ class Trainer:
         if np.isfinite(row["val/loss"]) and evaluation.is_better(row, progress.best, self.config.metric):
             progress.best = row
             self.best_weights = {name: value.clone() for name, value in self.evaluator.model.state_dict().items()}
-        watched = -row["val/loss"] if self.config.early_stopping_metric == "val/loss" else row["val/acc"]
+        watched = evaluation.worth(row, self.config.early_stopping_metric or "val/loss")
         if watched > progress.improved_value:
             progress.improved_epoch = progress.epoch
             progress.improved_value = watched
