@@ -281,7 +281,7 @@ function wake(figure) {
       for (const [value, label] of labels(panel.y, y1 - bottom, y1 - top, y1 - y0, left > x0)) {
         const [, y] = placed(panel, [panel.x[0], value]), outside = left - view[0] > 40 * pixel;
         const where = outside ? { x: left - 5 * pixel, "text-anchor": "end" } : { x: left + 4 * pixel };
-        if (y >= top && y <= (outside ? bottom : bottom - 4 * pixel)) write(label, `M${left} ${y}H${right}`, { ...where, y: y + 4 * pixel });
+        if (y >= top && y <= (outside ? bottom : bottom - 4 * pixel)) write(label, `M${left} ${y}H${right}`, { ...where, y: y + (panel.y[3] ? 4 : -6) * pixel });
       }
     }
   };
