@@ -102,6 +102,7 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
             ]
             fields = {option: field for option, field in Config.model_fields.items() if option in known}
             hint = re.sub(r"mean '(\w+)'", lambda found: f"mean {_as_typed(found[1])!r}", meant(name, fields, known))
+            hint = hint.replace("python -m study.train", options.prog)
             mistakes.append(f"unknown option {_as_typed(name)!r}; {hint}")
         elif not is_value(word, before):
             mistakes.append(
