@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from study import models
+from study.config import choices
+
 ROOT = Path(__file__).parent.parent
 
 ADDED = {
@@ -169,3 +172,39 @@ def test_one_of_each_kind_is_added_and_used(house):
     ranked, val, test = json.loads(run(house, "-c", code).replace("'", '"'))
     assert ranked == "val/added_variety" and {*val, *test} <= {25.0, 50.0}, "one or two of four"
     assert "added gain 3.0" in run(house, "-c", "from study.sweep import main; main(['status', 'added.yaml'])")
+
+
+def shapeless(config, image_shape, classes):
+    """Forget to return the network."""
+
+
+ADDED_INVERT = {"augment": "added_invert"}
+HALVES = [
+    (ADDED_INVERT, None, ["AUGMENTATIONS of study/config/choices.py"]),
+    (
+        ADDED_INVERT,
+        (choices.AUGMENTATIONS, "added_invert", {"added_share": 0.5}),
+        ["added_share", "study/config/options.py"],
+    ),
+    (
+        ADDED_INVERT,
+        (choices.AUGMENTATIONS, "added_invert", {}),
+        ["added_invert", "COLOURING in study/data/augment.py"],
+    ),
+    ({"model": "added"}, None, ["NETWORKS of study/config/choices.py"]),
+    ({"model": "mlp"}, (models.NETWORKS, "mlp", None), ["NETWORKS in study/models/__init__.py"]),
+    ({"model": "mlp"}, (models.NETWORKS, "mlp", shapeless), ["'mlp'", "return a network", "None"]),
+    ({"metric": "val/added_score"}, None, ["SCORES of study/config/scores.py"]),
+]
+"""Options, a row of a table that is added or, with None, missing, and what the command must say."""
+
+
+@pytest.mark.parametrize(("options", "row", "words"), HALVES)
+def test_what_a_half_done_addition_lacks_is_named(options, row, words, monkeypatch, call, tmp_path):
+    if row:
+        table, name, content = row
+        monkeypatch.delitem(table, name) if content is None else monkeypatch.setitem(table, name, content)
+    options = {"model": "mlp", "dataset": "digits", "epochs": 1, "wandb": "disabled"} | options
+    said = call("study.train", *(f"--{name}={value}" for name, value in options.items()), code=2).stderr
+    assert all(word in said for word in words) and said.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*"))

@@ -20,6 +20,7 @@ from study.system.errors import UserError
 from study.system.process import Signals
 from study.training.run import train
 from tests.conftest import SMALL, states
+from tests.test_analysis import make_run
 
 
 def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, tmp_path, monkeypatch):
@@ -208,6 +209,8 @@ def test_names_that_timm_lacks_are_found_before_any_run_is_trained(call, sweep_f
         ({"metric": "val/acc"}, "metric must be {name: val/acc, goal: maximize}, not 'val/acc'"),
         ({"methd": "grid"}, "unknown key 'methd'; did you mean 'method'?"),
         ({"method": "gird"}, "unknown method 'gird'; did you mean 'grid'?"),
+        ({"method": "bayesian"}, "unknown method 'bayesian'; did you mean 'bayes'?"),
+        ({"method": "optuna"}, "unknown method 'optuna'; did you mean 'bayes'?"),
         ({"parameters": {"dropuot": {"value": 1}}}, "unknown option 'dropuot'; did you mean 'dropout'?"),
         (
             {"parameters": {"dropout": {"values": [0.5, 1.5]}}},
@@ -247,6 +250,26 @@ def test_check_names_every_wrong_file_and_ends_in_2(call, sweep_file, tmp_path):
     assert len(result.stderr.strip().splitlines()) == 2
     assert "`parameters` is missing" in call("study.sweep", "run", bad, code=2).stderr
     assert "this machine has" in call("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
+
+
+def test_words_that_resemble_commands_options_and_files_are_understood(call, sweep_file, tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    for name in ("quickstart", "dropout"):
+        sweep_file().rename(tmp_path / "sweeps" / f"{name}.yaml")
+    for module, words, meant in (
+        ("study.sweep", ["runn", "x.yaml"], "'run'"),
+        ("study.sweep", ["run", "x.yaml", "--perdevice", "1"], "'--per-device'"),
+        ("study.sweep", ["check", "quickstart"], "sweeps/quickstart.yaml"),
+        ("study.sweep", ["check", "quikstart.yaml"], "sweeps/quickstart.yaml"),
+        ("study.sweep", ["run", "sweeps/dropuot.yaml"], "sweeps/dropout.yaml"),
+        ("analysis.summarize", ["runs", "--sweeps", "x.yaml"], "'--sweep'"),
+        ("analysis.summarize", ["runs", "--lang", "spanish"], "known are: en, es"),
+        ("study.predict", ["--topp", "3", "run", "image"], "'--top'"),
+    ):
+        said = call(module, *words, code=2).stderr
+        assert meant in said and len(said.splitlines()) == 1 and "unexpected" not in said, said
+    make_run(tmp_path / "runs", 0.8)
+    assert "did you mean sweeps/dropout.yaml?" in call("analysis.summarize", "--sweep", "dropuot", code=2).stderr
 
 
 FILES = messages.sweeps()
