@@ -29,9 +29,6 @@ times the smallest difference that matters."""
 COLUMNS = ("setting", "n", "score", "best_epoch", "below", "p_holm", "test_score", "test_macro_f1", "test_balanced_acc")
 """Columns of the whole comparison that the table has too."""
 
-PANELS = 6
-"""Most settings whose curves get a panel each; of more, the accuracies are drawn."""
-
 
 @in_its_words
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
@@ -200,14 +197,15 @@ def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
         best, counts, repeats = known
         title = confusion.matrix_title(best, repeats)
         return Picture("brief", title, confusion.matrix_figure(counts, title, normalised=False))
-    if len(settings) <= PANELS:
+    kind = comparison.picture_in_short(section)
+    if kind == "brief":
         title = text("Training and validation of each setting: {name}", name=section.title)
         caption = (
             text("Lines: mean over seeds; bands: 95 % intervals.") if section.runs.setting.duplicated().any() else ""
         )
         history = section.history
         return Picture("brief", title, figures.curves_by_setting(history, settings, title, looks), caption)
-    return space.grid(section) if space.is_grid(section) else comparison.accuracies(section, looks)
+    return space.grid(section) if kind == "grid" else comparison.accuracies(section, looks)
 
 
 @in_its_words
