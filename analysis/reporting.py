@@ -56,8 +56,8 @@ def write(
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
 
     `report.md` and the printed page have the short form, or everything if `full`. The page reloads itself every
-    `reload` seconds, unless 0; unless `whole`, it has nothing but the short form. `say` is called with a line at the
-    start of each section, which has the time left.
+    `reload` seconds, unless 0; unless `whole`, it has nothing but the short form, with figures as SVG alone. `say` is
+    called with a line at the start of each section, which has the time left.
     """
     summary = plural(
         "{n:,} finished run of {runs:,} in {source}; report of {date}.",
@@ -67,10 +67,11 @@ def write(
         source=printable(source),
         date=date.today().isoformat(),
     )
-    parts = _parts(frames, sections, say)
+    parts, pictures = _parts(frames, sections, say), page.PICTURES
     if not whole:
-        parts = (replace(part, more=()) for part in parts)
-    return page.write(parts, text("Image classifiers compared"), summary, _provenance(frames), out, full, reload)
+        parts, pictures = (replace(part, more=()) for part in parts), page.PICTURES[:1]
+    title, provenance = text("Image classifiers compared"), partial(_provenance, frames)
+    return page.write(parts, title, summary, provenance, out, full, reload, pictures)
 
 
 def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:

@@ -184,8 +184,8 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         type=_points,
         default=SMALLEST,
         metavar="POINTS",
-        help=f"smallest difference in accuracy that matters, in points (default: {SMALLEST}): settings are as good as "
-        "each other if their difference is shown to be smaller",
+        help="smallest difference that matters, in points of accuracy or of the metric that settings are ranked by "
+        f"(default: {SMALLEST}): settings are as good as each other if their difference is shown to be smaller",
     )
     parser.add_argument(
         "--out", type=user_path, default="report", metavar="DIR", help="folder to write (default: report)"
@@ -244,14 +244,14 @@ def _nothing(
     outdated = int((frames.runs.results_version != RESULTS_VERSION).sum())
     others = f": the results of {outdated} are of another version of the code and not comparable" if outdated else ""
     remedy = "train some with `python -m study.sweep run`"
-    for path in named if named and len(runs.with_result(everything.runs)) > outdated else ():
-        if not wandb_api.sweep_path(path):
-            values, points = forgotten.values(everything, search.read(path, search.assignments(args.set)))
-            words = " ".join(f"{name}={_word(value)}" for name, value in values.items())
-            if words:
-                return f"{source} holds no finished run{what}, but {points} with `--set {words}`: give it here too"
-            remedy += ", or give the `--set` with which they were run"
-            break
+    files = [path for path in named if not wandb_api.sweep_path(path)]
+    if files and len(runs.with_result(everything.runs)) > outdated:
+        given = search.assignments(args.set)
+        values, points = forgotten.values(everything, [search.read(path, given) for path in files])
+        words = " ".join(f"{name}={_word(value)}" for name, value in {**given, **values}.items())
+        if values:
+            return f"{source} holds no finished run{what}, but {points} with `--set {words}`: give it here too"
+        remedy += ", or give the `--set` with which they were run"
     if args.tag or args.group or args.author:
         remedy = "check the names given by --tag, --group and --author"
     elif not any(Path(word).is_dir() for word in args.sources):

@@ -28,6 +28,7 @@ from study.config.argv import read_command
 from study.config.setting import Listed
 from study.record.directory import HYPERBAND, RunDirectory
 from study.sweeps import definition as search
+from study.system import forks
 
 EPOCHS = 3
 
@@ -267,7 +268,9 @@ def test_a_copy_of_a_run_is_no_further_seed(folder):
     assert frames.problems == [f"{folder / 'copy'} is left out: it is the same run as {one}"]
 
 
-def test_unreadable_runs_are_named_and_left_out(folder):
+@pytest.mark.parametrize("chunk", [200, 2])
+def test_unreadable_runs_are_named_and_left_out(folder, monkeypatch, chunk):
+    monkeypatch.setattr(forks, "CHUNK", chunk)  # few runs are read in this process, many in several
     (folder / "empty").mkdir()
     broken = make_run(folder, 0.5, seed=11)
     (broken.path / "run.json").write_text('{"config": {', encoding="utf-8")
@@ -277,7 +280,10 @@ def test_unreadable_runs_are_named_and_left_out(folder):
     (no_summary.path / "summary.json").unlink()
     strange = make_run(folder, 0.5, seed=14)
     strange.write_info({"state": "finished"})
-    frames = runs.load(folder)
+    frames, known = runs.load(folder), {}
+    again = [runs.load(folder, known=known) for _ in range(2)]
+    assert all(later.runs.equals(frames.runs) and later.history.equals(frames.history) for later in again)
+    assert all(later.problems == frames.problems for later in again) and len(known) == 7
     assert len(frames.runs) == 7
     for directory in (broken, cut, no_summary, strange):
         assert sum(str(directory.path) in problem for problem in frames.problems) == 1
@@ -448,8 +454,16 @@ def test_nothing_to_report_is_a_mistake(call, tmp_path):
 
 
 def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path):
-    usual = {"dropout": 0.5, "augment": "flip", "label_smoothing": 0.1, "weight_decay": 1e-4}
-    for change in ({}, {"dropout": 0.0}, {"augment": ""}, {"label_smoothing": 0.0}, {"weight_decay": 0.0}, {"lr": 0.1}):
+    usual = {"dropout": 0.5, "augment": "flip", "label_smoothing": 0.1, "weight_decay": 1e-4, "image_size": 16}
+    changes = {
+        "dropout": 0.0,
+        "augment": "",
+        "label_smoothing": 0.0,
+        "weight_decay": 0.0,
+        "lr": 0.1,
+        "image_size": None,
+    }
+    for change in ({}, *({name: value} for name, value in changes.items())):
         make_run(tmp_path / "runs", 0.7, **usual | change)
     make_run(tmp_path / "runs", 0.9, classes="3,8")
     few, many = by_dataset(runs.load(tmp_path / "runs"))[::-1]
@@ -457,6 +471,7 @@ def test_sections_are_of_one_task_and_name_settings_by_what_is_unusual(tmp_path)
     assert list(map(str, few.runs.setting)) == ["two-block"]
     assert set(map(str, many.runs.setting)) == {
         "two-block", "dropout 0.0", "augment none", "label smoothing 0.0", "weight decay 0.0", "lr 0.1",
+        "image size original",
     }  # fmt: skip
 
 

@@ -1,8 +1,11 @@
 """Where a network looks, and which training images it takes for alike."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from analysis.frames import runs, sections
@@ -16,7 +19,7 @@ from study.data import dataset
 from study.models import gradcam
 from study.models.layers import Network
 from study.record.directory import RunDirectory
-from study.training import explain
+from study.training import explain, thumbnails
 from tests.test_analysis import assert_labelled
 
 DENSE = ("mlp", "net", "net1", "net2", "net3")
@@ -156,6 +159,16 @@ def theme(folder):
 
 def test_large_images_are_stored_small():
     images = torch.randint(256, (2, 3, 192, 144), dtype=torch.uint8)
-    small = explain._small(images)
+    small = thumbnails.small(images, explain.SIDE)
     assert small.shape == (2, 3, 96, 72) and small.dtype == torch.uint8
     assert abs(small.float().mean() - images.float().mean()) < 1
+
+
+def test_a_sheet_has_all_images_row_by_row():
+    colours = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 250], [0, 0, 0]], dtype=torch.uint8)
+    split = dataset.Split(colours[:, :, None, None].expand(5, 3, 64, 96), torch.zeros(5))
+    with Image.open(io.BytesIO(thumbnails.sheet(split))) as sheet:
+        assert (sheet.format, sheet.mode, sheet.size) == ("JPEG", "RGB", (3 * 32, 2 * 21))
+        pixels = np.asarray(sheet).astype(int)
+    found = [pixels[10 + 21 * (place // 3), 16 + 32 * (place % 3)] for place in range(5)]
+    assert np.abs(np.array(found) - colours.numpy()).max() < 10

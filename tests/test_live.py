@@ -9,12 +9,15 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from analysis.page import figures
 from analysis.page import html as page
 from analysis.page.blocks import Picture
 from analysis.themes import clouds, comparison, embedding, pareto
 from study.config.setting import setting_of
+from study.data.dataset import Split
+from study.training import thumbnails
 
 HELPERS = """<script>
 const live = () => [...document.querySelectorAll("figure.awake")];
@@ -27,7 +30,7 @@ const hidden = figure => data(figure).settings.map(({ name }) => name)
 const at = (figure, [x, y]) => {
   host(figure).dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y }));
   const tip = document.querySelector(".tip");
-  return tip.hidden ? null : [...tip.children].map(line => line.textContent);
+  return tip.hidden ? null : [...tip.querySelectorAll("b, span")].map(line => line.textContent);
 };
 const end = path => {
   const length = path.getTotalLength(), { x, y } = path.getPointAtLength(length).matrixTransform(path.getScreenCTM());
@@ -53,7 +56,7 @@ def browse(tmp_path):
         pytest.skip("there is no Chromium")
 
     def open_page(pictures, script):
-        path = page.write([page.Part("p", "p", pictures)], "title", "", "", tmp_path)
+        path = page.write([page.Part("p", "p", pictures)], "title", "", lambda: "", tmp_path)
         written = path.read_text(encoding="utf-8")
         path.write_text(written.replace("</body>", f"{HELPERS.replace('SCRIPT', script)}</body>"), encoding="utf-8")
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
@@ -149,25 +152,41 @@ def test_every_setting_of_many_can_be_found(browse):
     assert count == 30 and shown[0] == name and display == "none" and (afterwards is None or afterwards[0] != name)
 
 
-def test_a_point_of_a_tsne_shows_class_and_prediction(browse):
+def test_a_point_of_a_tsne_shows_image_class_and_prediction(browse, tmp_path):
     draw = np.random.default_rng(0)
     targets, predicted = np.arange(40) % 2, np.r_[1, np.arange(1, 40) % 2]
     layers = {
         name: embedding.Layer(9, draw.normal(size=(40, 2)) * 9, 0.9, targets == 0, 0.2) for name in embedding.LAYERS
     }
-    shown = embedding.Seen(np.arange(40), targets, predicted, layers)
-    figure = clouds.tsne_figure({"a run": shown}, ["cat", "dog"], "t-SNE")
-    lines, rings = browse(
-        [Picture("tsne", "tsne", figure)],
-        """const figure = live()[0], { panels, marks } = data(figure), [left, top, right, bottom] = panels[0].box;
-        const svg = host(figure).shadowRoot.querySelector("svg"), [x, y] = marks[0].values[0];
-        const share = (value, [low, high]) => (value - low) / (high - low);
-        const across = left + share(x, panels[0].x) * (right - left);
-        const down = bottom - share(y, panels[0].y) * (bottom - top);
-        const place = new DOMPoint(across, down).matrixTransform(svg.getScreenCTM());
-        run([at(figure, [place.x, place.y]), svg.querySelectorAll("circle").length]);""",
+    greys = torch.arange(40, dtype=torch.uint8)[:, None, None, None] * 6
+    sheet = thumbnails.sheet(Split(greys.expand(40, 1, 8, 8), torch.zeros(40)))
+    shown = embedding.Seen(np.arange(40), targets, predicted, layers, sheet)
+    old = embedding.Seen(np.arange(40), targets, predicted, layers)
+    names = ["cat", "dog"]
+    drawn = [clouds.tsne_figure({"a run": run}, names, "t-SNE") for run in (shown, shown, old)]
+    first, later, without = browse(
+        [Picture("tsne", "tsne", figure) for figure in drawn],
+        """const look = (figure, which) => {
+          const { panels, marks } = data(figure), [left, top, right, bottom] = panels[0].box;
+          const svg = host(figure).shadowRoot.querySelector("svg"), [x, y] = marks[0].values[which];
+          const share = (value, [low, high]) => (value - low) / (high - low);
+          const across = left + share(x, panels[0].x) * (right - left);
+          const down = bottom - share(y, panels[0].y) * (bottom - top);
+          const place = new DOMPoint(across, down).matrixTransform(svg.getScreenCTM());
+          const lines = at(figure, [place.x, place.y]), canvas = document.querySelector(".tip canvas");
+          const pixel = canvas?.getContext("2d").getImageData(4, 4, 1, 1).data[0];
+          return [lines, svg.querySelectorAll("circle").length, canvas && [canvas.width, canvas.height, pixel]];
+        };
+        onload = () => run([look(live()[0], 0), look(live()[1], 33), look(live()[2], 0)]);""",
     )
-    assert lines == ["class cat", "predicted as dog"] and rings == 3, "a ring around the image in each of three layers"
+
+    # a ring around the image in each of three layers, and the image itself where the run has recorded it
+    assert first[:2] == [["class cat", "predicted as dog"], 3] and later[:2] == [["class dog"], 3]
+    assert first[2] == pytest.approx([8, 8, 0], abs=3) and later[2] == pytest.approx([8, 8, 6 * 33], abs=3)
+    assert without == [["class cat", "predicted as dog"], 3, None]
+
+    # the images are stored once
+    assert (tmp_path / "index.html").read_text(encoding="utf-8").count("data:image/jpeg") == 1
 
 
 def test_zoom_has_a_way_back_and_a_figure_becomes_large(browse):
@@ -188,9 +207,37 @@ def test_zoom_has_a_way_back_and_a_figure_becomes_large(browse):
     assert zoomed < whole == again and large and back
 
 
+def test_the_axes_of_a_zoomed_figure_have_numbers_for_what_is_in_view(browse):
+    drawn, _ = pictures(named("one", "two", "three"))
+    found = browse(
+        [drawn[2], drawn[3]],
+        """const found = (figure, what) => [...host(figure).shadowRoot.querySelectorAll(what)];
+        const written = figure => found(figure, "svg text").map(one => one.textContent);
+        const isShown = one => getComputedStyle(one).display !== "none";
+        const ticks = figure => found(figure, "[id*=tick_]").filter(isShown).length;
+        const seen = figure => [written(figure), ticks(figure)], steps = live().map(figure => [seen(figure)]);
+        live().forEach((figure, at) => {
+          for (let n = 0; n < 6; n++) press(figure, "+");
+          steps[at].push(seen(figure));
+          press(figure, "Whole figure");
+          steps[at].push(seen(figure));
+        });
+        run([steps, live().map(figure => data(figure).panels[0])]);""",
+    )
+    (ranking, costs), panels = found
+    for (before, inside, after), panel in zip((ranking, costs), panels, strict=True):
+        assert before == after and before[0] == [] and before[1] > 0, "the whole figure has its own axes"
+        low, high = panel["x"][:2]
+        numbers = [float(text.replace(",", "")) for text in inside[0] if text[0].isdigit()]
+        assert len(numbers) >= 3 and inside[1] < before[1], "other ticks are drawn in place of the file's"
+        across = [value for value in numbers if low <= value <= high]
+        assert across and max(across) - min(across) < (high - low) / 5, "of the small part that is in view"
+    assert "two" in ranking[1][0] and not {"one", "three"} & {*ranking[1][0]}, "the setting in the middle"
+
+
 def test_without_a_script_all_figures_are_there(tmp_path):
     drawn, _ = pictures(named("one", "two"))
-    path = page.write([page.Part("p", "p", drawn)], "title", "", "", tmp_path)
+    path = page.write([page.Part("p", "p", drawn)], "title", "", lambda: "", tmp_path)
     body = re.sub("<script.*?</script>", "", path.read_text(encoding="utf-8").partition("<body>")[2], flags=re.S)
     assert body.count('<img src="data:image/svg+xml;base64,') == 4 and "<button" not in body
     assert not re.search(r'class="[^"]*(awake|box)', body), "only a script hides the images"

@@ -23,7 +23,7 @@ from analysis import reporting as report
 from analysis.frames import runs
 from analysis.frames.sections import by_dataset
 from analysis.page import html as page
-from analysis.page import letters, processes, tables
+from analysis.page import letters, tables
 from analysis.page.blocks import Data, Heading, Paragraph, Picture
 from analysis.page.figures import looks_of
 from analysis.themes import about, answers, clouds, comparison, confusion, per_class
@@ -34,6 +34,7 @@ from study.config.setting import Listed, read_list, read_pairs, setting_of, writ
 from study.record.directory import RunDirectory
 from study.remote import charts
 from study.remote.artifacts import artifact_name
+from study.system import forks
 from study.system.console import console, text_column
 from study.system.errors import printable
 from tests.wandb_server import Server
@@ -230,7 +231,7 @@ def test_letters_that_no_font_has_are_named_once(tmp_path, monkeypatch, capsys):
     counts = pd.DataFrame([[3, 1], [0, 4]], index=["猫", "தமிழ்"], columns=["猫", "தமிழ்"])
     figure = confusion.matrix_figure(counts, "猫")
     part = page.Part("p", "p", [Picture("a", "a", figure), Picture("b", "b", confusion.matrix_figure(counts, "b"))])
-    page.write([part], "title", "source", "", tmp_path)
+    page.write([part], "title", "source", lambda: "", tmp_path)
     said, text = capsys.readouterr().err.splitlines(), (tmp_path / "report.md").read_text(encoding="utf-8")
     assert len(said) == 1 and "猫" in said[0]
     assert text.count("Noto Sans CJK") == 1 and "Noto Sans Tamil" in text
@@ -279,7 +280,7 @@ def test_a_theme_that_fails_is_named_and_the_others_stand(frames, monkeypatch, c
 
 @pytest.mark.parametrize("cores", [1, 4])
 def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_stand(tmp_path, monkeypatch, capfd, cores):
-    monkeypatch.setattr(processes, "cores", lambda: cores)
+    monkeypatch.setattr(forks, "cores", lambda: cores)
     counts = pd.DataFrame([[3, 1], [0, 4]], index=["a", "b"], columns=["a", "b"])
     whole, broken, other = (confusion.matrix_figure(counts, name) for name in ("whole", "broken", "other"))
     broken.add_artist(Unwilling(visible=True))
@@ -289,7 +290,7 @@ def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_stand(tmp_path, m
         Picture("two", "The second", whole),
         Picture("three", "The third", other),
     ]
-    page.write([page.Part("p", "p", pictures)], "title", "", "", tmp_path)
+    page.write([page.Part("p", "p", pictures)], "title", "", lambda: "", tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert text.index("The first: ") < text.index("(figures/p-two.png)") < text.index("The third: ")
     assert text.count("cannot be drawn") == 2
@@ -299,15 +300,15 @@ def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_stand(tmp_path, m
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems draw in one process")
 def test_what_a_killed_process_leaves_undone_is_done_here(monkeypatch):
-    monkeypatch.setattr(processes, "cores", lambda: 2)
-    here, forks = os.getpid(), processes.Forks()
+    monkeypatch.setattr(forks, "cores", lambda: 2)
+    here, running = os.getpid(), forks.Forks()
 
     def killed_elsewhere() -> int:
         if os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
         return 7
 
-    results = [forks.start(make) for make in (os.getpid, killed_elsewhere, os.getpid, os.getpid)]
+    results = [running.start(make) for make in (os.getpid, killed_elsewhere, os.getpid, os.getpid)]
     first, killed, *others = [result() for result in results]
     assert killed == 7 and here not in (first, *others)
 

@@ -52,6 +52,27 @@ def like(line):
     return re.compile(r".*".join(parts) + r"\s*")
 
 
+def commands(page):
+    """List the words of every command of this project on a page, in a block or within a sentence."""
+    text = page.read_text(encoding="utf-8")
+    in_lines = re.findall(r"^ *(?:\$ |sweep=\$\()?(python -m [^`\n]+)$", text, re.MULTILINE)
+    in_sentences = re.findall(r"`(python -m [^`]+)`", text)
+    found = [line.split(" #")[0].split()[2:] for line in [*in_lines, *in_sentences]]
+    return [words for words in found if words[0].partition(".")[0] in ("study", "analysis")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_has_the_options_that_a_page_gives_it(page, call):
+    unknown = []
+    for module, *words in commands(page):
+        named = words[:1] if module == "study.sweep" and words else []
+        entry = f"{module}.__main__" if (ROOT / module.replace(".", "/")).is_dir() else module
+        help_text = call(entry, *named, "--help").stdout
+        options = {word.strip("[](),;:").split("=")[0] for word in words if word.strip("[(").startswith("--")}
+        unknown += [(module, *named, option) for option in options if not re.search(rf"{option}\b", help_text)]
+    assert not unknown
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if printed(page)], ids=lambda page: page.name)
 def test_commands_print_what_stands_below_them(page, command, tmp_path):

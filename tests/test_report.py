@@ -10,6 +10,7 @@ import tempfile
 import time
 import typing
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,10 @@ from matplotlib.text import Text
 from analysis import reporting as report
 from analysis.frames import runs
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
-from analysis.page import blocks, figures, tables
+from analysis.page import blocks, compact, figures, tables
 from analysis.page import html as page
 from analysis.page.blocks import Data, Gallery, Picture
+from analysis.page.letters import Plot
 from analysis.themes import (
     about,
     answers,
@@ -44,6 +46,9 @@ from study.record.directory import RunDirectory
 from study.sweeps import definition as search
 from tests import many_runs
 from tests.test_analysis import assert_labelled
+
+SVG = "{http://www.w3.org/2000/svg}"
+LINK = "{http://www.w3.org/1999/xlink}href"
 
 GRID = """
 name: three options
@@ -216,6 +221,21 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path, monkeypatch):
         assert all(row[name] == pytest.approx(summary[name]) for name in ("best/val_acc", "test/acc", "params"))
     found = pd.read_csv(tmp_path / "report" / "tables" / "one-co-costs.csv")
     assert found.images_per_second.min() > 0
+
+
+@pytest.mark.slow
+def test_a_page_of_six_settings_as_the_quickstart_has_stays_under_4_megabytes(study, call, tmp_path):
+    shutil.copytree(study / "runs", tmp_path / "runs")
+    shutil.copy(study / "two.yaml", tmp_path)
+    call("analysis.summarize", "--sweep", "two.yaml")
+    page = tmp_path / "report" / "index.html"
+    written = page.read_text(encoding="utf-8")
+    assert page.stat().st_size < 3_000_000, "it has 2 MB, and so has the quickstart, whose settings have five seeds"
+    assert written.count("data:image/svg+xml") > 12 and written.count("data:image/jpeg") == 1, "with everything"
+    figures = tmp_path / "report" / "figures"
+    drawn = sum(path.stat().st_size for path in figures.glob("*.svg"))
+    shown = sum(3 * len(text) // 4 for text in re.findall('data:image/svg[^,]*,([^"]*)"', written))
+    assert shown < 0.8 * drawn, "the page has a shorter form of them"
 
 
 def test_without_sweeps_those_in_the_folder_that_have_runs_are_shown(study, call, tmp_path, monkeypatch):
@@ -430,6 +450,33 @@ def test_no_two_blocks_have_the_same_files(made):
         assert len(data) == len(set(data))
 
 
+def test_the_page_has_a_shorter_form_of_an_svg():
+    drawn = Plot()
+    axes = drawn.subplots()
+    axes.plot([1, 2, 3], label='-->  <b> x²  translate(1 2) d="1.23456"')
+    axes.fill_between([0, 1], [1, 2], [2, 3])
+    axes.imshow(np.arange(64).reshape(8, 8), extent=(0, 1, 0, 1))
+    axes.set_title(r"$10^{-3}$")
+    axes.legend()
+    long = page.drawn(drawn, "svg", "name")
+    short = compact.svg(long)
+    assert len(short) < 0.8 * len(long)
+
+    # the same elements, and every name that is used is there
+    before, after = (list(ElementTree.fromstring(content).iter()) for content in (long, short))
+    kinds = [element.tag for element in before if element.tag.startswith(SVG) and element.tag != f"{SVG}metadata"]
+    assert [element.tag for element in after] == kinds
+    used = {address for element in after for address in (element.get("href"), element.get(LINK)) if address}
+    names = {address for address in used if address.startswith("#")}
+    assert names and names <= {f"#{element.get('id')}" for element in after}
+
+    # every line at its place
+    exact, rounded = ([e.get("d") for e in tree if e.get("d")] for tree in (before, after))
+    for one, other in zip(exact, rounded, strict=True):
+        places = [[float(word) for word in line.split() if word[-1].isdigit()] for line in (one, other)]
+        assert places[0] == pytest.approx(places[1], abs=0.0051)
+
+
 def test_hundreds_of_runs_are_compared_in_a_second_or_two(study, tmp_path):
     many_runs.write(next((study / "runs").glob("mlp-*")), tmp_path / "many", count=200, epochs=30)
     started = time.process_time()
@@ -451,7 +498,7 @@ def test_a_text_above_a_long_table_hides_the_other_rows(tmp_path):
         tables.Table(name, name, pd.DataFrame({"setting": [f"net {n}" for n in range(count)], "score": 90.5}), columns)
         for name, count in (("long", 14), ("short", 3))
     )
-    path = page.write([page.Part("p", "p", [long, short])], "title", "", "", tmp_path)
+    path = page.write([page.Part("p", "p", [long, short])], "title", "", lambda: "", tmp_path)
     written = path.read_text(encoding="utf-8")
     assert "<input" not in written
     typed = """<script>

@@ -66,14 +66,20 @@ def test_a_forgotten_set_is_recognised(labs, call):
     assert sweep != SWEEP
     (labs / "dropout.yaml").write_text(sweep, encoding="utf-8")
     frames = runs.load(labs / "ours")
-    values, count = forgotten.values(frames, search.read(labs / "dropout.yaml"))
+    values, count = forgotten.values(frames, [search.read(labs / "dropout.yaml")])
     assert values == {"epochs": 3} and count == 6
     said = call("analysis.summarize", "ours", "--sweep", "dropout.yaml", code=2).stderr
     assert "`--set epochs=3`" in said
     call("analysis.summarize", "ours", "--sweep", "dropout.yaml", "--set", "epochs=3")
+    call("analysis.summarize", "ours", "--sweep", "dropout.yaml", "--set", "epochs=4", code=2)
+    few = search.read(labs / "dropout.yaml", {"seed": "0"})
+    for values in ({}, {"batch_size": 16}, {"batch_size": 16, "dropout": 0.0}):
+        make_run(labs / "few", 0.7, **{"seed": 0, "dropout": 0.5, **values})
+    most = {"batch_size": 16, "epochs": 3}, 2
+    assert forgotten.values(runs.load(labs / "few"), [few]) == most, "the values that most points have"
     strange = SWEEP.replace("dropout: {values: [0.5, 0.0]}", "batch_size: {values: [16, 32]}")
     (labs / "strange.yaml").write_text(strange, encoding="utf-8")
-    assert forgotten.values(frames, search.read(labs / "strange.yaml")) == ({}, 0)
+    assert forgotten.values(frames, [search.read(labs / "strange.yaml")]) == ({}, 0)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`python -m study.train` as a person or `wandb agent` runs it: real processes, the real wandb client."""
 
+import io
 import json
 import shutil
 import signal
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import wandb
+from PIL import Image
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb.sdk.lib import config_util
 
@@ -83,6 +85,9 @@ def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, cal
     right = (arrays["test_probabilities"].argmax(1) == arrays["test_targets"]).mean()
     assert summary["test/acc"] == pytest.approx(right)
     assert len(arrays["logits"]) == len(arrays["penultimate"]) == len(arrays["feature_targets"]) == 287
+    with Image.open(io.BytesIO(arrays["feature_images"].tobytes())) as sheet:
+        assert (sheet.format, sheet.mode, sheet.size) == ("JPEG", "L", (17 * 8, 17 * 8)), "287 images of 8 x 8"
+    assert arrays["feature_images"].nbytes < 15_000
     lines = [line for line in out.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2, "one plain line per epoch where there is no terminal"
     assert all("ETA" in line and "images/s" in line for line in lines)

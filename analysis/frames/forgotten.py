@@ -1,14 +1,17 @@
 """Recognises runs of a sweep that were trained with other values than its own: a forgotten `--set`.
 
 python -c "from analysis.frames import forgotten, runs; from study.sweeps.definition import read; \\
-    print(forgotten.values(runs.load('docs/study'), read('sweeps/dropout.yaml')))"
+    print(forgotten.values(runs.load('docs/study'), [read('sweeps/dropout.yaml')]))"
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from analysis.frames.runs import Frames, with_result
 from study.sweeps.definition import Sweep
+from study.system.errors import UserError
 
 MOST_OPTIONS = 3
 """Runs that differ from a point in more options than this are those of something else."""
@@ -16,27 +19,45 @@ MOST_OPTIONS = 3
 MOST_POINTS = 200
 """At most this many points of a sweep are compared with the runs."""
 
+MOST_GUESSES = 20
+"""At most this many guesses, those that suit the most pairs of a point and a run, are tried on the sweeps."""
 
-def values(frames: Frames, sweep: Sweep) -> tuple[dict[str, Any], int]:
-    """Return the values of options in which runs differ from the points of a sweep, and the number of these points.
 
-    Of several possibilities, the one with the most points. Empty without any run that is near a point.
+def values(frames: Frames, sweeps: Sequence[Sweep]) -> tuple[dict[str, Any], int]:
+    """Return the values with which sweeps have runs, and the number of their points that have one.
+
+    Of several possibilities, the one with the most points. Another network is none, nor is another value of what a
+    sweep varies. Empty without any run that is near a point.
     """
-    configs = [frames.configs[str(run)] for run in with_result(frames.runs).index]
-    runs = [(config, config.identity()) for config in configs]
+    runs = with_result(frames.runs)
+    guesses: Counter[tuple[tuple[str, Any], ...]] = Counter()
+    for sweep in sweeps:
+        guesses += _guesses(frames, list(map(str, runs.index)), sweep)
+    trained = {*runs.fingerprint}
+    counts = {
+        guess: sum(_trained(sweep, dict(guess), trained) for sweep in sweeps)
+        for guess, _ in guesses.most_common(MOST_GUESSES)
+    }
+    guess, count = max(counts.items(), key=lambda item: (item[1], -len(item[0])), default=((), 0))
+    return (dict(guess), count) if count else ({}, 0)
+
+
+def _guesses(frames: Frames, runs: Sequence[str], sweep: Sweep) -> Counter[tuple[tuple[str, Any], ...]]:
+    """Count in which values runs differ from points of a sweep."""
     found: Counter[tuple[tuple[str, Any], ...]] = Counter()
-    for point in sweep.points()[:MOST_POINTS]:
-        wanted = point.config.identity()
-        fewest: dict[str, Any] | None = None
-        for config, identity in runs:
+    points = [point.config.identity() for point in sweep.points()[:MOST_POINTS]]
+    for run in runs:
+        config = frames.configs[run]
+        identity = config.identity()
+        for wanted in points:
             names = {name for name in {*wanted, *identity} if repr(wanted.get(name)) != repr(identity.get(name))}
-            if names & {*sweep.varied, "seed"} or len(names) > MOST_OPTIONS:
-                continue
-            if fewest is None or len(names) < len(fewest):
-                fewest = {name: getattr(config, name) for name in names}
-        if fewest:
-            found[tuple(sorted(fewest.items(), key=lambda pair: pair[0]))] += 1
-    if not found:
-        return {}, 0
-    (pairs, count), *_ = found.most_common(1)
-    return dict(pairs), count
+            if len(names) <= MOST_OPTIONS and not names & {*sweep.varied, "seed", "model"}:
+                found[tuple((name, getattr(config, name)) for name in sorted(names))] += 1
+    return found
+
+
+def _trained(sweep: Sweep, replaced: Mapping[str, Any], trained: set[str]) -> int:
+    """Count the points of a sweep with some of its values replaced that have been trained."""
+    with suppress(UserError):  # values that do not fit it
+        return sum(point.config.fingerprint in trained for point in sweep.replaced(replaced).points())
+    return 0

@@ -7,7 +7,7 @@ import math
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from study.config.scores import SCORES
 from study.record.directory import DONE, EARLY, CorruptRun, RunDirectory, recorded_tags
 from study.record.metrics import HISTORY, SUMMARY
 from study.remote import api as wandb_api
+from study.system import forks
 from study.system.errors import UserError
 
 IDENTITY = [name for name in Config.model_fields if is_identity(name)]
@@ -130,7 +131,10 @@ class Frames:
 Epochs = tuple[list[str], np.ndarray]
 """Names of metrics, and a row of the epoch and their values for each epoch."""
 
-Known = dict[Path, tuple[tuple[int, ...], tuple[Config, dict[str, Any], Epochs]]]
+Content = tuple[Config, dict[str, Any], Epochs]
+"""What is read of a run: its config, the values of its row, and its epochs."""
+
+Known = dict[Path, tuple[tuple[int, ...], Content]]
 """What was read of directories with a result, and when their files were written."""
 
 
@@ -191,13 +195,13 @@ def _frames(
     # read every directory; one that cannot be read is a problem, not an error
     copies: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], Epochs]]] = {}
     problems = list(problems)
-    for directory, source in listed:
-        try:
-            config, row, history = _read(directory) if known is None else _read_once(directory, known)
-        except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
+    contents = _contents([directory for directory, _ in listed], known)
+    for (directory, source), content in zip(listed, contents, strict=True):
+        if isinstance(content, str):
             remedy = RETRAIN if Path(source).is_dir() else SEND
-            problems.append(f"{place(directory, source)} is left out: {_reason(error)}; {remedy}")
+            problems.append(f"{place(directory, source)} is left out: {content}; {remedy}")
             continue
+        config, row, history = content
         if Path(source).is_dir() and not only.takes(row["tags"]):
             continue
         row = {**row, "source": source}
@@ -256,19 +260,43 @@ def _rank(row: Mapping[str, Any]) -> tuple[bool, str]:
     return has_result(row["state"], row["stopped_by"]), row["started"] or ""
 
 
-def _read_once(directory: RunDirectory, known: Known) -> tuple[Config, dict[str, Any], Epochs]:
-    """Return what `_read` returns, from `known` if the run had a result and its files are the same."""
-    paths = (directory.path / name for name in ("run.json", "history.jsonl", "summary.json"))
-    written = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
-    if directory.path in known and known[directory.path][0] == written:
-        return known[directory.path][1]
-    result = _read(directory)
-    if result[1]["state"] in DONE:
-        known[directory.path] = written, result
-    return result
+def _contents(directories: Sequence[RunDirectory], known: Known | None) -> Iterator[Content | str]:
+    """Yield what `_read` returns of each directory, or a sentence if it cannot be read.
+
+    `known` has what was read of directories with a result before, which counts while their files are the same.
+    """
+    if known is None:
+        yield from forks.each(_attempt, directories)
+        return
+
+    # read what is new or has changed
+    written = {directory.path: _written(directory) for directory in directories}
+    same = {path for path, times in written.items() if path in known and known[path][0] == times}
+    changed = [directory for directory in directories if directory.path not in same]
+    fresh = dict(zip([directory.path for directory in changed], forks.each(_attempt, changed), strict=True))
+
+    # keep what has a result
+    for path, content in fresh.items():
+        if not isinstance(content, str) and content[1]["state"] in DONE:
+            known[path] = written[path], content
+    yield from (fresh.get(directory.path) or known[directory.path][1] for directory in directories)
 
 
-def _read(directory: RunDirectory) -> tuple[Config, dict[str, Any], Epochs]:
+def _written(directory: RunDirectory) -> tuple[int, ...]:
+    """Return when the files of a run were written, 0 for those that are missing."""
+    paths = [directory.path / name for name in ("run.json", "history.jsonl", "summary.json")]
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+
+
+def _attempt(directory: RunDirectory) -> Content | str:
+    """Return what `_read` returns, or a sentence if the directory cannot be read."""
+    try:
+        return _read(directory)
+    except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
+        return _reason(error)
+
+
+def _read(directory: RunDirectory) -> Content:
     """Return the config, the row, and the epochs; raise CorruptRun if files do not agree."""
     info, lines, summary, state, defect = directory.read()
     if defect:

@@ -17,7 +17,8 @@ from analysis.frames.runs import IDENTITY, Frames, with_result
 from analysis.wording.texts import ranked_by, shown, text
 from analysis.wording.words import RUN_STATES
 from study.config import RESULTS_VERSION
-from study.config.setting import ALL_BY_DEFAULT, Setting, setting_of
+from study.config.choices import OWNED
+from study.config.setting import Setting, setting_of
 from study.record.metrics import METRICS, PERCENT
 from study.sweeps.definition import Point, Sweep
 
@@ -213,11 +214,16 @@ def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.Data
 def best_readable(frames: Frames, section: Section, limit: int | None = None) -> tuple[pd.DataFrame, list[str]]:
     """Return the best run of each setting with a readable evaluation.npz, and a sentence for each run left out.
 
-    Only the files of the first `limit` settings are checked.
+    The first `limit` settings are the best one of each network, then the best others, in the order of all settings;
+    `place` is that in the whole order. Only the files of these are checked.
     """
     damaged: dict[str, str] = {}
     while True:
         best = best_of_settings(section, damaged)
+        best = best.assign(place=range(len(best)))
+        networks_first = best.model.duplicated().sort_values(kind="stable").index
+        is_first = best.index.isin(networks_first[:limit])
+        best = pd.concat([best[is_first], best[~is_first]])
         unreadable = {run: why for run in best.index[:limit] if (why := frames.damage(run))}
         if not unreadable:
             return best, [text("Left out here: {why}.", why=why) for why in damaged.values()]
@@ -404,7 +410,7 @@ def _settings(rows: Sequence[Mapping[str, Any]], varied: Sequence[str], usual: M
     """
     unusual = [[name for name in varied if name not in usual or repr(row[name]) != repr(usual[name])] for row in rows]
     owned = [
-        [name for name in names if row[name] is not None or name in ALL_BY_DEFAULT]
+        [name for name in names if row[name] is not None or name not in OWNED]
         for row, names in zip(rows, unusual, strict=True)
     ]
     full, short = (

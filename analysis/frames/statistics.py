@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import special
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -37,7 +37,7 @@ class Estimate:
             return math.nan
         if self.mean == 0 or self.half_width == 0:
             return float(self.mean == 0)
-        return float(2 * stats.t.sf(abs(self.mean) / self.half_width * _t(self.n - 1), self.n - 1))
+        return float(2 * special.stdtr(self.n - 1, -abs(self.mean) / self.half_width * _t(self.n - 1)))
 
 
 def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
@@ -63,7 +63,7 @@ def estimates(
     Returns a frame indexed by group, in the order of the first rows: for each column the mean, and half the width of
     its interval as `<column>_ci95`.
     """
-    grouped = frame.groupby(by, sort=False)[list(columns)]
+    grouped = frame.groupby(by, sort=False, observed=True)[list(columns)]
     means = grouped.mean()
     deviations = grouped.std(ddof=1)
     counts = grouped.count()
@@ -337,15 +337,15 @@ def seeds_to_show(
     """
     n = np.arange(2, 101)
     degrees = share * (n - 1) + prior
-    needed = stats.t.ppf(1 - ALPHA / comparisons / 2, degrees)
-    power = stats.nct.sf(needed, degrees, abs(difference) * np.sqrt(n) / deviation)
+    needed = special.stdtrit(degrees, 1 - ALPHA / comparisons / 2)
+    power = 1 - special.nctdtr(degrees, abs(difference) * np.sqrt(n) / deviation, needed)
     enough = n[power >= POWER]
     return int(enough[0]) if len(enough) else None
 
 
 def range_of_deviation(deviation: float, degrees: float) -> tuple[float, float]:
     """Return the 80 % interval of a standard deviation that was estimated with these degrees of freedom."""
-    low, high = stats.chi2.ppf([0.9, 0.1], degrees)
+    low, high = special.chdtri(degrees, [0.1, 0.9])
     return deviation * math.sqrt(degrees / low), deviation * math.sqrt(degrees / high)
 
 
@@ -358,8 +358,8 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> tuple[int, int, float]:
     b = np.asarray(b, dtype=bool)
     first = int((a & ~b).sum())
     second = int((b & ~a).sum())
-    p = stats.binomtest(first, first + second).pvalue if first + second else 1.0
-    return first, second, float(p)
+    p = 2 * special.bdtr(min(first, second), first + second, 0.5) if first + second else 1.0
+    return first, second, min(1.0, float(p))
 
 
 def sampling_interval(share: float, n: int) -> tuple[float, float]:
@@ -369,7 +369,7 @@ def sampling_interval(share: float, n: int) -> tuple[float, float]:
     """
     if not n > 0:
         return math.nan, math.nan
-    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    z = float(special.ndtri((1 + CONFIDENCE) / 2))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, centre - half_width), min(1.0, centre + half_width)
@@ -394,9 +394,9 @@ def width_over_images(deviation: float, images: float, comparisons: int) -> floa
     """
     if not images > 0:
         return math.nan
-    return float(stats.norm.isf(ALPHA / (2 * max(1, comparisons)))) * deviation / math.sqrt(images)
+    return float(-special.ndtri(ALPHA / (2 * max(1, comparisons)))) * deviation / math.sqrt(images)
 
 
 def _t(degrees):
     """Return the quantile of Student's t for a two-sided interval of CONFIDENCE."""
-    return stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
+    return special.stdtrit(degrees, (1 + CONFIDENCE) / 2)

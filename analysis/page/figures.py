@@ -84,9 +84,10 @@ def add_lines(axes: Axes, lines: Sequence[np.ndarray], **style: Any) -> LineColl
 
 def _means(history: pd.DataFrame) -> pd.DataFrame:
     """Return the means of CURVES over seeds with their intervals, of the epochs that all seeds of a setting have."""
+    history = history.astype({"setting": "category"})  # many epochs have few settings
     means = estimates(history, ["setting", "epoch"], CURVES)
-    repeats = history.groupby("setting").run.nunique()
-    counts = history.groupby(["setting", "epoch"], sort=False)["val/acc"].count()
+    repeats = history.groupby("setting", observed=True).run.nunique()
+    counts = history.groupby(["setting", "epoch"], sort=False, observed=True)["val/acc"].count()
     return means[counts == repeats.reindex(means.index.get_level_values("setting")).to_numpy()]
 
 

@@ -21,15 +21,15 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.page import live, tables
+from analysis.page import compact, live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import Plot, advice
-from analysis.page.processes import Forks
 from analysis.page.tables import Table
 from analysis.wording.texts import MARKUP, restored, spoken, text
 from study.system.errors import UserError
 from study.system.files import replace_bytes
+from study.system.forks import Forks
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")
@@ -60,8 +60,8 @@ class Part:
 class Drawn:
     """A figure after writing: the stem and formats of its files, its width in pixels, and its SVG as a data URL.
 
-    `readings` are those of `live.readings`, for the script of the page. `undrawn` are the characters of its texts that
-    no font has.
+    `readings` and `sheets` are those of `live`, for the script of the page. `undrawn` are the characters of its texts
+    that no font has.
     """
 
     stem: str
@@ -71,6 +71,7 @@ class Drawn:
     photo: bool
     svg: str
     readings: dict[str, Any]
+    sheets: dict[str, bytes]
     formats: Sequence[str]
     undrawn: frozenset[str]
 
@@ -84,15 +85,17 @@ def write(
     parts: Iterable[Part],
     title: str,
     source: str,
-    provenance: str,
+    provenance: Callable[[], str],
     out: Path,
     full: bool = False,
     reload: int = 0,
+    pictures: Sequence[str] = PICTURES,
 ) -> Path:
     """Write `index.html`, `report.md`, `tables/` and `figures/` into a folder, and return the path of the page.
 
     The page has everything, with what is more than the short form folded. `report.md`, and the page when it is printed,
-    have the short form; if `full`, everything. The page reloads itself every `reload` seconds, unless 0.
+    have the short form; if `full`, everything. The page reloads itself every `reload` seconds, unless 0. `pictures` are
+    the formats of the figures of the short form.
     """
     # create the folders before anything is drawn
     try:
@@ -105,16 +108,17 @@ def write(
     anchors = _Names()
     _load_backends()
     forks = Forks()
-    formats = PICTURES if full else PICTURES[:1]
+    formats = pictures if full else PICTURES[:1]
     shown: list[dict[str, Any]] = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, PICTURES))]
+        blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, pictures))]
         makes = reversed(list(part.more))  # the last ones take longest, so they begin first
         more = [forks.start(partial(_written, make, anchor, out, formats)) for make in makes][::-1]
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 
     # wait for them, and give each heading its anchor
+    trained_with = provenance()
     for part in shown:
         for form in ("blocks", "more"):
             part[form] = [block for result in part[form] for block in _with_anchors(result(), part["anchor"], anchors)]
@@ -125,9 +129,13 @@ def write(
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    content = {"title": title, "source": source, "parts": shown, "provenance": provenance, "full": full}
+    content = {"title": title, "source": source, "parts": shown, "full": full}
+    content["provenance"] = trained_with
     content["reload"] = Markup(reload_tag(reload)) if reload else ""
-    content["notes"] = _undrawn(shown)
+    figures = _figures(shown)
+    content["notes"] = _undrawn(figures)
+    sheets = {name: sheet for figure in figures for name, sheet in figure.sheets.items()}
+    content["sheets"] = {name: _address("image/jpeg", sheet) for name, sheet in sheets.items()}
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
     return out / "index.html"
@@ -149,11 +157,15 @@ class _Names:
         return name
 
 
-def _undrawn(parts: Iterable[dict]) -> list[str]:
-    """Report the characters that no installed font has and the fonts to install, on the page and on stderr."""
+def _figures(parts: Iterable[dict]) -> list[Drawn]:
+    """List the figures of all parts."""
     blocks = [block for part in parts for block in part["blocks"] + part["more"]]
     figures = [block["picture"] for block in blocks if block["kind"] == "picture"]
-    figures += [figure for block in blocks if block["kind"] == "gallery" for figure in block["pictures"]]
+    return figures + [figure for block in blocks if block["kind"] == "gallery" for figure in block["pictures"]]
+
+
+def _undrawn(figures: Iterable[Drawn]) -> list[str]:
+    """Report the characters that no installed font has and the fonts to install, on the page and on stderr."""
     characters = frozenset[str]().union(*(figure.undrawn for figure in figures))
     if not characters:
         return []
@@ -236,11 +248,16 @@ def _draw(picture: Picture, anchor: str, files: _Names, out: Path, formats: Sequ
     contents = {suffix: drawn(picture.figure, suffix, stem) for suffix in formats}
     for suffix, content in contents.items():
         save(out / "figures" / f"{stem}.{suffix}", content)
-    svg = f"data:image/svg+xml;base64,{base64.b64encode(contents['svg']).decode()}"
+    svg = _address("image/svg+xml", compact.svg(contents["svg"], picture.photo))
     width = round(PIXELS * picture.figure.get_figwidth())
     lacking = getattr(picture.figure, "undrawn", frozenset())
-    readings = live.readings(picture.figure)
-    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg, readings, formats, lacking)
+    shown = live.readings(picture.figure), live.sheets(picture.figure)
+    return Drawn(stem, width, picture.title, picture.caption, picture.photo, svg, *shown, formats, lacking)
+
+
+def _address(kind: str, content: bytes) -> str:
+    """Return the content of a file as a data URL."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _with_anchors(blocks: Iterable[dict], part: str, anchors: _Names) -> list[dict]:
@@ -323,7 +340,8 @@ def _markdown_term(term: str, words: str, link: str) -> str:
 
 
 def _markdown_picture(picture: Drawn) -> list[str]:
-    return [f"![{plain(picture.title)}](figures/{picture.stem}.png)", plain(picture.caption)]
+    suffix = "png" if "png" in picture.formats else "svg"
+    return [f"![{plain(picture.title)}](figures/{picture.stem}.{suffix})", plain(picture.caption)]
 
 
 def plain(text: str) -> str:

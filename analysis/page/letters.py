@@ -72,15 +72,14 @@ class Plot(Figure):
 
             # compute the layout, once
             if not self.is_laid_out:
-                self._break_titles(renderer)
-                if self.get_layout_engine():
+                if self._break_titles(renderer) and self.get_layout_engine():
                     self.get_layout_engine().execute(self)
                 self.set_layout_engine("none")
                 self.is_laid_out = True
             super().draw(renderer)
 
-    def _break_titles(self, renderer: RendererBase) -> None:
-        """Break titles of axes into lines if they would be cut off at the edge of the figure."""
+    def _break_titles(self, renderer: RendererBase) -> bool:
+        """Break titles of axes into lines if they would be cut off, and return whether the layout is to be computed."""
         # find titles that are wider than half the figure
         width = self.get_figwidth()
         titles = [(axes, axes.title) for axes in self.axes]
@@ -89,6 +88,7 @@ class Plot(Figure):
             self.get_layout_engine().execute(self)  # computes the positions of the axes
 
         # shorten the lines until each title fits between the edges
+        is_changed = not wide
         for axes, title in wide:
             place = axes.get_position()
             middle = (place.x0 + place.x1) / 2
@@ -98,6 +98,8 @@ class Plot(Figure):
             while title.get_window_extent(renderer).width > room and limit > SHORTEST_LINE:
                 limit -= 2
                 title.set_text("\n".join(in_lines(line, limit) for line in whole.split("\n")))
+                is_changed = True
+        return is_changed
 
     def _texts(self) -> list[Text]:
         """Return all texts, including the tick labels, which matplotlib otherwise creates only when drawing."""

@@ -5,9 +5,11 @@
         live.give_ids(figure); figure.draw_without_rendering(); print(live.readings(figure))"
 
 A function that draws says what an artist shows with `about(artist, Mark(setting, values))`. `report.js` shows the value
-beside the pointer, and hides what belongs to a setting when its button above the figure is clicked.
+beside the pointer, hides what belongs to a setting when its button above the figure is clicked, and gives the axes of a
+zoomed figure the numbers of what is in view.
 """
 
+import hashlib
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -16,10 +18,13 @@ from typing import Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.wording.texts import shown
 from study.config.setting import Setting
@@ -34,13 +39,15 @@ class Mark:
 
     `values` are rows of x and y, and of half the width of the interval of y if there is one; without rows, the artist
     is only hidden with its setting. `notes` are the lines beside the pointer in place of the numbers, one text per row.
-    `what` names y, in place of the label of its axis. Rows of marks with the same `images` show the same images.
+    `what` names y, in place of the label of its axis. Rows of marks with the same `images` show the same images, which
+    are on the `sheet`, a JPEG file (`study.training.thumbnails`), if there is one.
     """
 
     setting: Setting | str | None = None
     values: np.ndarray | None = None
     notes: Sequence[str] = ()
     images: Hashable = None
+    sheet: bytes = b""
     what: str = ""
 
 
@@ -52,7 +59,10 @@ def about(artist: Artist, *marks: Mark) -> None:
 def give_ids(figure: Figure) -> None:
     """Give the artists with marks the ids of their elements; to be called before the figure is drawn."""
     for place, artist in enumerate(_marked(figure)):
-        artist.set_gid(f"mark{place}")
+        artist.set_gid(f"{'text_' if isinstance(artist, Text) else ''}mark{place}")
+    for place, axes in enumerate(figure.axes):
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_gid(f"{axis.axis_name}{place}")
 
 
 def _marked(figure: Figure) -> list[Artist]:
@@ -62,9 +72,9 @@ def _marked(figure: Figure) -> list[Artist]:
 def readings(figure: Figure) -> dict[str, Any]:
     """Return what the marks of a figure show that has its ids and its layout, as JSON; empty without marks.
 
-    `panels` have their box in the units of the SVG, the limits of x and y and whether they are logarithmic, and their
-    labels; `settings` their name, colour and dashes; `marks` their element, setting, panel, values and notes, which are
-    places in these lists and in `notes`.
+    `panels` have their box in the units of the SVG, what `_axis` says of x and y, and the labels of these; `settings`
+    their name, colour and dashes; `marks` their element, setting, panel, values and notes, which are places in these
+    lists and in `notes`, and the name of their sheet of images.
     """
     panels: dict[Axes, int] = {}
     settings: dict[str, int] = {}
@@ -94,10 +104,22 @@ def readings(figure: Figure) -> dict[str, Any]:
                 entry["notes"] = [_place(notes, note) for note in mark.notes]
             if mark.images:
                 entry["images"] = _place(images, mark.images)
+            if mark.sheet:
+                entry["sheet"] = _name(mark.sheet)
             marks.append(entry)
     named = [{"name": name, **looks[name]} for name in settings]
     content = {"panels": list(map(_panel, panels)), "settings": named, "marks": marks, "notes": list(notes)}
     return content if marks else {}
+
+
+def sheets(figure: Figure) -> dict[str, bytes]:
+    """Return the sheets of images of a figure by the names that `readings` has for them, each once."""
+    marks = [mark for artist in _marked(figure) for mark in artist.marks]
+    return {_name(mark.sheet): mark.sheet for mark in marks if mark.sheet}
+
+
+def _name(sheet: bytes) -> str:
+    return hashlib.sha256(sheet).hexdigest()[:16]
 
 
 def _place(places: dict[Any, int], key: Hashable) -> int:
@@ -133,7 +155,19 @@ def _panel(axes: Axes) -> dict[str, Any]:
     corners = (box.x0, figure.bbox.height - box.y1, box.x1, figure.bbox.height - box.y0)
     return {
         "box": [round(corner * points, 2) for corner in corners],
-        "x": [*map(float, axes.get_xlim()), axes.get_xscale() == "log"],
-        "y": [*map(float, axes.get_ylim()), axes.get_yscale() == "log"],
+        "x": _axis(axes.xaxis),
+        "y": _axis(axes.yaxis),
         "labels": [axes.get_xlabel(), axes.get_ylabel()],
     }
+
+
+def _axis(axis: Axis) -> list[Any]:
+    """Return the limits of an axis, whether it is logarithmic, its element, and the places and names of its ticks.
+
+    An axis of numbers has an element and no names: its ticks may be anywhere. Of others the element is "".
+    """
+    shown = [*map(float, axis.get_view_interval()), axis.get_scale() == "log"]
+    if not isinstance(axis.get_major_locator(), FixedLocator | NullLocator):
+        return [*shown, axis.get_gid(), []]
+    names = [" ".join(label.get_text().split()) for label in axis.get_ticklabels()]
+    return [*shown, "", [[float(value), name] for value, name in zip(axis.get_majorticklocs(), names, strict=False)]]

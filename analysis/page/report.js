@@ -69,7 +69,10 @@ const SVG = "http://www.w3.org/2000/svg";
 // a number as the page writes it, with the digits that suit another one, and all of two digits if it is `exact`
 function written(value, as = value, exact = false) {
   const digits = { minimumFractionDigits: exact ? 2 : 0, maximumFractionDigits: 2 };
-  const format = Math.abs(as) >= 1 || as === 0 ? digits : { maximumSignificantDigits: 3 };
+  return formatted(value, Math.abs(as) >= 1 || as === 0 ? digits : { maximumSignificantDigits: 3 });
+}
+
+function formatted(value, format) {
   const text = new Intl.NumberFormat("en", format).format(value).replace("-", "−");
   return document.documentElement.lang === "es" ? text.replace(/[.,]/g, sign => sign === "," ? "\u202f" : ",") : text;
 }
@@ -79,6 +82,39 @@ function placed(panel, [x, y]) {
   const share = (value, [low, high, log]) => log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
   const [left, top, right, bottom] = panel.box;
   return [left + share(x, panel.x) * (right - left), bottom - share(y, panel.y) * (bottom - top)];
+}
+
+// about so many round numbers between two shares of an axis
+function ticks([low, high, log], from, to, count) {
+  const at = share => log ? low * (high / low) ** share : low + share * (high - low);
+  const [first, last] = [at(from), at(to)].sort((a, b) => a - b), found = [];
+  if (log && last > 10 * first) {
+    const digits = count > 2 * Math.log10(last / first) ? [1, 2, 5] : [1];
+    for (let power = 10 ** Math.floor(Math.log10(first)); power <= last; power *= 10)
+      found.push(...digits.map(digit => digit * power).filter(value => value >= first && value <= last));
+    return found;
+  }
+  const rough = (last - first) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find(times => times * power >= rough);
+  for (let n = Math.ceil(first / step); n * step <= last; n++) found.push(n * step);
+  return found;
+}
+
+function drawn(name, values, parent, text = "") {
+  const made = parent.appendChild(document.createElementNS(SVG, name));
+  Object.entries(values).forEach(([key, value]) => made.setAttribute(key, value));
+  made.textContent = text;
+}
+
+// the image that a point shows, cut out of the sheet of all (thumbnails.py)
+function thumbnail(mark, at) {
+  const sheet = document.getElementById(`sheet-${mark.sheet}`), columns = Math.ceil(Math.sqrt(mark.values.length));
+  const width = sheet.naturalWidth / columns, height = sheet.naturalHeight / Math.ceil(mark.values.length / columns);
+  const made = element("canvas", "");
+  Object.assign(made, { width, height });
+  const corner = [width * (at % columns), height * Math.floor(at / columns)];
+  if (width) made.getContext("2d").drawImage(sheet, ...corner, width, height, 0, 0, width, height);
+  return made;
 }
 
 function within([x, y], [left, top, right, bottom]) {
@@ -152,10 +188,15 @@ function wake(figure) {
   const whole = svg.getAttribute("viewBox").split(" ").map(Number);
   host.style.setProperty("--ratio", whole[2] / whole[3]);
   const root = host.attachShadow({ mode: "open" });
-  const style = "svg { width: 100%; height: auto; display: block; } :host(.zoomed) path { vector-effect: non-scaling-stroke; }";
+  const style = `svg { width: 100%; height: auto; display: block; } :host(.zoomed) path { vector-effect: non-scaling-stroke; }
+    :host(.zoomed) .numbers [id*=tick_] { display: none; }
+    :host(.zoomed) [id^=text_], :host(.zoomed) use[style]:not([x="0"]) { transform-box: fill-box; transform-origin: center; scale: var(--smaller); }
+    text { font-family: system-ui, sans-serif; paint-order: stroke; stroke: #fff; stroke-linejoin: round; }`;
   element("style", "", style, root);
   root.append(svg);
-  const rings = svg.appendChild(document.createElementNS(SVG, "g"));
+  const [scales, rings] = [0, 1].map(() => svg.appendChild(document.createElementNS(SVG, "g")));
+  const axes = data.panels.flatMap(panel => [panel.x, panel.y]).filter(([, , , id]) => id);
+  axes.forEach(([, , , id]) => root.getElementById(id)?.classList.add("numbers"));
 
   // marks with their elements and places
   const marks = data.marks.map(mark => {
@@ -199,11 +240,52 @@ function wake(figure) {
     const height = width * whole[3] / whole[2];
     view = [Math.max(0, Math.min(whole[2] - width, x)), Math.max(0, Math.min(whole[3] - height, y)), width, height];
     svg.setAttribute("viewBox", view.join(" "));
+    svg.style.setProperty("--smaller", view[2] / whole[2]);
     host.classList.toggle("zoomed", zoomed());
     reset.hidden = !zoomed();
+    rescale();
     leave();
   };
-  const zoom = (factor, [x, y] = [view[0] + view[2] / 2, view[1] + view[3] / 2]) => {
+
+  // the axes of a zoomed figure say what is in view: below and left of a panel, or at the edge of the view
+  const rescale = () => {
+    scales.replaceChildren();
+    if (!zoomed() || !host.clientWidth) return;
+    const pixel = 1 / scale(), end = view[1] + view[3], style = { "font-size": 12 * pixel, "stroke-width": 3 * pixel };
+    for (const panel of data.panels) {
+      const [x0, y0, x1, y1] = panel.box;
+      const left = Math.max(x0, view[0]), right = Math.min(x1, view[0] + view[2]);
+      const top = Math.max(y0, view[1]), bottom = Math.min(y1, end);
+      const write = (label, d, values) => {
+        drawn("path", { d, stroke: "#0002", "stroke-width": 0.8 }, scales);
+        drawn("text", { ...values, ...style }, scales, label);
+      };
+      const labels = (axis, from, to, length, isCut) => {
+        const [, , , id, names] = axis;
+        if (!id) return isCut ? names.map(([value, name]) => [value, name.length > 30 ? `${name.slice(0, 29)}…` : name]) : [];
+        const values = ticks(axis, from / length, to / length, Math.max(1, (to - from) / pixel / 70));
+        return values.map(value => [value, formatted(value, { maximumSignificantDigits: 8 })]);
+      };
+      if (left >= right || top >= bottom) continue;
+      for (const [value, label] of labels(panel.x, left - x0, right - x0, x1 - x0, bottom < y1)) {
+        const [x] = placed(panel, [value, panel.y[0]]), y = Math.min(bottom + 15 * pixel, end - 5 * pixel);
+        if (x >= left && x <= right && x > view[0] + 12 * pixel) write(label, `M${x} ${top}V${bottom}`, { x, y, "text-anchor": "middle" });
+      }
+      for (const [value, label] of labels(panel.y, y1 - bottom, y1 - top, y1 - y0, left > x0)) {
+        const [, y] = placed(panel, [panel.x[0], value]), outside = left - view[0] > 40 * pixel;
+        const where = outside ? { x: left - 5 * pixel, "text-anchor": "end" } : { x: left + 4 * pixel };
+        if (y >= top && y <= (outside ? bottom : bottom - 4 * pixel)) write(label, `M${left} ${y}H${right}`, { ...where, y: y + 4 * pixel });
+      }
+    }
+  };
+  new ResizeObserver(rescale).observe(host);
+
+  const centre = ([left, top, right, bottom]) => [(left + right) / 2, (top + bottom) / 2];
+  const nearestPanel = () => {
+    const [x, y] = [view[0] + view[2] / 2, view[1] + view[3] / 2], far = at => Math.hypot(at[0] - x, at[1] - y);
+    return data.panels.map(({ box }) => centre(box)).reduce((best, at) => far(at) < far(best) - 1 ? at : best);
+  };
+  const zoom = (factor, [x, y] = nearestPanel()) => {
     const width = Math.max(whole[2] / 40, Math.min(whole[2], view[2] / factor)), share = width / view[2];
     show(x - (x - view[0]) * share, y - (y - view[1]) * share, width);
   };
@@ -245,11 +327,13 @@ function wake(figure) {
     const hits = near.filter(({ far }) => (far - near[0].far) * scale() <= TOUCHING).slice(0, MOST);
     tip.replaceChildren();
     for (const { mark, at } of hits) {
-      if (mark.name) element("b", "", mark.name, tip);
+      const hit = element("div", "", "", tip);
+      if (mark.sheet) hit.append(thumbnail(mark, at));
+      if (mark.name) element("b", "", mark.name, hit);
       const [x, y, spread] = mark.values[at], [across, up] = mark.panel.labels;
       const value = spread ? `${written(y, y, true)} ± ${written(spread, y, true)}` : written(y);
       const lines = mark.notes ? data.notes[mark.notes[at]].split("\n") : [`${across}: ${written(x)}`, `${mark.what ?? up}: ${value}`];
-      lines.forEach(line => element("span", "", line, tip));
+      lines.forEach(line => element("span", "", line, hit));
       const same = "images" in mark ? marks.filter(other => other.images === mark.images) : [mark];
       same.filter(other => within(other.places[at], other.panel.box)).forEach(other => ring(other.places[at]));
     }
@@ -260,11 +344,8 @@ function wake(figure) {
     tip.style.left = `${Math.max(4, Math.min(innerWidth - width - 4, left))}px`;
     tip.style.top = `${Math.max(4, top)}px`;
   };
-  const ring = ([x, y]) => {
-    const circle = document.createElementNS(SVG, "circle");
-    const values = { cx: x, cy: y, r: 6 / scale(), fill: "none", stroke: "#000", "stroke-width": 1.5 / scale() };
-    Object.entries(values).forEach(([name, value]) => circle.setAttribute(name, value));
-    rings.append(circle);
+  const ring = ([cx, cy]) => {
+    drawn("circle", { cx, cy, r: 6 / scale(), fill: "none", stroke: "#000", "stroke-width": 1.5 / scale() }, rings);
   };
 
   // the buttons of the figure

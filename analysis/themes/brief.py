@@ -14,7 +14,7 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
-from analysis.themes import answers, asked, comparison, confusion, costs, space
+from analysis.themes import answers, asked, comparison, confusion, costs, layers, space
 from analysis.themes.protocol import FAILED
 from analysis.wording.texts import named, plural, shown, text
 from study.config.setting import Setting
@@ -37,9 +37,27 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return [
         said if isinstance(said, Paragraph) else Paragraph(said),
         Items(asked.lines(frames, section)),
-        attempted(text("Figures"), lambda: picture(frames, section, looks)),
+        attempted(text("Figures"), lambda: picture(section, looks)),
         attempted(text("The comparison of the settings"), lambda: table(frames, section)),
+        *_pictures(frames, section),
     ]
+
+
+def _pictures(frames: Frames, section: Section) -> list[Block]:
+    """Draw the best setting's confusion matrix and the t-SNE of the best settings, if the question is about them."""
+    wanted = asked.asks(section)
+    found = []
+    if "confusion" in wanted:
+        found.append(attempted(text("The confusions"), lambda: _matrix(frames, section)))
+    if "features" in wanted:
+        found.append(attempted(text("The layers"), lambda: layers.picture(frames, section)))
+    return [block for block in found if block]
+
+
+def _matrix(frames: Frames, section: Section) -> Picture | None:
+    """Draw the confusion matrix of the best setting; None if no predictions can be read."""
+    known = confusion.of_best(frames, section)
+    return confusion.picture(*known) if known else None
 
 
 @in_its_words
@@ -189,14 +207,9 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
     return best, said
 
 
-def picture(frames: Frames, section: Section, looks: Looks) -> Picture:
-    """Draw what the question is about: the confusion matrix, the curves of each setting, a grid, or all accuracies."""
+def picture(section: Section, looks: Looks) -> Picture:
+    """Draw the comparison: the curves of each setting if they are few, otherwise a grid or all accuracies."""
     settings = section.ranked
-    is_confusion = "confusion" in asked.asks(section) and len(settings) == 1
-    if is_confusion and (known := confusion.of_best(frames, section)):
-        best, counts, repeats = known
-        title = confusion.matrix_title(best, repeats)
-        return Picture("brief", title, confusion.matrix_figure(counts, title, normalised=False))
     kind = comparison.picture_in_short(section)
     if kind == "brief":
         title = text("Training and validation of each setting: {name}", name=section.title)

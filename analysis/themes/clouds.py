@@ -30,6 +30,9 @@ LONGEST = 40
 WIDEST = 20
 """At most this many columns of the name of a class within a cloud of points."""
 
+MANY = 500
+"""So many points are small, and one picture, which takes less space but is not sharp when it is enlarged."""
+
 MARKERS = "o^sDvP*X<>"
 
 
@@ -145,7 +148,7 @@ def _panel(axes: Axes, run: Seen, name: str, classes: Sequence[str], reach: floa
     layer = run.layers[name]
     _scatter(axes, layer.points, run.targets, classes, reach)
     images = (*classes, run.images.tobytes(), run.targets.tobytes())
-    about(axes, Mark(values=layer.points.round(2), notes=_notes(run, classes), images=images))
+    about(axes, Mark(values=layer.points.round(2), notes=_notes(run, classes), images=images, sheet=run.sheet))
     numbers = text(
         "k-NN {knn:.1f} %, linear probe {probe:.1f} %, silhouette {silhouette:.2f}",
         knn=100 * layer.knn,
@@ -166,7 +169,7 @@ def _look_of(place: int) -> dict[str, str]:
 def _scatter(axes: Axes, points: np.ndarray, targets: np.ndarray, classes: Sequence[str], reach: float) -> None:
     """Draw the images of each class as points, and the names of classes at their medians if they do not touch."""
     # points, in the colour and marker of their class
-    size = 12 if len(points) < 500 else 5
+    size = 5 if len(points) >= MANY else 12
     middles = {}
     names = short_names(list(classes), WIDEST)
     for place in np.unique(targets):
@@ -177,7 +180,8 @@ def _scatter(axes: Axes, points: np.ndarray, targets: np.ndarray, classes: Seque
     looks = pd.DataFrame([_look_of(place) for place in targets[order]])
     for marker, same in looks.groupby("marker", sort=False):
         drawn = points[order[same.index]]
-        axes.scatter(*drawn.T, s=size, linewidths=0, alpha=0.75, rasterized=True, c=same.color, marker=marker)
+        many = len(points) >= MANY
+        axes.scatter(*drawn.T, s=size, linewidths=0, alpha=0.75, rasterized=many, c=same.color, marker=marker)
 
     # names: all of them if there is a legend too, otherwise as many as fit
     few = len(classes) <= LEGEND_CLASSES

@@ -20,7 +20,7 @@ from analysis.page.blocks import Block, Gallery, Heading, Items, Paragraph, Pict
 from analysis.page.figures import PALE_GREY, Looks, tick_format
 from analysis.page.letters import Plot, columns, inches, short_names, shortened
 from analysis.page.tables import Column, Table
-from analysis.wording.texts import named, number, plural, shown, text
+from analysis.wording.texts import mark, named, number, plural, shown, text
 from study.config.setting import Setting
 
 TEXT_CLASSES = 20
@@ -61,10 +61,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         content.append(Items(left_out, soft=True))
 
     # matrices of the best setting: counts and shares
-    pictures = []
-    for kind in ("counts", "shares"):
-        title = matrix_title(best.loc[run], repeats, shares=kind == "shares")
-        pictures.append(Picture(f"confusion-{kind}", title, matrix_figure(counts, title, normalised=kind == "shares")))
+    pictures = [picture(best.loc[run], counts, repeats, shares=kind) for kind in (False, True)]
     content.append(
         Gallery(
             pictures,
@@ -142,6 +139,13 @@ def of_best(frames: Frames, section: Section) -> tuple[pd.Series, pd.DataFrame, 
         return None
     ((counts, repeats),) = matrices(frames, section, best.head(1)).values()
     return best.iloc[0], counts, repeats
+
+
+def picture(run: pd.Series, counts: pd.DataFrame, repeats: int, shares: bool = False) -> Picture:
+    """Draw the matrix of a setting, summed over its runs, of which `run` is one."""
+    title = matrix_title(run, repeats, shares)
+    name = "confusion-shares" if shares else "confusion-counts"
+    return Picture(name, title, matrix_figure(counts, title, normalised=shares))
 
 
 def matrices(frames: Frames, section: Section, best: pd.DataFrame) -> dict[Setting, tuple[pd.DataFrame, int]]:
@@ -236,13 +240,14 @@ def frequent(counts: pd.DataFrame, limit: int = 10) -> pd.DataFrame:
 
 
 def looked_at(best: pd.DataFrame) -> list[str]:
-    """Report the number of settings if not all of them are shown."""
-    left_out = len(best) > LOOKED_AT
-    return (
-        [text("Only the {shown} best of {count} settings on validation are shown.", shown=LOOKED_AT, count=len(best))]
-        if left_out
-        else []
-    )
+    """Report the number of settings if not all of them are shown, and which ones are."""
+    if len(best) <= LOOKED_AT:
+        return []
+    if list(best.place[:LOOKED_AT]) == list(range(LOOKED_AT)):
+        message = mark("Only the {shown} best of {count} settings on validation are shown.")
+    else:
+        message = mark("Only {shown} of {count} settings are shown: the best of each network first.")
+    return [text(message, shown=LOOKED_AT, count=len(best))]
 
 
 def words_of(run: pd.Series) -> dict[str, object]:

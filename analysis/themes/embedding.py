@@ -52,12 +52,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Seen:
-    """Images seen by a run: their indices, their classes, those that the run predicts, and its layers."""
+    """Images seen by a run: their indices, their classes, those that the run predicts, and its layers.
+
+    `sheet` are the images themselves, as `study.training.thumbnails.sheet` draws them; empty if they are not recorded.
+    """
 
     images: np.ndarray
     targets: np.ndarray
     predicted: np.ndarray
     layers: dict[str, Layer]
+    sheet: bytes = b""
 
     @property
     def right(self) -> np.ndarray:
@@ -105,6 +109,7 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
             arrays["feature_targets"],
             arrays["logits"].argmax(1),
             {layer: tasks[run, layer].result() for layer in layers[run]},
+            arrays["feature_images"].tobytes() if "feature_images" in arrays else b"",
         )
         for run, arrays in arrays_of.items()
     }

@@ -25,6 +25,9 @@ RULE_OF_THREE = 3
 PRICE = 1.0
 """A cut that costs less than this many points of accuracy has a low price."""
 
+FEATURES = "penultimate"
+"""The layer whose features the classifier of a network sees."""
+
 LAYER = Column("layer", text=lambda row: text(LAYERS[row["layer"]]))
 
 CUTS = {
@@ -57,6 +60,18 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         return []
     trained = {run: frames.data(run)["images"]["train"] for run in seen}
     return _layers(best, seen, frames.data(best.index[0])["classes"]) + cuts(best.loc[list(seen)], seen, trained)
+
+
+def picture(frames: Frames, section: Section) -> Picture | None:
+    """Draw the t-SNE of the last features of the best settings; None if no run recorded them."""
+    best, _ = best_readable(frames, section, LOOKED_AT)
+    seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
+    seen = {_name(best.loc[run]): images for run, images in seen.items() if FEATURES in images.layers}
+    if not seen:
+        return None
+    title = text("t-SNE of the last features: validation images of {dataset}", **confusion.words_of(best.iloc[0]))
+    figure = clouds.side_by_side(seen, FEATURES, frames.data(best.index[0])["classes"], title)
+    return Picture("features", title, figure, " ".join(confusion.looked_at(best)))
 
 
 def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]) -> list[Block]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import rankdata
 
 from analysis.frames.runs import Frames
 from analysis.frames.sections import LOOKED_AT, Section, once
@@ -178,15 +177,16 @@ def areas_of_classes(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataF
     Both follow from ranks, equal probabilities included: the first as Mann and Whitney's U, the second as the mean
     precision at each image of the class, which is scikit-learn's average precision.
     """
-    ranks = rankdata(probabilities, axis=0)
-    at_least = rankdata(-probabilities, "max", axis=0)  # number of images with this probability or a higher one
+    ranks = pd.DataFrame(probabilities).rank().to_numpy()
+    # number of images with this probability or a higher one
+    at_least = pd.DataFrame(probabilities).rank(method="max", ascending=False).to_numpy()
     found = {}
     for c in np.unique(targets):
         own = targets == c
         n, others = own.sum(), (~own).sum()
         if others:
             area = (ranks[own, c].sum() - n * (n + 1) / 2) / (n * others)
-            precision = rankdata(-probabilities[own, c], "max") / at_least[own, c]
+            precision = pd.Series(probabilities[own, c]).rank(method="max", ascending=False) / at_least[own, c]
             found[int(c)] = area, precision.mean()
     return pd.DataFrame.from_dict(found, orient="index", columns=["auc", "average_precision"], dtype=float)
 

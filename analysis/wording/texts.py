@@ -33,8 +33,8 @@ from analysis.wording.catalogue import (
     translated_plural,
 )
 from analysis.wording.ranked import METRICS, RANKED
-from analysis.wording.words import AUGMENTATIONS, HEADINGS, OPTIONS, PHRASES
-from study.config.setting import ALL_BY_DEFAULT, WITHOUT_NAME, Setting
+from analysis.wording.words import AUGMENTATIONS, HEADINGS, NO_VALUE, OPTIONS, PHRASES
+from study.config.setting import EMPTY, WITHOUT_NAME, Setting
 
 __all__ = [
     "LANGUAGES", "MARKUP", "NAMED", "heading", "language", "mark", "named", "number", "option", "option_value",
@@ -159,7 +159,7 @@ def shown_value(name: str, value: Any) -> str:
     if isinstance(value, Setting):
         return shown(value)
     if _is_empty(value):
-        return text("all") if name in ALL_BY_DEFAULT else text("none")
+        return text(NO_VALUE[EMPTY.get(name, "none")])
     if isinstance(value, bool):
         return text("True") if value else text("False")
     if name == "augment" and spoken() != "en":

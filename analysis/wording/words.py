@@ -167,6 +167,9 @@ OPTIONS = {
 }
 """Names of options, as settings are named by them."""
 
+NO_VALUE = {"all": mark("all"), "original": mark("original"), "none": mark("none")}
+"""What stands for an option without a value."""
+
 PHRASES = {
     ("augment", "none"): mark("augment none"),
     ("schedule", "none"): mark("schedule none"),
@@ -182,6 +185,7 @@ PHRASES = {
     ("finetune", "all"): mark("finetune all"),
     ("finetune", "head"): mark("finetune head"),
     ("finetune", "svm"): mark("finetune svm"),
+    ("image_size", "none"): mark("image size original"),
     ("class_weights", "none"): mark("class weights none"),
     ("class_weights", "balanced"): mark("class weights balanced"),
     ("sampling", "none"): mark("sampling none"),

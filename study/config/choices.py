@@ -141,6 +141,15 @@ EXTRAS = ("model", "checkpoint", "code", "alerts", "watch")
 """What W&B gets only if `--wandb-extras` names it."""
 
 
+OWNED = frozenset(
+    option
+    for table in (NETWORKS, TRANSFER, OPTIMIZERS, SCHEDULES, FINETUNING_SCHEDULES, AUGMENTATIONS, EARLY_STOPPING)
+    for options in table.values()
+    for option in options
+)
+"""Options that only some networks, optimizers, schedules or augmentations have; of the others they are None."""
+
+
 def own_options(table: Table, name: str) -> dict[str, Any] | None:
     """Return the options of a name with their defaults, or None if the table does not have the name."""
     if name in table:

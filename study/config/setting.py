@@ -22,8 +22,8 @@ WITHOUT_NAME = ("model",)
 LONGEST_TITLE = 120
 """Most characters of a setting in the name of a run; W&B's names have at most 128."""
 
-ALL_BY_DEFAULT = ("classes", "train_images")
-"""Options whose empty value means all classes or all images."""
+EMPTY = {"classes": "all", "train_images": "all", "image_size": "original"}
+"""What it means that an option has no value, where it does not mean none."""
 
 
 class Listed(tuple):
@@ -113,7 +113,7 @@ def run_title(setting: Setting | str, seed: Any) -> str:
 def _in_words(name: str, value: Any) -> str:
     """Return a pair in English, such as `batch size 64`; of some options the value alone."""
     if value in (None, "", ()):
-        value = "all" if name in ALL_BY_DEFAULT else "none"
+        value = EMPTY.get(name, "none")
     return f"{value}" if name in WITHOUT_NAME else f"{name.replace('_', ' ')} {value}"
 
 

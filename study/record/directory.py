@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
+from pydantic_core import from_json
 
 from study.config import RESULTS_VERSION, Config
 from study.config.checks import LONGEST_TAG
@@ -130,8 +131,8 @@ class RunDirectory:
     def history(self) -> list[dict[str, Any]]:
         """Read the rows of history.jsonl, without a last line that is incomplete; raise CorruptRun if it is broken."""
         try:
-            text = (self.path / "history.jsonl").read_bytes().decode()
-            rows = json.loads(f"[{','.join(text.split(chr(10))[:-1])}]")
+            lines = (self.path / "history.jsonl").read_bytes().split(b"\n")[:-1]
+            rows = from_json(b"[%s]" % b",".join(lines))  # more than twice as fast as the standard library's
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:

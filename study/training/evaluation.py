@@ -17,6 +17,7 @@ from study.config.scores import OF_CLASSES, SCORES, is_unbalanced
 from study.data import splits
 from study.data.dataset import Data, Split
 from study.record.metrics import METRICS
+from study.training import thumbnails
 from study.training.step import autocast
 
 LARGEST_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}
@@ -162,6 +163,7 @@ def arrays(data: Data, logits: Tensor, chosen: Tensor, activations: Mapping[str,
     """Return the arrays of evaluation.npz for the logits (n, classes) of the test images.
 
     `activations` are the layer outputs of the validation images with the indices `chosen`, from `models.activations`.
+    `feature_images` are the bytes of a JPEG file, the sheet of these images.
     """
     # Find the most confident mistakes
     probabilities = logits.softmax(1)
@@ -182,4 +184,6 @@ def arrays(data: Data, logits: Tensor, chosen: Tensor, activations: Mapping[str,
         "feature_index": chosen,
         "feature_targets": data.val.labels.cpu()[chosen],
     } | {name: values.half() for name, values in activations.items()}
-    return {"class_names": np.array(data.classes)} | {key: value.cpu().numpy() for key, value in tensors.items()}
+    sheet = np.frombuffer(thumbnails.sheet(data.val[chosen]), np.uint8)
+    named = {"class_names": np.array(data.classes), "feature_images": sheet}
+    return named | {key: value.cpu().numpy() for key, value in tensors.items()}

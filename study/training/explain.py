@@ -19,6 +19,7 @@ from study.data.dataset import Data
 from study.models import gradcam
 from study.system.errors import one_line
 from study.training.evaluation import stratified
+from study.training.thumbnails import small
 
 MISTAKES = 6
 """Mistakes that are explained, the surest ones."""
@@ -84,7 +85,7 @@ def _maps(model: nn.Module, data: Data, logits: Tensor, mistakes: Tensor) -> dic
         "mistake_maps": torch.stack([of_true, of_predicted], 1)[: len(mistakes)],
         "right_maps": of_true[len(mistakes) :],
         "right_index": right,
-        "right_images": _small(batch.images[len(mistakes) :]),
+        "right_images": small(batch.images[len(mistakes) :], SIDE),
         "right_targets": batch.labels[len(mistakes) :],
         "right_confidences": confidence[right],
     }
@@ -122,7 +123,7 @@ def _alike(
     images = data.train.take(index.flatten())
     return {
         "alike_index": index,
-        "alike_images": _small(images.images).unflatten(0, index.shape),
+        "alike_images": small(images.images, SIDE).unflatten(0, index.shape),
         "alike_targets": images.labels.view(index.shape),
         "alike_similarity": found.values.float(),
     }
@@ -132,12 +133,3 @@ def _similarity(asked: Tensor, known: Iterable[Tensor]) -> Tensor:
     """Return the cosine similarity of features (asked, columns) and those of all batches (n, columns)."""
     asked = nn.functional.normalize(asked.float())
     return torch.cat([asked @ nn.functional.normalize(batch.float()).T for batch in known], 1)
-
-
-def _small(images: Tensor) -> Tensor:
-    """Return uint8 images (n, channels, height, width) with sides of at most SIDE pixels."""
-    factor = SIDE / max(images.shape[2:])
-    if factor >= 1:
-        return images.contiguous()
-    size = [max(1, round(factor * side)) for side in images.shape[2:]]
-    return nn.functional.interpolate(images.float(), size, mode="bilinear", antialias=True).round().byte()

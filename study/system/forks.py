@@ -1,6 +1,6 @@
 """Runs functions in forked processes, one per core, while this process goes on.
 
-python -c "from analysis.page.processes import Forks; print(Forks().start(lambda: 6 * 7)())"
+python -c "from study.system.forks import Forks; print(Forks().start(lambda: 6 * 7)())"
 """
 
 import gc
@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -17,6 +18,21 @@ from study.system.devices import cores
 
 MOST = 8
 """At most this many processes at a time, because each needs memory."""
+
+
+CHUNK = 200
+"""Items that one process computes; of fewer, this process computes all."""
+
+
+def each(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Yield the result of a function for each item, in order; of many items, computed in several processes."""
+    if len(items) <= CHUNK:
+        yield from map(function, items)
+        return
+    forks = Forks()
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    for results in [forks.start(partial(list, map(function, chunk))) for chunk in chunks]:
+        yield from results()
 
 
 class Forks:
