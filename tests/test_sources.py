@@ -143,7 +143,7 @@ def test_sweeps_of_one_name_have_rows_of_their_own(labs, capsys):
     for name, epochs in (("one", 30), ("two", 40)):
         text = SWEEP.replace("epochs: {value: 3}", f"epochs: {{value: {epochs}}}")
         (labs / f"{name}.yaml").write_text(
-            text.replace("seed: {", f"batch_size: {{value: {epochs}}}\n  seed: {{"), "utf-8"
+            text.replace("seed: {", f"batch_size: {{value: {epochs}}}\n  seed: {{"), encoding="utf-8"
         )
     sweeps = [search.read(labs / f"{name}.yaml") for name in ("one", "two")]
     assert sweeps[0].name == sweeps[1].name
