@@ -105,7 +105,8 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     if problems:
         listed = [Paragraph(text("As the program reported them."), soft=True), Items(list(map(protected, problems)))]
         yield Part("problems", text("Runs left out"), listed)
-    yield Part("glossary", text("Words used"), [glossary.terms(sections)])
+    in_short, others = glossary.terms(sections)
+    yield Part("glossary", text("Words used"), [in_short], [lambda: [others]])
 
 
 def _part(name: str, make: Callable[[], list[Block]]) -> list[Block]:
