@@ -54,6 +54,10 @@ GRID_VALUES = 12
 LOOKED_AT = 4
 """Number of settings of a section, the best ones, that are examined in detail."""
 
+SEVERAL = ("accuracy", "overfitting", "epochs", "size", "speed")
+ALONE = ("accuracy", "overfitting", "epochs", "confusion")
+"""What the questions of sections with several settings, or with a single one, are about unless their sweep says it."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -94,6 +98,11 @@ class Section:
     def repeats(self) -> pd.Series:
         """Return which repeat of its setting each run is: its seed or, if the splits vary, that of its split."""
         return (self.runs.split_seed if self.splits_vary else self.runs.seed).rename("repeat")
+
+    @property
+    def subjects(self) -> Sequence[str]:
+        """Return what the question is about: what its sweep asks, or what is usual."""
+        return self.asks or (SEVERAL if len(self.ranked) > 1 else ALONE)
 
     @property
     def absent(self) -> pd.DataFrame:

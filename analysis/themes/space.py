@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 
+from analysis.frames import contrasts
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.page.blocks import Block, Heading, Paragraph, Picture
@@ -54,7 +55,7 @@ DECADES = 1000
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the effects of the varied options."""
     varied = section.varied
-    frame = comparison.compare(section)
+    frame = contrasts.compare(section)
     content: list[Block] = [Heading(text("What each option does"))]
     done = frame[frame.n > 0]
 
@@ -133,7 +134,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 def grid(section: Section) -> Picture:
     """Make the picture of a grid of two options: the mean best validation accuracy in each cell."""
-    frame = comparison.compare(section)
+    frame = contrasts.compare(section)
     title = text("Validation accuracy over two options: {name}", name=section.title)
     caption = (
         text(
@@ -147,7 +148,7 @@ def grid(section: Section) -> Picture:
 
 
 def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
-    """Draw the best validation accuracy over the values of two options; `frame` is from `comparison.compare`.
+    """Draw the best validation accuracy over the values of two options; `frame` is from `contrasts.compare`.
 
     Cells of combinations without a result are empty.
     """
@@ -198,7 +199,7 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
 def by_value(frame: pd.DataFrame, section: Section, name: str, title: str) -> Figure:
     """Draw the best validation accuracy over the values of a numeric option: mean, 95 % interval, single seeds.
 
-    `frame` is from `comparison.compare`.
+    `frame` is from `contrasts.compare`.
     """
     # means and single seeds
     frame = frame.assign(**{name: sizes(frame[name])}).sort_values(name)
@@ -227,7 +228,7 @@ def parallel(
 ) -> Figure:
     """Draw a line per setting through the values of its options to its validation accuracy, the best on top.
 
-    `frame` is from `comparison.compare`, `drawn` is that of the section, `stopped` are its stopped points with their
+    `frame` is from `contrasts.compare`, `drawn` is that of the section, `stopped` are its stopped points with their
     `score`.
     """
     # values are written to the right of their axes: the longest determines the distance of the axes
