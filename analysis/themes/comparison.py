@@ -96,7 +96,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
                     "± images: half the 95 % interval of the difference over other validation images of the same "
                     "kind, for the same trained networks, corrected for all pairs too. It is estimated from the test "
                     "images, of which each prediction is recorded: per image, the difference between the shares of "
-                    "the seeds that are contrasts.right. p is about seeds only."
+                    "the seeds that are right. p is about seeds only."
                 )
             )
         paired = frame.paired.dropna().astype(bool)
