@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.frames import runs
+from analysis.frames import contrasts, runs
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
 from analysis.page import figures, tables
 from analysis.reporting import looks_of
-from analysis.themes import clouds, comparison, embedding
+from analysis.themes import clouds, embedding
 from analysis.themes import confusion as confusions
 from analysis.wording.texts import text
 from study.system.errors import UserError, expect
@@ -42,7 +42,7 @@ def compare(section: Section) -> pd.DataFrame:
     `test_below`, `test_below_ci95` and `p_test` are the same for the test images.
     """
     _check(section)
-    return tables.by_metric(comparison.compare(section), section.metric)
+    return tables.by_metric(contrasts.compare(section), section.metric)
 
 
 def curves(section: Section) -> Figure:

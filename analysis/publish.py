@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.frames import contrasts
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import LOOKED_AT, Section, best_readable
 from analysis.page import tables
@@ -54,7 +55,7 @@ def chapter(frames: Frames, section: Section) -> Chapter:
     sentences = [said.text] if isinstance(said, Paragraph) else said
     table = attempted(
         text("The comparison of the settings"),
-        lambda: comparison.table(section, comparison.with_images(frames, section)),
+        lambda: comparison.table(section, contrasts.with_images(frames, section)),
     )
     parts = ["\n".join(f"- {sentence}" for sentence in sentences)]
     parts.append(table.text if isinstance(table, Paragraph) else tables.markdown(table))

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis import reporting as report
-from analysis.frames import runs, statistics
+from analysis.frames import contrasts, runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import figures, tables
 from analysis.page.blocks import Heading, Items
@@ -168,7 +168,7 @@ def test_a_difference_has_an_interval_over_images_too(imaged):
     folder, share = imaged
     frames = runs.load(folder)
     (one,) = by_dataset(frames)
-    row = by_name(comparison.with_images(frames, one)).loc["dropout 0.5"]
+    row = by_name(contrasts.with_images(frames, one)).loc["dropout 0.5"]
     a, b = share.values()
     for images, found in ((287, row.below_images), (500, row.test_below_images)):
         assert found == pytest.approx(stats.norm.ppf(0.975) * 100 * np.std(a - b, ddof=1) / math.sqrt(images))
@@ -188,7 +188,7 @@ def test_a_difference_has_an_interval_over_images_too(imaged):
             ]
             assert len(said) == 1, "it is said once how much, and that the difference could be gone"
             assert gone in said[0]
-    table = comparison.table(one, comparison.with_images(frames, one))
+    table = comparison.table(one, contrasts.with_images(frames, one))
     assert f"± {row.below_images:.2f}" in [cell.text for cell in table.rows[1]]
 
 
@@ -199,20 +199,20 @@ def test_without_readable_predictions_or_a_number_of_images_nothing_is_said_of_i
     run.write_info(run.info() | {"data": run.info()["data"] | {"images": {"train": 1000}}})
     frames = runs.load(folder)
     (one,) = by_dataset(frames)
-    assert comparison.with_images(frames, one).below_images.notna().sum() == 1, "another run knows the number"
+    assert contrasts.with_images(frames, one).below_images.notna().sum() == 1, "another run knows the number"
     for path in paths[1:]:
         run = RunDirectory(path)
         run.write_info(run.info() | {"data": run.info()["data"] | {"images": {"train": 1000}}})
     frames = runs.load(folder)
     (one,) = by_dataset(frames)
-    frame = comparison.with_images(frames, one)
+    frame = contrasts.with_images(frames, one)
     assert frame[["below_images", "test_score_low"]].isna().all(axis=None) and (frame.p_holm.dropna() < 0.05).all()
     assert "on these images" not in " ".join(answers.sentences(frames, one))
     run = RunDirectory(paths[0])
     run.write_evaluation({name: values for name, values in run.evaluation().items() if name != "class_names"})
     frames = runs.load(folder)
     (one,) = by_dataset(frames)
-    assert frames.tested(paths[0].name) is None and len(comparison.right(frames, one)) == 1
+    assert frames.tested(paths[0].name) is None and len(contrasts.right(frames, one)) == 1
 
 
 def test_the_headline_says_if_the_test_images_show_the_opposite(tmp_path):
@@ -221,7 +221,7 @@ def test_the_headline_says_if_the_test_images_show_the_opposite(tmp_path):
         make_run(tmp_path / "runs", 0.70 + 0.002 * seed, 0.9 + 0.1 * (seed > 1), seed=seed, dropout=0.1)
     frames = runs.load(tmp_path / "runs")
     (one,) = by_dataset(frames)
-    row = by_name(comparison.compare(one)).loc["dropout 0.1"]
+    row = by_name(contrasts.compare(one)).loc["dropout 0.1"]
     assert row.p_holm < 0.05 and row.below > 0 and row.p_test < 0.05 and row.test_below == pytest.approx(-250 / 3)
     for lang, key in (("en", "The test images show the opposite"), ("es", "Las imágenes de prueba muestran lo contra")):
         with wording.language(lang):
@@ -238,7 +238,7 @@ def test_intervals_end_at_100_percent(tmp_path):
     mean, half = np.mean([99.9, 98, 99.5]), stats.t.ppf(0.975, 2) * np.std([99.9, 98, 99.5], ddof=1) / np.sqrt(3)
     assert rows[0][2] == f"{mean:.2f} [{mean - half:.2f}, 100.00]" and "±" in rows[1][2]
     assert f"{mean:.2f} % [{mean - half:.2f}, 100.00]" in answers.sentences(None, one)[0]
-    figure = comparison.ranking(comparison.compare(one), one.runs, "Title")
+    figure = comparison.ranking(contrasts.compare(one), one.runs, "Title")
     ends = [segment[:, 0].max() for bars in figure.axes[0].collections for segment in bars.get_segments()]
     assert max(ends) == pytest.approx(100)
 
@@ -310,7 +310,7 @@ def test_runs_without_a_result_are_counted_not_averaged(folder):
     make_run(folder, 0.99, seed=23, dropout=0.5, version=RESULTS_VERSION + 1)
     one = section(folder)
     assert one.states == {"finished": 7, "diverged": 1, "interrupted": 1}
-    assert by_name(comparison.compare(one)).loc["two-block, dropout 0.5"].score == pytest.approx(71)
+    assert by_name(contrasts.compare(one)).loc["two-block, dropout 0.5"].score == pytest.approx(71)
 
 
 SWEEP = """
@@ -502,7 +502,7 @@ def test_a_sweep_of_several_tasks_is_several_sections(tmp_path):
     found = of_sweep(runs.load(tmp_path / "runs"), search.read(tmp_path / "tasks.yaml"))
     assert [section.name for section in found] == ["tasks, digits, classes all", "tasks, digits, classes 3,8"]
     assert [section.varied for section in found] == [["dropout"]] * 2
-    assert [list(map(str, comparison.compare(section).setting)) for section in found] == [
+    assert [list(map(str, contrasts.compare(section).setting)) for section in found] == [
         ["dropout 0.5", "dropout 0.0"]
     ] * 2
 
@@ -542,7 +542,7 @@ def test_a_split_for_each_repeat_is_a_repeat(tmp_path, by, what):
     found = of_sweep(frames, search.read(tmp_path / "repeated.yaml")) if by == "sweep" else by_dataset(frames)
     (one,) = found
     assert one.varied == ["dropout"] and one.splits_vary and len(one.runs) == 6 and "split" not in one.name
-    frame = by_name(comparison.compare(one))
+    frame = by_name(contrasts.compare(one))
     assert list(frame.n) == [3, 3] and frame.paired.iloc[1] and frame.p_holm.iloc[1] < 0.05
     said = " ".join(comparison.table(one).notes)
     assert ("Repeats differ in the split only" if what == "split" else "in the seed and in the split") in said

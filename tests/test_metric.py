@@ -14,7 +14,7 @@ from sklearn import metrics as oracle
 
 import study
 from analysis import reporting as report
-from analysis.frames import runs, sections
+from analysis.frames import contrasts, runs, sections
 from analysis.page import tables
 from analysis.themes import comparison, glossary, space
 from analysis.wording import messages
@@ -100,7 +100,7 @@ def test_a_report_ranks_by_the_metric_of_the_runs_and_says_so(tmp_path, call, un
         of_metric(tmp_path / "runs", "val/macro_f1", 0.6 + luck, 0.59 + luck, acc=0.8, model="mlp", seed=seed)
         of_metric(tmp_path / "runs", "val/macro_f1", 0.7 + luck, 0.69 + luck, acc=0.7, model="cnn", seed=seed)
     (section,) = sections.by_dataset(runs.load(tmp_path / "runs"))
-    frame = comparison.compare(section)
+    frame = contrasts.compare(section)
     assert [dict(setting.pairs)["model"] for setting in frame.setting] == ["cnn", "mlp"], "not by accuracy"
     assert list(frame.score) == pytest.approx([70.1, 60.1]) and list(frame.test_score) == pytest.approx([69.1, 59.1])
     assert frame.below[1] == pytest.approx(10) and frame.p_holm[1] < 0.05
@@ -114,12 +114,12 @@ def test_runs_are_ranked_by_the_likelihood_of_a_loss_and_by_accuracy_if_they_dif
     of_metric(tmp_path / "loss", "val/loss", 0.5, 0.6, acc=0.7, model="mlp")
     of_metric(tmp_path / "loss", "val/loss", 0.4, 0.7, acc=0.6, model="cnn")
     (section,) = sections.by_dataset(runs.load(tmp_path / "loss"))
-    frame = comparison.compare(section)
+    frame = contrasts.compare(section)
     assert list(frame.score) == pytest.approx([100 * np.exp(-0.4), 100 * np.exp(-0.5)])
     assert list(frame.test_score) == pytest.approx([100 * np.exp(-0.7), 100 * np.exp(-0.6)])
     make_run(tmp_path / "loss", 0.9, model="mlp")
     (section,) = sections.by_dataset(runs.load(tmp_path / "loss"))
-    assert section.metric == "val/acc" and comparison.compare(section).score.max() == pytest.approx(90)
+    assert section.metric == "val/acc" and contrasts.compare(section).score.max() == pytest.approx(90)
 
 
 ACCURACY = re.compile(r"accura|\bacc\b|exactitud", re.IGNORECASE)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis import reporting as report
-from analysis.frames import runs
+from analysis.frames import contrasts, endings, runs
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, compact, figures, tables
 from analysis.page import html as page
@@ -207,7 +207,7 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path, monkeypatch):
     frame = pd.read_csv(tmp_path / "report" / "tables" / "one-co-comparison.csv")
     directories = [RunDirectory(path) for path in (tmp_path / "runs").iterdir()]
     configs = {d: d.info()["config"] for d in directories}
-    for dropout, value in zip(frame.dropout, frame.score, strict=True):
+    for dropout, value in zip(frame.dropout, frame.val_acc, strict=True):
         found = [
             d.summary()["best/val_acc"]
             for d, config in configs.items()
@@ -356,7 +356,7 @@ def test_missing_points_are_empty_cells_and_listed(made, sections):
     assert len(with_result) == 4 and all(texts[1] for texts in with_result)
     texts = [text for block in made["en", "two"] if isinstance(block, blocks.Items) for text in block.texts]
     assert any("lr 0.2, mlp, seed 1" in text for text in texts)
-    figure = space.heat_map(comparison.compare(section), ["lr", "model"], "Title")
+    figure = space.heat_map(contrasts.compare(section), ["lr", "model"], "Title")
     assert len(figure.axes[0].texts) == 4, "two cells of six are empty"
     assert {label.get_text() for label in figure.axes[0].get_yticklabels()} == {"0.01", "0.1", "0.2"}
 
@@ -365,8 +365,8 @@ def test_a_single_seed_claims_nothing(frames, sections):
     texts = " ".join(answers.sentences(frames, sections["two"]))
     assert "With one seed each" in texts and "McNemar" in texts and "five seeds or more" in texts
     assert "±" not in texts and "shown" not in texts
-    table = comparison.table(sections["two"], networks=comparison.with_best(frames, sections["two"],
-                             comparison.compare(sections["two"])))  # fmt: skip
+    table = comparison.table(sections["two"], networks=contrasts.with_best(frames, sections["two"],
+                             contrasts.compare(sections["two"])))  # fmt: skip
     assert "±" not in tables.markdown(table) and "p (Holm)" not in table.header and "p (McNemar)" in table.header
     effect = effects.measure(sections["two"])
     assert effect.score_change_p.isna().all()
@@ -483,8 +483,8 @@ def test_hundreds_of_runs_are_compared_in_a_second_or_two(study, tmp_path):
     section = by_dataset(runs.load(tmp_path / "many"))[0]
     table = comparison.table(section)
     assert tables.markdown(table).count("\n") == 2 + 40 and table.frame.n.eq(5).all()
-    measured = training.measure(section)
-    assert len(training.more_epochs(section, measured).rows) == 40 and len(measured) == 200
+    measured = endings.measure(section)
+    assert len(training.more_epochs(section).rows) == 40 and len(measured) == 200
     assert time.process_time() - started < 5
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.frames import contrasts, endings
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section, best_of_settings
 from analysis.page.blocks import Paragraph, Table
@@ -80,7 +81,7 @@ def test_the_trend_at_the_end_says_whether_more_epochs_help(verdict, seeds):
     (accuracy, acc_slope), (loss, loss_slope) = CASES[verdict]
     noisy = [(line(accuracy, acc_slope, 2e-3, 40 + s), line(loss, loss_slope, 2e-3, 70 + s)) for s in range(seeds)]
     made = section({"a": noisy})
-    row = training.more_epochs(made, training.measure(made)).frame.iloc[0]
+    row = endings.verdicts(made).iloc[0]
     assert row.verdict == verdict
     assert row.acc_slope == pytest.approx(100 * acc_slope, abs=0.3) and row.window == 6
     assert row.n == seeds
@@ -92,16 +93,16 @@ def test_no_trend_is_read_where_the_schedule_ends_or_epochs_are_few():
     few = section(rising, epochs=3)
     early = section(rising, stopped_by={"a": "early stopping"})
     for made, verdict in ((decayed, "decayed"), (few, "few"), (early, "early")):
-        assert list(training.more_epochs(made, training.measure(made)).frame.verdict) == [verdict]
+        assert list(endings.verdicts(made).verdict) == [verdict]
     made = section(rising)
     once = replace(made, runs=made.runs.assign(stopped_by=["early stopping", None, None]))
-    assert list(training.more_epochs(once, training.measure(once)).frame.verdict) == ["rises"]
+    assert list(endings.verdicts(once).verdict) == ["rises"]
 
 
 def test_many_settings_without_a_trend_are_not_said_to_have_one():
     made = section({f"s{place}": [(line(0.7, 0, 2e-3, 50 * place + s), line(*FLAT, 2e-3, 50 * place + s + 25))
                                   for s in range(3)] for place in range(40)})  # fmt: skip
-    frame = training.more_epochs(made, training.measure(made)).frame
+    frame = endings.verdicts(made)
     assert set(frame.verdict) == {"unclear"}
     assert (frame.acc_slope.abs() < frame.acc_slope_ci95).all(), "the intervals are simultaneous"
     paragraphs = (block.text for block in training.blocks(None, made, {}) if isinstance(block, Paragraph))
@@ -116,17 +117,17 @@ def test_the_gain_from_twice_the_epochs_is_that_of_the_whole_curve(exponent):
     curve = lambda epoch: 0.8 - 0.3 * epoch**-exponent  # noqa: E731
     runs = [(lambda epoch, s=s: curve(epoch) + line(0, 0, 2e-3, s)(epoch), line(*FLAT)) for s in range(4)]
     made = section({"a": runs})
-    row = training.more_epochs(made, training.measure(made)).frame.iloc[0]
+    row = endings.verdicts(made).iloc[0]
     truth = 100 * (curve(2.0 * EPOCHS) - curve(1.0 * EPOCHS))
     assert row.gain - row.gain_ci95 < truth < row.gain + row.gain_ci95 and row.gain_ci95 < 2
     falling = section({"a": [(line(0.8, -0.005, 1e-3, s), line(*FLAT)) for s in range(3)]})
-    assert training.more_epochs(falling, training.measure(falling)).frame.gain.iloc[0] == 0
+    assert endings.verdicts(falling).gain.iloc[0] == 0
 
 
 def test_a_rising_loss_and_the_gap_are_named():
     loss = lambda epoch: np.abs(epoch - 5) / 10 + 0.4  # noqa: E731
     made = section({"a": [(line(0.8, 0.001), loss)] * 2, "b": [(line(0.7, 0.001), line(*FLAT))] * 2})
-    table = training.overfitting(made, training.measure(made))
+    table = training.overfitting(made)
     row = table.frame.set_index("setting").loc["a"]
     assert (row.val_loss_min, row.val_loss_min_epoch, row.val_loss_last) == pytest.approx((0.4, 5, 1.9))
     assert row.gap_last == pytest.approx(95 - 82)
@@ -135,7 +136,7 @@ def test_a_rising_loss_and_the_gap_are_named():
     assert "a from 0.400 at epoch 5 to 1.900 at the end" in said and "b from" not in said
     zigzag = lambda epoch: (0.4 - 0.003 * epoch) * np.where(epoch % 2, 0.9, 1.1)  # noqa: E731
     noisy = section({"a": [(line(0.8, 0.001), zigzag)]})
-    found = training.measure(noisy)
+    found = endings.measure(noisy)
     assert (found.val_loss_last > 1.1 * found.val_loss_min).all(), "the last epoch is no good one"
     said = " ".join(text for block in training.blocks(None, noisy, {}) for text in getattr(block, "texts", []))
     assert "rises again" not in said
@@ -150,8 +151,8 @@ def test_a_difference_is_divided_into_what_is_not_learned_and_what_is_overfitted
     )
     (cause,) = (text for block in training.blocks(None, made, {}) for text in getattr(block, "texts", [])
                 if "points are a lower" in text)  # fmt: skip
-    frame = training.overfitting(made, training.measure(made)).frame.set_index("setting")
-    below = comparison.compare(made).set_index("setting").below["b"]
+    frame = endings.gaps(made).set_index("setting")
+    below = contrasts.compare(made).set_index("setting").below["b"]
     parts = frame.train_acc_best["a"] - frame.train_acc_best["b"], frame.gap_best["b"] - frame.gap_best["a"]
     assert sum(parts) == pytest.approx(below), "they add up to the difference"
     assert f"{parts[0]:.2f} points are a lower training accuracy" in cause and cause.endswith(
@@ -245,7 +246,7 @@ def test_bold_words_p_and_interval_say_the_same(smallest):
     table = comparison.table(made)
     bold = {row[0].text for row in table.rows if row[2].bold}
     said = answers.sentences(None, made)
-    frame = comparison.compare(made).set_index("setting")
+    frame = contrasts.compare(made).set_index("setting")
     best, others = frame.index[0], frame[1:]
     contains = others.below_ci95 > others.below
     assert bold == {best, *others.index[others.p_holm >= 0.05]} == {best, *others.index[contains]}
@@ -271,7 +272,7 @@ def test_runs_that_failed_among_good_ones_are_counted_and_not_compared():
     lost = (made.history.setting == "part") & (made.history.seed == 2)
     made.history.loc[lost, ["train/acc", "train/loss"]] = 0.1, 2.3
     row = {cells[0].text: [cell.text for cell in cells] for cells in comparison.table(made).rows}["part"]
-    frame = comparison.compare(made).set_index("setting")
+    frame = contrasts.compare(made).set_index("setting")
     assert frame.failed.to_dict() == {"good": 0, "part": 1, "worse": 0} and not frame.tied["part"]
     assert row[2] == "73.38" and row[4:6] == ["17.00", ""], "a mean without an interval, and no p"
     said = answers.sentences(None, made)
@@ -299,9 +300,9 @@ def test_trainings_that_all_failed_do_not_hide_the_differences_of_others():
     without, made = (settings_of(tops | extra) for extra in ({}, dead))
     lost = made.history.setting.isin([*dead])
     made.history.loc[lost, ["train/acc", "train/loss"]] = 0.1, 2.3
-    found, alone = (comparison.pairwise(one).deviation["a", "b"] for one in (made, without))
+    found, alone = (contrasts.pairwise(one).deviation["a", "b"] for one in (made, without))
     assert found == pytest.approx(alone), "the spread of the others is as before"
-    assert comparison.pairwise(made).holm["a", "dead"] < 0.05
+    assert contrasts.pairwise(made).holm["a", "dead"] < 0.05
 
 
 def test_repeats_that_never_vary_and_equal_settings_get_words_of_their_own():
@@ -355,7 +356,7 @@ def test_a_training_that_collapses_is_not_called_overfitted():
     made.runs.loc[made.runs.setting == "dead", "last/train_loss"] = 2.39
     said = " ".join(text for block in training.blocks(None, made, {}) for text in getattr(block, "texts", []))
     assert "dead from" not in said and "Training collapsed, or never started, in all runs of dead:" in said
-    verdicts = training.more_epochs(made, training.measure(made)).frame.set_index("setting").verdict
+    verdicts = endings.verdicts(made).set_index("setting").verdict
     assert verdicts.to_dict() == {"alive": "rises", "dead": "collapsed"}
 
 
@@ -414,7 +415,7 @@ def test_the_values_of_an_option_are_averaged_over_the_same_runs(seeds, n):
     one = replace(made, runs=made.runs[of_both], points=made.points[made.points.model == "a"])
     half_width = effects.measure(one).set_index(["option", "value"]).score_change_ci95["dropout", "0.5"]
     if seeds[0] == seeds[1]:
-        pair = comparison.pairwise(one).loc["a, 0.5", "a, 0.0"]
+        pair = contrasts.pairwise(one).loc["a, 0.5", "a, 0.0"]
         row = effects.measure(one).set_index(["option", "value"]).loc["dropout", "0.5"]
         assert (half_width, row.score_change_p) == pytest.approx((pair.half_width, pair.holm)), "as in the comparison"
 
@@ -532,7 +533,7 @@ def test_key_value_pairs_are_written_as_words():
         assert (
             ": optimizador adam · tasa de aprendizaje 0,005 en vez de optimizador sgd · tasa" in effects.answer(made)[0]
         )
-    axes = space.heat_map(comparison.compare(made), made.varied, "Title").axes[0]
+    axes = space.heat_map(contrasts.compare(made), made.varied, "Title").axes[0]
     assert "=" not in "".join(text.get_text() for text in axes.get_xticklabels() + axes.get_yticklabels())
 
 
@@ -588,4 +589,4 @@ def test_what_diverged_is_said_beside_what_is_best():
 def test_the_best_setting_is_that_of_the_best_mean():
     tops = {"lucky": (0.9, 0.5), "good": (0.8, 0.8)}
     made = section({name: [(line(top, 0), line(*FLAT)) for top in found] for name, found in tops.items()})
-    assert list(best_of_settings(made).setting) == ["good", "lucky"] == list(comparison.compare(made).setting)
+    assert list(best_of_settings(made).setting) == ["good", "lucky"] == list(contrasts.compare(made).setting)

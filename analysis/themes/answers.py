@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.frames import contrasts
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, in_its_words
 from analysis.frames.statistics import ALPHA, LEAST_DEGREES, range_of_deviation, seeds_to_show
@@ -25,7 +26,7 @@ from study.config.setting import Setting
 
 OVERFITTING = (
     (
-        comparison.gap_last,
+        contrasts.gap_last,
         "val",
         {
             "less": mark(
@@ -70,7 +71,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 def sentences(frames: Frames, section: Section) -> list[str]:
     """Return the answer in sentences, the most important first."""
     # the main answer depends on how many settings have several seeds
-    frame = comparison.with_images(frames, section)
+    frame = contrasts.with_images(frames, section)
     frame = frame[frame.n > 0].set_index("setting")
     if len(frame) == 1:
         answer = [_alone(frame.iloc[0])]
@@ -84,7 +85,7 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     without = [shown(setting) for setting in dict.fromkeys(section.points.setting) if setting not in frame.index]
     if without:
         answer[0] += " " + _without(without)
-    first = list(dict.fromkeys([frame.index[0], comparison.reference(frame)]))
+    first = list(dict.fromkeys([frame.index[0], contrasts.reference(frame)]))
     for setting in first:
         if setting in diverged:
             answer[0] += " " + _diverged(setting, int(diverged[setting]), int(frame.asked[setting]))
@@ -170,7 +171,7 @@ def _alone(row: pd.Series) -> str:
 def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     """Compare settings that have several seeds with the best of them."""
     # divide the other settings by what is known of their difference from the best
-    best = comparison.reference(frame)
+    best = contrasts.reference(frame)
     tested = frame[frame.p_holm.notna()]
     better = tested[(tested.p_holm < ALPHA) & (tested.below < 0)]  # over the seeds that both have
     others = tested.drop(better.index)
@@ -374,7 +375,7 @@ def _overfitting(section: Section, best: str, settings: pd.Index) -> list[str]:
     parts = []
     for of, split, words in OVERFITTING:
         # differences from the best that are proven; a run may lack one of these numbers
-        pairs = comparison.pairwise(section, of, split, best)
+        pairs = contrasts.pairwise(section, of, split, best)
         proven = pairs.loc[[pair for setting in settings if (pair := (setting, best)) in pairs.index]]
         proven = proven[proven.holm < ALPHA].droplevel("b")
 
@@ -480,7 +481,7 @@ def _ahead(frame: pd.DataFrame) -> str:
 def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str]:
     """Compare the trained networks themselves, on the test images."""
     # McNemar's tests against the best network
-    tests = comparison.with_best(frames, section, frame.reset_index())
+    tests = contrasts.with_best(frames, section, frame.reset_index())
     if tests.empty:
         return []
     differ = tests[tests.p < ALPHA]
@@ -512,7 +513,7 @@ def needed(section: Section, best: str, undecided: pd.DataFrame) -> str:
     The range is due to the spread between seeds, which is known only roughly.
     """
     # the usual spread of the differences from the best, and the degrees of freedom that it is known with
-    pairs = comparison.pairwise(section, reference=best).loc[best].loc[undecided.index]
+    pairs = contrasts.pairwise(section, reference=best).loc[best].loc[undecided.index]
     degrees = float(pairs.degrees.median())
     if degrees < LEAST_DEGREES:
         return text("There are too few seeds to estimate how many are needed; train five or more of each setting.")

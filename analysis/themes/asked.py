@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from analysis.frames import contrasts, endings
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable, once
 from analysis.frames.statistics import ALPHA
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
 from analysis.page.tables import p_words
-from analysis.themes import answers, comparison, confusion, costs, effects, embedding, layers, speed, training
+from analysis.themes import answers, confusion, costs, effects, embedding, layers, speed
 from analysis.wording.texts import (
     mark,
     named,
@@ -30,10 +31,6 @@ from analysis.wording.texts import (
 )
 from study.config.setting import Setting
 
-SEVERAL = ("accuracy", "overfitting", "epochs", "size", "speed")
-ALONE = ("accuracy", "overfitting", "epochs", "confusion")
-"""What the questions of sections with several settings, or with a single one, are about unless their sweep says it."""
-
 LEAST_GAIN = 0.1
 """Smallest gain from more epochs that is named, in points."""
 
@@ -47,15 +44,10 @@ MOST_CONFUSIONS = 3
 """Number of confusions that are named."""
 
 
-def asks(section: Section) -> tuple[str, ...]:
-    """Return what the question of a section is about, keys of LINES."""
-    return section.asks or (SEVERAL if len(section.ranked) > 1 else ALONE)
-
-
 def lines(frames: Frames, section: Section) -> list[str]:
     """Return a line for each thing asked of which something is known, each with its numbers."""
     found = []
-    for ask in asks(section):
+    for ask in section.subjects:
         name, line = LINES[ask]
         result = attempted(text(name), lambda line=line: line(frames, section))
         said = result.text if isinstance(result, Paragraph) else result
@@ -75,7 +67,7 @@ def accuracy(frames: Frames, section: Section) -> str:
 def _effects(section: Section) -> list[str]:
     """Report the effects of options on the accuracy, each averaged over the others, that are more than noise."""
     frame = effects.measure(section)
-    if frame.empty or not frame.score_change_p.notna().any() or not comparison.partly_failed(section).empty:
+    if frame.empty or not frame.score_change_p.notna().any() or not contrasts.partly_failed(section).empty:
         return []
     first = frame.drop_duplicates("option").set_index("option")["value"]
     clear = frame[(frame.score_change_p < ALPHA) & (frame.settings > 1)]
@@ -108,19 +100,19 @@ def overfitting(frames: Frames, section: Section) -> str:
 @once
 def gaps(section: Section) -> pd.DataFrame:
     """Return the gap between training and validation accuracy at the end, of settings of which every run learned."""
-    frame = training.overfitting(section, training.measure(section)).frame
-    failed = comparison.failures(section).failed
+    frame = endings.gaps(section)
+    failed = contrasts.failures(section).failed
     learned = frame[~frame.setting.isin(failed.index[failed > 0])]
     return learned[["setting", "gap_last", "gap_last_ci95"]]
 
 
 def _gaps_that_differ(section: Section) -> list[str]:
     """Report the settings whose gap is clearly smaller or larger than that of the best one."""
-    frame = comparison.compare(section).set_index("setting")
+    frame = contrasts.compare(section).set_index("setting")
     if not frame.p_holm.notna().any():
         return []
-    best = comparison.reference(frame)
-    pairs = comparison.pairwise(section, comparison.gap_last, "val", best)
+    best = contrasts.reference(frame)
+    pairs = contrasts.pairwise(section, contrasts.gap_last, "val", best)
     tested = pairs[pairs.holm.notna()]
     tested = tested.xs(best, level="b") if len(tested) else tested
     tested = tested[tested.index.isin(gaps(section).setting)] if len(tested) else tested
@@ -155,7 +147,7 @@ def epochs(frames: Frames, section: Section) -> str:
             most = max(counts.values())
             best = [key for key in keys if counts[key] == most]
             said.append(_epochs_to(reached.frame, best[-1] if most > 1 or len(reached.frame) == 1 else best[0]))
-    longer = training.more_epochs(section, training.measure(section)).frame
+    longer = endings.verdicts(section)
     for verdicts, message in MORE_EPOCHS:
         rows = longer[longer.verdict.isin(verdicts)]
         if len(rows):
@@ -315,7 +307,7 @@ def _with_interval(row: pd.Series, key: str, spec: str = ".2f") -> str:
 def reasons(section: Section, setting: Setting, others: Sequence[Setting]) -> list[str]:
     """Return what speaks for a setting against all others, beside accuracy, if it is asked: overfitting, time, size."""
     found = []
-    for ask in asks(section):
+    for ask in section.subjects:
         why = REASONS[ask](section, setting, others) if ask in REASONS else None
         if why:
             found.append(why)
@@ -324,7 +316,7 @@ def reasons(section: Section, setting: Setting, others: Sequence[Setting]) -> li
 
 def _less_overfitting(section: Section, setting: Setting, others: Sequence[Setting]) -> str | None:
     """Say that the gap of a setting is clearly smaller than that of each other, by how much at least."""
-    rows = _clearly_less(comparison.pairwise(section, comparison.gap_last, "val", setting), setting, others)
+    rows = _clearly_less(contrasts.pairwise(section, contrasts.gap_last, "val", setting), setting, others)
     if rows is None or rows.difference.abs().min() < LEAST_GAP:
         return None
     least = rows.loc[rows.difference.abs().idxmin()]

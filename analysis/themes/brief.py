@@ -6,6 +6,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
 
 import pandas as pd
 
+from analysis.frames import contrasts, endings
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, in_its_words
 from analysis.frames.statistics import ALPHA
@@ -14,7 +15,7 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
-from analysis.themes import answers, asked, comparison, confusion, costs, layers, space, training
+from analysis.themes import answers, asked, comparison, confusion, costs, layers, space
 from analysis.themes.protocol import FAILED
 from analysis.wording.texts import named, plural, shown, text
 from study.config.setting import Setting
@@ -28,9 +29,6 @@ times the smallest difference that matters."""
 
 COLUMNS = ("setting", "n", "score", "best_epoch", "below", "p_holm", "test_score", "test_macro_f1", "test_balanced_acc")
 """Columns of the whole comparison that the table has too."""
-
-PANELS = 6
-"""Most settings whose curves get a panel each; of more, the accuracies are drawn."""
 
 
 @in_its_words
@@ -48,7 +46,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
 def _pictures(frames: Frames, section: Section) -> list[Block]:
     """Draw the best setting's confusion matrix and the t-SNE of the best settings, if the question is about them."""
-    wanted = asked.asks(section)
+    wanted = section.subjects
     found = []
     if "confusion" in wanted:
         found.append(attempted(text("The confusions"), lambda: _matrix(frames, section)))
@@ -66,7 +64,7 @@ def _matrix(frames: Frames, section: Section) -> Picture | None:
 @in_its_words
 def recommendation(frames: Frames, section: Section) -> str:
     """Say in a few sentences which setting to use, and why, or why none can be recommended, and what limits this."""
-    frame = comparison.with_images(frames, section)
+    frame = contrasts.with_images(frames, section)
     without = int((frame.n == 0).sum())
     frame = frame[frame.n > 0].set_index("setting")
     said = _recommended(frames, section, frame)
@@ -78,7 +76,7 @@ def recommendation(frames: Frames, section: Section) -> str:
 def _limits(section: Section) -> list[str]:
     """Say which settings did not learn at all, and whether the runs are too short for their order to last."""
     said = []
-    failures = comparison.failures(section)
+    failures = contrasts.failures(section)
     unlearned = [shown(setting) for setting in failures.index[failures.failed == failures["all"]]]
     if unlearned:
         said.append(
@@ -90,7 +88,7 @@ def _limits(section: Section) -> list[str]:
                 settings=named(unlearned),
             )
         )
-    longer = training.more_epochs(section, training.measure(section)).frame
+    longer = endings.verdicts(section)
     if len(longer) > 1 and (longer.verdict == "few").any() and longer.verdict.isin(["few", "collapsed"]).all():
         most = int(section.runs["last/epoch"].max())
         said.append(
@@ -118,7 +116,7 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
         return answers.headline(frames, section)
 
     # what cannot be compared is above
-    best = comparison.reference(frame)
+    best = contrasts.reference(frame)
     above = frame[(frame.score > frame.score[best] + section.smallest) & frame.p_holm.isna() & (frame.index != best)]
     if not above.empty:
         return plural(
@@ -176,7 +174,7 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
 def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tuple[Setting, str]:
     """Choose among the settings that can be compared: the setting, and a sentence with the reason."""
     # the best one is clearly better
-    best = comparison.reference(frame)
+    best = contrasts.reference(frame)
     tied = tested[tested.p_holm >= ALPHA]
     if tied.empty:
         closest = tested.loc[tested.below.idxmin()]
@@ -243,20 +241,21 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
 def picture(section: Section, looks: Looks) -> Picture:
     """Draw the comparison: the curves of each setting if they are few, otherwise a grid or all accuracies."""
     settings = section.ranked
-    if len(settings) <= PANELS:
+    kind = comparison.picture_in_short(section)
+    if kind == "brief":
         title = text("Training and validation of each setting: {name}", name=section.title)
         caption = (
             text("Lines: mean over seeds; bands: 95 % intervals.") if section.runs.setting.duplicated().any() else ""
         )
         history = section.history
         return Picture("brief", title, figures.curves_by_setting(history, settings, title, looks), caption)
-    return space.grid(section) if space.is_grid(section) else comparison.accuracies(section, looks)
+    return space.grid(section) if kind == "grid" else comparison.accuracies(section, looks)
 
 
 @in_its_words
 def table(frames: Frames, section: Section) -> Table:
     """Make the table of at most ROWS settings: accuracy, difference from the best, overfitting and costs."""
-    frame = comparison.compare(section)
+    frame = contrasts.compare(section)
     kept = frame[frame.n > 0].head(ROWS).copy()
     measured = asked.gaps(section)
     kept = kept.merge(measured, on="setting", how="left").merge(
@@ -272,7 +271,7 @@ def table(frames: Frames, section: Section) -> Table:
 
     # notes: what differences are from, settings without an interval, and the rest
     notes = comparison.ranking_notes(section)
-    best = comparison.reference(frame.set_index("setting"))
+    best = contrasts.reference(frame.set_index("setting"))
     if best != frame.setting.iloc[0]:
         notes.append(comparison.reference_note(best))
     failed = kept[kept.failed > 0]

@@ -11,13 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.frames import contrasts
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.frames.statistics import ALPHA
 from analysis.page.blocks import Block, Heading, Paragraph
 from analysis.page.figures import Looks
 from analysis.page.tables import Column, Table, p_column
-from analysis.themes import comparison, effects
+from analysis.themes import effects
 from analysis.themes.effects import ordered
 from analysis.wording.texts import named, option_value, plural, shown, shown_value, text
 from study.config.setting import Setting
@@ -79,8 +80,8 @@ def one_at_a_time(section: Section) -> pd.DataFrame:
         return pd.DataFrame()
 
     # differences of both measures
-    tests = {name: comparison.pairwise(section, of) for name, of in effects.MEASURES.items()}
-    measured = {"score": section.scores(section.runs), "gap_last": comparison.gap_last(section.runs)}
+    tests = {name: contrasts.pairwise(section, of) for name, of in effects.MEASURES.items()}
+    measured = {"score": section.scores(section.runs), "gap_last": contrasts.gap_last(section.runs)}
     means = {name: values.groupby(section.runs.setting).mean() for name, values in measured.items()}
     rows = []
     for before, after, name, old, new in changes:

@@ -60,8 +60,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if left_out:
         content.append(Items(left_out, soft=True))
 
-    # matrices of the best setting: counts and shares
-    pictures = [picture(best.loc[run], counts, repeats, shares=kind) for kind in (False, True)]
+    # matrices of the best setting: counts, unless the short form shows them, and shares
+    kinds = (True,) if "confusion" in section.subjects else (False, True)
+    pictures = [picture(best.loc[run], counts, repeats, shares=kind) for kind in kinds]
     content.append(
         Gallery(
             pictures,

@@ -7,13 +7,14 @@ python -c "from analysis.themes import costs; from analysis.frames import runs, 
 import numpy as np
 import pandas as pd
 
+from analysis.frames import contrasts
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, estimates
 from analysis.page.blocks import Block, Heading, Items, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table, p_value, p_words
-from analysis.themes import comparison, pareto
+from analysis.themes import pareto
 from analysis.themes.pareto import AGAINST, front
 from analysis.themes.speed import alike as alike_in_time
 from analysis.themes.speed import epoch_seconds, is_timed, machines, times, work
@@ -95,10 +96,10 @@ def measure(section: Section, alike: bool = False) -> pd.DataFrame:
 
     # means over seeds; parameters and FLOPs do not vary
     names = ["score", *(column.key for column in COLUMNS if column.key in by_run)]
-    frame = estimates(by_run, "setting", names, comparison.rounding(section))
+    frame = estimates(by_run, "setting", names, contrasts.rounding(section))
     frame = frame.drop(columns=[f"{name}_ci95" for name in ("params", "param_mb", "mflops")])
     frame = frame.join(_longer(section))
-    return comparison.in_order(section, frame).reset_index()
+    return contrasts.in_order(section, frame).reset_index()
 
 
 def _longer(section: Section) -> pd.DataFrame:

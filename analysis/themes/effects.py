@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.frames import contrasts
 from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, moderated, raw_pairs, residual_degrees, with_tests
 from analysis.page.tables import Column, Table, p_column
-from analysis.themes import comparison
 from analysis.wording.texts import mark, named, option, option_value, shown_value, text
 from study.config.setting import Setting
 
-MEASURES = {"score": "score", "gap_last": comparison.gap_last}
-"""Measures that an option may change, as `comparison.pairwise` takes them: the best validation accuracy (or what else
+MEASURES = {"score": "score", "gap_last": contrasts.gap_last}
+"""Measures that an option may change, as `contrasts.pairwise` takes them: the best validation accuracy (or what else
 settings are ranked by), and the gap at the end."""
 
 CHANGED = {
@@ -46,7 +46,7 @@ def measure(section: Section) -> pd.DataFrame:
     All values of an option are averaged over the same combinations of the other options and the same seeds. Returns one
     row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations), `score` and `gap_last`, and
     their differences from the first value of the option, `score_change` and `gap_last_change`, with half the width of
-    their intervals over seeds as `…_ci95` and p as `…_p` (Holm). They are paired as in `comparison.pairwise`, their
+    their intervals over seeds as `…_ci95` and p as `…_p` (Holm). They are paired as in `contrasts.pairwise`, their
     variances are moderated over all options, and intervals and p are corrected for all differences of both measures;
     those of an option with a single combination are the ones of the comparison.
     """
@@ -59,8 +59,8 @@ def measure(section: Section) -> pd.DataFrame:
         .apply(lambda column: column.map(partial(_alone, column.name)))
         .assign(
             score=section.scores(runs),
-            gap_last=comparison.gap_last(runs),
-            beginning=comparison.beginnings(section),
+            gap_last=contrasts.gap_last(runs),
+            beginning=contrasts.beginnings(section),
             setting=runs.setting,
         )
     )
@@ -95,7 +95,7 @@ def measure(section: Section) -> pd.DataFrame:
         if settings == 1:
             setting_of_value = chosen.groupby(name).setting.first()
             for what, of in MEASURES.items():
-                pairs = comparison.pairwise(section, of)
+                pairs = contrasts.pairwise(section, of)
                 for row in rows[len(rows) - len(values) + 1 :]:
                     key = (setting_of_value[_alone(name, row["value"])], setting_of_value[values[0]])
                     if key in pairs.index:
@@ -109,7 +109,7 @@ def measure(section: Section) -> pd.DataFrame:
             if np.isnan(table).any():  # a run lacks this measure
                 continue
             kinds = np.array([list(beginnings[values]).index(beginnings[value]) for value in values])
-            pairs = raw_pairs(table, kinds, comparison.step_of(section, MEASURES[what]) ** 2 / 12 / settings)
+            pairs = raw_pairs(table, kinds, contrasts.step_of(section, MEASURES[what]) ** 2 / 12 / settings)
             pairs = pairs[pairs["first"] == 0].assign(row=range(len(rows) - len(values) + 1, len(rows)))
             scaled_up = pairs[["variance", "n"]] * settings
             tested[what].append(pairs.assign(what=what, variance=scaled_up.variance, n=scaled_up.n))

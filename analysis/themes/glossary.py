@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from analysis.frames.sections import ACCURACY, Section
 from analysis.page.blocks import Terms
-from analysis.themes import asked
 from analysis.wording.texts import mark, ranked_by, text
 
 WIKIPEDIA = "https://en.wikipedia.org/wiki/"
@@ -145,7 +144,7 @@ def terms(sections: Sequence[Section]) -> tuple[Terms, Terms]:
     """
     several = not sections or any(section.runs.setting.duplicated().any() for section in sections)
     metrics = dict.fromkeys(section.metric for section in sections) or (ACCURACY,)
-    in_short = {"", "seeds"}.union(*(asked.asks(section) for section in sections))
+    in_short = {"", "seeds"}.union(*(section.subjects for section in sections))
     short, rest = [], []
     for entry in ENTRIES:
         term, words, link, about = entry

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.frames import contrasts
 from analysis.frames.runs import IDENTITY, Frames, with_result
 from analysis.frames.sections import TASK, Section
 from analysis.page.blocks import Block, Data, Heading, Items
 from analysis.page.tables import Column, Table
-from analysis.themes import about, comparison, costs
+from analysis.themes import about, costs
 from analysis.wording.texts import mark, named, plural, shown_value, text
 from study.config import Config
 from study.record.directory import DONE
@@ -290,13 +291,13 @@ def rates(sections: Sequence[Section]) -> pd.DataFrame:
 def failures(sections: Sequence[Section]) -> pd.DataFrame:
     """Return one row per section and setting: how many of its runs, of `asked`, ended in which way.
 
-    `result`: with a result, of which `collapsed` failed to learn (see `comparison.collapsed`); `diverged`; `error`:
+    `result`: with a result, of which `collapsed` failed to learn (see `contrasts.collapsed`); `diverged`; `error`:
     ended with an error; `stopped` by the sweep; `rest`: not ended or never started. `rate` is the percentage of
     diverged, failed and collapsed runs among those that have ended by themselves.
     """
     rows = []
     for section in sections:
-        learned = comparison.failures(section)
+        learned = contrasts.failures(section)
         for setting, points in section.points.groupby("setting", sort=False):
             result = points.fingerprint.isin(section.runs.fingerprint)
             lost = points.state[~result]

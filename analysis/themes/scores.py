@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.frames import contrasts
 from analysis.frames.runs import Frames
 from analysis.frames.sections import LOOKED_AT, Section, once
 from analysis.frames.statistics import Estimate, estimate, estimates
@@ -18,7 +19,6 @@ from analysis.page.figures import GREY, Looks, finish, wrapped
 from analysis.page.letters import Plot, shortened, titled
 from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table
-from analysis.themes import comparison
 from analysis.wording.texts import mark, number, protected, shown, text
 from study.config.setting import Setting
 
@@ -231,7 +231,7 @@ def table(section: Section, by_run: pd.DataFrame) -> Table:
     """Make the table of scores: means over seeds with their intervals."""
     names = [name for name in SCORES if by_run[name].notna().any()]
     frame = estimates(by_run.astype(dict.fromkeys(names, float)), "setting", names)
-    frame = comparison.in_order(section, frame).dropna(how="all").reset_index()
+    frame = contrasts.in_order(section, frame).dropna(how="all").reset_index()
     columns = [Column("setting"), *(Column(name, DIGITS[name], header=text(SCORES[name])) for name in names)]
     notes = [
         text(

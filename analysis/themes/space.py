@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator
 
+from analysis.frames import contrasts
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.page.blocks import Block, Heading, Paragraph, Picture
@@ -27,9 +28,6 @@ from analysis.wording.texts import number, option, ranking_axis, shown_value, te
 
 LONGEST = 32
 """At most this many columns of the value of an option in a figure."""
-
-GRID_VALUES = 12
-"""A heat map is drawn for two options with at most this many values; otherwise parallel coordinates."""
 
 FEWEST_VALUES = 3
 """A single varied option is drawn as a curve if it is numeric and has at least this many values."""
@@ -57,7 +55,7 @@ DECADES = 1000
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the effects of the varied options."""
     varied = section.varied
-    frame = comparison.compare(section)
+    frame = contrasts.compare(section)
     content: list[Block] = [Heading(text("What each option does"))]
     done = frame[frame.n > 0]
 
@@ -84,9 +82,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if not effect.empty:
         content.append(effects.table(section, effect))
 
-    # a heat map for a small grid of two options
-    if is_grid(section):
-        content.append(grid(section))
+    # a heat map for a small grid of two options, unless the short form has it
+    if section.is_grid:
+        content += [grid(section)] if comparison.picture_in_short(section) != "grid" else []
 
     # parallel coordinates, with the runs that the sweep stopped, and importances
     elif len(done) > 2:
@@ -134,19 +132,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return content if len(content) > 1 else []
 
 
-def is_grid(section: Section) -> bool:
-    """Return whether a section varies two options over a small grid, most of whose cells have a result."""
-    varied = section.varied
-    done = section.runs.drop_duplicates("setting")
-    if len(varied) != 2 or {*varied} & {*section.drawn}:
-        return False
-    cells = [done[name].nunique() for name in varied]
-    return max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done)
-
-
 def grid(section: Section) -> Picture:
     """Make the picture of a grid of two options: the mean best validation accuracy in each cell."""
-    frame = comparison.compare(section)
+    frame = contrasts.compare(section)
     title = text("Validation accuracy over two options: {name}", name=section.title)
     caption = (
         text(
@@ -160,7 +148,7 @@ def grid(section: Section) -> Picture:
 
 
 def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
-    """Draw the best validation accuracy over the values of two options; `frame` is from `comparison.compare`.
+    """Draw the best validation accuracy over the values of two options; `frame` is from `contrasts.compare`.
 
     Cells of combinations without a result are empty.
     """
@@ -211,7 +199,7 @@ def heat_map(frame: pd.DataFrame, varied: list[str], title: str) -> Figure:
 def by_value(frame: pd.DataFrame, section: Section, name: str, title: str) -> Figure:
     """Draw the best validation accuracy over the values of a numeric option: mean, 95 % interval, single seeds.
 
-    `frame` is from `comparison.compare`.
+    `frame` is from `contrasts.compare`.
     """
     # means and single seeds
     frame = frame.assign(**{name: sizes(frame[name])}).sort_values(name)
@@ -240,7 +228,7 @@ def parallel(
 ) -> Figure:
     """Draw a line per setting through the values of its options to its validation accuracy, the best on top.
 
-    `frame` is from `comparison.compare`, `drawn` is that of the section, `stopped` are its stopped points with their
+    `frame` is from `contrasts.compare`, `drawn` is that of the section, `stopped` are its stopped points with their
     `score`.
     """
     # values are written to the right of their axes: the longest determines the distance of the axes

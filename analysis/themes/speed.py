@@ -11,13 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from analysis.frames import contrasts
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, differences, estimates
 from analysis.page.blocks import Block, Heading, Paragraph
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
-from analysis.themes import comparison
 from analysis.wording.texts import named, plural, shown, text
 from study.config import affects
 from study.record.metrics import scaled
@@ -183,7 +183,7 @@ def table(section: Section) -> Table | None:
         *(name for key in keys for name in (key, f"{key}_ci95")),
         *counted,
     ]
-    frame = comparison.in_order(section, frame[kept]).reset_index()
+    frame = contrasts.in_order(section, frame[kept]).reset_index()
     columns = [column for column in columns if column.key == "setting" or frame[column.key].notna().any()]
     columns[1:1] = [Column("epochs", 1), Column("iterations_all", 0), Column("iterations", 0)]
     notes = [

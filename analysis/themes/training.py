@@ -1,44 +1,24 @@
 """The course of training: learning curves, overfitting, the best epoch, and whether more epochs would help.
 
 python -c "from analysis.frames import runs, sections; from analysis.themes import training; \\
-    print(training.measure(sections.by_dataset(runs.load('runs'))[0]))"
+    print(endings.measure(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
-import math
-
-import numpy as np
 import pandas as pd
 
-from analysis.frames import trends
+from analysis.frames import contrasts, endings
 from analysis.frames.runs import Frames
-from analysis.frames.sections import ACCURACY, Section, once
-from analysis.frames.statistics import ALPHA, estimates, moderate, simultaneous
+from analysis.frames.sections import ACCURACY, Section
+from analysis.frames.statistics import ALPHA
 from analysis.page import figures
 from analysis.page.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.page.figures import BANDS, Looks
 from analysis.page.tables import Column, Table, p_column
-from analysis.themes import comparison
 from analysis.wording.texts import NAMED, mark, named, number, plural, settings_named, shown, text
-from study.record.directory import EARLY
 from study.record.metrics import scaled
-
-FEWEST = 8
-"""A run needs at least this many epochs for a trend at its end, which is at most half of them."""
-
-END = 0.3
-"""The trend at the end is measured over this share of the epochs."""
-
-DECAYED = 0.1
-"""The learning rate has decayed if it is below this share of its highest value."""
 
 RISEN = 1.1
 """The validation loss has risen again if its mean over the last epochs is this many times the lowest such mean."""
-
-LEAST_LOSS = 0.05
-"""The validation loss has no trend if it changes by a smaller share over the last epochs."""
-
-TRENDS = ("acc_slope", "loss_slope", "gain")
-"""Columns of `measure` that say what more epochs would bring."""
 
 VERDICTS = {
     "rises": (
@@ -93,18 +73,7 @@ VERDICTS = {
         mark("Training collapsed for {settings}: more epochs would not fix it."),
     ),
 }
-"""Answers to whether more epochs would help, the most promising first, in a word and a sentence; see `more_epochs`."""
-
-GAPS = (
-    "train_acc_best",
-    "gap_best",
-    "gap_last",
-    "loss_gap_best",
-    "loss_gap_last",
-    "val_loss_min",
-    "val_loss_min_epoch",
-    "val_loss_last",
-)
+"""The verdicts of `endings.verdicts`, the most promising first, in a word and a sentence."""
 
 CAUSES = {
     "open": mark(
@@ -132,13 +101,11 @@ CAUSES = {
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the learning curves, overfitting, and whether more epochs would help."""
-    runs = measure(section)
-
     # caption of the curves
     title = text("Learning curves: {name}", name=section.title)
-    if not runs.setting.duplicated().any():
+    if not section.runs.setting.duplicated().any():
         kind = text("One seed per setting, so no band.")
-    elif runs.setting.nunique() <= BANDS:
+    elif len(section.ranked) <= BANDS:
         kind = text("Mean over seeds; bands are 95 % intervals of the mean (Student t).")
     else:
         kind = text("Mean over seeds; the intervals are left out because there are many settings.")
@@ -148,8 +115,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     )
 
     # tables, with their answers above them
-    overfit = overfitting(section, runs)
-    longer = more_epochs(section, runs)
+    overfit = overfitting(section)
+    longer = more_epochs(section)
     return [
         Heading(text("Learning curves")),
         Picture("curves", title, figures.learning_curves(section.history, title, looks), f"{kind} {measured}"),
@@ -162,96 +129,12 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     ]
 
 
-@once
-def measure(section: Section) -> pd.DataFrame:
-    """Return for each run its setting, gaps, lowest validation loss, and trends at the end.
-
-    Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per
-    epoch), `loss_slope` (per epoch) and their standard errors belong to lines through the last epochs; `rise` is the
-    mean validation loss over these epochs divided by the lowest mean over equally many; `gain` is what twice the epochs
-    would bring if the accuracy rose as before, in points; all are NaN for too few epochs.
-    `lr_share` is the last learning rate divided by the highest. `collapsed` is whether the run fits its training images
-    no better at the end than in its first epoch.
-    """
-    # gaps
-    runs = section.runs
-    frame = pd.DataFrame(
-        {
-            "setting": runs.setting,
-            "best_epoch": runs["best/epoch"],
-            "epochs": runs["last/epoch"],
-            "train_acc_best": scaled(runs, "best/train_acc"),
-            "gap_best": scaled(runs, "best/train_acc") - scaled(runs, "best/val_acc"),
-            "gap_last": comparison.gap_last(runs),
-            "loss_gap_best": runs["best/val_loss"] - runs["best/train_loss"],
-            "loss_gap_last": runs["last/val_loss"] - runs["last/train_loss"],
-            "val_loss_last": runs["last/val_loss"],
-            "early": runs.stopped_by == EARLY,
-        }
-    )
-
-    # lowest validation loss, learning rate, collapse
-    by_run = section.history.groupby("run")
-    known = section.history.dropna(subset="val/loss")
-    lowest = known.loc[known.groupby("run")["val/loss"].idxmin()].set_index("run")
-    frame["val_loss_min"] = lowest["val/loss"]
-    frame["val_loss_min_epoch"] = lowest["epoch"].astype(float)
-    frame["lr_share"] = by_run["lr"].last() / by_run["lr"].max()
-    frame["collapsed"] = comparison.collapsed(section)
-
-    # trends at the end
-    lengths = by_run.size()
-    ends = [
-        _trends(section.history[section.history.run.isin(same.index)], length)
-        for length, same in lengths.groupby(lengths)
-    ]
-    return frame.join(pd.concat(ends))
-
-
-def _trends(history: pd.DataFrame, length: int) -> pd.DataFrame:
-    """Return for each run the number of its last epochs, the slopes over them and their errors, the rise and the gain.
-
-    All runs have `length` epochs. The slopes are those of least squares.
-    """
-    # runs that are too short have no trend
-    runs = history.run.unique()
-    names = ["window", "acc_slope", "acc_error", "loss_slope", "loss_error", "rise", "gain"]
-    if length < FEWEST:
-        return pd.DataFrame(math.nan, runs, names)
-
-    # the lines through the last epochs; rounding errors do not make what is left negative
-    window = max(FEWEST // 2, round(END * length))
-    values = history[["val/acc", "val/loss"]].to_numpy(dtype=float).reshape(len(runs), length, 2)
-    last = values[:, -window:] * [100, 1]
-    places = np.arange(window) - (window - 1) / 2
-    spread = last - last.mean(axis=1, keepdims=True)
-    slopes = np.einsum("t,rtm->rm", places, spread) / (places**2).sum()
-    left = (spread**2).sum(axis=1) - slopes**2 * (places**2).sum()
-    errors = np.sqrt(left.clip(min=0) / (places**2).sum() / (window - 2))
-
-    # the mean loss over the last epochs, divided by the lowest mean over equally many
-    means = np.lib.stride_tricks.sliding_window_view(values[..., 1], window, axis=1).mean(axis=2)
-    columns = (np.full(len(runs), window), slopes[:, 0], errors[:, 0], slopes[:, 1], errors[:, 1])
-    lowest = pd.DataFrame(means).min(axis=1).to_numpy()
-    gain = trends.gain(100 * values[..., 0])
-    return pd.DataFrame(dict(zip(names, (*columns, means[:, -1] / lowest, gain), strict=True)), index=runs)
-
-
-def overfitting(section: Section, runs: pd.DataFrame) -> Table:
-    """Compare the gaps between training and validation; `runs` is the result of `measure`."""
-    # means over seeds; a gap is the difference of two accuracies
-    of_accuracy = comparison.resolution(section.runs) / math.sqrt(12)
-    of_gap = math.sqrt(2) * of_accuracy
-    rounding = {"train_acc_best": of_accuracy, "gap_best": of_gap, "gap_last": of_gap}
-    frame = estimates(runs, "setting", GAPS, rounding).join(
-        runs.groupby("setting")[["rise", "loss_slope", "collapsed"]].mean()
-    )
-    frame = comparison.in_order(section, frame).reset_index()
-
+def overfitting(section: Section) -> Table:
+    """Compare the gaps between training and validation."""
     # losses have three decimals, accuracies two, epochs one
-    columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in GAPS)]
+    columns = [Column("setting"), *(Column(key, 3 if "loss" in key else 2) for key in endings.GAPS)]
     columns = [Column(column.key, 1) if column.key == "val_loss_min_epoch" else column for column in columns]
-    frame = frame.drop(columns="val_loss_min_epoch_ci95")
+    frame = endings.gaps(section).drop(columns="val_loss_min_epoch_ci95")
     title = text("Training against validation: {name}", name=section.title)
     return Table(
         "overfitting",
@@ -269,57 +152,9 @@ def overfitting(section: Section, runs: pd.DataFrame) -> Table:
     )
 
 
-def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
-    """Judge for each setting whether more epochs would help, by the trend of its last epochs.
-
-    Columns: the slopes with half the width of their intervals (over seeds if there are several, with variances
-    moderated over the settings, otherwise of the fit of the line) and their p, both corrected for the number of
-    settings as in `statistics.simultaneous`; `gain`, with its interval if there are several seeds; `verdict`, one of
-    VERDICTS.
-    """
-    # means over seeds
-    means = ["epochs", "best_epoch", *TRENDS, "window", "lr_share", "val_loss_last", "collapsed"]
-    frame = estimates(runs.astype({"collapsed": float}), "setting", means)
-    by_setting = runs.groupby("setting")
-    frame["early"] = by_setting.early.all()
-    frame["n"] = by_setting.size()
-
-    # a single run has the error and the degrees of freedom of its line
-    count = by_setting.acc_slope.count()[frame.index]
-    single = runs[~runs.setting.duplicated(keep=False)].set_index("setting").reindex(frame.index)
-    for name in TRENDS:
-        deviations = by_setting[name].std(ddof=1)[frame.index]
-        tests = pd.DataFrame({"variance": deviations**2, "degrees": count - 1.0, "n": count.astype(float)})
-        if name != "gain":
-            error = single[name.replace("slope", "error")]
-            of_line = pd.DataFrame({"variance": error**2, "degrees": single.window - 2})
-            tests.loc[error.notna()] = of_line[error.notna()].assign(n=1.0)
-
-        # moderated variances of those with several seeds; trainings that failed do not count for the others
-        several = count > 1
-        use = (tests.variance > 0) & (frame.collapsed == 0)
-        own = tests[several]
-        variance, degrees = moderate(own.variance, own.degrees, own.degrees.sum(), use[several])
-        tests.loc[several, "variance"] = variance
-        tests.loc[several, "degrees"] = degrees
-
-        # a change of less than one image, or a small share of the loss, is no trend
-        least = comparison.resolution(section.runs) if name == "acc_slope" else LEAST_LOSS * frame.val_loss_last
-        value = frame[name] if name == "gain" else frame[name].where((frame[name] * frame.window).abs() >= least, 0.0)
-        half_width, _, p = simultaneous(value, np.sqrt(tests.variance / tests.n), tests.degrees)
-        frame[f"{name}_ci95"] = half_width
-        frame[f"{name}_p"] = p
-    kept = [
-        "n",
-        "epochs",
-        "best_epoch",
-        "window",
-        *(f"{name}{more}" for name in TRENDS for more in ("", "_ci95", "_p")),
-    ]
-
-    # verdict and table
-    frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
-    frame = comparison.in_order(section, frame[[*kept, "verdict"]]).reset_index()
+def more_epochs(section: Section) -> Table:
+    """Show for each setting whether more epochs would help; see `endings.verdicts`."""
+    frame = endings.verdicts(section)
     columns = [
         Column("setting"),
         Column("epochs", 1),
@@ -338,7 +173,7 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
             "below 0.05; p (Holm) and ± are corrected for all settings. From twice the epochs: what a power law "
             "fitted to the whole validation curve would gain; an upper estimate, because a network that begins to "
             "overfit falls behind it.",
-            fewest=FEWEST,
+            fewest=endings.FEWEST,
         )
     ]
     if (frame.n == 1).any():
@@ -351,31 +186,6 @@ def more_epochs(section: Section, runs: pd.DataFrame) -> Table:
     return Table(
         "epochs", text("Best epoch and the trend at the end: {name}", name=section.title), frame, columns, notes
     )
-
-
-def _verdict(row: dict) -> str:
-    """Return the verdict on a setting: first what makes a trend meaningless, then the signs of the trends."""
-    # signs of the slopes that are more than noise
-    accuracy, loss = (
-        math.copysign(1, row[f"{name}_slope"]) if row[f"{name}_slope_p"] < ALPHA else 0 for name in ("acc", "loss")
-    )
-
-    # reasons for which the trend does not count
-    if row["early"]:
-        return "early"
-    if row["collapsed"] == 1:
-        return "collapsed"
-    if row["window"] != row["window"]:
-        return "few"
-    if row["lr_share"] < DECAYED:
-        return "decayed"
-
-    # the trend
-    if accuracy > 0:
-        return "mixed" if loss > 0 else "rises"
-    if accuracy < 0 or loss > 0:
-        return "falls" if accuracy < 0 else "overfits"
-    return "perhaps" if loss < 0 else "unclear"
 
 
 def _overfitting(frame: pd.DataFrame) -> str:
@@ -476,11 +286,11 @@ def _causes(section: Section, frame: pd.DataFrame) -> list[str]:
     """
     if section.metric != ACCURACY:
         return []
-    compared = comparison.compare(section).set_index("setting")
-    best = comparison.reference(compared)
+    compared = contrasts.compare(section).set_index("setting")
+    best = contrasts.reference(compared)
 
     # training accuracy plus gap: its difference between two settings is that between the two parts
-    both = comparison.pairwise(
+    both = contrasts.pairwise(
         section, lambda runs: 2 * scaled(runs, "best/train_acc") - scaled(runs, "best/val_acc"), reference=best
     )
     by_setting = frame.set_index("setting")

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from analysis.frames import contrasts
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
 from analysis.frames.statistics import ALPHA, estimates
 from analysis.page.blocks import Block, Heading, Items, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table, p_words
-from analysis.themes import clouds, comparison, embedding
+from analysis.themes import clouds, embedding
 from analysis.themes.embedding import Seen
 from analysis.themes.speed import is_timed
 from analysis.wording.texts import mark, named, shown, text
@@ -180,7 +181,7 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
             "train_seconds": runs["train_seconds"].where(is_timed(section)),
         }
     )
-    frame = estimates(measured, "setting", list(measured.columns[1:]), comparison.rounding(section))
+    frame = estimates(measured, "setting", list(measured.columns[1:]), contrasts.rounding(section))
     frame["n"] = runs.groupby("setting").size()
     frame["way"] = ways(section)
 
@@ -188,12 +189,12 @@ def compare(section: Section, seen: Mapping[str, Seen]) -> pd.DataFrame:
     layers = {setting: images.layers[LAYER] for setting, images in seen.items()}
     frame["probe"] = pd.Series({setting: 100 * layer.probe.mean() for setting, layer in layers.items()}, dtype=float)
     frame["silhouette"] = pd.Series({setting: layer.silhouette for setting, layer in layers.items()}, dtype=float)
-    return comparison.in_order(section, frame).reset_index()
+    return contrasts.in_order(section, frame).reset_index()
 
 
 def answers(section: Section) -> list[str]:
     """Report whether pretraining, fine-tuning and augmentation help."""
-    pairs = comparison.pairwise(section)
+    pairs = contrasts.pairwise(section)
     of_setting = ways(section)
     names = way_names(section)
     sentences = []
