@@ -179,7 +179,7 @@ def parse_words(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace
     args, rest = parser.parse_known_args(words)
     unknown = [word for word in rest if word.startswith("-")]
     if unknown:
-        parser.refuse(rest)
+        parser.refuse(unknown)
     return args, rest
 
 

@@ -201,7 +201,7 @@ def result(summary: Mapping[str, Any], metric: str) -> str:
         return f"no result after epoch {summary.get('last/epoch', 0)}"
     best = f"best val acc {summary['best/val_acc']:.2%} at epoch {summary['best/epoch']}"
     key = f"best/{metric.replace('/', '_')}"
-    if metric != "val/acc" and key in summary and key in METRICS:
+    if metric != "val/acc" and key in METRICS and summary.get(key) is not None:
         value = f"{scaled(summary, key):.{2 if METRICS[key].unit else 4}f}{METRICS[key].unit}"
         best = f"best {metric} {value} at epoch {summary['best/epoch']}, val acc {summary['best/val_acc']:.2%}"
     return f"{best}, test acc {summary['test/acc']:.2%}{_scores('test', summary, ', test ')}"

@@ -24,7 +24,7 @@ if sys.platform == "win32":  # which lacks fork and the signals by which runs ar
     print("error: this needs Linux or macOS; on Windows use WSL: wsl --install, then the same there", file=sys.stderr)
     sys.exit(2)
 
-LIBRARIES = ("pydantic", "rich", "pandas", "torch")
+LIBRARIES = ("pydantic", "rich", "pandas", "torch", "timm", "wandb")
 """Some of the libraries that every installation has."""
 
 # `-m` is there while Python looks for the module
