@@ -197,9 +197,9 @@ def test_classes_are_chosen_and_numbered_anew():
         assert (
             torch.tensor([3, 7])[part.labels] == all_of.labels[torch.isin(all_of.labels, torch.tensor([3, 7]))]
         ).all()
-    with pytest.raises(ValueError, match="digits has no class 'x'"):
+    with pytest.raises(UserError, match="digits has no class 'x'"):
         load(dataset="digits", classes="3,x")
-    with pytest.raises(ValueError, match="two or more"):
+    with pytest.raises(UserError, match="two or more"):
         load(dataset="digits", classes="3")
 
 

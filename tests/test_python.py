@@ -154,7 +154,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_a_function_does_not_take_is_one_sentence(kind, tmp_path, capfd):
+def test_what_a_function_does_not_take_is_one_sentence(kind, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)  # without sweeps
     make_run(tmp_path / "runs", 0.8)
     frames = analysis.load(tmp_path / "runs")
     with pytest.raises(UserError) as error:
