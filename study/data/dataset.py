@@ -4,7 +4,7 @@ python -c "from study.config import Config; from study.data import dataset; \\
     print(dataset.load(Config(dataset='digits'), 'cpu'))"
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -17,9 +17,11 @@ from study.config.scores import is_unbalanced
 from study.config.setting import Listed
 from study.data import duplicates, folder, sources, splits
 from study.data.folder import Folder
+from study.data.listing import AS_JPEG, PHOTOS_OF_PHONES, counted
 from study.data.memory import Memory
-from study.data.pictures import NAMED, Range, Say
+from study.data.pictures import Range, Say
 from study.data.sources import Source
+from study.system.errors import NAMED, printable, some
 
 ROWS = 1000
 """Number of images that are moved at once."""
@@ -75,8 +77,8 @@ class Data:
     to which batches are resized; None keeps the images' size. `range` is the range of pictures of more than 8 bits,
     None if there are none. `untested` are the classes without a test image, `unreadable` the files that cannot be read,
     `unused` the folders that are not used, and `skipped` the number of other files by suffix. `copies` are the counts
-    of `duplicates.count`; `subjects` the number of subjects in each split and of those in two. `is_joined` and
-    `is_moved` are those of the plan of the splits.
+    of `duplicates.count`; `subjects` the number of subjects in each split and of those in two. `examples` names some of
+    what these three count. `is_joined` and `is_moved` are those of the plan of the splits.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Data:
     skipped: dict[str, int] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
     subjects: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
     is_joined: bool = False
     is_moved: bool = False
 
@@ -140,6 +143,7 @@ class Data:
             "images_per_class": self.per_class(),
             **({"copies": self.copies} if self.copies else {}),  # W&B drops empty values
             **({"subjects": self.subjects} if self.subjects else {}),
+            **({"examples": self.examples} if self.examples else {}),
         }
 
     def per_class(self) -> dict[str, list[int]]:
@@ -243,16 +247,20 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
     """Load all images of a config's data set onto a device, with all training images."""
     # Read the images, and report the files that are left out
     source = sources.read(config, files, say)
-    for line in _left_out(source, config.dataset):
-        say(line)
+    for line in _left_out(source, files):
+        say(f"{config.dataset}: {line}")
 
     # Split by the labels, and report what should not be on two sides
     labels = {name: own.numpy() for name, (_, own) in source.splits.items()}
     plan = splits.of(config, labels, source.classes, source.subjects.get("train"), source.pixels.get("train"))
     copies = duplicates.count(plan.divided(source.pixels), plan.labels) if source.pixels else {}
-    subjects = duplicates.shared(plan.divided(source.subjects)) if source.subjects else {}
+    shared = duplicates.shared(plan.divided(source.subjects)) if source.subjects else {}
+    subjects = {name: len(own) for name, own in shared.items()}
     images = {name: len(plan.labels[name]) for name in splits.NAMES}
-    for line in duplicates.lines(copies, subjects, images, plan.is_joined):
+    examples = _examples(source, plan, shared) if copies or subjects else {}
+    for line in duplicates.lines(copies, subjects, images, plan.is_joined, examples):
+        say(f"{config.dataset}: {line}")
+    for line in _spellings(plan.classes):
         say(f"{config.dataset}: {line}")
     for absent, kind in ((plan.untested, "test"), (plan.unvalidated, "validation")):
         if absent:
@@ -283,25 +291,55 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
         range=source.range,
         untested=plan.untested,
         unreadable=source.unreadable,
-        unused=source.unused,
-        skipped=source.skipped,
+        unused=files.unused if files else (),
+        skipped=files.skipped if files else {},
         copies=copies,
         subjects=subjects,
+        examples=(files.examples if files else {}) | examples,
         is_joined=plan.is_joined,
         is_moved=plan.is_moved,
     )
 
 
-def _left_out(source: Source, dataset: str) -> Iterator[str]:
+def _left_out(source: Source, files: Folder | None) -> Iterator[str]:
     """Yield a line for each kind of file or folder that is not used."""
     if source.unreadable:
-        named = "; ".join(source.unreadable[:NAMED])
-        yield f"{dataset}: unreadable files, {len(source.unreadable)} (run.json names all): {named}"
-    if source.unused:
-        yield f"{dataset}: folders that are not used, neither train, val nor test: {', '.join(source.unused)}"
-    if source.skipped:
-        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in source.skipped.items())
-        yield f"{dataset}: files that are not used: {counts}"
+        many = "1 file" if len(source.unreadable) == 1 else f"{len(source.unreadable):,} files"
+        yield f"{many} cannot be read (run.json names all): {'; '.join(source.unreadable[:NAMED])}"
+    if not files:
+        return
+    if files.unused:
+        yield f"folders that are not used, neither train, val nor test: {', '.join(files.unused)}"
+    if files.skipped:
+        counts = [f"{counted(kind, n)} ({some(files.examples[kind], n)})" for kind, n in files.skipped.items()]
+        yield f"not used: {', '.join(counts)}"
+    if PHOTOS_OF_PHONES & files.skipped.keys():
+        yield f"{' and '.join(sorted(PHOTOS_OF_PHONES & files.skipped.keys()))} cannot be read: {AS_JPEG}"
+    if files.tables:
+        yield f"the labels are the names of folders; --labels {files.tables[0]} would take them from that file"
+
+
+def _spellings(classes: Sequence[str]) -> Iterator[str]:
+    """Yield a line for classes whose names differ only in upper case and spaces."""
+    same: dict[str, list[str]] = {}
+    for name in classes:
+        same.setdefault(" ".join(name.casefold().split()), []).append(name)
+    for names in same.values():
+        if len(names) > 1:
+            yield f"{' and '.join(map(repr, names))} are {len(names)} classes: if they are one, give them one name"
+
+
+def _examples(source: Source, plan: splits.Plan, shared: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    """Name some copies of images, as pairs of paths, and some subjects in two splits."""
+
+    def path(split: str, place: int) -> str:
+        origin, index = plan.parts[split]
+        return printable(source.names[origin][place if index is None else index[place]])
+
+    pairs = duplicates.pairs(plan.divided(source.pixels), plan.labels, NAMED)
+    found = {kind: [f"{path(*one)} = {path(*other)}" for one, other in own] for kind, own in pairs.items()}
+    found |= {kind: sorted(own)[:NAMED] for kind, own in shared.items() if " and " in kind}
+    return {kind: names for kind, names in found.items() if names}
 
 
 def _taken(images: Tensor, index: np.ndarray | None, in_place: bool) -> Tensor:
