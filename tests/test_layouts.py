@@ -111,6 +111,8 @@ def test_accents_match_in_either_form_of_unicode(flat):
             assert by_table.classes == by_name.classes == (composed, "two", "zero")
             assert sum(map(len, (by_table.train, by_table.val, by_table.test))) == 50
             assert not {"row without an image", "image without a label"} & {*by_table.skipped, *by_name.skipped}
+            chosen = load(flat, labels=words[2], classes=f"two,{unicodedata.normalize(other, 'búho')}")
+            assert chosen.classes == (composed, "two")
 
 
 def test_what_is_not_used_is_named(flat):

@@ -141,6 +141,10 @@ class Config(Options):
         if self.nesterov and not self.momentum:
             yield "nesterov", "nesterov needs a momentum greater than 0"
 
+        if self.class_weights and self.sampling:
+            text = "both make up for unbalanced classes, twice if together: leave out one of them"
+            yield "sampling", f"class_weights balanced and sampling balanced {text}"
+
         # Pretrained networks
         if self.finetune == "svm":
             values = self.model_dump()

@@ -312,6 +312,7 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
     if str(before.get("data_digest")).removesuffix(JOINED) != digest:
         raise UserError(
             f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
-            "put them back, name another --runs-dir, or train again with --force"
+            "usually pictures were added or removed; put them back, name another --runs-dir, or train again with "
+            "--force, which replaces the old result"
         )
     return before
