@@ -142,8 +142,8 @@ class Config(Options):
             yield "nesterov", "nesterov needs a momentum greater than 0"
 
         if self.class_weights and self.sampling:
-            text = "both make up for unbalanced classes, twice if together: leave out one of them"
-            yield "sampling", f"class_weights balanced and sampling balanced {text}"
+            text = "would compensate twice for classes of different sizes: leave out one of them"
+            yield "sampling", f"class_weights and sampling together {text}"
 
         # Pretrained networks
         if self.finetune == "svm":
