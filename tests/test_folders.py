@@ -187,6 +187,15 @@ def test_a_class_of_which_nothing_can_be_read_is_refused(put_digits):
         load(root)
 
 
+def test_photographs_of_phones_alone_are_refused_with_advice(put_digits):
+    root = put_digits("one", 1, 5)
+    for place in ("one", "two"):
+        (root / place).mkdir(exist_ok=True)
+        (root / place / "IMG_1.HEIC").write_bytes(b"")
+    with pytest.raises(UserError, match=r"1 of the two or more classes .*\.heic photographs .* as JPEG"):
+        load(root)
+
+
 def test_class_names_compare_in_one_form_of_unicode(put_digits):
     composed, decomposed = (unicodedata.normalize(form, "niño") for form in ("NFC", "NFD"))
     root = put_digits(f"train/{decomposed}", 1, 6)

@@ -1,6 +1,7 @@
 """Folders without class folders, subjects, copies of images, and what a run records of its data."""
 
 import csv
+import os
 import shutil
 import signal
 import unicodedata
@@ -144,7 +145,7 @@ def test_classes_that_differ_in_case_and_tables_that_are_not_used_are_noted(flat
     for words in (
         ["'ONE' and 'one' are 2 classes"],
         ["--labels labels.csv"],
-        [".heic", "export them as JPEG"],
+        [".heic photographs", "export them as JPEG"],
         ["(rest)"],
     ):
         assert len([line for line in said if all(word in line for word in words)]) == 1, (words, said)
@@ -406,6 +407,18 @@ def test_images_of_each_class_are_recorded_and_printed_once(flat, call):
     assert said.count("two 6/2/2, one 13/3/4, zero 13/3/4") == 1
 
 
+def test_data_are_looked_at_without_a_training(flat, call):
+    (flat / "12.png").write_bytes((flat / "zero_p00_00.png").read_bytes())
+    words = ["--dataset=folder:flat", f"--data-dir={flat.parent}", "--labels=([a-z]+)_", "--wandb=disabled"]
+    said = call("study.train", *words, "--dry-run").stdout.splitlines()
+    assert any("1 image without a label (12.png)" in line for line in said)
+    assert [line.split() for line in said[-4:-1]] == [["one", "13", "3", "4"], ["two", "6", "2", "2"],
+                                                      ["zero", "13", "3", "4"]]  # fmt: skip
+    assert not (flat.parent.parent / "runs").exists()
+    assert "no class 'tow'" in call("study.train", *words, "--classes=one,tow", "--dry-run", code=2).stderr
+    assert "--dry-run" in call("study.train", *words, "--check", code=2).stderr
+
+
 # unbalanced classes
 
 
@@ -459,7 +472,7 @@ def test_predictions_of_a_folder_agree_with_the_evaluation(flat, call, tmp_path)
     for split, wanted in (("test", arrays["test_probabilities"]), ("val", softmax)):
         said = call("study.predict", run.path, root / split, "--out", tmp_path / "all.csv", "--top=3")
         assert f"{len(wanted)} of {len(wanted)} images" in said.stdout
-        with (tmp_path / "all.csv").open(encoding="utf-8") as file:
+        with (tmp_path / "all.csv").open(encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         assert [row["file"] for row in rows] == sorted(str(path) for path in (root / split).rglob("*.png"))
         found = np.array(
@@ -480,8 +493,41 @@ def test_files_that_cannot_be_read_are_named_and_the_others_written(flat, call, 
     (run,) = (tmp_path / "runs").glob("mlp-*")
     (flat / "broken.png").write_bytes(b"nothing")
     said = call("study.predict", run, flat, f"--out={tmp_path / 'all.csv'}", code=2)
-    assert "broken.png cannot be read" in said.stderr and "50 of 51 images" in said.stdout
-    assert len((tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()) == 51
+    assert "broken.png cannot be read" in said.stderr and "50 of 51 images; those that cannot be read, 1" in said.stdout
+    assert "" not in (said.stdout + said.stderr).splitlines()
+    content = (tmp_path / "all.csv").read_text(encoding="utf-8")
+    assert len(content.splitlines()) == 51 and content.startswith("\ufefffile,"), "Excel needs the mark to show accents"
+    assert "must end in .csv" in call("study.predict", run, flat, "--out=all.xlsx", code=2).stderr
+
+
+def test_files_of_a_folder_that_are_no_pictures_are_named_and_a_wrong_run_has_a_hint(flat, call, tmp_path):
+    argv = ["--dataset=folder:flat", f"--data-dir={flat.parent}", "--labels=([a-z]+)_", "--model=mlp", "--epochs=1",
+            "--wandb=disabled"]  # fmt: skip
+    for seed in (0, 1):
+        call("study.train", *argv, f"--seed={seed}")
+    first, second = (next((tmp_path / "runs").glob(f"mlp-flat-s{seed}-*")) for seed in (0, 1))
+    (flat / "x.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (flat / "notes.txt").write_text("text", encoding="utf-8")
+    said = call("study.predict", first, flat)
+    assert len(said.stdout.splitlines()) == 50
+    assert all(words in said.stderr for words in ("1 .heic (", "x.HEIC)", "export them as JPEG", "1 .txt ("))
+    assert "export it as JPEG" in call("study.predict", first, flat / "x.HEIC", code=2).stderr
+    (tmp_path / "phone").mkdir()
+    shutil.copy(flat / "x.HEIC", tmp_path / "phone")
+    assert "no images: .heic photographs" in call("study.predict", first, tmp_path / "phone", code=2).stderr
+
+    os.utime(first / "run.json", (2e9, 2e9))
+    for written, meant in (
+        ("runs", [f"such as {Path('runs', first.name)}"]),
+        ("runs/mlp-flat-s1", [second.name]),
+        (second.name, [str(Path("runs", second.name))]),
+        ("mlp-flat", [f"{first.name}, runs/{second.name}?"]),
+        (f"runs/{second.name[:-3]}xyz", [f"mean runs/{second.name}?"]),
+        (second / "best.pt", [f"mean {second}?"]),
+        ("nothing", ["it has no run.json"]),
+    ):
+        error = call("study.predict", written, flat, code=2).stderr
+        assert len(error.splitlines()) == 1 and all(words in error for words in meant), error
 
 
 def test_a_row_of_a_table_is_about_the_image_whose_path_agrees(tmp_path):

@@ -4,7 +4,7 @@ python -c "from study.config import Config; from study.data import dataset; \\
     print(dataset.load(Config(dataset='digits'), 'cpu'))"
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -13,21 +13,13 @@ import torch
 from torch import Tensor
 
 from study.config import Config
-from study.config.scores import is_unbalanced
-from study.config.setting import Listed
-from study.data import duplicates, folder, sources, splits
+from study.data import duplicates, folder, notes, sources, splits
 from study.data.folder import Folder
-from study.data.listing import AS_JPEG, PHOTOS_OF_PHONES, counted
 from study.data.memory import Memory
 from study.data.pictures import Range, Say
-from study.data.sources import Source
-from study.system.errors import NAMED, printable, some
 
 ROWS = 1000
 """Number of images that are moved at once."""
-
-NAMED_CLASSES = 10
-"""At most this many classes of a folder are named when a training starts."""
 
 
 def memory_format(device: torch.device | str) -> torch.memory_format:
@@ -171,30 +163,7 @@ class Data:
         return int(high).bit_length() if low == 0 and high > 1 else "range"
 
     def __str__(self) -> str:
-        channels, height, width = self.image_shape
-        return (
-            f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} "
-            f"test images of {channels}×{height}×{width}, {len(self.classes)} classes{self._class_names()}"
-            f"\n{self._class_sizes()}"
-        )
-
-    def _class_names(self) -> str:
-        """Return the names of a folder's classes in brackets if they are few, so that a wrong folder is noticed."""
-        few = self.name.startswith("folder:") and len(self.classes) <= NAMED_CLASSES
-        return f" ({Listed(self.classes)})" if few else ""
-
-    def _class_sizes(self) -> str:
-        """Return a line with the number of images of each class in each split or, of many classes, the extremes."""
-        sizes = list(zip(*self.per_class().values(), strict=True))
-        written = ["/".join(f"{count:,}" for count in counts) for counts in sizes]
-        start = "images of each class (training/validation/test):"
-        if len(set(sizes)) == 1:
-            return f"{start} {written[0]}"
-        order = sorted(range(len(sizes)), key=sizes.__getitem__)
-        if len(order) <= NAMED_CLASSES and is_unbalanced(sizes[place][0] for place in order):
-            return f"{start} {', '.join(f'{self.classes[place]} {written[place]}' for place in order)}"
-        first, last = order[0], order[-1]
-        return f"{start} from {written[first]} ({self.classes[first]}) to {written[last]} ({self.classes[last]})"
+        return f"{notes.title(self)}\n{notes.class_sizes(self)}"
 
 
 @lru_cache(maxsize=64)
@@ -247,7 +216,7 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
     """Load all images of a config's data set onto a device, with all training images."""
     # Read the images, and report the files that are left out
     source = sources.read(config, files, say)
-    for line in _left_out(source, files):
+    for line in notes.left_out(source, files):
         say(f"{config.dataset}: {line}")
 
     # Split by the labels, and report what should not be on two sides
@@ -257,10 +226,10 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
     shared = duplicates.shared(plan.divided(source.subjects)) if source.subjects else {}
     subjects = {name: len(own) for name, own in shared.items()}
     images = {name: len(plan.labels[name]) for name in splits.NAMES}
-    examples = _examples(source, plan, shared) if copies or subjects else {}
+    examples = notes.examples(source, plan, shared) if copies or subjects else {}
     for line in duplicates.lines(copies, subjects, images, plan.is_joined, examples):
         say(f"{config.dataset}: {line}")
-    for line in _spellings(plan.classes):
+    for line in notes.spellings(plan.classes):
         say(f"{config.dataset}: {line}")
     for absent, kind in ((plan.untested, "test"), (plan.unvalidated, "validation")):
         if absent:
@@ -299,47 +268,6 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
         is_joined=plan.is_joined,
         is_moved=plan.is_moved,
     )
-
-
-def _left_out(source: Source, files: Folder | None) -> Iterator[str]:
-    """Yield a line for each kind of file or folder that is not used."""
-    if source.unreadable:
-        many = "1 file" if len(source.unreadable) == 1 else f"{len(source.unreadable):,} files"
-        yield f"{many} cannot be read (run.json names all): {'; '.join(source.unreadable[:NAMED])}"
-    if not files:
-        return
-    if files.unused:
-        yield f"folders that are not used, neither train, val nor test: {', '.join(files.unused)}"
-    if files.skipped:
-        counts = [f"{counted(kind, n)} ({some(files.examples[kind], n)})" for kind, n in files.skipped.items()]
-        yield f"not used: {', '.join(counts)}"
-    if PHOTOS_OF_PHONES & files.skipped.keys():
-        yield f"{' and '.join(sorted(PHOTOS_OF_PHONES & files.skipped.keys()))} cannot be read: {AS_JPEG}"
-    if files.tables:
-        yield f"the labels are the names of folders; --labels {files.tables[0]} would take them from that file"
-
-
-def _spellings(classes: Sequence[str]) -> Iterator[str]:
-    """Yield a line for classes whose names differ only in upper case and spaces."""
-    same: dict[str, list[str]] = {}
-    for name in classes:
-        same.setdefault(" ".join(name.casefold().split()), []).append(name)
-    for names in same.values():
-        if len(names) > 1:
-            yield f"{' and '.join(map(repr, names))} are {len(names)} classes: if they are one, give them one name"
-
-
-def _examples(source: Source, plan: splits.Plan, shared: Mapping[str, set[str]]) -> dict[str, list[str]]:
-    """Name some copies of images, as pairs of paths, and some subjects in two splits."""
-
-    def path(split: str, place: int) -> str:
-        origin, index = plan.parts[split]
-        return printable(source.names[origin][place if index is None else index[place]])
-
-    pairs = duplicates.pairs(plan.divided(source.pixels), plan.labels, NAMED)
-    found = {kind: [f"{path(*one)} = {path(*other)}" for one, other in own] for kind, own in pairs.items()}
-    found |= {kind: sorted(own)[:NAMED] for kind, own in shared.items() if " and " in kind}
-    return {kind: names for kind, names in found.items() if names}
 
 
 def _taken(images: Tensor, index: np.ndarray | None, in_place: bool) -> Tensor:

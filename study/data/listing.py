@@ -7,12 +7,13 @@ python -c "from pathlib import Path; from study.data.listing import in_class_fol
 import os
 import re
 import stat
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from study.config.checks import csv_columns
 from study.data.labels import Table, labels, table
-from study.system.errors import UserError, printable
+from study.system.errors import NAMED, UserError, printable, some
 from study.system.files import composed
 
 IMAGE_SUFFIXES = {
@@ -46,10 +47,8 @@ JUNK = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Informa
 
 NO_SUFFIX = "no suffix"
 
-PHOTOS_OF_PHONES = {".heic", ".heif"}
-"""Suffixes of photographs that are not read."""
-
-AS_JPEG = "export them as JPEG"
+HEIC_SUFFIXES = {".heic", ".heif"}
+"""Suffixes of photographs of iPhones, which are not read."""
 
 SPLITS = ("train", "val", "test")
 
@@ -140,9 +139,8 @@ def in_class_folders(root: Path, name: str) -> Listed:
     # Take the classes from the training folder
     classes = tuple(sorted(images_of["train"]))
     if len(classes) < 2:
-        raise UserError(
-            f"{folders['train']} holds {len(classes)} of the two or more classes that are needed: {expected(name)}"
-        )
+        reason = heic(skipped) or expected(name)
+        raise UserError(f"{folders['train']} holds {len(classes)} of the two or more classes that are needed: {reason}")
     for split, own in images_of.items():
         if unknown := own.keys() - set(classes):
             raise UserError(f"{folders[split]} holds classes that train does not: {', '.join(sorted(unknown))}")
@@ -154,7 +152,8 @@ def in_class_folders(root: Path, name: str) -> Listed:
         files[split] = []
         for label, class_name in enumerate(classes):
             if split == "train" and not own[class_name]:
-                raise UserError(f"{folders[split] / class_name} holds no images: {expected(name)}")
+                reason = heic(skipped) or expected(name)
+                raise UserError(f"{folders[split] / class_name} holds no images: {reason}")
             for path, mark in sorted(own.get(class_name, ())):
                 relative = path[len(str(root)) + 1 :]
                 files[split].append((relative, label))
@@ -164,11 +163,17 @@ def in_class_folders(root: Path, name: str) -> Listed:
     return Listed(root, classes, files, marks, unused, skipped)
 
 
-def counted(kind: str, count: int) -> str:
-    """Return a count of what is skipped: 3 .txt, 1 row without an image, 2 rows without an image."""
+def counted(kind: str, count: int, names: Sequence[str]) -> str:
+    """Return a count of what is skipped, with its first names: 4 rows without an image (a, b, c and 1 more)."""
     noun, *rest = ["file", "without a suffix"] if kind == NO_SUFFIX else kind.split(" ", 1)
     ending = "s" * (count != 1 and not noun.startswith("."))
-    return " ".join([f"{count:,}", noun + ending, *rest])
+    return " ".join([f"{count:,}", noun + ending, *rest, f"({some([*map(printable, names[:NAMED])], count)})"])
+
+
+def heic(skipped: Iterable[str]) -> str:
+    """Return a sentence if HEIC is among the kinds of files that are not used, else ""."""
+    found = sorted(HEIC_SUFFIXES.intersection(skipped))
+    return f"{' and '.join(found)} photographs cannot be read: export them as JPEG" if found else ""
 
 
 def expected(name: str) -> str:

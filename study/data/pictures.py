@@ -45,6 +45,9 @@ CHUNK = 1000
 """Number of files that are handed to the threads at once."""
 
 
+HEIC = {b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"}
+"""What follows the first four bytes of photographs of iPhones, which often have the suffix of another format."""
+
 ORIENTATION = 274
 BITS_PER_SAMPLE = 258
 SAMPLE_FORMAT = 339
@@ -385,6 +388,8 @@ def _instead(path: Path, error: Exception) -> tuple[str, str]:
         return "a folder", ""
     if start.startswith((b"<!doctype html", b"<html")):
         return "an HTML page", "a download that failed?"
+    if start[4:12] in HEIC:
+        return "a HEIC photograph", "export it as JPEG"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer", "`git lfs pull` fetches the image"
     if isinstance(error, UnidentifiedImageError):

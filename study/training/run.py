@@ -162,8 +162,7 @@ def _train(
             f"{tracker.directory.path} was begun on another split, before copies of images were kept together: train "
             "it again with --force"
         )
-    for metric in filter(None, (config.metric, config.early_stopping_metric)):
-        scores.check(metric, len(data.classes))
+    _check_metrics(config, data)
     tracker.note(device=devices.describe(device), data_digest=digest, data=data.describe())
     if pretraining:
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
@@ -212,6 +211,32 @@ def _train(
         raise
     notes = {"stopped_by": stopped_by} if state == "stopped" else {}
     return _finish(config, display, tracker, state, summary, trainer.best_weights, arrays, **notes)
+
+
+def look(config: Config, say: Callable[[str], None]) -> None:
+    """Load the data of a config as its training would, and print what was found; neither train nor write a run.
+
+    Raises the UserErrors of a training that are about its data.
+    """
+    # Load them
+    splits.check(config, folder.of(config, say))
+    from study.data import notes
+    from study.models import pretrained
+    from study.training import svm as transfer
+
+    data = transfer.load_data(config, pretrained.read(config, say), devices.pick("cpu"), say)
+    _check_metrics(config, data)
+
+    # Print what was found
+    say(notes.title(data))
+    say(notes.table(data))
+    say("nothing is trained (--dry-run)")
+
+
+def _check_metrics(config: Config, data: Any) -> None:
+    """Raise UserError if a metric that decides anything cannot be computed for the classes of the data."""
+    for metric in filter(None, (config.metric, config.early_stopping_metric)):
+        scores.check(metric, len(data.classes))
 
 
 @contextmanager
