@@ -23,7 +23,7 @@ from study import models
 from study.config import Config
 from study.config.choices import AUGMENTATIONS
 from study.record.directory import DONE, RunDirectory
-from study.record.display import Display
+from study.record.display import Display, RunDisplay
 from study.remote import columns, offline
 from study.remote.api import state_of
 from study.remote.run import place_of
@@ -782,6 +782,15 @@ def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
         "none/x.csv cannot be written" in call("study.predict", run.path, files[0], "--out=none/x.csv", code=2).stderr
     )
     assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
+
+
+def test_the_time_that_is_left_counts_whole_epochs_after_an_interruption():
+    """The rest of an epoch that was interrupted is short; the line of its end says what five whole ones take."""
+    row = {"epoch": 1, "train/loss": 1, "val/loss": 1, "train/acc": 1, "val/acc": 1, "time/epoch": 10.0}
+    display = RunDisplay((lines := []).append)
+    display.start(Config(dataset="digits", epochs=6), "data", 0.9)
+    display.epoch(row | {"time/images_per_second": 100.0})
+    assert lines[-1].endswith("ETA 50s")
 
 
 def test_a_contact_sheet_of_augmentation(call, tmp_path):

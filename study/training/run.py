@@ -186,7 +186,8 @@ def _train(
         return False
 
     # Train
-    display.start(config, str(data), trainer.progress.epoch)
+    part = trainer.progress.batch / (trainer.batches + 1)  # the validation counts as a batch
+    display.start(config, str(data), trainer.progress.epoch + part)
     with _explained(config), occupancy, signals.hold():
         state = trainer.fit(
             log,
