@@ -311,7 +311,7 @@ def test_copies_are_kept_on_one_side_of_a_new_split(flat):
     assert sum(map(len, images)) == len(set.union(*images)) == 50
     counts = Counter(loaded.copies)
     assert counts["train"] + counts["val"] + counts["test"] == 25 and counts["val in train"] == 0
-    assert loaded.is_joined and any("keeps them together" in line for line in said)
+    assert loaded.is_joined and any("keeps together" in line for line in said)
     named = loaded.describe()["examples"]["train"]
     assert len(named) == 3 and all(
         pair.replace(".bmp", ".png").split(" = ")[0] == pair.split(" = ")[-1].replace(".bmp", ".png") for pair in named

@@ -362,13 +362,15 @@ def test_a_mistake_costs_one_sentence_and_no_time(command, tmp_path, options, me
 
 def test_a_mistake_that_only_the_data_show_leaves_no_run_and_can_be_mended(call, photo_folder, tmp_path):
     options = ("study.train", "--dataset=folder:photos", "--model=mlp", "--epochs=1", "--wandb=disabled")
-    broken = photo_folder / "train" / "one" / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken = [photo_folder / "train" / "one" / f"broken{index}.png" for index in range(5)]
+    for path in broken:
+        path.write_bytes(b"no picture")
     call(*options, "--runs-dir=runs", code=2)
     assert not list((tmp_path / "runs").iterdir())
     config = Config.parse({"dataset": "folder:photos", "model": "mlp", "epochs": 1, "runs_dir": "runs"})
     RunDirectory.of(config).record_failure(config, "of other files", "it could not be read")
-    broken.unlink()
+    for path in broken:
+        path.unlink()
     call(*options, "--runs-dir=runs")
     assert only_run(tmp_path / "runs").state() == "finished", "a run that has no result stands in nobody's way"
 

@@ -122,8 +122,8 @@ def lines(
         within = [
             f"{copies[name]:,} in {name} ({some(examples[name], copies[name])})" for name in images if copies[name]
         ]
-        kept = " (the split keeps them together)" * is_joined
-        found += [f"copies of other images: {', '.join(within)}{kept}"] if within else []
+        kept = ", which the split keeps together" * is_joined
+        found += [f"copies of other images{kept}: {', '.join(within)}"] if within else []
     for one, other in PAIRS:
         if number := copies.get(key := f"{one} in {other}"):
             found.append(

@@ -26,7 +26,8 @@ def left_out(source: Source, files: Folder | None) -> Iterator[str]:
     """Yield a line for each kind of file or folder that is not used."""
     if source.unreadable:
         many = "1 file" if len(source.unreadable) == 1 else f"{len(source.unreadable):,} files"
-        yield f"{many} cannot be read (run.json names all): {'; '.join(source.unreadable[:NAMED])}"
+        where = " (run.json names all)" if len(source.unreadable) > NAMED else ""
+        yield f"{many} cannot be read{where}: {'; '.join(source.unreadable[:NAMED])}"
     if not files:
         return
     if files.unused:
