@@ -5,7 +5,7 @@ python -m analysis.summarize runs --out report
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -16,7 +16,7 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, in_its_words
 from analysis.page import html as page
 from analysis.page.attempt import attempted
-from analysis.page.blocks import Block, Items, Paragraph, Picture
+from analysis.page.blocks import Block, Items, Paragraph
 from analysis.page.figures import Looks, look
 from analysis.page.html import Part
 from analysis.themes import (
@@ -89,8 +89,7 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     for done, (title, section, looks) in enumerate(zip(names, sections, looks_of(sections), strict=True)):
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
-        in_short = short(frames, section, looks)
-        yield Part(section.name, title, in_short, _besides(in_short, everything(frames, section, looks)))
+        yield Part(section.name, title, short(frames, section, looks), everything(frames, section, looks))
 
     # all data sets, and how it was done
     name = text("Data sets side by side")
@@ -106,7 +105,8 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     if problems:
         listed = [Paragraph(text("As the program reported them."), soft=True), Items(list(map(protected, problems)))]
         yield Part("problems", text("Runs left out"), listed)
-    yield Part("glossary", text("Words used"), [glossary.terms(sections)])
+    in_short, others = glossary.terms(sections)
+    yield Part("glossary", text("Words used"), [in_short], [lambda: [others]])
 
 
 def _part(name: str, make: Callable[[], list[Block]]) -> list[Block]:
@@ -213,7 +213,7 @@ NAMES = {
 
 
 def everything(frames: Frames, section: Section, looks: Looks) -> list[Callable[[], list[Block]]]:
-    """Return functions that make the blocks about the data of a section and those of its themes.
+    """Return functions that make the blocks about the data of a section and those of its themes, beside its short form.
 
     Of a section without results, what is missing.
     """
@@ -234,16 +234,6 @@ def section_blocks(frames: Frames, section: Section, looks: Looks) -> list[Block
 def _key(theme: Callable) -> str:
     """Return the key of a theme in NAMES: its module or, in `about`, its function."""
     return theme.__module__.rpartition(".")[2] if theme.__name__ == "blocks" else theme.__name__
-
-
-def _besides(shown: Iterable[Block], makes: Iterable[Callable[[], list[Block]]]) -> Iterator[Callable[[], list[Block]]]:
-    """Leave out the pictures that are shown already of the blocks that functions make."""
-    pictures = {block.name for block in shown if isinstance(block, Picture)}
-
-    def without(make: Callable[[], list[Block]]) -> list[Block]:
-        return [block for block in make() if not (isinstance(block, Picture) and block.name in pictures)]
-
-    return (partial(without, make) for make in makes)
 
 
 def _problems(frames: Frames) -> list[str]:

@@ -56,7 +56,7 @@ def sections(frames: Frames, values: Mapping[str, str]) -> list[tuple[Found, Sec
 def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[str]:
     """Write a result as paragraphs of Markdown: the question, the source's answer, ours, and why they may differ.
 
-    The figure is saved as `figures/<sweep>-<language>.png` in the folder.
+    The figure is saved as `figures/<sweep>-<language>.png` in the folder, a matrix or a t-SNE beside it with its name.
     """
     # the question and what the source found
     question = search.read(SWEEPS / f"{entry.sweep}.yaml", {}).description
@@ -72,7 +72,8 @@ def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[
                 written.append(html.plain(f"{lead}{block.text}"))
                 first = False
             case Picture() if entry.figure:
-                stem = f"{entry.sweep}-{wording.spoken()}"
+                kind = f"{block.name}-" if block.name in ("confusion-counts", "features") else ""
+                stem = f"{entry.sweep}-{kind}{wording.spoken()}"
                 block.figure.savefig(folder / "figures" / f"{stem}.png", dpi=DOTS_PER_INCH)
                 written.append(f"![{html.plain(block.title)}](figures/{stem}.png)")
             case Items():

@@ -118,26 +118,26 @@ def sections(
 
 def _on_all_data(frames: runs.Frames, sweep: Sweep) -> list[Section]:
     """Make the sections of a sweep on its own data set and, if it has only one, on each other that runs are of."""
-    listed = of_sweep(frames, sweep) if _has_runs(frames, sweep) else []
+    listed = _with_runs(frames, sweep)
     dataset = sweep.parameters.get("dataset")
     if dataset is None or dataset.varies:
         return listed
     for other in sorted({*frames.runs.dataset} - {*dataset.choices}):
         with suppress(UserError):  # the sweep cannot be run on it
             on_other = sweep.replaced({"dataset": other})
-            if _has_runs(frames, on_other):
-                name = f"{sweep.name}, {other.removeprefix('folder:')}"
-                listed += [replace(section, name=name) for section in of_sweep(frames, on_other)]
+            name = f"{sweep.name}, {other.removeprefix('folder:')}"
+            listed += [replace(section, name=name) for section in _with_runs(frames, on_other)]
     return listed
 
 
-def _has_runs(frames: runs.Frames, sweep: Sweep) -> bool:
-    """Return whether a point of a sweep has a run; many times as fast as making its sections."""
+def _with_runs(frames: runs.Frames, sweep: Sweep) -> list[Section]:
+    """Make the sections of a sweep if any of its points has a run."""
     networks = sweep.parameters.get("model")
     if networks is not None and networks.choices is not None and not {*networks.choices} & {*frames.runs.model}:
-        return False
-    points = {point.config.fingerprint for point in sweep.points(recorded=frames.recorded)}
-    return not points.isdisjoint(frames.runs.fingerprint)
+        return []
+    points = sweep.points(recorded=frames.recorded)
+    has_runs = not {point.config.fingerprint for point in points}.isdisjoint(frames.runs.fingerprint)
+    return of_sweep(frames, sweep, points) if has_runs else []
 
 
 def _read_argv(argv: list[str]) -> argparse.Namespace:
@@ -184,8 +184,8 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
         type=_points,
         default=SMALLEST,
         metavar="POINTS",
-        help=f"smallest difference in accuracy that matters, in points (default: {SMALLEST}): settings are as good as "
-        "each other if their difference is shown to be smaller",
+        help="smallest difference that matters, in points of accuracy or of the metric that settings are ranked by "
+        f"(default: {SMALLEST}): settings are as good as each other if their difference is shown to be smaller",
     )
     parser.add_argument(
         "--out", type=user_path, default="report", metavar="DIR", help="folder to write (default: report)"

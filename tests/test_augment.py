@@ -84,6 +84,25 @@ def test_rotation_keeps_the_aspect_of_images_that_are_not_square(monkeypatch):
     assert torch.allclose(turned, image, atol=1e-2)
 
 
+@given(st.integers(-180, 180), st.integers(4, 40), st.integers(4, 40))
+def test_a_rotation_is_torchvisions(degrees, height, width):
+    images = torch.rand(2, 3, height, width, generator=generator()) * 255
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_uniform", lambda images, generator: torch.full((len(images),), degrees / 180))
+        turned = augment(images, {"rotate": 180.0}, generator())
+    expected = v2.functional.rotate(images, -degrees, v2.InterpolationMode.BILINEAR)
+    assert torch.allclose(turned, expected, atol=0.05)
+
+
+@pytest.mark.parametrize("change", [-0.3, 0.0, 0.2])
+def test_contrast_and_brightness_of_grey_images_are_torchvisions(change, monkeypatch):
+    monkeypatch.setattr(module, "_uniform", lambda images, generator: torch.full((len(images),), change))
+    images = 60 + 100 * torch.rand(4, 1, 8, 8, generator=generator())
+    shares = v2.functional.adjust_contrast(images / 255, 1 + change)
+    expected = 255 * v2.functional.adjust_brightness(shares, 1 + change)
+    assert torch.allclose(augment(images, {"color": 1.0}, generator()), expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", EACH)
 def test_every_image_gets_its_own_draw(name):
     image = some(1).expand(64, -1, -1, -1)

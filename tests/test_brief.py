@@ -12,7 +12,7 @@ from analysis import reporting as report
 from analysis import summarize
 from analysis.frames import runs
 from analysis.page.tables import Table
-from analysis.themes import answers, asked, brief, training
+from analysis.themes import answers, asked, brief, comparison, space, training
 from analysis.wording import texts as wording
 from study.sweeps import definition as search
 from study.system.errors import UserError
@@ -20,6 +20,7 @@ from tests.test_analysis import EPOCHS, make_run
 from tests.test_training import line, section
 
 FLAT = line(0.5, 0.0)
+RATES = [(lr, decay) for lr in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1) for decay in (0.0, 0.001)]
 LUCK = (0.0, 0.002, -0.001, 0.001, -0.002)
 
 
@@ -230,3 +231,33 @@ def test_the_short_form_is_what_a_reader_hands_in(call, tmp_path, monkeypatch):
     folded = page.index('<details class="more">')
     assert page.index("</table>") < folded < page.index("Learning curves: two")
     assert '<details class="more" open>' in (tmp_path / "whole" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("axes", [("lr",), ("lr", "weight_decay")])
+def test_the_picture_of_many_settings_is_drawn_once(tmp_path, monkeypatch, axes):
+    values = [dict(zip(axes, pair, strict=False)) for pair in RATES]
+    for place, options in enumerate({repr(options): options for options in values}.values()):
+        make_run(tmp_path / "runs", 0.5 + place / 100, model="mlp", **options)
+    drawn = []
+    for module, name in ((comparison, "ranking"), (space, "heat_map")):
+        draw = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, name=name, draw=draw, **b: drawn.append(name) or draw(*a, **b))
+    frames = runs.load(tmp_path / "runs")
+    (found,) = summarize.sections(frames)
+    looks = report.looks_of([found])[0]
+    report.short(frames, found, looks)
+    assert drawn == ["ranking" if len(axes) == 1 else "heat_map"]
+    report.section_blocks(frames, found, looks)
+    assert sorted(drawn) == (["ranking"] if len(axes) == 1 else ["heat_map", "ranking"])
+
+
+def test_the_points_of_a_sweep_are_listed_once(tmp_path, monkeypatch, sweep_file):
+    make_run(tmp_path / "runs", 0.7, model="mlp", dropout=0.5)
+    (tmp_path / "sweeps").mkdir()
+    sweep_file({"epochs": {"value": EPOCHS}}).rename(tmp_path / "sweeps" / "small.yaml")
+    monkeypatch.chdir(tmp_path)
+    listed = []
+    points = search.Sweep.points
+    monkeypatch.setattr(search.Sweep, "points", lambda sweep, **given: listed.append(sweep) or points(sweep, **given))
+    (found,) = summarize.sections(runs.load("runs"))
+    assert len(found.runs) == 1 and len(listed) == 1

@@ -216,15 +216,18 @@ def test_the_axes_of_a_zoomed_figure_have_numbers_for_what_is_in_view(browse):
         const isShown = one => getComputedStyle(one).display !== "none";
         const ticks = figure => found(figure, "[id*=tick_]").filter(isShown).length;
         const seen = figure => [written(figure), ticks(figure)], steps = live().map(figure => [seen(figure)]);
-        live().forEach((figure, at) => {
+        const points = [];
+        live().forEach((figure, place) => {
           for (let n = 0; n < 6; n++) press(figure, "+");
-          steps[at].push(seen(figure));
+          steps[place].push(seen(figure));
+          const point = nodes(figure, "three").flatMap(node => [...node.querySelectorAll("use.point")])[0];
+          points.push([at(figure, middle(point)), point.getBoundingClientRect().width]);
           press(figure, "Whole figure");
-          steps[at].push(seen(figure));
+          steps[place].push(seen(figure));
         });
-        run([steps, live().map(figure => data(figure).panels[0])]);""",
+        run([steps, live().map(figure => data(figure).panels[0]), points]);""",
     )
-    (ranking, costs), panels = found
+    (ranking, costs), panels, points = found
     for (before, inside, after), panel in zip((ranking, costs), panels, strict=True):
         assert before == after and before[0] == [] and before[1] > 0, "the whole figure has its own axes"
         low, high = panel["x"][:2]
@@ -233,6 +236,7 @@ def test_the_axes_of_a_zoomed_figure_have_numbers_for_what_is_in_view(browse):
         across = [value for value in numbers if low <= value <= high]
         assert across and max(across) - min(across) < (high - low) / 5, "of the small part that is in view"
     assert "two" in ranking[1][0] and not {"one", "three"} & {*ranking[1][0]}, "the setting in the middle"
+    assert all(tip[0] == "three" and width < 20 for tip, width in points), "points stay at their values, and small"
 
 
 def test_without_a_script_all_figures_are_there(tmp_path):

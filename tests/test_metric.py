@@ -150,7 +150,7 @@ def said_of(folder):
     for block in [
         *report.short(frames, section, looks),
         *report.section_blocks(frames, section, looks),
-        glossary.terms([section]),
+        *glossary.terms([section]),
     ]:
         words = [getattr(block, name, "") for name in ("text", "title", "caption")]
         words += [*getattr(block, "texts", ()), *getattr(block, "notes", ())]

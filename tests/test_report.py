@@ -207,7 +207,7 @@ def test_a_sweep_becomes_a_page(study, call, tmp_path, monkeypatch):
     frame = pd.read_csv(tmp_path / "report" / "tables" / "one-co-comparison.csv")
     directories = [RunDirectory(path) for path in (tmp_path / "runs").iterdir()]
     configs = {d: d.info()["config"] for d in directories}
-    for dropout, value in zip(frame.dropout, frame.score, strict=True):
+    for dropout, value in zip(frame.dropout, frame.val_acc, strict=True):
         found = [
             d.summary()["best/val_acc"]
             for d, config in configs.items()

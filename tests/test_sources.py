@@ -142,7 +142,9 @@ def test_the_hours_that_are_left_are_those_of_similar_runs(labs):
 def test_sweeps_of_one_name_have_rows_of_their_own(labs, capsys):
     for name, epochs in (("one", 30), ("two", 40)):
         text = SWEEP.replace("epochs: {value: 3}", f"epochs: {{value: {epochs}}}")
-        (labs / f"{name}.yaml").write_text(text.replace("seed: {", f"batch_size: {{value: {epochs}}}\n  seed: {{"))
+        (labs / f"{name}.yaml").write_text(
+            text.replace("seed: {", f"batch_size: {{value: {epochs}}}\n  seed: {{"), encoding="utf-8"
+        )
     sweeps = [search.read(labs / f"{name}.yaml") for name in ("one", "two")]
     assert sweeps[0].name == sweeps[1].name
     here = standing.Runs(labs / "ours")

@@ -3,6 +3,7 @@
 python -c "from analysis.frames import runs, sections; print(sections.by_dataset(runs.load('runs'))[0].runs)"
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,9 @@ SPLITS = {"val": "best/val_", "last": "last/val_", "test": "test/"}
 
 SMALLEST = 0.5
 """The smallest difference in accuracy that matters, in points, unless the user gives another."""
+
+GRID_VALUES = 12
+"""Two options with at most this many values are a small grid."""
 
 LOOKED_AT = 4
 """Number of settings of a section, the best ones, that are examined in detail."""
@@ -116,6 +120,15 @@ class Section:
         """Return the metric by which settings are ranked: that of all runs, val/acc if theirs differ."""
         metrics = self.runs.metric.dropna().unique()
         return metrics[0] if len(metrics) == 1 else ACCURACY
+
+    @property
+    def is_grid(self) -> bool:
+        """Return whether two options vary over a small grid, most of whose cells have a result."""
+        done = self.runs.drop_duplicates("setting")
+        if len(self.varied) != 2 or {*self.varied} & {*self.drawn}:
+            return False
+        cells = [done[name].nunique() for name in self.varied]
+        return max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done)
 
     def scores(self, runs: pd.DataFrame, split: str = "val") -> pd.Series:
         """Return the metric of runs of the section, as `scores` does."""
@@ -217,12 +230,12 @@ def best_readable(frames: Frames, section: Section, limit: int | None = None) ->
         damaged |= unreadable
 
 
-def of_sweep(frames: Frames, sweep: Sweep) -> list[Section]:
-    """Make a section for each task of a sweep, with the runs that have the fingerprints of its points.
+def of_sweep(frames: Frames, sweep: Sweep, points: Sequence[Point] | None = None) -> list[Section]:
+    """Make a section for each task of a sweep, with the runs that have the fingerprints of its points, if known.
 
     A point without a run is assigned to the data files that most runs of its data were trained on.
     """
-    points = sweep.points(recorded=frames.recorded)
+    points = sweep.points(recorded=frames.recorded) if points is None else points
 
     # a split for each seed is a repeat, not a task
     is_repeat = _is_repeat((point.config.seed, point.config.split_seed) for point in points)

@@ -47,6 +47,9 @@ NAME_WIDTH = 45
 NAME_LINES = 6
 """At most this many lines of the name of a setting."""
 
+PANEL_WIDTH = 28
+"""At most this many columns in a line of the title of a small panel."""
+
 GREY = "#999999"
 PALE_GREY = "#E6E6E6"
 
@@ -249,9 +252,9 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
     return figure
 
 
-def wrapped(setting: str) -> str:
-    """Break the name of a setting into short lines; a very long name loses its middle."""
-    return in_lines(shortened(shown(setting), NAME_LINES * NAME_WIDTH), NAME_WIDTH)
+def wrapped(setting: str, width: int = NAME_WIDTH) -> str:
+    """Break the name of a setting into lines of at most `width`; a very long name loses its middle."""
+    return in_lines(shortened(shown(setting), NAME_LINES * width), width)
 
 
 def finish(axes: Axes, title: str, x_label: str, y_label: str, numbers: str = "xy") -> None:
@@ -295,7 +298,7 @@ def curves_by_setting(history: pd.DataFrame, settings: Sequence[str], title: str
             name = f"{split}/{metric}"
             values = METRICS[name].scale * means.loc[setting, [name, f"{name}_ci95"]]
             _band(axes, values, setting, drawn, banded=True)
-        finish(axes, wrapped(setting), text("Epoch"), heading(metric))
+        finish(axes, wrapped(setting, PANEL_WIDTH), text("Epoch"), heading(metric))
         axes.tick_params(labelbottom=True)
         axes.title.set_fontsize(9)
     for axes in panels[len(places) :]:

@@ -190,13 +190,20 @@ function wake(figure) {
   const root = host.attachShadow({ mode: "open" });
   const style = `svg { width: 100%; height: auto; display: block; } :host(.zoomed) path { vector-effect: non-scaling-stroke; }
     :host(.zoomed) .numbers [id*=tick_] { display: none; }
-    :host(.zoomed) [id^=text_], :host(.zoomed) use[style]:not([x="0"]) { transform-box: fill-box; transform-origin: center; scale: var(--smaller); }
+    [id^=text_] { transform-box: fill-box; transform-origin: center; }
+    :host(.zoomed) [id^=text_], :host(.zoomed) .point { scale: var(--smaller); }
     text { font-family: system-ui, sans-serif; paint-order: stroke; stroke: #fff; stroke-linejoin: round; }`;
   element("style", "", style, root);
   root.append(svg);
   const [scales, rings] = [0, 1].map(() => svg.appendChild(document.createElementNS(SVG, "g")));
   const axes = data.panels.flatMap(panel => [panel.x, panel.y]).filter(([, , , id]) => id);
   axes.forEach(([, , , id]) => root.getElementById(id)?.classList.add("numbers"));
+
+  // points, which keep their size when the figure is zoomed; what is at 0 is an area
+  root.querySelectorAll('use[style]:not([x="0"])').forEach(point => {
+    point.classList.add("point");
+    point.style.transformOrigin = `${point.getAttribute("x")}px ${point.getAttribute("y")}px`;
+  });
 
   // marks with their elements and places
   const marks = data.marks.map(mark => {
@@ -274,7 +281,7 @@ function wake(figure) {
       for (const [value, label] of labels(panel.y, y1 - bottom, y1 - top, y1 - y0, left > x0)) {
         const [, y] = placed(panel, [panel.x[0], value]), outside = left - view[0] > 40 * pixel;
         const where = outside ? { x: left - 5 * pixel, "text-anchor": "end" } : { x: left + 4 * pixel };
-        if (y >= top && y <= (outside ? bottom : bottom - 4 * pixel)) write(label, `M${left} ${y}H${right}`, { ...where, y: y + 4 * pixel });
+        if (y >= top && y <= (outside ? bottom : bottom - 4 * pixel)) write(label, `M${left} ${y}H${right}`, { ...where, y: y + (panel.y[3] ? 4 : -6) * pixel });
       }
     }
   };

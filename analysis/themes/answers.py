@@ -292,7 +292,7 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     answer += _overfitting(section, best, others.index[others.p_holm >= ALPHA])
     answer.append(_tested(others, values))
     if len(undecided):
-        answer.append(_needed(section, best, undecided))
+        answer.append(needed(section, best, undecided))
 
     # settings that are not compared
     single = frame[frame.n == 1]
@@ -506,7 +506,7 @@ def _networks(frames: Frames, section: Section, frame: pd.DataFrame) -> list[str
     return parts
 
 
-def _needed(section: Section, best: str, undecided: pd.DataFrame) -> str:
+def needed(section: Section, best: str, undecided: pd.DataFrame) -> str:
     """Report how many seeds would show the smallest difference that matters, from the undecided settings.
 
     The range is due to the spread between seeds, which is known only roughly.

@@ -14,7 +14,7 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
-from analysis.themes import answers, asked, comparison, confusion, costs, layers, space
+from analysis.themes import answers, asked, comparison, confusion, costs, layers, space, training
 from analysis.themes.protocol import FAILED
 from analysis.wording.texts import named, plural, shown, text
 from study.config.setting import Setting
@@ -28,9 +28,6 @@ times the smallest difference that matters."""
 
 COLUMNS = ("setting", "n", "score", "best_epoch", "below", "p_holm", "test_score", "test_macro_f1", "test_balanced_acc")
 """Columns of the whole comparison that the table has too."""
-
-PANELS = 6
-"""Most settings whose curves get a panel each; of more, the accuracies are drawn."""
 
 
 @in_its_words
@@ -65,13 +62,42 @@ def _matrix(frames: Frames, section: Section) -> Picture | None:
 
 @in_its_words
 def recommendation(frames: Frames, section: Section) -> str:
-    """Say in a sentence or two which setting to use, and why, or why none can be recommended."""
+    """Say in a few sentences which setting to use, and why, or why none can be recommended, and what limits this."""
     frame = comparison.with_images(frames, section)
     without = int((frame.n == 0).sum())
     frame = frame[frame.n > 0].set_index("setting")
     said = _recommended(frames, section, frame)
     is_said = len(frame) == 1 or frame.p_holm.isna().all()  # by the answer that stands for it
-    return f"{said} {comparison.without_result(without)}" if without and not is_said else said
+    missing = [comparison.without_result(without)] if without and not is_said else []
+    return " ".join([said, *missing, *_limits(section)])
+
+
+def _limits(section: Section) -> list[str]:
+    """Say which settings did not learn at all, and whether the runs are too short for their order to last."""
+    said = []
+    failures = comparison.failures(section)
+    unlearned = [shown(setting) for setting in failures.index[failures.failed == failures["all"]]]
+    if unlearned:
+        said.append(
+            plural(
+                "{settings} has learned in none of its runs: it may do so with more epochs or another learning rate.",
+                "{settings} have learned in none of their runs: they may do so with more epochs or another learning "
+                "rate.",
+                len(unlearned),
+                settings=named(unlearned),
+            )
+        )
+    longer = training.more_epochs(section, training.measure(section)).frame
+    if len(longer) > 1 and (longer.verdict == "few").any() and longer.verdict.isin(["few", "collapsed"]).all():
+        most = int(section.runs["last/epoch"].max())
+        said.append(
+            plural(
+                "With only {n} epoch this may change: it is too few to see a trend.",
+                "With only {n} epochs this may change: they are too few to see a trend.",
+                most,
+            )
+        )
+    return said
 
 
 def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
@@ -207,20 +233,22 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
     worse = tested.index[tested.p_holm < ALPHA]
     if len(worse):
         said += " " + text("Clearly less accurate: {settings}.", settings=asked.common(worse, frame.index))
-    return best, said
+    undecided = tied[tied.below.abs() + tied.below_ci95 >= section.smallest]
+    return best, " ".join([said, *([answers.needed(section, best, undecided)] if len(undecided) else [])])
 
 
 def picture(section: Section, looks: Looks) -> Picture:
     """Draw the comparison: the curves of each setting if they are few, otherwise a grid or all accuracies."""
     settings = section.ranked
-    if len(settings) <= PANELS:
+    kind = comparison.picture_in_short(section)
+    if kind == "brief":
         title = text("Training and validation of each setting: {name}", name=section.title)
         caption = (
             text("Lines: mean over seeds; bands: 95 % intervals.") if section.runs.setting.duplicated().any() else ""
         )
         history = section.history
         return Picture("brief", title, figures.curves_by_setting(history, settings, title, looks), caption)
-    return space.grid(section) if space.is_grid(section) else comparison.accuracies(section, looks)
+    return space.grid(section) if kind == "grid" else comparison.accuracies(section, looks)
 
 
 @in_its_words

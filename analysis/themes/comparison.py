@@ -51,6 +51,9 @@ SHOWN = 40
 """At most this many settings, the best ones, are drawn; at most this many without a result are in the table."""
 
 
+PANELS = 6
+"""Most settings whose curves get a panel each in the short form; of more, a grid or the accuracies are drawn."""
+
 COLLAPSED_ACC = 0.6
 COLLAPSED_LOSS = 0.99
 """A training has collapsed if it ends below this accuracy on its training images, and with this share or more of the
@@ -88,12 +91,19 @@ def partly_failed(section: Section) -> pd.DataFrame:
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the table of settings, and their accuracies in a figure."""
+    """Show the table of settings, and their accuracies in a figure unless the short form has it."""
     frame = with_images(frames, section)
     content: list[Block] = [Heading(text("Comparison")), table(section, frame, with_best(frames, section, frame))]
-    if (frame.n > 0).sum() > 1:
+    if (frame.n > 0).sum() > 1 and picture_in_short(section) != "accuracies":
         content.append(accuracies(section, looks))
     return content
+
+
+def picture_in_short(section: Section) -> str:
+    """Return the name of the picture in the short form, `brief`, or of many settings the `grid` or the `accuracies`."""
+    if len(section.ranked) <= PANELS:
+        return "brief"
+    return "grid" if section.is_grid else "accuracies"
 
 
 def accuracies(section: Section, looks: Looks) -> Picture:

@@ -18,12 +18,15 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
 from analysis.page.blocks import Block, Heading, Picture
 from analysis.page.figures import Looks
-from analysis.page.letters import Plot, shortened
+from analysis.page.letters import Plot, in_lines, shortened
 from analysis.themes import confusion
 from analysis.wording.texts import number, text
 
 STEP = (1.12, 1.5)
 """Width and height of a picture with its text, as multiples of the picture."""
+
+HEAD = 17
+"""At most this many columns in a line of the name of a column of pictures."""
 
 WIDEST = 15
 """At most this many columns of the name of a class below a picture."""
@@ -97,6 +100,9 @@ def figure(arrays: Arrays, title: str) -> Figure | None:
     for line in range(mistakes):
         _draw_mistake(axes, arrays, line)
     names = arrays["class_names"]
+    if mistakes and len(right):
+        words = text("Right predictions, each with its map")
+        axes.text(0, STEP[1] * mistakes - 0.04, words, va="bottom", fontsize=8, in_layout=False)
     for place in range(min(len(right), len(columns) // 2)):
         label = _named(names, arrays["right_targets"][place])
         sure = f"{number(100 * arrays['right_confidences'][place], '.1f')} %"
@@ -107,7 +113,7 @@ def figure(arrays: Arrays, title: str) -> Figure | None:
     axes.set_xlim(-0.06, STEP[0] * len(columns) - 0.06)
     axes.set_ylim(STEP[1] * lines - 0.1, -0.06)
     axes.xaxis.tick_top()
-    wrapped = [name.replace(" ", "\n", 1) for name in columns]
+    wrapped = [in_lines(name, HEAD) for name in columns]
     axes.set_xticks([STEP[0] * place + 0.5 for place in range(len(columns))], wrapped, fontsize=8)
     axes.set_yticks([])
     axes.tick_params(length=0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from analysis.frames.sections import ACCURACY, Section
 from analysis.page.blocks import Terms
+from analysis.themes import asked
 from analysis.wording.texts import mark, ranked_by, text
 
 WIKIPEDIA = "https://en.wikipedia.org/wiki/"
@@ -18,11 +19,11 @@ SCORE = (
         "test accuracy is that of the same weights on images used only once."
     ),
     "",
-    True,
+    "seeds",
 )
 """The entry that says what settings are ranked by."""
 
-ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
+ENTRIES: tuple[tuple[str, str, str, str], ...] = (
     (
         mark("± and [ , ]"),
         mark(
@@ -31,7 +32,7 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "exactly where p ≥ 0.05."
         ),
         WIKIPEDIA + "Confidence_interval",
-        True,
+        "seeds",
     ),
     SCORE,
     (
@@ -42,13 +43,13 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "smallest difference that matters. Undecided: neither."
         ),
         "",
-        True,
+        "seeds",
     ),
     (
         mark("p (Holm)"),
         mark("The p value corrected for the number of comparisons: the risk that any of them is a false claim."),
         WIKIPEDIA + "Holm%E2%80%93Bonferroni_method",
-        True,
+        "seeds",
     ),
     (
         mark("Paired and Welch's t test"),
@@ -57,7 +58,7 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "(paired); others by Welch's test, which does not assume equal variances."
         ),
         WIKIPEDIA + "Welch%27s_t-test",
-        True,
+        "seeds",
     ),
     (
         mark("Moderated variance"),
@@ -66,7 +67,7 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "section (Smyth 2004): with few seeds, two settings alone say little about it."
         ),
         "https://doi.org/10.2202/1544-6115.1027",
-        True,
+        "seeds",
     ),
     (
         mark("On these images"),
@@ -75,7 +76,7 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "holds for these images."
         ),
         "",
-        True,
+        "seeds",
     ),
     (
         mark("Gap"),
@@ -84,7 +85,7 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "The wider it is, the more of what was learned holds for the training images only (overfitting)."
         ),
         WIKIPEDIA + "Overfitting",
-        False,
+        "",
     ),
     (
         mark("Twice the epochs"),
@@ -93,25 +94,25 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "is an upper estimate."
         ),
         "https://doi.org/10.1109/TPAMI.2022.3220744",
-        False,
+        "epochs",
     ),
     (
         mark("McNemar's test"),
         mark("Compares two trained networks by the test images that only one of them classifies correctly."),
         WIKIPEDIA + "McNemar%27s_test",
-        False,
+        "more",
     ),
     (
         mark("Wilson interval"),
         mark("The 95 % sampling interval of a share of images."),
         WIKIPEDIA + "Binomial_proportion_confidence_interval",
-        False,
+        "",
     ),
     (
         mark("Pareto front"),
         mark("The settings for which no other is better at the same cost or less."),
         WIKIPEDIA + "Pareto_front",
-        False,
+        "more",
     ),
     (
         mark("Linear probe, k-NN, silhouette"),
@@ -120,7 +121,7 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "nearest neighbours on them (cross-validated), and how compact the classes are, from −1 to 1."
         ),
         WIKIPEDIA + "Silhouette_(clustering)",
-        False,
+        "features",
     ),
     (
         mark("t-SNE"),
@@ -129,23 +130,27 @@ ENTRIES: tuple[tuple[str, str, str, bool], ...] = (
             "their sizes mean little."
         ),
         WIKIPEDIA + "T-distributed_stochastic_neighbor_embedding",
-        False,
+        "features",
     ),
 )
-"""Terms, definitions, addresses, and whether a term is about comparing several seeds."""
+"""Terms, definitions, addresses, and what a term is about: comparing several `seeds`, what a question asks, or `more`
+than the short form; of those without, the short form always has them."""
 
 
-def terms(sections: Sequence[Section]) -> Terms:
-    """Return the glossary; without any setting of several seeds, without the terms of their comparison.
+def terms(sections: Sequence[Section]) -> tuple[Terms, Terms]:
+    """Return the terms of the short form, and those that only the rest of the report uses.
 
-    What settings are ranked by is explained once for each metric that the sections have.
+    Without any setting of several seeds, those of their comparison are left out. What settings are ranked by is
+    explained once for each metric that the sections have.
     """
     several = not sections or any(section.runs.setting.duplicated().any() for section in sections)
     metrics = dict.fromkeys(section.metric for section in sections) or (ACCURACY,)
-    found = []
+    in_short = {"", "seeds"}.union(*(asked.asks(section) for section in sections))
+    short, rest = [], []
     for entry in ENTRIES:
-        term, words, link, of_seeds = entry
+        term, words, link, about = entry
         for metric in metrics if entry is SCORE else (ACCURACY,):
             with ranked_by(metric):
-                found += [(text(term), text(words), link)] if several or not of_seeds else []
-    return Terms(found)
+                if several or about != "seeds":
+                    (short if about in in_short else rest).append((text(term), text(words), link))
+    return Terms(short), Terms(rest)

@@ -28,9 +28,6 @@ from analysis.wording.texts import number, option, ranking_axis, shown_value, te
 LONGEST = 32
 """At most this many columns of the value of an option in a figure."""
 
-GRID_VALUES = 12
-"""A heat map is drawn for two options with at most this many values; otherwise parallel coordinates."""
-
 FEWEST_VALUES = 3
 """A single varied option is drawn as a curve if it is numeric and has at least this many values."""
 
@@ -84,9 +81,9 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     if not effect.empty:
         content.append(effects.table(section, effect))
 
-    # a heat map for a small grid of two options
-    if is_grid(section):
-        content.append(grid(section))
+    # a heat map for a small grid of two options, unless the short form has it
+    if section.is_grid:
+        content += [grid(section)] if comparison.picture_in_short(section) != "grid" else []
 
     # parallel coordinates, with the runs that the sweep stopped, and importances
     elif len(done) > 2:
@@ -132,16 +129,6 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
                 )
             )
     return content if len(content) > 1 else []
-
-
-def is_grid(section: Section) -> bool:
-    """Return whether a section varies two options over a small grid, most of whose cells have a result."""
-    varied = section.varied
-    done = section.runs.drop_duplicates("setting")
-    if len(varied) != 2 or {*varied} & {*section.drawn}:
-        return False
-    cells = [done[name].nunique() for name in varied]
-    return max(cells) <= GRID_VALUES and math.prod(cells) <= 2 * len(done)
 
 
 def grid(section: Section) -> Picture:

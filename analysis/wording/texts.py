@@ -108,9 +108,10 @@ def number(value: float, spec: str = "", lang: str | None = None) -> str:
 
 
 def named(names: Sequence[str], limit: int = NAMED) -> str:
-    """Join names; those beyond a limit are counted."""
-    rest = [plural("{n:,} other", "{n:,} others", len(names) - limit)] if len(names) > limit else []
-    return "; ".join([*names[:limit], *rest])
+    """Join names; those beyond a limit are counted, if they are more than one."""
+    if len(names) <= limit + 1:
+        return "; ".join(names)
+    return "; ".join([*names[:limit], plural("{n:,} other", "{n:,} others", len(names) - limit)])
 
 
 def settings_named(settings: Sequence[Setting], total: int) -> str:
