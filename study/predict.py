@@ -171,12 +171,13 @@ def probabilities(
     return evaluation.logits(model, data.prepared(batch), config.flip_test).softmax(1).cpu()
 
 
-def listed(paths: Sequence[str], skipped: Skipped) -> list[str]:
-    """Replace folders by the images in them and below, sorted, and add what is not used of them to `skipped`.
+def listed(paths: Sequence[str]) -> list[str]:
+    """Replace folders by the images in them and below, sorted, and print which files of them are not used.
 
     Raises UserError if a folder holds no images.
     """
     found = []
+    skipped: Skipped = {}
     for path in paths:
         if not Path(path).is_dir():
             found.append(path)
@@ -189,6 +190,9 @@ def listed(paths: Sequence[str], skipped: Skipped) -> list[str]:
             advice = heic(skipped)
             raise UserError(f"{printable(path)} holds no images" + (f": {advice}" if advice else ""))
         found += below
+    if skipped:
+        counts = [counted(kind, len(own), own) for kind, own in skipped.items()]
+        print("; ".join(filter(None, [f"not used: {', '.join(counts)}", heic(skipped)])), file=sys.stderr)
     return found
 
 
@@ -237,7 +241,7 @@ def predict(run: Run | str | Path, images: str | Path | Sequence[str | Path], *,
     model, data, config = load(str(run.directory if isinstance(run, Run) else run))
     found = devices.pick(device)
     model.to(found)
-    paths = listed([str(path) for path in ([images] if isinstance(images, str | Path) else images)], {})
+    paths = listed([str(path) for path in ([images] if isinstance(images, str | Path) else images)])
     rows = []
     for _, result in each(model, data, config, paths, found, has_bar=False):
         if isinstance(result, UserError):
@@ -266,8 +270,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out {args.out} must end in .csv, the only kind of table that is written")
     if args.out and (Path(args.out).is_dir() or not os.access(Path(args.out).parent, os.W_OK)):
         raise UserError(f"--out {args.out} cannot be written; name a file in a folder that is there")
-    skipped: Skipped = {}
-    paths = listed(args.images, skipped)
+    paths = listed(args.images)
     model, data, config = load(args.run)
     model.to(device)
     channels, height, width = data.train.images.shape[1:]
@@ -275,11 +278,6 @@ def main(argv: list[str]) -> int:
     print(
         f"pictures of other sizes are cropped and resized to {height}×{width} px{grey}, as in training", file=sys.stderr
     )
-
-    if skipped:
-        counts = [counted(kind, len(own), own) for kind, own in skipped.items()]
-        advice = heic(skipped)
-        print(f"not used: {', '.join(counts)}" + (f"; {advice}" if advice else ""), file=sys.stderr)
 
     # Predict batch by batch; name the files that cannot be read at the end
     top = min(args.top, len(data.classes))
