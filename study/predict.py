@@ -270,8 +270,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out {args.out} must end in .csv, the only kind of table that is written")
     if args.out and (Path(args.out).is_dir() or not os.access(Path(args.out).parent, os.W_OK)):
         raise UserError(f"--out {args.out} cannot be written; name a file in a folder that is there")
-    paths = listed(args.images)
     model, data, config = load(args.run)
+    paths = listed(args.images)
     model.to(device)
     channels, height, width = data.train.images.shape[1:]
     grey = " and made grey" if channels == 1 else ""
