@@ -152,6 +152,15 @@ def with_place(error: BaseException) -> str:
     return one_line(error) + ("" if isinstance(error, UserError) else place)
 
 
+NAMED = 3
+"""At most this many files of one kind are named in a sentence."""
+
+
+def some(names: Sequence[str], count: int) -> str:
+    """Return the first names of `count` in one text, with the number of the others."""
+    return ", ".join(names) + (f" and {count - len(names):,} more" if count > len(names) else "")
+
+
 LIKE = 0.74
 LONGER = 2
 """Least similarity, from 0 to 1, of a name that was probably meant, and the most by which its length may differ."""
