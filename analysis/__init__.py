@@ -15,8 +15,8 @@ from study.system.public import make_public
 
 if TYPE_CHECKING:
     from analysis.anatomy import layers
-    from analysis.frames.runs import Frames, load
-    from analysis.notebook import compare, confusion, curves, tsne
+    from analysis.frames.runs import Frames
+    from analysis.notebook import compare, confusion, curves, load, tsne
     from analysis.summarize import Report, report, sections
 
 __all__ = ["Frames", "Report", "compare", "confusion", "curves", "layers", "load", "report", "sections", "tsne"]
@@ -30,7 +30,7 @@ make_public(
         "confusion": "analysis.notebook",
         "curves": "analysis.notebook",
         "layers": "analysis.anatomy",
-        "load": "analysis.frames.runs",
+        "load": "analysis.notebook",
         "report": "analysis.summarize",
         "sections": "analysis.summarize",
         "tsne": "analysis.notebook",

@@ -4,10 +4,13 @@
         curves(sections(load('runs'))[0]).savefig('curves.png')"
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.frames import contrasts
+from analysis.frames import contrasts, runs
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
 from analysis.page import figures, tables
@@ -15,7 +18,17 @@ from analysis.reporting import looks_of
 from analysis.themes import clouds, embedding
 from analysis.themes import confusion as confusions
 from analysis.wording.texts import text
-from study.system.errors import UserError
+from study.system.errors import UserError, expect
+
+
+def load(source: str | Path | Sequence[str | Path] = "runs", refresh: bool = False) -> Frames:
+    """Read all runs in a directory, or of a project ENTITY/PROJECT or a sweep ENTITY/PROJECT/SWEEP_ID in W&B.
+
+    Of several sources, the runs of all, with the `source` of each; a run that several have counts once. Runs that
+    cannot be read are named in `.problems`. Runs pulled from W&B before are pulled again only if they have changed, or
+    with `refresh`. Raises UserError if there is no such source.
+    """
+    return runs.load(source if isinstance(source, str | Path) else list(map(str, source)), refresh)
 
 
 def compare(section: Section) -> pd.DataFrame:
@@ -28,11 +41,13 @@ def compare(section: Section) -> pd.DataFrame:
     `below_ci95`, `p` and `p_holm` (corrected for all pairs), and `tied`, whether the setting is not shown to be worse;
     `test_below`, `test_below_ci95` and `p_test` are the same for the test images.
     """
+    _check(section)
     return tables.by_metric(contrasts.compare(section), section.metric)
 
 
 def curves(section: Section) -> Figure:
     """Draw loss and accuracy over the epochs, in training and validation: a line per setting, the mean of its seeds."""
+    _check(section)
     if section.runs.empty:
         raise UserError(f"none of the runs of {section.name} has a result yet")
     return figures.learning_curves(section.history, section.title, looks_of([section])[0])
@@ -43,6 +58,7 @@ def confusion(frames: Frames, section: Section, *, shares: bool = False) -> Figu
 
     Numbers are counts of images or, with `shares`, percentages of each true class.
     """
+    _check(section, frames)
     found = confusions.of_best(frames, section)
     if found is None:
         raise UserError(f"no run of {section.name} has predictions that can be read")
@@ -56,6 +72,7 @@ def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
 
     Each panel has how well its layer separates the classes: by k nearest neighbours, by a linear probe, silhouette.
     """
+    _check(section, frames)
     best, _ = best_readable(frames, section, settings)
     seen = embedding.align(embedding.see(frames, list(best.index[:settings])))
     if not seen:
@@ -66,3 +83,10 @@ def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
     rows = {str(best.setting[run]): layers for run, layers in seen.items()}
     title = text("t-SNE of the layers: validation images of {dataset}", **words)
     return clouds.tsne_figure(rows, frames.data(best.index[0])["classes"], title)
+
+
+def _check(section: object, frames: Frames | None = None) -> None:
+    """Raise UserError if a section is none, such as the list of them, or if other things were given for frames."""
+    expect(section, Section, "this takes one section, such as sections(load('runs'))[0]")
+    if frames is not None:
+        expect(frames, Frames, "this takes what load returned, and one section")

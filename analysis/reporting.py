@@ -63,7 +63,7 @@ def write(
         "{n:,} finished run of {runs:,} in {source}; report of {date}.",
         "{n:,} finished runs of {runs:,} in {source}; report of {date}.",
         len(runs.with_result(frames.runs)),
-        runs=len(frames.runs) + len(frames.problems),
+        runs=len(frames.runs) + frames.left_out,
         source=printable(source),
         date=date.today().isoformat(),
     )

@@ -29,7 +29,7 @@ from study.config.checks import user_path
 from study.remote import api as wandb_api
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
-from study.system.errors import UserError, printable
+from study.system.errors import UserError, expect, printable
 from study.system.process import Parser, run_command
 
 
@@ -63,6 +63,7 @@ def report(
     Raises UserError if there is no such source or no run with a result.
     """
     # Read the runs, print how many there are, and group them
+    search.check_values({name: _word(value) for name, value in values.items()}, others=("sweep", "out", "lang", "full"))
     sweeps = [sweep] if isinstance(sweep, str | Path) else sweep
     pairs = [f"--set={name}={_word(value)}" for name, value in values.items()]
     args = _read_argv([f"--out={out}", f"--lang={lang}", *(["--full"] if full else []), *pairs])
@@ -86,8 +87,12 @@ def sections(
 
     A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` replace values of the sweep.
     """
-    # named sweeps
+    # check what is given
+    expect(frames, runs.Frames, "sections takes what load returned, such as sections(load('runs'))")
     values = {name: _word(value) for name, value in (values or {}).items()}
+    search.check_values(values)
+
+    # named sweeps
     named = [str(named)] if isinstance(named, str | Path) else list(map(str, named))
     if named:
         sweeps = [
@@ -343,7 +348,7 @@ def _gathered(args: argparse.Namespace, known: runs.Known | None = None) -> tupl
     # print the number of runs by state, and what could not be read
     counts = [
         *everything.runs.state.value_counts().items(),
-        *([("left out", len(everything.problems))] * bool(everything.problems)),
+        *([("left out", everything.left_out)] * bool(everything.left_out)),
     ]
     print(f"{printable(_source(args))}: {', '.join(f'{count} {what}' for what, count in counts) or 'no runs'}")
     for problem in everything.problems:

@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -33,7 +33,7 @@ from study.record.results import Run
 from study.system import devices
 from study.system import files as cache
 from study.system.console import console
-from study.system.errors import NAMED, UserError, closest, one_line, printable, some
+from study.system.errors import NAMED, UserError, closest, expect, one_line, printable, some
 from study.system.process import Parser, run_command
 from study.training import evaluation
 
@@ -150,7 +150,7 @@ def _runs(folder: Path) -> list[Path]:
     return sorted(times, key=times.__getitem__, reverse=True)
 
 
-def read(path: str, data: Data) -> torch.Tensor:
+def read(path: str | Image.Image, data: Data) -> torch.Tensor:
     """Read a picture in the size and the colours of the run's images; return (channels, height, width), uint8."""
     channels, height, width = data.train.images.shape[1:]
     try:
@@ -197,15 +197,20 @@ def listed(paths: Sequence[str]) -> list[str]:
 
 
 def each(
-    model: torch.nn.Module, data: Data, config: Config, paths: Sequence[str], device: torch.device, has_bar: bool
-) -> Iterator[tuple[str, torch.Tensor | UserError]]:
+    model: torch.nn.Module,
+    data: Data,
+    config: Config,
+    paths: Sequence[str | Image.Image],
+    device: torch.device,
+    has_bar: bool,
+) -> Iterator[tuple[str | Image.Image, torch.Tensor | UserError]]:
     """Yield each path with its probabilities (classes,) or the reason why it cannot be read.
 
     Pictures are read in threads and predicted in batches. `has_bar` shows a bar on a terminal, for callers that print
     nothing meanwhile.
     """
 
-    def caught(path: str) -> torch.Tensor | UserError:
+    def caught(path: str | Image.Image) -> torch.Tensor | UserError:
         try:
             return read(path, data)
         except UserError as error:
@@ -227,27 +232,48 @@ def each(
             progress.advance(task, len(part))
 
 
-def predict(run: Run | str | Path, images: str | Path | Sequence[str | Path], *, device: str = "cpu") -> "pd.DataFrame":
-    """Return the probability of each class for pictures: a row per file, a column per class.
+def predict(
+    run: Run | str | Path,
+    images: str | Path | Image.Image | Sequence[str | Path | Image.Image],
+    *,
+    device: str = "cpu",
+) -> "pd.DataFrame":
+    """Return the probability of each class for pictures: a row per picture, a column per class.
 
-    `run` is what `train` returned, or the directory of a run; `images` is a file, a folder or a list of them, prepared
-    like the images that the network learned from. `predict(run, "photo.jpg").idxmax(axis=1)` names the most probable
-    class.
+    `run` is what `train` returned, or the directory of a run; `images` is a file, a folder, an image of PIL or a list
+    of them, prepared like the images that the network learned from. `predict(run, "photo.jpg").idxmax(axis=1)` names
+    the most probable class. The index has the names of the files, for an image of PIL without a file `image 0`, its
+    place.
 
     Raises UserError if there is no run, no weights, or a file that cannot be read as an image.
     """
     import pandas as pd
 
+    # Load the network, and list the files in folders
+    expect(run, Run | str | Path, "the run must be what train returned, or the directory of a run")
     model, data, config = load(str(run.directory if isinstance(run, Run) else run))
+    is_list = isinstance(images, Iterable) and not isinstance(
+        images, str | Path | Image.Image | np.ndarray | torch.Tensor
+    )
+    pictures: list[str | Image.Image] = []
+    for picture in images if is_list else [images]:
+        right = "images must be files, folders or images of PIL (PIL.Image.fromarray makes one of an array)"
+        expect(picture, str | Path | Image.Image, right)
+        pictures += [picture] if isinstance(picture, Image.Image) else listed([str(picture)])
+
+    # Predict them
     found = devices.pick(device)
     model.to(found)
-    paths = listed([str(path) for path in ([images] if isinstance(images, str | Path) else images)])
     rows = []
-    for _, result in each(model, data, config, paths, found, has_bar=False):
+    for _, result in each(model, data, config, pictures, found, has_bar=False):
         if isinstance(result, UserError):
             raise result
         rows.append(result.numpy())
-    return pd.DataFrame(rows, index=pd.Index(paths, name="image"), columns=list(data.classes))
+    names = [
+        (getattr(picture, "filename", "") or f"image {place}") if isinstance(picture, Image.Image) else picture
+        for place, picture in enumerate(pictures)
+    ]
+    return pd.DataFrame(rows, index=pd.Index(names, name="image"), columns=list(data.classes))
 
 
 def main(argv: list[str]) -> int:

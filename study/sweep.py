@@ -41,11 +41,11 @@ from study.remote import api as wandb_api
 from study.remote import offline, queue
 from study.remote import sweep as wandb_sweep
 from study.remote.sink import sync_command
-from study.sweeps import counting, standing
+from study.sweeps import counting, standing, timm_names
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
 from study.system import devices
-from study.system.errors import Interrupted, UserError
+from study.system.errors import Interrupted, UserError, expect
 from study.system.process import Parser, handle_ends, interruptible, run_command
 
 
@@ -71,8 +71,13 @@ def sweep(
 
     Raises UserError for a mistake in the file, in a value or in the data.
     """
+    # Check what is given
+    expect(file, str | Path, "sweep takes the name of a sweep file, such as 'sweeps/quickstart.yaml'")
+    words = {name: _word(value) for name, value in values.items()}
+    search.check_values(words, others=("runs_dir", "data_dir", "wandb", "devices", "per_device", "force"))
+
     # Plan the runs
-    chosen = search.read(file, {name: _word(value) for name, value in values.items()})
+    chosen = search.read(file, words)
     base = {"runs_dir": user_path(str(runs_dir)), "data_dir": user_path(str(data_dir)), "wandb": wandb}
     runs = standing.Runs(base["runs_dir"])
     plan = _plan([chosen], base, runs, force)
@@ -101,6 +106,7 @@ def check(args: argparse.Namespace) -> int:
             sweep = _read(path, args)
             count = counting.count(sweep, _base(args))
             check_folders(sweep, _base(args))
+            timm_names.check(sweep)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             wrong += 1
@@ -216,6 +222,8 @@ def clean(args: argparse.Namespace) -> int:
 def _plan(sweeps: Sequence[Sweep], base: Mapping[str, str], runs: standing.Runs, is_forced: bool) -> Plan:
     """Plan the runs of some sweeps, and check their data."""
     plan = Plan(sweeps, base, runs, is_forced)
+    for sweep in sweeps:
+        timm_names.check(sweep)
     examples = [sweep.example(base) for sweep in sweeps if sweep.is_adaptive]
     refuse_other_data([*(job.config for job in plan.known.values()), *examples], is_forced)
     return plan
@@ -369,7 +377,7 @@ def main(argv: list[str]) -> int:
     args, more = parse_words(parser, argv)
     if args.function is agents:
         if more:
-            parser.error(f"unrecognized arguments: {' '.join(more)}")
+            parser.refuse(more)
         return agents(args)
     args.files += more
     if "runs_dir" in vars(args):

@@ -19,6 +19,7 @@ from study.record.display import RunDisplay
 from study.record.results import Run
 from study.remote import handed, offline, sink
 from study.system import devices
+from study.system.errors import expect
 from study.system.process import Signals, interruptible, run_command
 from study.training.run import look
 
@@ -32,6 +33,8 @@ def train(config: Config, *, force: bool = False) -> Run:
 
     Raises UserError for a mistake in the config, in the data or in the weights, such as a folder that does not exist.
     """
+    expect(config, Config, "train takes a Config, such as train(Config(model='mlp', dataset='digits'))")
+
     # Complete the config as the command line does
     config = config.model_copy(update=digest_of_weights(config.model_dump()))
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from study import models
+from study.config import choices
+
 ROOT = Path(__file__).parent.parent
 
 ADDED = {
@@ -17,26 +20,26 @@ ADDED = {
         (
             "study/config/options.py",
             "    epochs: int =",
-            '    gain: float = _option(1.0, "training", RESULT, "factor of the learning rate", gt=0)\n',
+            '    added_gain: float = _option(1.0, "training", RESULT, "factor of the learning rate", gt=0)\n',
         ),
         (
             "study/training/trainer.py",
             "            progress.lr = config.lr * factor",
-            "            factor *= config.gain\n",
+            "            factor *= config.added_gain\n",
         ),
-        ("analysis/wording/words.py", '    "epochs": mark("epochs"),', '    "gain": mark("gain"),\n'),
+        ("analysis/wording/words.py", '    "epochs": mark("epochs"),', '    "added_gain": mark("added gain"),\n'),
     ],
     "an augmentation": [
-        ("study/config/choices.py", '    "cutout": {', '    "invert": {"invert_share": 0.5},\n'),
+        ("study/config/choices.py", '    "cutout": {', '    "added_invert": {"added_invert_share": 0.5},\n'),
         (
             "study/config/options.py",
             "    cutout_share: float",
-            '    invert_share: float | None = _option(None, "augmentation", RESULT, "share of images", gt=0)\n',
+            '    added_invert_share: float | None = _option(None, "augmentation", RESULT, "share of images", gt=0)\n',
         ),
         (
             "study/data/augment.py",
             '    "cutout": _cutout',
-            '    "invert": lambda images, share, generator: torch.where(\n'
+            '    "added_invert": lambda images, share, generator: torch.where(\n'
             "        _uniform(images, generator).view(-1, 1, 1, 1) < 2 * share - 1, 255 - images, images\n"
             "    ),\n",
         ),
@@ -52,22 +55,22 @@ ADDED = {
     "a score": [
         (
             "study/config/scores.py",
-            "SCORES = (",
-            "def variety(logits, labels):\n"
+            'SCORES: "dict',
+            "def added_variety(logits, labels):\n"
             "    return logits.argmax(1).bincount(minlength=4).gt(0).float().mean()\n\n\n",
         ),
         (
             "study/config/scores.py",
-            '    Metric("val/top5"',
-            '    Metric("val/variety", "maximize", PERCENT, "%", variety),\n',
+            '    "val/top5": partial',
+            '    "val/added_variety": added_variety,\n',
         ),
     ],
     "a data set": [
-        ("study/config/choices.py", '    "pets": DataSet', '    "stripes": DataSet(8),\n'),
+        ("study/config/choices.py", '    "pets": DataSet', '    "added_stripes": DataSet(8),\n'),
         (
             "study/data/sources.py",
             '    if config.dataset == "pets":',
-            '    if config.dataset == "stripes":\n'
+            '    if config.dataset == "added_stripes":\n'
             "        labels = torch.arange(200) % 2\n"
             "        images = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)\n"
             "        images[labels == 1, :, ::2] = 200\n"
@@ -75,11 +78,18 @@ ADDED = {
         ),
     ],
     "a sweep method": [
-        ("study/sweeps/file.py", "from study.sweeps import distributions as space", "from study.sweeps import ends\n"),
-        ("study/sweeps/file.py", '    "random": random.METHOD,', '    "ends": ends.METHOD,\n'),
+        (
+            "study/sweeps/file.py",
+            "from study.sweeps import distributions as space",
+            "from study.sweeps import added_ends\n",
+        ),
+        ("study/sweeps/file.py", '    "random": random.METHOD,', '    "added_ends": added_ends.METHOD,\n'),
     ],
 }
-"""For each kind its changes: the file, the line before which something is put, and what is put there."""
+"""For each kind its changes: the file, the line before which something is put, and what is put there.
+
+Their names are none that anybody would give to an addition of their own.
+"""
 
 FILES = {
     "an option": 3, "an augmentation": 3, "a metric per epoch": 2, "a score": 1, "a data set": 2, "a sweep method": 2,
@@ -114,8 +124,8 @@ def house(tmp_path_factory):
             (folder / name).write_text(text.replace(before, line + before), encoding="utf-8")
         touched = {name for name, _, _ in changes if name.endswith(".py")}
         if kind == "a sweep method":
-            (folder / "study" / "sweeps" / "ends.py").write_text(ENDS, encoding="utf-8")
-            touched.add("study/sweeps/ends.py")
+            (folder / "study" / "sweeps" / "added_ends.py").write_text(ENDS, encoding="utf-8")
+            touched.add("study/sweeps/added_ends.py")
         assert len(touched) <= FILES[kind], f"{kind} touches {touched}"
     return folder
 
@@ -132,14 +142,14 @@ def run(folder: Path, *words: str) -> str:
 @pytest.mark.slow
 def test_one_of_each_kind_is_added_and_used(house):
     spec = {
-        "method": "ends",
-        "metric": {"name": "val/variety", "goal": "maximize"},
+        "method": "added_ends",
+        "metric": {"name": "val/added_variety", "goal": "maximize"},
         "parameters": {
             "model": {"value": "mlp"},
-            "dataset": {"value": "stripes"},
-            "augment": {"value": "invert"},
+            "dataset": {"value": "added_stripes"},
+            "augment": {"value": "added_invert"},
             "epochs": {"value": 2},
-            "gain": {"values": [1.0, 2.0, 3.0]},
+            "added_gain": {"values": [1.0, 2.0, 3.0]},
             "seed": {"values": [0, 1]},
         },
     }
@@ -147,18 +157,54 @@ def test_one_of_each_kind_is_added_and_used(house):
     run(house, "-m", "study.sweep", "run", "added.yaml")
     infos = [json.loads(path.read_text(encoding="utf-8")) for path in house.glob("runs/*/run.json")]
     assert [info["state"] for info in infos] == ["finished"] * 2
-    assert {(info["config"]["gain"], info["config"]["seed"]) for info in infos} == {(1.0, 0), (3.0, 1)}
+    assert {(info["config"]["added_gain"], info["config"]["seed"]) for info in infos} == {(1.0, 0), (3.0, 1)}
     histories = [path.read_text(encoding="utf-8").splitlines() for path in house.glob("runs/*/history.jsonl")]
     assert {json.loads(row)["lr"] for rows in histories for row in rows} == {0.01, 0.03}, "the option is used"
-    assert {info["config"]["invert_share"] for info in infos} == {0.5}
+    assert {info["config"]["added_invert_share"] for info in infos} == {0.5}
     assert len({info["fingerprint"] for info in infos}) == 2, "the option is part of what a run computes"
     code = "from analysis.frames import runs; print(runs.load('runs').history['time/batches'].tolist())"
     assert json.loads(run(house, "-c", code)) == [2.0] * 4
     code = (
         "from analysis import compare, load, sections; "
         "(section,) = sections(load('runs')); frame = compare(section); "
-        "print([section.metric, sorted(frame.val_variety), sorted(frame.test_variety)])"
+        "print([section.metric, sorted(frame.val_added_variety), sorted(frame.test_added_variety)])"
     )
     ranked, val, test = json.loads(run(house, "-c", code).replace("'", '"'))
-    assert ranked == "val/variety" and {*val, *test} <= {25.0, 50.0}, "one or two of four"
-    assert "gain 3.0" in run(house, "-c", "from study.sweep import main; main(['status', 'added.yaml'])")
+    assert ranked == "val/added_variety" and {*val, *test} <= {25.0, 50.0}, "one or two of four"
+    assert "added gain 3.0" in run(house, "-c", "from study.sweep import main; main(['status', 'added.yaml'])")
+
+
+def shapeless(config, image_shape, classes):
+    """Forget to return the network."""
+
+
+ADDED_INVERT = {"augment": "added_invert"}
+HALVES = [
+    (ADDED_INVERT, None, ["AUGMENTATIONS of study/config/choices.py"]),
+    (
+        ADDED_INVERT,
+        (choices.AUGMENTATIONS, "added_invert", {"added_share": 0.5}),
+        ["added_share", "study/config/options.py"],
+    ),
+    (
+        ADDED_INVERT,
+        (choices.AUGMENTATIONS, "added_invert", {}),
+        ["added_invert", "COLOURING in study/data/augment.py"],
+    ),
+    ({"model": "added"}, None, ["NETWORKS of study/config/choices.py"]),
+    ({"model": "mlp"}, (models.NETWORKS, "mlp", None), ["NETWORKS in study/models/__init__.py"]),
+    ({"model": "mlp"}, (models.NETWORKS, "mlp", shapeless), ["'mlp'", "return a network", "None"]),
+    ({"metric": "val/added_score"}, None, ["SCORES of study/config/scores.py"]),
+]
+"""Options, a row of a table that is added or, with None, missing, and what the command must say."""
+
+
+@pytest.mark.parametrize(("options", "row", "words"), HALVES)
+def test_what_a_half_done_addition_lacks_is_named(options, row, words, monkeypatch, call, tmp_path):
+    if row:
+        table, name, content = row
+        monkeypatch.delitem(table, name) if content is None else monkeypatch.setitem(table, name, content)
+    options = {"model": "mlp", "dataset": "digits", "epochs": 1, "wandb": "disabled"} | options
+    said = call("study.train", *(f"--{name}={value}" for name, value in options.items()), code=2).stderr
+    assert all(word in said for word in words) and said.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*"))

@@ -290,6 +290,20 @@ def test_unreadable_runs_are_named_and_left_out(folder, monkeypatch, chunk):
     assert len(frames.problems) == 5
 
 
+def test_runs_whose_options_are_not_known_any_more_are_named_once(folder):
+    """Their score, network or augmentation was removed from the code."""
+    before = runs.load(folder)
+    for seed in range(3):
+        directory = make_run(folder, 0.5, seed=30 + seed)
+        info = directory.info()
+        info["config"]["metric"] = "val/cost"
+        directory.write_info(info)
+    frames = runs.load(folder)
+    assert len(frames.runs) == len(before.runs) and frames.left_out == before.left_out + 3
+    (problem,) = set(frames.problems) - set(before.problems)
+    assert all(word in problem for word in ("3 runs", "val/cost", "put it back"))
+
+
 def test_runs_without_a_result_are_counted_not_averaged(folder):
     make_run(folder, 0.99, state="diverged", seed=21, dropout=0.5)
     make_run(folder, 0.99, state=None, seed=22, dropout=0.5)

@@ -133,7 +133,7 @@ def test_options_of_the_network_count(call):
         (["vgg16", "--image-size=8"], "vgg16 needs images of at least 32 px, not 8×8"),
         (["cnn", "--stem=cifar"], "model cnn has no stem"),
         (["cnn", "mlp"], "several networks need --table, --compare or --code"),
-        (["cnn", "--batchnorm"], "unknown option 'batchnorm'; did you mean 'batch_norm'?"),
+        (["cnn", "--batchnorm"], "unknown option '--batchnorm'; did you mean '--batch-norm'?"),
         (["cnn", "--batch-norm=maybe"], "batch_norm must be True or False, not 'maybe'"),
         (["cnn", "--filters"], "filters needs a value, such as --filters=…"),
         (["cnn", "--compare"], "--compare needs two networks or more"),

@@ -101,7 +101,7 @@ def test_identity(values, note, text):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--dropuot=0.5"], "unknown option 'dropuot'; did you mean 'dropout'?"),
+        (["--dropuot=0.5"], "unknown option '--dropuot'; did you mean '--dropout'?"),
         (["--dropout=1.5"], "dropout must be less than 1.0, not '1.5'"),
         (["--epochs=-1"], "epochs must be at least 1, not '-1'"),
         (["--epochs", "-1"], "epochs must be at least 1, not '-1'"),
@@ -121,11 +121,15 @@ def test_identity(values, note, text):
         (["--optimizer=adam", "--momentum=0.5"], "optimizer adam has no momentum; only sgd has it"),
         (["--model=cnn", "--filters=32"], "filters of cnn must be as many as its blocks, such as 32,64,128, not 32"),
         (["--hidden=a"], "hidden must be whole numbers from 1 separated by commas, such as 32,64, not 'a'"),
-        (["two-block"], "unexpected word 'two-block'; options are written --name=value, lists with commas"),
+        (
+            ["two-block"],
+            "unexpected word 'two-block'; options are written --name=value or --name value, lists with commas",
+        ),
         (["--device=tpu"], "device must be auto, cpu, mps, cuda or cuda:N, not 'tpu'"),
         (["--rotate-degrees=5"], "augment none has no rotate_degrees; only rotate has it"),
-        (["--learning-rate=1"], "unknown option 'learning_rate'; did you mean 'lr'?"),
-        (["--epoch=1"], "unknown option 'epoch'; did you mean 'epochs'?"),
+        (["--learning-rate=1"], "unknown option '--learning-rate'; did you mean '--lr'?"),
+        (["--epoch=1"], "unknown option '--epoch'; did you mean '--epochs'?"),
+        (["--groupby", "patient"], "unknown option '--groupby'; did you mean '--group-by'?"),
         (
             ["--augment=flip,crop", "--cutout-share=.5"],
             "augment flip,crop has no cutout_share; only cutout has it",

@@ -1,5 +1,6 @@
 """What networks see: embeddings and separability of features, on scikit-learn's digits."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -144,3 +145,19 @@ def test_the_same_features_are_looked_at_once_though_rounded_otherwise(digits, m
     monkeypatch.setattr(embedding, "tsne", lambda features: np.zeros((200, 2)))
     head, svm, tuned = (one.layers["penultimate"] for one in embedding.see(frames, list(arrays)).values())
     assert head is svm and head is not tuned
+
+
+def test_threads_of_scikit_learn_that_share_the_filters_of_warnings_raise_no_false_alarm(digits):
+    features, targets = digits
+    arrays = {
+        "feature_index": np.arange(200), "feature_targets": targets, "penultimate": features,
+        "logits": np.eye(10, dtype=np.float16)[targets],
+    }  # fmt: skip
+    frames = SimpleNamespace(directories={"run": SimpleNamespace(evaluation=lambda: arrays)})
+    said = []
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *args, **options: said.append(str(message))
+        warnings.resetwarnings()  # what one thread does while another looks
+        embedding.see(frames, ["run"])
+        warnings.warn("another", stacklevel=1)
+    assert said == ["another"]

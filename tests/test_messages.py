@@ -86,7 +86,7 @@ def test_texts_are_found_in_code_templates_and_sweeps():
     assert set(messages.of_code(code)) == found | {messages.Message("in")}
     assert list(messages.of_template('<p>{{ text("Here") }}</p>')) == [messages.Message("Here")]
     texts = {message.text for message in messages.messages()}
-    assert {"Contents", *(definition.read(path).description for path in (ROOT / "sweeps").glob("*.yaml"))} <= texts
+    assert {"Contents", *(definition.read(path).description for path in messages.sweeps())} <= texts
 
 
 @pytest.mark.parametrize(

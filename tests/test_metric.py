@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import json
+import math
 import re
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
+import study
 from analysis import reporting as report
 from analysis.frames import contrasts, runs, sections
 from analysis.page import tables
@@ -27,8 +30,6 @@ from study.sweeps import document
 from study.system.errors import UserError
 from tests.test_analysis import EPOCHS, make_run
 
-OF = {score.key: score.of for score in SCORES}
-
 
 def test_scores_are_those_of_scikit_learn():
     generator = torch.Generator().manual_seed(0)
@@ -38,9 +39,9 @@ def test_scores_are_those_of_scikit_learn():
     f1 = oracle.f1_score(labels, predicted, labels=range(5), average="macro")
     recall = oracle.recall_score(labels, predicted, labels=range(5), average="macro")
     top2 = oracle.top_k_accuracy_score(labels, logits, k=2, labels=range(6))
-    found = [OF[f"val/{name}"](logits, labels) for name in ("macro_f1", "balanced_acc", "top2")]
+    found = [SCORES[f"val/{name}"](logits, labels) for name in ("macro_f1", "balanced_acc", "top2")]
     assert found == pytest.approx([f1, recall, top2])
-    assert OF["val/top5"](logits[:, :3], labels.clamp(max=2)) == 1, "of fewer than five classes"
+    assert SCORES["val/top5"](logits[:, :3], labels.clamp(max=2)) == 1, "of fewer than five classes"
 
 
 @pytest.mark.parametrize("metric", CHOOSING)
@@ -54,8 +55,8 @@ def test_the_best_epoch_is_that_of_the_metric(call, tmp_path, metric):
     best = max(history, key=lambda row: (sign * row[metric], -row["val/loss"]))
     assert summary["best/epoch"] == best["epoch"]
     assert summary[f"best/{metric.replace('/', '_')}"] == best[metric]
-    logged = {key for key in OF if key in history[0]}
-    assert logged == {metric} & OF.keys(), "only the score that chooses is logged"
+    logged = {key for key in SCORES if key in history[0]}
+    assert logged == {metric} & SCORES.keys(), "only the score that chooses is logged"
 
     # The score of the test images is that of the stored probabilities
     arrays = np.load(directory.path / "evaluation.npz")
@@ -234,3 +235,22 @@ def test_a_metric_that_is_none_of_validation_does_not_rank_and_the_report_says_s
 def test_a_metric_by_which_every_image_is_right_is_refused(call):
     said = call("study.train", "--dataset=digits", "--model=mlp", "--classes=3,8", "--metric=val/top2", code=2).stderr
     assert "val/top2" in said and "2 classes" in said
+
+
+@pytest.mark.parametrize("metric", ["val/macro_f1", "val/loss"])
+def test_the_last_line_of_a_run_names_the_metric_that_chose_and_its_value(call, tmp_path, metric):
+    words = ["--dataset=digits", "--model=mlp", "--epochs=2", "--wandb=disabled", f"--metric={metric}"]
+    last = call("study.train", *words).stdout.splitlines()[-2]
+    (summary,) = (json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("runs/*/summary.json"))
+    value = summary[f"best/{metric.replace('/', '_')}"]
+    assert f"{metric} {value:.4f}" in last or f"{metric} {100 * value:.2f}%" in last
+    (run,) = (study.Run(path.parent) for path in tmp_path.glob("runs/*/summary.json"))
+    assert metric in repr(run)
+
+
+@pytest.mark.parametrize("value", [-0.2, 1.5, math.nan])
+def test_a_score_that_is_no_share_is_refused(call, tmp_path, monkeypatch, value):
+    monkeypatch.setitem(SCORES, "val/macro_f1", lambda logits, labels: value)
+    words = ["--dataset=digits", "--model=mlp", "--epochs=1", "--wandb=disabled", "--metric=val/macro_f1"]
+    said = call("study.train", *words, code=2).stderr
+    assert "val/macro_f1" in said and str(value) in said and said.count("\n") == 1

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import pickle
 import pydoc
 import shutil
 import signal
@@ -16,8 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import analysis
 import study
@@ -112,6 +115,64 @@ def test_mistakes_are_one_sentence_in_a_notebook_too(tmp_path):
     assert len(error.value._render_traceback_()) == 1 and not (tmp_path / "runs").exists()
     with pytest.raises(UserError, match="has no run"):
         Run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"modle": "cnn"}, ["'modle'", "'model'"]),
+        ({"dropout": 2}, ["dropout", "less than 1", "2"]),
+        ({"epochs": 2.5}, ["epochs", "whole number", "2.5"]),
+        ({"augment": "flipp", "epochs": 0}, ["'flipp'", "'flip'", "epochs"]),
+    ],
+)
+def test_a_mistake_in_a_config_is_a_sentence_and_a_config_is_copied_unchanged(options, words):
+    with pytest.raises(UserError) as error:
+        Config(**options)
+    said = str(error.value)
+    assert all(word in said for word in words) and "\n" not in said and type(error.value) is UserError
+    config = Config(model="mlp", dropout=0.5)
+    assert pickle.loads(pickle.dumps(config)) == config == config.model_copy()
+
+
+WRONG = {
+    "config": lambda frames: train("cnn"),
+    "options": lambda frames: train({"model": "cnn"}),
+    "array": lambda frames: predict("runs/none", np.zeros((2, 8, 8))),
+    "run": lambda frames: predict(5, "photo.jpg"),
+    "file": lambda frames: study.sweep(5),
+    "sections": lambda frames: analysis.compare(analysis.sections(frames)),
+    "no section": lambda frames: analysis.curves(frames),
+    "swapped": lambda frames: analysis.confusion(analysis.sections(frames)[0], frames),
+    "folder": lambda frames: analysis.sections("runs"),
+    "option of sweep": lambda frames: study.sweep(ROOT / "sweeps" / "quickstart.yaml", epoch=3),
+    "word of sweep": lambda frames: study.sweep(ROOT / "sweeps" / "quickstart.yaml", perdevice=1),
+    "word of report": lambda frames: analysis.report("runs", sweeps="x.yaml"),
+    "option of sections": lambda frames: analysis.sections(frames, (), {"epoch": 3}),
+}
+"""Calls with something of the wrong type or name."""
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_a_function_does_not_take_is_one_sentence(kind, tmp_path, capfd):
+    make_run(tmp_path / "runs", 0.8)
+    frames = analysis.load(tmp_path / "runs")
+    with pytest.raises(UserError) as error:
+        WRONG[kind](frames)
+    meant = {"option of sweep": "epochs", "word of sweep": "per_device", "word of report": "sweep"}.get(kind, "")
+    said = str(error.value)
+    assert repr(meant) in said if meant else len(said) < 200
+    assert "\n" not in said and "--set" not in said and not capfd.readouterr().err
+
+
+def test_an_image_of_pil_is_predicted_as_its_file_is(tmp_path):
+    run = train(quick(tmp_path, epochs=1))
+    picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    picture.save(tmp_path / "one.png")
+    with Image.open(tmp_path / "one.png") as opened:
+        frame = predict(run, [picture, opened, tmp_path / "one.png"])
+    assert list(frame.index) == ["image 0", *[str(tmp_path / "one.png")] * 2]
+    assert (frame == frame.iloc[0]).all(axis=None) and predict(run, picture).shape == (1, 10)
 
 
 def test_a_file_of_weights_is_digested_as_on_the_command_line(tmp_path, photo_folder):
@@ -212,6 +273,12 @@ def test_the_commit_is_that_of_this_code_or_of_its_installation(tmp_path, monkey
         assert version.commit() == "0123"
     finally:
         version.commit.cache_clear()
+
+
+@pytest.mark.parametrize("words", [["-m", "study.sweep", "check"], ["-m", "analysis.summarize"]])
+def test_a_command_in_a_python_without_the_libraries_says_how_to_get_them(words):
+    done = subprocess.run([sys.executable, "-S", *words], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 2 and ".venv/bin/activate" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_windows_is_told_what_is_needed(tmp_path):

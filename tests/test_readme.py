@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.wording import messages
 from study.config.choices import NETWORKS
 from study.sweeps import definition as search
 
@@ -26,7 +27,7 @@ def test_links_lead_to_files_that_are_there(page):
 @pytest.mark.parametrize("page", PAGES[:2], ids=lambda page: page.name)
 def test_the_table_of_sweeps_is_that_of_the_files(page):
     rows = {row["name"]: row for row in ROW.finditer(page.read_text(encoding="utf-8"))}
-    sweeps = {path.stem: search.read(path) for path in (ROOT / "sweeps").glob("*.yaml")}
+    sweeps = {path.stem: search.read(path) for path in messages.sweeps()}
     assert rows.keys() == sweeps.keys()
     for name, sweep in sweeps.items():
         assert int(rows[name]["runs"]) == sweep.size

@@ -6,6 +6,7 @@ import pytest
 
 from analysis import results
 from analysis.themes import sources
+from analysis.wording import messages
 from tests.conftest import ROOT
 
 VALUES = {"dataset": "folder:cifar10-jpeg"}
@@ -27,7 +28,7 @@ def test_the_results_are_those_of_the_runs_in_the_repository(language, tmp_path,
 def test_every_result_of_a_source_has_its_sweep():
     """Each result belongs to a sweep of the repository, and only sweeps without a source have none."""
     named = [entry.sweep for entry in sources.FOUND]
-    present = {path.stem for path in (ROOT / "sweeps").glob("*.yaml")}
+    present = {path.stem for path in messages.sweeps()}
     assert len(set(named)) == len(named) and set(named) <= present
     assert present - set(named) == {"quickstart", "recipes", "resnet-search", "speedrun"}
 

@@ -419,7 +419,7 @@ def test_a_point_is_what_wandb_agent_would_start(sweep_file, tmp_path, monkeypat
         ([*PYTHON, "${args}", "-m", "study.train"], "", "after study.train"),
         ([*PYTHON, "-m", "study.train"], "", "after study.train"),
         ([*PYTHON, "-m", "study.train", "${args_no_hyphens}"], "", "after study.train"),
-        ([*PYTHON, "-m", "study.train", "--modl=mlp", "${args}"], "", "did you mean 'model'"),
+        ([*PYTHON, "-m", "study.train", "--modl=mlp", "${args}"], "", "did you mean '--model'"),
         ([*PYTHON, "-m", "study.train", "${args_json_file}"], "", '"--config" before'),
         ([*PYTHON, "-m", "study.train", "${args_no_boolean_flags}"], "", "leaves out decay_norm_bias=False"),
         ("python -m study.train", "", "command must be ["),

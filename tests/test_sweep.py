@@ -4,13 +4,13 @@ import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from analysis import reporting as report
 from analysis.themes import comparison
+from analysis.wording import messages
 from study.config import RESULTS_VERSION
 from study.record.directory import RunDirectory
 from study.record.display import Display
@@ -20,8 +20,7 @@ from study.system.errors import UserError
 from study.system.process import Signals
 from study.training.run import train
 from tests.conftest import SMALL, states
-
-ROOT = Path(__file__).parent.parent
+from tests.test_analysis import make_run
 
 
 def test_a_sweep_is_trained_once_and_completed_later(command, call, sweep_file, tmp_path, monkeypatch):
@@ -171,6 +170,24 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
     assert "4 runs (4 more points compute the same" in call("study.sweep", "check", path).stdout
 
 
+def test_names_that_timm_lacks_are_found_before_any_run_is_trained(call, sweep_file, tmp_path):
+    path = sweep_file(
+        {
+            "model": {"values": ["mlp", "timm:resnet18x", "timm:efficientnet_lite"]},
+            "setting": {"values": ["epochs=1", "epochs=2 optimizer=timm:lambb"]},
+        }
+    )
+    line = next(n for n, words in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if "resnet18x" in words)
+    for words in (["check"], ["run", "--wandb=disabled"], ["create"]):
+        said = call("study.sweep", words[0], path, *words[1:], code=2).stderr
+        assert f"{path}:{line}: " in said and all(
+            name in said for name in ("'resnet18'", "efficientnet_lite0", "'lamb'")
+        )
+    assert not list(tmp_path.glob("runs/*/run.json"))
+    said = call("study.sweep", "check", path, "--set", "model=mlp", "optimizer=timm:lionn", code=2).stderr
+    assert "'lion'" in said and f"{path}:" in said
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -192,6 +209,8 @@ def test_points_that_compute_the_same_are_one(sweep_file, call):
         ({"metric": "val/acc"}, "metric must be {name: val/acc, goal: maximize}, not 'val/acc'"),
         ({"methd": "grid"}, "unknown key 'methd'; did you mean 'method'?"),
         ({"method": "gird"}, "unknown method 'gird'; did you mean 'grid'?"),
+        ({"method": "bayesian"}, "unknown method 'bayesian'; did you mean 'bayes'?"),
+        ({"method": "optuna"}, "unknown method 'optuna'; did you mean 'bayes'?"),
         ({"parameters": {"dropuot": {"value": 1}}}, "unknown option 'dropuot'; did you mean 'dropout'?"),
         (
             {"parameters": {"dropout": {"values": [0.5, 1.5]}}},
@@ -233,7 +252,27 @@ def test_check_names_every_wrong_file_and_ends_in_2(call, sweep_file, tmp_path):
     assert "this machine has" in call("study.sweep", "run", good, "--devices=cuda:7", code=2).stderr
 
 
-FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+def test_words_that_resemble_commands_options_and_files_are_understood(call, sweep_file, tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    for name in ("quickstart", "dropout"):
+        sweep_file().rename(tmp_path / "sweeps" / f"{name}.yaml")
+    for module, words, meant in (
+        ("study.sweep", ["runn", "x.yaml"], "'run'"),
+        ("study.sweep", ["run", "x.yaml", "--perdevice", "1"], "'--per-device'"),
+        ("study.sweep", ["check", "quickstart"], "sweeps/quickstart.yaml"),
+        ("study.sweep", ["check", "quikstart.yaml"], "sweeps/quickstart.yaml"),
+        ("study.sweep", ["run", "sweeps/dropuot.yaml"], "sweeps/dropout.yaml"),
+        ("analysis.summarize", ["runs", "--sweeps", "x.yaml"], "'--sweep'"),
+        ("analysis.summarize", ["runs", "--lang", "spanish"], "known are: en, es"),
+        ("study.predict", ["--topp", "3", "run", "image"], "'--top'"),
+    ):
+        said = call(module, *words, code=2).stderr
+        assert meant in said and len(said.splitlines()) == 1 and "unexpected" not in said, said
+    make_run(tmp_path / "runs", 0.8)
+    assert "did you mean sweeps/dropout.yaml?" in call("analysis.summarize", "--sweep", "dropuot", code=2).stderr
+
+
+FILES = messages.sweeps()
 NETWORK = ("model", "filters", "hidden", "activation", "batch_norm", "softmax_output")
 
 

@@ -344,7 +344,7 @@ def test_other_images_than_a_run_was_trained_on_are_refused(call, photo_folder, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dropuot=0.5"], "unknown option 'dropuot'; did you mean 'dropout'?"),
+        (["--dropuot=0.5"], "unknown option '--dropuot'; did you mean '--dropout'?"),
         (["--dropout=1.5"], "dropout must be less than 1.0"),
         (["--epochs", "-1"], "epochs must be at least 1"),
         (["--model=resnet"], "unknown model 'resnet'"),

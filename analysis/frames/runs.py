@@ -23,7 +23,7 @@ from study.record.directory import DONE, EARLY, CorruptRun, RunDirectory, record
 from study.record.metrics import HISTORY, SUMMARY
 from study.remote import api as wandb_api
 from study.system import forks
-from study.system.errors import UserError
+from study.system.errors import Mistakes, UserError
 
 IDENTITY = [name for name in Config.model_fields if is_identity(name)]
 INFO = [
@@ -48,7 +48,7 @@ INFO = [
 ]
 
 
-ALWAYS = [name for name in HISTORY if name not in {score.key for score in SCORES}]
+ALWAYS = [name for name in HISTORY if name not in SCORES]
 """Metrics of each epoch that the frames have also if no run has them."""
 
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
@@ -60,8 +60,9 @@ class Frames:
     """Runs as tidy frames.
 
     `runs`: one row per run, with the values of its config, state and machine from `run.json`, and the summary.
-    `history`: one row per run and epoch. `problems`: a sentence for each run that could not be read. `given`:
-    accuracies of classes in percent from another source, to compare with.
+    `history`: one row per run and epoch. `left_out`: how many runs could not be read or are copies of others;
+    `problems`: sentences that say which, and why. `given`: accuracies of classes in percent from another source, to
+    compare with.
     """
 
     runs: pd.DataFrame
@@ -69,6 +70,7 @@ class Frames:
     configs: dict[str, Config] = field(repr=False)
     directories: dict[str, RunDirectory] = field(repr=False)
     problems: list[str] = field(default_factory=list)
+    left_out: int = 0
     given: pd.Series | None = None
 
     @cached_property
@@ -180,6 +182,7 @@ def _directories(source: str, refresh: bool, only: pull.Only) -> tuple[list[RunD
         raise type(error)(f"there is no directory {source}, and as a project of W&B: {error}") from None
 
 
+OTHER_CODE = "if that was removed from the code, put it back; otherwise move these runs to another folder"
 RETRAIN = "run the same command or sweep again to retrain it"
 SEND = "run `python -m study.sync` on the machine with its directory to send what is missing"
 
@@ -192,12 +195,18 @@ def _frames(
     def place(directory: RunDirectory, source: str) -> str:
         return str(directory.path) if Path(source).is_dir() else "/".join(directory.path.parts[-3:])
 
-    # read every directory; one that cannot be read is a problem, not an error
+    # read every directory; one that cannot be read is a problem, not an error; what many lack is said once
     copies: dict[str, list[tuple[RunDirectory, Config, dict[str, Any], Epochs]]] = {}
     problems = list(problems)
+    left_out = len(problems)
+    unknown: dict[str, list[str]] = {}
     contents = _contents([directory for directory, _ in listed], known)
     for (directory, source), content in zip(listed, contents, strict=True):
+        if isinstance(content, _OtherCode):
+            unknown.setdefault(content, []).append(place(directory, source))
+            continue
         if isinstance(content, str):
+            left_out += 1
             remedy = RETRAIN if Path(source).is_dir() else SEND
             problems.append(f"{place(directory, source)} is left out: {content}; {remedy}")
             continue
@@ -207,6 +216,11 @@ def _frames(
         row = {**row, "source": source}
         name = config.run_name.removesuffix(config.fingerprint) + row["fingerprint"]
         copies.setdefault(name, []).append((directory, config, row, history))
+
+    for why, places in unknown.items():
+        left_out += len(places)
+        which = f"{places[0]} is" if len(places) == 1 else f"{len(places)} runs, such as {places[0]}, are"
+        problems.append(f"{which} left out: {why}; {OTHER_CODE}")
 
     # of several copies of a run, keep the best one
     rows: list[dict[str, Any]] = []
@@ -218,6 +232,7 @@ def _frames(
         directories[name], configs[name], row, histories[name] = kept
         rows.append(row)
         others = [place(copy[0], copy[2]["source"]) for copy in same if copy is not kept]
+        left_out += len(others)
         problems += [
             f"{other} is left out: it is the same run as {place(kept[0], kept[2]['source'])}" for other in others
         ]
@@ -231,7 +246,7 @@ def _frames(
     # numbers are floats, NaN where a run lacks one
     runs = pd.DataFrame(rows, list(directories), [*IDENTITY, *INFO, *SUMMARY], dtype=object)
     runs = runs.astype(dict.fromkeys(SUMMARY, float)).copy()  # a copy is in few blocks, to which columns are added fast
-    return Frames(runs.rename_axis("run"), _joined(histories), configs, directories, problems)
+    return Frames(runs.rename_axis("run"), _joined(histories), configs, directories, problems, left_out)
 
 
 def _joined(histories: Mapping[str, Epochs]) -> pd.DataFrame:
@@ -288,10 +303,18 @@ def _written(directory: RunDirectory) -> tuple[int, ...]:
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
+class _OtherCode(str):
+    """Why this code does not know the options of a run, such as a network that was removed."""
+
+    __slots__ = ()
+
+
 def _attempt(directory: RunDirectory) -> Content | str:
     """Return what `_read` returns, or a sentence if the directory cannot be read."""
     try:
         return _read(directory)
+    except Mistakes as error:
+        return _OtherCode(error)
     except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
         return _reason(error)
 

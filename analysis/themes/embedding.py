@@ -10,10 +10,13 @@ A picture in two dimensions can mislead; the numbers are measured in the space o
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -89,7 +92,7 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
     }
 
     # one task per layer; runs with the same features share it
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1), _without_false_alarms(), ThreadPoolExecutor(os.cpu_count()) as pool:
         tasks: dict[tuple[str, str], Future[Layer]] = {}
         for run, arrays in arrays_of.items():
             for layer in layers[run]:
@@ -113,6 +116,26 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
         )
         for run, arrays in arrays_of.items()
     }
+
+
+@contextmanager
+def _without_false_alarms() -> Iterator[None]:
+    """Leave out a warning of scikit-learn for the length of a `with` block.
+
+    Its threads change the filters of warnings, which all share; one that finds them empty warns for no reason, and a
+    filter against that would be gone too.
+    """
+    show = warnings.showwarning
+
+    def show_others(message: Warning | str, *args: Any, **options: Any) -> None:
+        if "sklearn.utils.parallel.delayed" not in str(message):
+            show(message, *args, **options)
+
+    warnings.showwarning = show_others
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def have_features(frames: Frames, names: Sequence[str]) -> bool:

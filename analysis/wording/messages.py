@@ -3,10 +3,11 @@
     python -m analysis.wording.messages      # or `make messages`, in a checkout
 
 Texts are found in the calls of `text`, `plural` and `mark` in `analysis/`, in the template of the page, and in the
-descriptions of `sweeps/`. A new text gets an empty translation, to be filled in; one that is gone is removed.
+descriptions of the study's own sweeps. A new text gets an empty translation; one that is gone is removed.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -58,10 +59,16 @@ def messages() -> dict[Message, list[str]]:
     for path in sorted((ROOT / "analysis").rglob("*.html")):
         for message in of_template(path.read_text(encoding="utf-8")):
             found.setdefault(message, []).append(path.relative_to(ROOT).as_posix())
-    for path in sorted((ROOT / "sweeps").glob("*.yaml")):
+    for path in sweeps():
         if description := definition.read(path, {}).description:
             found.setdefault(Message(description), []).append(path.relative_to(ROOT).as_posix())
     return found
+
+
+def sweeps() -> list[Path]:
+    """List the study's own sweeps, `quickstart` and those that `make study` trains; sweeps/ may hold others too."""
+    (names,) = re.findall(r"^STUDY := ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    return sorted(ROOT / "sweeps" / f"{name}.yaml" for name in ["quickstart", *names.replace("\\", " ").split()])
 
 
 def of_code(code: str, name: str = "") -> Iterator[Message]:

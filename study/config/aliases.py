@@ -107,6 +107,11 @@ VALUES = {
         "trivialaugment": "ta ta_wide trivial trivial_augment trivialaugmentwide",
         "randaugment": "ra rand randaug rand_augment",
     },
+    "method": {
+        "bayes": "bayesian bayes_opt bayesian_optimization gp hyperopt optuna smac tpe",
+        "grid": "full_factorial gridsearch grid_search",
+        "random": "randomsearch random_search",
+    },
     "activation": {"silu": "swish", "leaky_relu": "leakyrelu lrelu"},
     "data set": {
         "cifar10": "cifar cifar_10", "cifar100": "cifar_100", "pets": "oxford_pets oxfordiiitpet",

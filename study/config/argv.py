@@ -6,8 +6,10 @@ python -m study.train --help
 import argparse
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from study.config.checks import NONE, is_true, meant, user_path
 from study.config.choices import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.system.errors import UserError
 from study.system.files import written_text
-from study.system.process import Parser
+from study.system.process import Parser, is_value
 
 VARIABLES = {"runs_dir": "STUDY_RUNS_DIR", "data_dir": "STUDY_DATA_DIR"}
 """Environment variables by which `agents` passes these options to runs whose command does not set them."""
@@ -87,10 +89,10 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
         key, equals, value = word.partition("=")
         words.append(key.replace("_", "-") + equals + value if word.startswith("--") else word)
 
-    # Report the unknown words, with the options that were probably meant
+    # Report the unknown words, with the options that were probably meant; the value of an unknown option is none
     values, unknown = options.parse_known_args(words)
     mistakes = []
-    for word in unknown:
+    for before, word in pairwise(["", *unknown]):
         if word.startswith("--"):
             name = word[2:].partition("=")[0].replace("-", "_")
             known = [
@@ -99,12 +101,21 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
                 if action.option_strings and action.help != argparse.SUPPRESS and action.dest != "help"
             ]
             fields = {option: field for option, field in Config.model_fields.items() if option in known}
-            mistakes.append(f"unknown option {name!r}; {meant(name, fields, known)}")
-        else:
-            mistakes.append(f"unexpected word {word!r}; options are written --name=value, lists with commas")
+            hint = re.sub(r"mean '(\w+)'", lambda found: f"mean {_as_typed(found[1])!r}", meant(name, fields, known))
+            hint = hint.replace("python -m study.train", options.prog)
+            mistakes.append(f"unknown option {_as_typed(name)!r}; {hint}")
+        elif not is_value(word, before):
+            mistakes.append(
+                f"unexpected word {word!r}; options are written --name=value or --name value, lists with commas"
+            )
     if mistakes:
         raise UserError("; ".join(mistakes))
     return vars(values)
+
+
+def _as_typed(name: str) -> str:
+    """Return an option as it is typed."""
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,7 @@ def read_command(argv: list[str], description: str = "", drop_unused: bool = Fal
     return Command(config, force, sheet, dry_run, tuple(dropped) if drop_unused else ())
 
 
-def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse_words(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parse a command line whose `--set` takes pairs; return what was parsed, and words that follow options.
 
     `--set epochs=2 seed=0 FILE` is read as `--set=epochs=2 --set=seed=0 FILE`, so that a file after the pairs stays a
@@ -179,7 +190,7 @@ def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[a
     args, rest = parser.parse_known_args(words)
     unknown = [word for word in rest if word.startswith("-")]
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.refuse(unknown)
     return args, rest
 
 

@@ -70,14 +70,23 @@ def one_of(
                 where = "DATA_DIR" if prefix == "folder:" else prefix[:-1]
                 known = ", ".join(names)
                 raise ValueError(f"unknown {kind} {value!r}; {other} if {where} has it, else known are: {known}{own}")
-            raise ValueError(f"unknown {kind} {value!r}; {nearest(value, names)}")
+            raise ValueError(f"unknown {kind} {value!r}; {_known(value, names, own)}")
         return value
 
     return BeforeValidator(check)
 
 
-def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = False) -> BeforeValidator:
-    """Make a check of a comma list of names; unless it is `in_order`, drop repeats and sort it as `names` are."""
+def _known(word: str, names: Iterable[str], own: str) -> str:
+    """Return a hint for an error: the name that was probably meant, else all known names and the hint `own`."""
+    hint = nearest(word, names)
+    return hint if hint.startswith("did") else hint + own
+
+
+def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = False, *, own: str = "") -> BeforeValidator:
+    """Make a check of a comma list of names; unless it is `in_order`, drop repeats and sort it as `names` are.
+
+    `own` is a hint for a name that resembles none of them.
+    """
 
     def check(value: Any) -> Listed | None:
         if value is None and in_order:
@@ -89,7 +98,7 @@ def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = Fals
         for word in wanted if names is not None else ():
             if word not in names:
                 known = aliases.value(kind, word)
-                hint = f"did you mean {known!r}?" if known else nearest(word, names)
+                hint = f"did you mean {known!r}?" if known else _known(word, names, own)
                 raise ValueError(f"unknown {kind} {word!r}; {hint}")
         return Listed(wanted if in_order else sorted(set(wanted), key=None if names is None else list(names).index))
 
@@ -325,6 +334,10 @@ def sentence(detail: Mapping[str, Any]) -> str:
     name = ".".join(map(str, detail["loc"][:1]))
     value = detail["input"]
     bounds = detail.get("ctx", {})
+
+    # What is no option was among the defaults of a network, an augmentation or another name
+    if detail["type"] == "extra_forbidden":
+        return f"option {name!r} is in study/config/choices.py, but study/config/options.py lacks it"
 
     # Phrase the bounds and types that pydantic checks itself
     kinds = {

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Annotated, Any
 
@@ -63,12 +64,24 @@ DATASET_WORD = 40
 """A run's name has at most this many characters of the network and of the data set, to fit into W&B's ids."""
 
 
-class Config(Options):
+class _InSentences(type(Options)):
+    """Lets `Config(…)` raise the sentences of `Config.parse`; a method __init__ would slow down pydantic's checks."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        with suppress(ValidationError):
+            return super().__call__(*args, **options)
+        try:
+            return cls.parse(options)
+        except Mistakes as error:
+            raise UserError(str(error)) from None
+
+
+class Config(Options, metaclass=_InSentences):
     """The options of one run, each with a default: `Config(model="cnn", dataset="digits", dropout=0.5)`.
 
     Frozen; every value has its declared type and lies within its bounds. Where an option has no default below, that of
     the chosen network, optimizer, schedule or augmentation counts, or it is off. Values may also be text, as on the
-    command line, and lists comma lists: `augment="flip,crop"`.
+    command line, and lists comma lists: `augment="flip,crop"`. Raises UserError with what is wrong.
     """
 
     @model_validator(mode="before")

@@ -37,6 +37,8 @@ or recorded, and is not part of its identity."""
 
 
 OWN_NETWORK = "; a network of your own needs a row in NETWORKS of study/config/choices.py"
+OWN_AUGMENTATION = "; an augmentation of your own needs a row in AUGMENTATIONS of study/config/choices.py"
+OWN_SCORE = "; a score of your own needs a row in SCORES of study/config/scores.py"
 
 
 def _option(default: Any, group: str, affects: frozenset[str], text: str, **bounds: Any) -> Any:
@@ -168,7 +170,7 @@ class Options(BaseModel):
         lt=1,
     )
 
-    augment: Annotated[NameSet, list_of("augmentation", AUGMENTATIONS)] = _option(
+    augment: Annotated[NameSet, list_of("augmentation", AUGMENTATIONS, own=OWN_AUGMENTATION)] = _option(
         "",
         "augmentation",
         WORK,
@@ -225,7 +227,7 @@ class Options(BaseModel):
     flip_test: bool = _option(
         False, "training", WORK, "average the predictions for an image and its mirror image (test-time augmentation)"
     )
-    metric: Annotated[str, one_of("metric", CHOOSING)] = _option(
+    metric: Annotated[str, one_of("metric", CHOOSING, own=OWN_SCORE)] = _option(
         "val/acc", "training", RESULT, f"what decides which epoch is the best: {', '.join(CHOOSING)}"
     )
     early_stopping: int | None = _option(

@@ -2,14 +2,14 @@
 
     python -m study.train --metric val/macro_f1
 
-A score of your own is a function of the logits (n, classes) and labels (n,) of a split, and its row in SCORES; its name
-for a reader is in `analysis/wording/words.py`, under the same key. Only methods of tensors are used, so that options
-are read without torch.
+A score of your own is a function of the logits (n, classes) and labels (n,) of a split, and its row in SCORES. It is a
+share: from 0 to 1, and more is better, so that it can be shown in percent. Of a cost, return 1 - cost / highest cost;
+of Cohen's kappa, (1 + kappa) / 2. Its name for a reader is in METRICS of `analysis/wording/ranked.py`, by its key. Only
+methods of tensors are used, so that options are read without torch.
 """
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,23 +17,6 @@ from study.system.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PERCENT = 100
-"""Scale of a metric that is recorded as a share and shown in percent."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric: its key, its goal (`maximize`, `minimize` or none), the scale by which it is shown, and its unit.
-
-    `of` computes it from logits and labels, if it is one of SCORES.
-    """
-
-    key: str
-    goal: str = ""
-    scale: int = 1
-    unit: str = ""
-    of: "Callable[[Tensor, Tensor], float] | None" = None
 
 
 def macro_f1(logits: "Tensor", labels: "Tensor") -> float:
@@ -62,13 +45,15 @@ def _counts(logits: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor, Tensor
     return hits, images, taken
 
 
-SCORES = (
-    Metric("val/macro_f1", "maximize", PERCENT, "%", macro_f1),
-    Metric("val/balanced_acc", "maximize", PERCENT, "%", balanced_accuracy),
-    Metric("val/top2", "maximize", PERCENT, "%", partial(top_k, k=2)),
-    Metric("val/top5", "maximize", PERCENT, "%", partial(top_k, k=5)),
-)
-"""A run logs its `metric` after each epoch, and at its end for the test images too, if it is one of them."""
+SCORES: "dict[str, Callable[[Tensor, Tensor], float]]" = {
+    "val/macro_f1": macro_f1,
+    "val/balanced_acc": balanced_accuracy,
+    "val/top2": partial(top_k, k=2),
+    "val/top5": partial(top_k, k=5),
+}
+"""The functions that compute scores, by the key of the score, which begins with val/.
+
+A run logs its `metric` after each epoch, and at its end for the test images too, if it is one of them."""
 
 OF_CLASSES = ("val/macro_f1", "val/balanced_acc")
 """Scores that weigh every class alike, which a run logs too if its classes are unbalanced."""
@@ -83,7 +68,7 @@ def is_unbalanced(counts: Iterable[int]) -> bool:
     return bool(present) and max(present) >= UNBALANCED * min(present)
 
 
-CHOOSING = ("val/acc", "val/loss", *(score.key for score in SCORES))
+CHOOSING = ("val/acc", "val/loss", *SCORES)
 """Metrics by which a run can choose its best epoch; accuracy and loss are always logged."""
 
 

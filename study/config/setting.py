@@ -84,6 +84,9 @@ class Setting:
     def __str__(self) -> str:
         return self._text
 
+    def __repr__(self) -> str:
+        return f"Setting({self})"
+
     def __lt__(self, other: "Setting") -> bool:
         return str(self) < str(other)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from study.data import policies
+from study.system.errors import UserError
 
 Strengths = Mapping[str, float | None]
 
@@ -52,6 +53,15 @@ def augment(images: Tensor, strengths: Strengths, generator: torch.Generator, mi
         if name in strengths:
             images = change(images, strengths[name], generator)
     return images
+
+
+def refuse_unknown(strengths: Strengths) -> None:
+    """Raise UserError for an augmentation that nothing here computes."""
+    for name in strengths:
+        if name not in NAMES:
+            raise UserError(
+                f"augmentation {name!r} is in study/config/choices.py, but COLOURING in study/data/augment.py lacks it"
+            )
 
 
 def _crop(images: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -142,14 +142,16 @@ def _decode_split(
     return (images, labels), failed
 
 
-def read(path: str | os.PathLike, size: Size | None, levels: Range | None) -> np.ndarray:
+def read(path: str | os.PathLike | Image.Image, size: Size | None, levels: Range | None) -> np.ndarray:
     """Read one image file upright as RGB (height, width, 3), uint8; raise Unreadable if it cannot be read.
+
+    In place of a file, it may be an image that Pillow has opened or made, which has no more bits than Pillow keeps.
 
     It is resized and centre-cropped to `size`, if given. `levels` is the range that scales a picture of more than 8
     bits, by default its own.
     """
-    path = Path(path)
-    with _opened(path) as image:
+    path = path if isinstance(path, Image.Image) else Path(path)
+    with nullcontext(path.copy()) if isinstance(path, Image.Image) else _opened(path) as image:
         # Scale to 8 bits, turn upright, put transparent parts on white
         if image is None or _is_deep(image):
             image = _eight_bits(_deep(image, path), levels)

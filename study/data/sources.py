@@ -71,12 +71,17 @@ def _torchvision(config: Config, say: Say) -> Source:
     from torchvision import datasets
 
     # Find or download the data set
-    kind, folder_name = {
+    known = {
         "cifar10": (datasets.CIFAR10, "cifar-10-batches-py"),
         "cifar100": (datasets.CIFAR100, "cifar-100-python"),
         "mnist": (datasets.MNIST, "MNIST/raw"),
         "fashion-mnist": (datasets.FashionMNIST, "FashionMNIST/raw"),
-    }[config.dataset]
+    }
+    if config.dataset not in known:
+        raise UserError(
+            f"data set {config.dataset!r} is in study/config/choices.py, but `read` of study/data/sources.py lacks it"
+        )
+    kind, folder_name = known[config.dataset]
     train, test = _download(
         config,
         folder_name,

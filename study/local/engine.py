@@ -142,7 +142,7 @@ class Engine:
         """Return the next job for a device, skipping those that are done or that another process trains."""
         while job := self._next_again(device) or next(self.jobs, None):
             if not job.force and job.is_done:
-                self._end(job, job.directory.state(), result(job.directory.summary()))
+                self._end(job, job.directory.state(), result(job.directory.summary(), job.config.metric))
             elif job.directory.is_locked():
                 self.elsewhere.append(job)
             else:
@@ -171,7 +171,7 @@ class Engine:
             self.elsewhere.remove(job)
             state = job.directory.state()
             if job.is_done:
-                self._end(job, state, result(job.directory.summary()))
+                self._end(job, state, result(job.directory.summary(), job.config.metric))
             elif state == "failed":
                 self._end(job, state, job.directory.info().get("error", ""))
             else:

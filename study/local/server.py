@@ -146,7 +146,7 @@ def _train(order: Order, display: _Log, sinks: Sinks, shared: Mapping[str, Any])
         directory = RunDirectory.of(command.config)
         outcome = handed.train_command(command, display, connect=connect, **shared)
         state = outcome.state
-        text = result(outcome.summary)
+        text = result(outcome.summary, command.config.metric)
         is_sent = directory.is_sent()
         kind = "end" if is_sent else "spoilt"  # the client may still be trying to send it
     except Interrupted as error:

@@ -203,7 +203,7 @@ def _train(
         return "end", ("failed", one_line(error))
     except Exception as error:
         return "unfit" if is_device_failure(error) else "spoilt", one_line(error)
-    return "end", (outcome.state, result(outcome.summary))
+    return "end", (outcome.state, result(outcome.summary, config.metric))
 
 
 def end_with_parent(signum: int) -> None:

@@ -11,7 +11,7 @@ from study.config.choices import SMALLEST_SIDES
 from study.models import classic, library, vgg
 from study.models.layers import TooSmall
 from study.models.measure import activations, count, count_behind, depth, flops, measure
-from study.system.errors import UserError
+from study.system.errors import UserError, expect
 
 __all__ = ["NETWORKS", "activations", "count", "count_behind", "create", "depth", "flops", "measure", "names"]
 
@@ -57,7 +57,9 @@ def create(config: Config, image_shape: tuple[int, int, int], classes: int) -> n
 
     # Build it
     try:
-        return _with_weights(NETWORKS[name](config, image_shape, classes), image_shape)
+        model = NETWORKS[name](config, image_shape, classes)
+        expect(model, nn.Module, f"the function of {name!r} in NETWORKS must return a network (an nn.Module)")
+        return _with_weights(model, image_shape)
     except TooSmall as error:
         smallest = SMALLEST_SIDES.get(config.model)
         size = "×".join(map(str, image_shape[1:]))

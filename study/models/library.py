@@ -95,11 +95,15 @@ def timm_name(config: Config) -> str:
 
     For a ResNet of torchvision it is the name of the same weights in timm.
     """
-    import timm
-
     if not config.model.startswith("timm:"):
         return f"{config.model}.tv_in1k"
-    name = config.model.removeprefix("timm:")
+    return known_name(config.model.removeprefix("timm:"))
+
+
+def known_name(name: str) -> str:
+    """Return a name of timm's networks, perhaps with a tag of weights; raise UserError if timm does not have it."""
+    import timm
+
     if not timm.is_model(name):
         raise UserError(f"timm has no network {name!r}; {nearest(name, timm.list_models())}")
     architecture, _, tag = name.partition(".")

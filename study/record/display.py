@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from study.config import Config
-from study.record.metrics import METRICS, SCORES, scaled
+from study.config.scores import SCORES
+from study.record.metrics import METRICS, scaled
 from study.system.console import console, text_column
 
 REFRESH_SECONDS = 0.2
@@ -35,8 +36,8 @@ class Display:
     def epoch(self, row: dict[str, float]) -> None:
         """Show the row of a finished epoch."""
 
-    def finish(self, state: str, summary: dict[str, Any]) -> None:
-        """Show the result."""
+    def finish(self, state: str, summary: dict[str, Any], metric: str) -> None:
+        """Show the result; `metric` chose the best epoch."""
 
     def close(self) -> None:
         """Leave what is shown as it is: nothing follows."""
@@ -99,9 +100,9 @@ class RunDisplay(Display):
             left = duration(pace * (self.epochs - row["epoch"]))
             self.say(f"epoch {row['epoch']}/{self.epochs}  {describe(row)}  ETA {left}")
 
-    def finish(self, state: str, summary: dict[str, Any]) -> None:
+    def finish(self, state: str, summary: dict[str, Any], metric: str) -> None:
         self.close()
-        self.say(f"{state}: {result(summary)}")
+        self.say(f"{state}: {result(summary, metric)}")
 
     def close(self) -> None:
         # Remove the bar from the terminal
@@ -195,17 +196,21 @@ def describe(row: dict[str, float], short: bool = False) -> str:
     return f"train/val {losses}  {accuracies}  {pace}  {duration(row['time/epoch'])}/epoch"
 
 
-def result(summary: dict[str, Any]) -> str:
-    """Return a summary as a short text."""
+def result(summary: Mapping[str, Any], metric: str) -> str:
+    """Return the summary of a run as a short text; it names the metric that chose the best epoch, and its value."""
     if "test/acc" not in summary:
         return f"no result after epoch {summary.get('last/epoch', 0)}"
     best = f"best val acc {summary['best/val_acc']:.2%} at epoch {summary['best/epoch']}"
+    key = f"best/{metric.replace('/', '_')}"
+    if metric != "val/acc" and key in METRICS and summary.get(key) is not None:
+        value = f"{scaled(summary, key):.{2 if METRICS[key].unit else 4}f}{METRICS[key].unit}"
+        best = f"best {metric} {value} at epoch {summary['best/epoch']}, val acc {summary['best/val_acc']:.2%}"
     return f"{best}, test acc {summary['test/acc']:.2%}{_scores('test', summary, ', test ')}"
 
 
 def _scores(split: str, values: Mapping[str, Any], before: str) -> str:
     """Return the scores other than accuracy and loss that a run logs, each after some text."""
-    keys = [f"{split}/{score.key.removeprefix('val/')}" for score in SCORES]
+    keys = [f"{split}/{key.removeprefix('val/')}" for key in SCORES]
     return "".join(
         f"{before}{key.partition('/')[2]} {scaled(values, key):.2f}{METRICS[key].unit}" for key in keys if key in values
     )

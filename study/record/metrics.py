@@ -6,10 +6,25 @@ Their names for a reader are in `analysis/wording/words.py`, under the same keys
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
-from study.config.scores import PERCENT, SCORES, Metric
+from study.config.scores import SCORES
 from study.system.errors import closest
+
+PERCENT = 100
+"""Scale of a metric that is recorded as a share and shown in percent."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: its key, its goal (`maximize`, `minimize` or none), the scale by which it is shown, and its unit."""
+
+    key: str
+    goal: str = ""
+    scale: int = 1
+    unit: str = ""
+
 
 EPOCH_METRICS = (
     Metric("train/loss", "minimize"),
@@ -20,7 +35,7 @@ EPOCH_METRICS = (
     Metric("time/epoch", unit="s"),
     Metric("time/images_per_second"),
     Metric("memory/peak_mb", unit="MB"),
-    *SCORES,
+    *(Metric(key, "maximize", PERCENT, "%") for key in SCORES),
 )
 """Metrics that are logged once per epoch, in addition to `epoch`; of SCORES few or none."""
 
@@ -47,9 +62,9 @@ END_METRICS = (
     Metric("train_seconds", unit="s"),
     Metric("energy_joules", unit="J"),
     *(
-        Metric(key + score.key.removeprefix("val/"), score.goal, score.scale, score.unit)
-        for score in SCORES
-        for key in ("best/val_", "last/val_", "test/")
+        Metric(before + key.removeprefix("val/"), "maximize", PERCENT, "%")
+        for key in SCORES
+        for before in ("best/val_", "last/val_", "test/")
     ),
 )
 """Metrics that are written once, at the end of a run."""

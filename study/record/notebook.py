@@ -80,9 +80,9 @@ class NotebookRun(Display):
         self.text = f"epoch {self.done}/{self.epochs}, {describe(row, short=True)}, {left}"
         self.bar.show(self.done / self.epochs, self.text)
 
-    def finish(self, state: str, summary: dict[str, Any]) -> None:
+    def finish(self, state: str, summary: dict[str, Any], metric: str) -> None:
         self.has_ended = True
-        self.bar.show(1.0, f"{state}: {result(summary)}")
+        self.bar.show(1.0, f"{state}: {result(summary, metric)}")
 
     def close(self) -> None:
         if not self.has_ended and self.text:

@@ -75,7 +75,8 @@ class Run:
         return RunDirectory(self.directory)
 
     def __repr__(self) -> str:
-        return f"Run('{self.directory}')  # {self.state}: {result(self.summary)}"
+        metric = (self.info.get("config") or {}).get("metric", "val/acc")
+        return f"Run('{self.directory}')  # {self.state}: {result(self.summary, metric)}"
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def train_command(command: Command, display: Display, signals: Signals, **option
         _add_tags(directory, command.config, display.say)
         sink.send_again(directory, command.config, display.say)
         display.say(f"{directory.path} was trained before; --force (in Python, force=True) trains it again")
-        display.finish(outcome.state, outcome.summary)
+        display.finish(outcome.state, outcome.summary, command.config.metric)
     return outcome
 
 

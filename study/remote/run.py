@@ -17,6 +17,7 @@ from typing import Any
 import wandb
 
 from study.config import Config
+from study.config.scores import SCORES
 from study.config.setting import run_title
 from study.record.directory import RunDirectory, Say, finite
 from study.record.metrics import EPOCH_METRICS
@@ -252,7 +253,7 @@ def connect(
     run.define_metric("epoch", hidden=True)
     run.define_metric("*", step_metric="epoch")
     for metric in EPOCH_METRICS:
-        if metric.goal and (metric.of is None or metric.key == config.metric):
+        if metric.goal and (metric.key not in SCORES or metric.key == config.metric):
             run.define_metric(metric.key, step_metric="epoch", summary=BEST[metric.goal])
     if "code" in config.wandb_extras:
         artifacts.send_code(run, say)

@@ -26,7 +26,7 @@ from study.record.directory import DONE, Say
 from study.record.display import result
 from study.remote import columns
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
-from study.sweeps import command, counting, document
+from study.sweeps import command, counting, document, timm_names
 from study.sweeps import definition as search
 from study.sweeps.definition import Point, Sweep
 from study.system.console import console
@@ -249,6 +249,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         sweep = search.parse(word, file, must_end="run_cap" not in assignments)
     sweep = search.with_end(sweep.replaced(assignments))
     counting.count(sweep)
+    timm_names.check(sweep)
     if missing and sweep.is_search and not origin:
         raise UserError(f"only W&B knows the points that it drew for {word}: give ENTITY/PROJECT/ID")
 
@@ -392,7 +393,7 @@ def _run(run: Any) -> Run:
     # Describe its result
     state = state_of(run)
     if state in DONE:
-        text = result(run.summary_metrics)
+        text = result(run.summary_metrics, str(values.get("metric", "val/acc")))
     elif state == "failed":
         text = (run.config.get("info") or {}).get("error", "it did not say why; see its log on W&B")
     else:

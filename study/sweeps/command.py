@@ -88,7 +88,7 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     """Read the options among the words of a command; raise ValueError for other words, and for wrong values."""
     if not words:
         return {}
-    options = parser("study.train", "")
+    options = parser("python -m study.train", "")
     options.add_argument("--force", nargs="?")
     try:
         values = read_argv(options, list(words))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import CHOOSERS, Config, check_value
-from study.config.checks import NONE
+from study.config.checks import NONE, meant
 from study.config.scores import SCORES, choosing
 from study.config.setting import Setting, read_pair, read_pairs, setting_of, written
 from study.sweeps import distributions as space
@@ -312,9 +312,7 @@ class Sweep:
             values = {name: value for name, value in values.items() if name != "run_cap"}
 
         # Check the values
-        wrong = [text for name, value in values.items() for text in _mistakes_of(name, value)]
-        if wrong:
-            raise UserError(f"--set: {'; '.join(wrong)}")
+        check_values(values, "--set: ")
 
         # Replace the parameters, and remove them from the values of `setting`
         parameters = {name: parameter for name, parameter in self.parameters.items() if name not in values}
@@ -339,13 +337,25 @@ def assignments(words: Sequence[str]) -> dict[str, str]:
         raise UserError(str(error)) from None
 
 
-def _mistakes_of(name: str, value: str) -> list[str]:
-    """Return what is wrong with a value of an option."""
-    try:
-        check_value(name, value)
-    except Mistakes as error:
-        return [text for _, text in error.mistakes]
-    return []
+def check_values(values: Mapping[str, str], before: str = "", others: Collection[str] = ()) -> None:
+    """Raise UserError for what is no option of a run, nor run_cap, and for values that it cannot have in any sweep.
+
+    `before` stands before the sentence; a name may also resemble one of `others`, such as those of a function.
+    """
+    wrong = []
+    for name, value in values.items():
+        if name == "run_cap":
+            continue
+        if name not in Config.model_fields:
+            known = [*Config.model_fields, *others]
+            wrong.append(f"unknown option {name!r}; {meant(name, Config.model_fields, known)}")
+            continue
+        try:
+            check_value(name, value)
+        except Mistakes as error:
+            wrong += [text for _, text in error.mistakes]
+    if wrong:
+        raise UserError(before + "; ".join(wrong))
 
 
 def _possible(parameter: Parameter) -> list[Any]:
@@ -383,7 +393,7 @@ def _unlogged(file: sweep_file.SweepFile, parameters: Mapping[str, Parameter]) -
     """Return a sentence if no run of the sweep would log its metric, else ""."""
     metric = choosing(file.metric.name) if file.metric else None
     logged = parameters["metric"].choices if "metric" in parameters else [Config().metric]
-    if metric not in [score.key for score in SCORES] or logged == [metric]:
+    if metric not in SCORES or logged == [metric]:
         return ""
     return f"only runs with --metric {metric} log {metric}: give the parameter `metric: {{value: {metric}}}`"
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from study.system.errors import Place, UserError
+from study.system.errors import Place, UserError, closest
 from study.system.files import written_text
 
 MOST_MISTAKES = 100
@@ -41,9 +41,9 @@ def load(path: str | Path) -> Document:
         content = loader.construct_document(node) if node else None
     except OSError as error:
         is_of_repository = path.parts[:1] == ("sweeps",) and not Path("sweeps").is_dir()
-        hint = (
-            "; the files in sweeps/ come with the repository, not with an installed package" if is_of_repository else ""
-        )
+        hint = _similar(path)
+        if is_of_repository:
+            hint = "; the files in sweeps/ come with the repository, not with an installed package"
         raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -59,6 +59,13 @@ def load(path: str | Path) -> Document:
             twice.append((place, f"{place[-1]!r} stands twice, first in line {lines[place]}"))
         lines[place] = line
     return Document(content, lines, twice)
+
+
+def _similar(path: Path) -> str:
+    """Return a hint at the sweep file that was probably meant, beside a path or in sweeps/, or ""."""
+    files = {file.stem: file for folder in (Path("sweeps"), path.parent) for file in sorted(folder.glob("*.y*ml"))}
+    guess = closest(path.stem, files)
+    return f"; did you mean {files[guess]}?" if guess and not path.exists() else ""
 
 
 def _places(node: yaml.Node, place: Place = (), above: tuple[yaml.Node, ...] = ()) -> Iterator[tuple[Place, int]]:

@@ -81,4 +81,4 @@ def explanation(run: Contents, epochs: int) -> str:
     # A result, perhaps of a run that was stopped
     stopped_by = run.info.get("stopped_by", EARLY)
     prefix = f"by {stopped_by} after epoch {len(run.history)} of {epochs}: " if run.state == "stopped" else ""
-    return prefix + result(run.summary)
+    return prefix + result(run.summary, (run.info.get("config") or {}).get("metric", "val/acc"))

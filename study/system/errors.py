@@ -6,6 +6,7 @@ import signal
 import traceback
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
+from types import UnionType
 from unicodedata import category
 
 
@@ -51,6 +52,18 @@ class Interrupted(BaseException):
     def __init__(self, signum: int):
         super().__init__("stopped at W&B" if signum == STOP else f"ended by {signal.Signals(signum).name}")
         self.signum = signum
+
+
+SHOWN = 60
+"""An error shows a value of the wrong type if it has at most this many characters, otherwise only its type."""
+
+
+def expect(value: object, kinds: type | UnionType, right: str) -> None:
+    """Raise UserError if a value that a script passes is of another type; `right` says what would be right."""
+    if not isinstance(value, kinds):
+        shown = repr(value)
+        is_short = len(shown) <= SHOWN and shown.isprintable()
+        raise UserError(f"{right}, not {shown if is_short else f'a value of type {type(value).__qualname__}'}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -161,6 +174,9 @@ def some(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (f" and {count - len(names):,} more" if count > len(names) else "")
 
 
+FIRST_LETTERS = 4
+"""Least length of a word that may be the beginning of a name in a long list."""
+
 LIKE = 0.74
 LONGER = 2
 """Least similarity, from 0 to 1, of a name that was probably meant, and the most by which its length may differ."""
@@ -179,10 +195,16 @@ def _digits(word: str) -> str:
     return "".join(filter(str.isdigit, word))
 
 
+def longer(word: str, known: Iterable[str]) -> str | None:
+    """Return the shortest of the known names that begin with a word of some length, None if there is none."""
+    names = [name for name in known if name.startswith(word)] if len(word) >= FIRST_LETTERS else []
+    return min(names, key=lambda name: (len(name), name), default=None)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint for an error: the name that was probably meant, else all known names or the most similar."""
     known = list(known)
-    guess = closest(word, known)
+    guess = (longer(word, known) if len(known) > LISTED else None) or closest(word, known)
     if guess:
         return f"did you mean {guess!r}?"
     if len(known) > LISTED:

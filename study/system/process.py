@@ -21,8 +21,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,9 +35,11 @@ from study.system.errors import (
     Interrupted,
     ServerError,
     UserError,
+    closest,
     is_of_the_machine,
     is_out_of_memory,
     lines,
+    nearest,
     one_line,
 )
 
@@ -150,6 +153,42 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a UserError."""
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+        """Parse a command line; raise a UserError for words that it does not take."""
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.refuse(rest)
+        return parsed
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Raise a UserError for words that the command line does not take, with the options that were meant."""
+        mistakes = []
+        for before, word in pairwise(["", *words]):
+            if word.startswith("-"):
+                name = word.partition("=")[0]
+                guess = closest(name, self._option_names())
+                mistakes.append(f"unknown option {name!r}" + (f"; did you mean {guess!r}?" if guess else ""))
+            elif not is_value(word, before):
+                mistakes.append(f"unexpected word {word!r}")
+        self.error("; ".join(mistakes))
+
+    def _option_names(self) -> set[str]:
+        """Return the options of this parser and of its commands."""
+        commands = [action.choices.values() for action in self._actions if isinstance(action.choices, Mapping)]
+        below = (parser._option_names() for parsers in commands for parser in parsers)
+        return {*self._option_string_actions}.union(*below)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raise a UserError for a value that is none of the choices of an option, or a command that is not there."""
+        if action.choices is not None and value not in action.choices:
+            what = action.option_strings[0] if action.option_strings else "command"
+            raise UserError(f"unknown {what} {value!r}; {nearest(str(value), action.choices)}")
+
+
+def is_value(word: str, before: str) -> bool:
+    """Return whether an unknown word is the value of the unknown option before it, and so no mistake of its own."""
+    return before.startswith("--") and "=" not in before and not word.startswith("-")
 
 
 def exit_code(error: BaseException) -> int:

@@ -1,13 +1,14 @@
 """Let Ctrl-C end a command without a traceback while its modules are imported, and while Python ends.
 
 Imported by the packages of the commands. Only commands set the handler: nothing changes where they are a library. On
-Windows, the first import says what is needed.
+Windows, and for a command in a Python without the libraries, the first import says what is needed.
 """
 
 import atexit
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 CTRL_C = 128 + signal.SIGINT
@@ -23,8 +24,18 @@ if sys.platform == "win32":  # which lacks fork and the signals by which runs ar
     print("error: this needs Linux or macOS; on Windows use WSL: wsl --install, then the same there", file=sys.stderr)
     sys.exit(2)
 
+LIBRARIES = ("pydantic", "rich", "pandas", "torch", "timm", "wandb")
+"""Some of the libraries that every installation has."""
+
 # `-m` is there while Python looks for the module
 if sys.argv and (sys.argv[0] == "-m" or Path(sys.argv[0]).name.startswith("study-")):
     end_at_once()
+    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
+        print(
+            f"error: {sys.executable} has no {missing[0]}: say `source .venv/bin/activate` in the folder of the study "
+            "and then the same again; `make quickstart` makes .venv",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     # Python's end would give Ctrl-C its default action, which kills; what was registered first is called last
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)

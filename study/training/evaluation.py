@@ -17,6 +17,7 @@ from study.config.scores import OF_CLASSES, SCORES, is_unbalanced
 from study.data import splits
 from study.data.dataset import Data, Split
 from study.record.metrics import METRICS
+from study.system.errors import UserError
 from study.training import thumbnails
 from study.training.step import autocast
 
@@ -26,6 +27,9 @@ LARGEST_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}
 FEATURE_IMAGES = 2_000
 MISTAKE_IMAGES = 64
 MEASURED_IMAGES = 3
+
+ROUNDING = 1e-5
+"""Most by which a score may leave the range from 0 to 1."""
 
 
 def batch_size(image_shape: tuple[int, int, int], trained: int, device: torch.device) -> int:
@@ -98,7 +102,13 @@ def logged(config: Config, data: Data) -> set[str]:
 def scores(split: str, logits: Tensor, labels: Tensor, metrics: Collection[str]) -> dict[str, float]:
     """Return the loss, the accuracy and those of SCORES that are in `metrics` of a split, such as val/loss."""
     loss, accuracy = score(logits, labels)
-    own = {each.key.removeprefix("val/"): float(each.of(logits, labels)) for each in SCORES if each.key in metrics}
+    own = {key.removeprefix("val/"): float(of(logits, labels)) for key, of in SCORES.items() if key in metrics}
+    for name, value in own.items():
+        if math.isfinite(loss) and not -ROUNDING <= value <= 1 + ROUNDING:
+            raise UserError(
+                f"score val/{name} is {value:g} on the {split} images, but must be from 0 to 1, and more be better; "
+                "change its function in study/config/scores.py"
+            )
     return {f"{split}/{kind}": value for kind, value in ({"loss": loss, "acc": accuracy} | own).items()}
 
 
@@ -156,7 +166,7 @@ def summary_of(name: str, row: Mapping[str, float], train_score: tuple[float, fl
         f"{name}/val_loss": row["val/loss"],
         f"{name}/train_acc": train_score[1],
         f"{name}/train_loss": train_score[0],
-    } | {f"{name}/{each.key.replace('/', '_')}": row[each.key] for each in SCORES if each.key in row}
+    } | {f"{name}/{key.replace('/', '_')}": row[key] for key in SCORES if key in row}
 
 
 def arrays(data: Data, logits: Tensor, chosen: Tensor, activations: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

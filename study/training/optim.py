@@ -80,12 +80,9 @@ def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) ->
 
 def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
     """Build an optimizer of timm; raise UserError if timm does not have it, or if it does not work here."""
-    from timm.optim import get_optimizer_info, list_optimizers
+    from timm.optim import get_optimizer_info
 
-    # Look up the name
-    name = config.optimizer.removeprefix("timm:")
-    if name not in list_optimizers():
-        raise UserError(f"timm has no optimizer {name!r}; {nearest(name, list_optimizers())}")
+    name = known_name(config.optimizer.removeprefix("timm:"))
 
     # Build it, after a trial
     build = timm_builder(config)
@@ -100,6 +97,15 @@ def _from_timm(config: Config, groups: list[dict]) -> torch.optim.Optimizer:
         problem = "it needs second derivatives, which are not computed" if is_second_order else reason(error)
         raise UserError(f"optimizer timm:{name} cannot train here ({problem}); name another --optimizer") from None
     return optimizer
+
+
+def known_name(name: str) -> str:
+    """Return a name of timm's optimizers; raise UserError if timm does not have it."""
+    from timm.optim import list_optimizers
+
+    if name not in list_optimizers():
+        raise UserError(f"timm has no optimizer {name!r}; {nearest(name, list_optimizers())}")
+    return name
 
 
 def timm_builder(config: Config) -> Callable[..., torch.optim.Optimizer]:

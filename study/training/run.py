@@ -271,7 +271,7 @@ def _finish(
         tracker.save("best.pt", weights)
         tracker.directory.write_evaluation(arrays)
     tracker.finish(state, summary, config.keep_weights, **notes)
-    display.finish(state, summary)
+    display.finish(state, summary, config.metric)
     return Outcome(state, summary)
 
 

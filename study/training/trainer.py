@@ -21,7 +21,7 @@ from torch import Tensor
 
 from study import models
 from study.config import Config
-from study.data.augment import alternating_flips, augment, mix
+from study.data.augment import alternating_flips, augment, mix, refuse_unknown
 from study.data.dataset import Data, memory_format
 from study.models import pretrained
 from study.models.pretrained import Pretrained
@@ -75,6 +75,7 @@ class Trainer:
         self.say = say
 
         # Build the network
+        refuse_unknown(config.augmentations)
         torch.manual_seed(stream_seed(config.seed, "weights"))
         self.model = models.create(config, data.image_shape, len(data.classes))
         heads = pretrained.begin(self.model, pretraining, config) if pretraining else ()
