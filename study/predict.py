@@ -8,9 +8,9 @@ import csv
 import io
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,16 +23,17 @@ from rich.progress import Progress
 
 from study import models
 from study.config import Config
+from study.config.argv import VARIABLES
 from study.config.checks import positive, user_path
 from study.data import pictures
 from study.data.dataset import Data, Split
-from study.data.listing import image_files
+from study.data.listing import Skipped, counted, heic, image_files
 from study.record.directory import RunDirectory
 from study.record.results import Run
 from study.system import devices
 from study.system import files as cache
 from study.system.console import console
-from study.system.errors import UserError, expect, one_line, printable
+from study.system.errors import NAMED, UserError, closest, expect, one_line, printable, some
 from study.system.process import Parser, run_command
 from study.training import evaluation
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 3
-NAMED = 20
+MOST_NAMED = 20
 """At most this many files that cannot be read are named."""
 
 Side = Annotated[int, Field(ge=1, le=100_000)]
@@ -77,7 +78,7 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
     info = directory.info()
     weights = directory.path / "best.pt"
     if not info:
-        raise UserError(f"{path} is no run: it has no run.json")
+        raise UserError(f"{path} is no run: {_meant(directory.path)}")
     if not weights.exists():
         raise UserError(
             f"{path} has no best.pt: the run is {directory.state()}, and its weights were not kept (--keep-weights "
@@ -120,6 +121,35 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
     return model.eval(), data, config
 
 
+def _meant(path: Path) -> str:
+    """Return a hint which run was meant by a path that is none: one in it, around it or with nearly its name."""
+    # A run around the path, or in it
+    if (path.parent / "run.json").exists():
+        return f"did you mean {printable(path.parent)}?"
+    if inside := _runs(path):
+        return f"name a run in it, such as {printable(inside[0])}"
+
+    # Runs with this name, with or without its fingerprint, beside it or where runs are by default
+    for folder in dict.fromkeys((path.parent, Path(os.environ.get(VARIABLES["runs_dir"]) or Config().runs_dir))):
+        runs = _runs(folder)
+        for start in (path.name, path.name.rpartition("-")[0]):
+            if alike := [printable(run) for run in runs if start and run.name.startswith(start)]:
+                return f"did you mean {some(alike[:NAMED], len(alike))}?"
+        if guess := closest(path.name, [run.name for run in runs]):
+            return f"did you mean {printable(folder / guess)}?"
+    return "it has no run.json"
+
+
+def _runs(folder: Path) -> list[Path]:
+    """List the runs in a folder, the newest first; none if it is no folder."""
+    times = {}
+    with suppress(OSError):
+        for path in folder.iterdir():
+            with suppress(OSError):
+                times[path] = (path / "run.json").stat().st_mtime
+    return sorted(times, key=times.__getitem__, reverse=True)
+
+
 def read(path: str | Image.Image, data: Data) -> torch.Tensor:
     """Read a picture in the size and the colours of the run's images; return (channels, height, width), uint8."""
     channels, height, width = data.train.images.shape[1:]
@@ -142,19 +172,27 @@ def probabilities(
 
 
 def listed(paths: Sequence[str]) -> list[str]:
-    """Replace folders by the images in them and below, sorted; raise UserError if there are none."""
+    """Replace folders by the images in them and below, sorted, and print which files of them are not used.
+
+    Raises UserError if a folder holds no images.
+    """
     found = []
+    skipped: Skipped = {}
     for path in paths:
         if not Path(path).is_dir():
             found.append(path)
             continue
         try:
-            below = sorted(image for image, _ in image_files(Path(path), Path(path), Counter()))
+            below = sorted(image for image, _ in image_files(Path(path), Path(path), skipped))
         except OSError as error:
             raise UserError(one_line(error)) from None
         if not below:
-            raise UserError(f"{printable(path)} holds no images")
+            advice = heic(skipped)
+            raise UserError(f"{printable(path)} holds no images" + (f": {advice}" if advice else ""))
         found += below
+    if skipped:
+        counts = [counted(kind, len(own), own) for kind, own in skipped.items()]
+        print("; ".join(filter(None, [f"not used: {', '.join(counts)}", heic(skipped)])), file=sys.stderr)
     return found
 
 
@@ -179,7 +217,9 @@ def each(
             return error
 
     size = evaluation.batch_size(data.image_shape, 1, device)
-    bar = Progress(console=console(stderr=True), transient=True, redirect_stdout=False, disable=not has_bar)
+    shown_on = console(stderr=True)
+    is_shown = has_bar and shown_on.is_terminal
+    bar = Progress(console=shown_on, transient=True, redirect_stdout=False, disable=not is_shown)
     with ThreadPoolExecutor() as pool, bar as progress:
         task = progress.add_task("images", total=len(paths))
         for start in range(0, len(paths), size):
@@ -209,8 +249,9 @@ def predict(
     """
     import pandas as pd
 
-    # Check what is given, and list the files in folders
+    # Load the network, and list the files in folders
     expect(run, Run | str | Path, "the run must be what train returned, or the directory of a run")
+    model, data, config = load(str(run.directory if isinstance(run, Run) else run))
     is_list = isinstance(images, Iterable) and not isinstance(
         images, str | Path | Image.Image | np.ndarray | torch.Tensor
     )
@@ -221,7 +262,6 @@ def predict(
         pictures += [picture] if isinstance(picture, Image.Image) else listed([str(picture)])
 
     # Predict them
-    model, data, config = load(str(run.directory if isinstance(run, Run) else run))
     found = devices.pick(device)
     model.to(found)
     rows = []
@@ -244,15 +284,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("images", nargs="+", metavar="image", help="image files, and folders of them")
     parser.add_argument("--top", type=positive, metavar="K", default=SHOWN, help=f"classes of each (default: {SHOWN})")
     parser.add_argument(
-        "--out", type=user_path, metavar="FILE", help="write a CSV file: file, class_1, probability_1, class_2 …"
+        "--out",
+        type=user_path,
+        metavar="FILE",
+        help="write a CSV file: file, class_1, probability_1, class_2 …; a row for each picture that can be read",
     )
     parser.add_argument("--device", default="cpu", help="default: cpu")
     args = parser.parse_args(argv)
     device = devices.pick(args.device)
+    if args.out and Path(args.out).suffix.lower() != ".csv":
+        raise UserError(f"--out {args.out} must end in .csv, the only kind of table that is written")
     if args.out and (Path(args.out).is_dir() or not os.access(Path(args.out).parent, os.W_OK)):
         raise UserError(f"--out {args.out} cannot be written; name a file in a folder that is there")
-    paths = listed(args.images)
     model, data, config = load(args.run)
+    paths = listed(args.images)
     model.to(device)
     channels, height, width = data.train.images.shape[1:]
     grey = " and made grey" if channels == 1 else ""
@@ -275,16 +320,17 @@ def main(argv: list[str]) -> int:
         else:
             print(f"{printable(path)}: {', '.join(f'{name} {value:.1%}' for name, value in best)}")
 
-    # Write the CSV file
+    # Write the CSV file, by whose first character Excel knows that it is in UTF-8
     if args.out:
         text = io.StringIO()
         header = [f"{name}_{place}" for place in range(1, top + 1) for name in ("class", "probability")]
         csv.writer(text, lineterminator="\n").writerows([["file", *header], *rows])
-        cache.replace_text(Path(args.out), text.getvalue())
-        print(f"{args.out}: {len(rows):,} of {len(paths):,} images")
+        cache.replace_text(Path(args.out), "\ufeff" + text.getvalue())
+        rest = f"; those that cannot be read, {len(unreadable):,}, have no row" if unreadable else ""
+        print(f"{args.out}: {len(rows):,} of {len(paths):,} images{rest}")
     if unreadable:
-        more = f"; and {len(unreadable) - NAMED:,} more" if len(unreadable) > NAMED else ""
-        raise UserError("; ".join(unreadable[:NAMED]) + more)
+        more = f"; and {len(unreadable) - MOST_NAMED:,} more" if len(unreadable) > MOST_NAMED else ""
+        raise UserError("; ".join(unreadable[:MOST_NAMED]) + more)
     return 0
 
 

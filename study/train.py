@@ -21,6 +21,7 @@ from study.remote import handed, offline, sink
 from study.system import devices
 from study.system.errors import expect
 from study.system.process import Signals, interruptible, run_command
+from study.training.run import look
 
 
 def train(config: Config, *, force: bool = False) -> Run:
@@ -49,7 +50,10 @@ def main(argv: list[str]) -> int:
     command = handed.read(argv, __doc__)
     display = RunDisplay()
 
-    # Draw examples of augmentation, or train
+    # Look at the data, draw examples of augmentation, or train
+    if command.dry_run:
+        look(command.config, display.say)
+        return 0
     if command.sheet:
         show_augment(command.config, Path(command.sheet), display.say)
         return 0

@@ -122,9 +122,10 @@ KNOWN = [
 ]  # fmt: skip
 
 COMMANDS = {
-    "study.train": (
-        [f"--{name.replace('_', '-')}" for name in Config.model_fields] + ["--config", "--show-augment", "--force"]
-    ),
+    "study.train": [
+        *(f"--{name.replace('_', '-')}" for name in Config.model_fields),
+        *("--config", "--show-augment", "--dry-run", "--force"),
+    ],
     "study.sweep check": ["--set", "--runs-dir", "--data-dir", "--wandb"],
     "study.sweep run": ["--set", "--runs-dir", "--devices", "--per-device", "--force", "--wandb"],
     "study.sweep status": ["--set", "--runs-dir"],

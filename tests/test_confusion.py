@@ -11,7 +11,7 @@ from sklearn import metrics
 from analysis import reporting as report
 from analysis.frames import runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset
-from analysis.page import figures
+from analysis.page import figures, live
 from analysis.page.blocks import Paragraph
 from analysis.page.tables import Table
 from analysis.themes import comparison, confusion, layers, per_class
@@ -107,6 +107,28 @@ def test_classes_are_drawn_with_the_worst_at_the_top(classes):
     lines = {line.get_label(): line.get_xdata() for line in figure.axes[0].get_lines()}
     assert (np.diff(lines["a"]) >= 0).all() and len(lines["a"]) == min(classes, per_class.DRAWN_CLASSES)
     assert {"a", "b", "given"} <= set(lines)
+
+
+def test_a_class_without_a_test_image_is_named_and_not_drawn(tmp_path):
+    for seed in range(2):
+        run = make_run(tmp_path / "runs", 0.7, seed=seed)
+        arrays = {
+            "test_targets": np.arange(60) % 2,
+            "test_predictions": np.arange(60) % 3,
+            "class_names": np.array(["even", "odd", "rare"]),
+        }
+        run.write_evaluation(run.evaluation() | arrays)
+        info = run.info()
+        run.write_info(info | {"data": info["data"] | {"classes": ["even", "odd", "rare"]}})
+    frames = runs.load(tmp_path / "runs")
+    (section,) = by_dataset(frames)
+    _, table, drawn = per_class.blocks(frames, section, figures.looks_of(section.ranked))
+    assert table.frame["class"].tolist() == ["even", "odd", "rare"] and np.isnan(table.frame.accuracy[2])
+    assert any("rare" in note for note in table.notes) and "rare" in drawn.caption
+    live.give_ids(drawn.figure)
+    drawn.figure.draw_without_rendering()
+    notes = live.readings(drawn.figure)["notes"]
+    assert len(notes) == 2 and not any("nan" in note for note in notes)
 
 
 @pytest.mark.parametrize(("images", "channels"), [(0, 1), (1, 1), (11, 3), (64, 1)])

@@ -132,6 +132,14 @@ def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(swe
     assert train("cuda:7") == [], "no device is left for them"
 
 
+@pytest.mark.slow
+def test_notes_on_the_data_are_printed_once_for_all_workers(command, sweep_file, photo_folder):
+    (photo_folder / "train" / "one" / "notes.txt").write_text("text", encoding="utf-8")
+    path = sweep_file({"dataset": {"value": "folder:photos"}, "dropout": {"value": 0}, "epochs": {"value": 1}})
+    said = command("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=2").stdout
+    assert said.count("2 finished") == 1 and said.count("notes.txt") == 1
+
+
 @needs_proc
 def test_what_another_sweep_leaves_unfinished_is_taken_over(start, sweep_file, tmp_path):
     path = sweep_file({"epochs": {"value": 300}, "seed": {"value": 0}, "dropout": {"value": 0}})

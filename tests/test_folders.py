@@ -82,7 +82,7 @@ def test_class_folders_without_train_are_a_data_set(put_digits):
     (root / "logs").mkdir()
     (root / "logs" / "log.txt").write_text("text", encoding="utf-8")
     loaded = load(root)
-    assert loaded.unused == ("logs",)
+    assert loaded.unused == () and loaded.skipped == {".txt": 1, "folder without images": 1}
     assert sum(map(len, (loaded.train, loaded.val, loaded.test))) == 20
 
 
@@ -187,6 +187,15 @@ def test_a_class_of_which_nothing_can_be_read_is_refused(put_digits):
         load(root)
 
 
+def test_photographs_of_phones_alone_are_refused_with_advice(put_digits):
+    root = put_digits("one", 1, 5)
+    for place in ("one", "two"):
+        (root / place).mkdir(exist_ok=True)
+        (root / place / "IMG_1.HEIC").write_bytes(b"")
+    with pytest.raises(UserError, match=r"1 of the two or more classes .*\.heic photographs .* as JPEG"):
+        load(root)
+
+
 def test_class_names_compare_in_one_form_of_unicode(put_digits):
     composed, decomposed = (unicodedata.normalize(form, "niño") for form in ("NFC", "NFD"))
     root = put_digits(f"train/{decomposed}", 1, 6)
@@ -214,6 +223,20 @@ def test_unreadable_files_are_distinguished_and_all_are_listed(put_digits):
     assert sum(name in message for name in broken) == pictures.NAMED
     listed = (root.parent / ".cache" / "set-unreadable.txt").read_text(encoding="utf-8")
     assert all(f"{name}:" in listed for name in broken) and len(listed.splitlines()) == 5
+
+
+@pytest.mark.parametrize(("broken", "is_refused"), [(1, False), (3, False), (4, True)])
+def test_a_few_unreadable_files_of_a_small_data_set_are_accepted(put_digits, broken, is_refused):
+    root = put_digits("one", 1, 15)
+    put_digits("two", 2, 15)
+    for index in range(broken):
+        (root / "one" / f"broken{index}.png").write_bytes(b"")
+    if is_refused:
+        with pytest.raises(UserError, match=r"4 files cannot be read as images.* of 34 files that is more than 10%"):
+            load(root)
+    else:
+        loaded = load(root, said := [])
+        assert len(loaded.unreadable) == broken and any("broken0.png" in line for line in said)
 
 
 def test_a_replaced_picture_of_equal_size_is_another_data_set(put_digits):

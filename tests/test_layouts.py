@@ -1,8 +1,10 @@
 """Folders without class folders, subjects, copies of images, and what a run records of its data."""
 
 import csv
+import os
 import shutil
 import signal
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from unittest.mock import Mock
@@ -89,6 +91,72 @@ def test_labels_are_read_from_names_and_from_a_table(flat):
         for name in splits.NAMES:
             assert (getattr(by_table, name).images == getattr(by_name, name).images).all()
             assert (getattr(by_table, name).labels == getattr(by_name, name).labels).all()
+
+
+def test_accents_match_in_either_form_of_unicode(flat):
+    """Files, columns, labels and subjects, whether an accent is a character of its own or not; in any combination."""
+    composed, decomposed = (unicodedata.normalize(form, "búho") for form in ("NFC", "NFD"))
+    for path in sorted(flat.glob("one_*")):
+        path.rename(flat / path.name.replace("one", decomposed if int(path.name[-5]) % 2 else composed))
+    for form in ("NFC", "NFD"):
+        rows = [
+            f"fotó,{composed},niño",
+            *(f"{path.name},{path.name.split('_')[0]},{path.name[-5]}" for path in flat.glob("*.png")),
+        ]
+        name = unicodedata.normalize("NFD", "año.csv")
+        (flat / name).write_text(unicodedata.normalize(form, "\n".join(rows)), encoding="utf-8")
+        for other in ("NFC", "NFD"):
+            words = [unicodedata.normalize(other, word) for word in ("año.csv:fotó,búho", "niño", "^(zero|two|búho)_")]
+            by_table = load(flat, labels=words[0], group_by=words[1])
+            by_name = load(flat, labels=words[2])
+            assert by_table.classes == by_name.classes == (composed, "two", "zero")
+            assert sum(map(len, (by_table.train, by_table.val, by_table.test))) == 50
+            assert not {"row without an image", "image without a label"} & {*by_table.skipped, *by_name.skipped}
+            chosen = load(flat, labels=words[2], classes=f"two,{unicodedata.normalize(other, 'búho')}")
+            assert chosen.classes == (composed, "two")
+
+
+def test_what_is_not_used_is_named(flat):
+    write_table(flat)
+    lines = (flat / "labels.csv").read_text(encoding="utf-8-sig").splitlines()
+    lines = [lines[0], *lines[16:], *(f"gone{index},two,p" for index in range(5))]
+    (flat / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    loaded = load(flat, said := [], labels="labels.csv")
+    assert loaded.skipped == {"image without a label": 15, "row without an image": 6}
+    (line,) = (line for line in said if "not used" in line)
+    assert "15 images without a label (one_p10_00.png, one_p10_01.png, one_p10_02.png and 12 more)" in line
+    assert "6 rows without an image (gone, gone0, gone1 and 3 more)" in line
+    assert loaded.describe()["examples"]["row without an image"] == ["gone", "gone0", "gone1"]
+
+
+def test_classes_that_differ_in_case_and_tables_that_are_not_used_are_noted(flat):
+    write_table(flat)
+    (flat / "train").mkdir()
+    for path in sorted(flat.glob("*.png")):
+        word = path.stem.split("_")[0].replace("two", "ONE")
+        (flat / word).mkdir(exist_ok=True)
+        path.rename(flat / word / path.name)
+    (flat / "train").rmdir()
+    (flat / "one" / "IMG_1.HEIC").write_bytes(b"")
+    (flat / "rest").mkdir()
+    loaded = load(flat, said := [])
+    assert loaded.classes == ("ONE", "one", "zero") and loaded.unused == ()
+    assert loaded.skipped == {".heic": 1, "folder without images": 1}
+    for words in (
+        ["'ONE' and 'one' are 2 classes"],
+        ["--labels labels.csv"],
+        [".heic photographs", "export them as JPEG"],
+        ["(rest)"],
+    ):
+        assert len([line for line in said if all(word in line for word in words)]) == 1, (words, said)
+    load(flat, said := [], labels="labels.csv")
+    assert not [line for line in said if "--labels" in line or "2 classes" in line]
+
+
+def test_a_table_of_another_encoding_is_refused_with_what_to_do(flat):
+    (flat / "labels.csv").write_bytes("file,label\nzero_p00_00.png,búho\n".encode("cp1252"))
+    with pytest.raises(UserError, match=r"labels.csv is not written in UTF-8; save it"):
+        load(flat, labels="labels.csv")
 
 
 def test_folders_named_like_splits_are_kept_with_labels_from_names(flat):
@@ -189,7 +257,8 @@ def test_subjects_of_given_splits_are_counted_where_they_are_in_two(flat):
     assert loaded.subjects == {
         "train": 10, "val": 5, "test": 5, "val and train": 3, "test and train": 2, "test and val": 2,
     }  # fmt: skip
-    assert any("3 of 5 subjects of val are in train too" in line for line in said)
+    (line,) = (line for line in said if "3 of 5 subjects of val are in train too" in line)
+    assert line.endswith(": p01, p11, p21")
 
 
 @settings(max_examples=40)
@@ -242,7 +311,12 @@ def test_copies_are_kept_on_one_side_of_a_new_split(flat):
     assert sum(map(len, images)) == len(set.union(*images)) == 50
     counts = Counter(loaded.copies)
     assert counts["train"] + counts["val"] + counts["test"] == 25 and counts["val in train"] == 0
-    assert loaded.is_joined and any("keeps them together" in line for line in said)
+    assert loaded.is_joined and any("keeps together" in line for line in said)
+    named = loaded.describe()["examples"]["train"]
+    assert len(named) == 3 and all(
+        pair.replace(".bmp", ".png").split(" = ")[0] == pair.split(" = ")[-1].replace(".bmp", ".png") for pair in named
+    )
+    assert any(f"{named[-1]} and {counts['train'] - 3} more" in line for line in said)
 
 
 def test_images_without_copies_are_split_as_before(flat):
@@ -265,7 +339,12 @@ def test_copies_in_given_splits_are_counted(flat):
     assert {name: count for name, count in loaded.copies.items() if count} == {
         "val in train": 3, "test in train": 1, "other labels": 2,
     }  # fmt: skip
-    assert any("3 of 20 val images are in train too" in line for line in said)
+    (line,) = (line for line in said if "3 of 20 val images are in train too" in line)
+    pairs = [pair.split(" = ") for pair in line.split("too: ")[1].split(", ")]
+    assert len(pairs) == 3 and all(one == other.replace("train/one/", "val/one/copy-") for one, other in pairs)
+    (line,) = (line for line in said if "2 images have a copy with another label" in line)
+    one, other = line.split("label: ")[1].split(" = ")
+    assert {one.split("/")[1], other.split("/")[1]} == {"one", "two"} and "test/one/wrong.png" in (one, other)
     assert len(load(root).train) == 17, "what is given is kept"
 
 
@@ -328,6 +407,18 @@ def test_images_of_each_class_are_recorded_and_printed_once(flat, call):
     assert said.count("two 6/2/2, one 13/3/4, zero 13/3/4") == 1
 
 
+def test_data_are_looked_at_without_a_training(flat, call):
+    (flat / "12.png").write_bytes((flat / "zero_p00_00.png").read_bytes())
+    words = ["--dataset=folder:flat", f"--data-dir={flat.parent}", "--labels=([a-z]+)_", "--wandb=disabled"]
+    said = call("study.train", *words, "--dry-run").stdout.splitlines()
+    assert any("1 image without a label (12.png)" in line for line in said)
+    assert [line.split() for line in said[-4:-1]] == [["one", "13", "3", "4"], ["two", "6", "2", "2"],
+                                                      ["zero", "13", "3", "4"]]  # fmt: skip
+    assert not (flat.parent.parent / "runs").exists()
+    assert "no class 'tow'" in call("study.train", *words, "--classes=one,tow", "--dry-run", code=2).stderr
+    assert "--dry-run" in call("study.train", *words, "--check", code=2).stderr
+
+
 # unbalanced classes
 
 
@@ -381,7 +472,7 @@ def test_predictions_of_a_folder_agree_with_the_evaluation(flat, call, tmp_path)
     for split, wanted in (("test", arrays["test_probabilities"]), ("val", softmax)):
         said = call("study.predict", run.path, root / split, "--out", tmp_path / "all.csv", "--top=3")
         assert f"{len(wanted)} of {len(wanted)} images" in said.stdout
-        with (tmp_path / "all.csv").open(encoding="utf-8") as file:
+        with (tmp_path / "all.csv").open(encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         assert [row["file"] for row in rows] == sorted(str(path) for path in (root / split).rglob("*.png"))
         found = np.array(
@@ -402,8 +493,41 @@ def test_files_that_cannot_be_read_are_named_and_the_others_written(flat, call, 
     (run,) = (tmp_path / "runs").glob("mlp-*")
     (flat / "broken.png").write_bytes(b"nothing")
     said = call("study.predict", run, flat, f"--out={tmp_path / 'all.csv'}", code=2)
-    assert "broken.png cannot be read" in said.stderr and "50 of 51 images" in said.stdout
-    assert len((tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()) == 51
+    assert "broken.png cannot be read" in said.stderr and "50 of 51 images; those that cannot be read, 1" in said.stdout
+    assert "" not in (said.stdout + said.stderr).splitlines()
+    content = (tmp_path / "all.csv").read_text(encoding="utf-8")
+    assert len(content.splitlines()) == 51 and content.startswith("\ufefffile,"), "Excel needs the mark to show accents"
+    assert "must end in .csv" in call("study.predict", run, flat, "--out=all.xlsx", code=2).stderr
+
+
+def test_files_of_a_folder_that_are_no_pictures_are_named_and_a_wrong_run_has_a_hint(flat, call, tmp_path):
+    argv = ["--dataset=folder:flat", f"--data-dir={flat.parent}", "--labels=([a-z]+)_", "--model=mlp", "--epochs=1",
+            "--wandb=disabled"]  # fmt: skip
+    for seed in (0, 1):
+        call("study.train", *argv, f"--seed={seed}")
+    first, second = (next((tmp_path / "runs").glob(f"mlp-flat-s{seed}-*")) for seed in (0, 1))
+    (flat / "x.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (flat / "notes.txt").write_text("text", encoding="utf-8")
+    said = call("study.predict", first, flat)
+    assert len(said.stdout.splitlines()) == 50
+    assert all(words in said.stderr for words in ("1 .heic (", "x.HEIC)", "export them as JPEG", "1 .txt ("))
+    assert "export it as JPEG" in call("study.predict", first, flat / "x.HEIC", code=2).stderr
+    (tmp_path / "phone").mkdir()
+    shutil.copy(flat / "x.HEIC", tmp_path / "phone")
+    assert "no images: .heic photographs" in call("study.predict", first, tmp_path / "phone", code=2).stderr
+
+    os.utime(first / "run.json", (2e9, 2e9))
+    for written, meant in (
+        ("runs", [f"such as {Path('runs', first.name)}"]),
+        ("runs/mlp-flat-s1", [second.name]),
+        (second.name, [str(Path("runs", second.name))]),
+        ("mlp-flat", [f"{first.name}, runs/{second.name}?"]),
+        (f"runs/{second.name[:-3]}xyz", [f"mean runs/{second.name}?"]),
+        (second / "best.pt", [f"mean {second}?"]),
+        ("nothing", ["it has no run.json"]),
+    ):
+        error = call("study.predict", written, flat, code=2).stderr
+        assert len(error.splitlines()) == 1 and all(words in error for words in meant), error
 
 
 def test_a_row_of_a_table_is_about_the_image_whose_path_agrees(tmp_path):
@@ -412,7 +536,7 @@ def test_a_row_of_a_table_is_about_the_image_whose_path_agrees(tmp_path):
     def found(text, *paths):
         (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
         table = read_table(tmp_path, "labels.csv", paths)
-        return {path: row["label"] for path, row in table.rows.items()}, table.unmatched
+        return {path: row["label"] for path, row in table.rows.items()}, len(table.unmatched)
 
     head = "file,label\n"
     assert found(head + "1.jpg,cat", "1.jpg", "thumbs/1.jpg") == ({"1.jpg": "cat"}, 0)

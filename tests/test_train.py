@@ -23,7 +23,7 @@ from study import models
 from study.config import Config
 from study.config.choices import AUGMENTATIONS
 from study.record.directory import DONE, RunDirectory
-from study.record.display import Display
+from study.record.display import Display, RunDisplay
 from study.remote import columns, offline
 from study.remote.api import state_of
 from study.remote.run import place_of
@@ -335,7 +335,8 @@ def test_other_images_than_a_run_was_trained_on_are_refused(call, photo_folder, 
     options = ("--dataset=folder:photos", "--epochs=1", "--model=mlp", "--wandb=disabled")
     call("study.train", *options)
     (photo_folder / "train" / "one" / "03.png").unlink()
-    assert "was trained on other files" in call("study.train", *options, code=2).stderr
+    said = call("study.train", *options, code=2).stderr
+    assert all(words in said for words in ("was trained on other files", "added or removed", "replaces the old result"))
     call("study.train", *options, "--force")
     assert sum(only_run(tmp_path / "runs").info()["data"]["images"].values()) == 39
 
@@ -361,13 +362,15 @@ def test_a_mistake_costs_one_sentence_and_no_time(command, tmp_path, options, me
 
 def test_a_mistake_that_only_the_data_show_leaves_no_run_and_can_be_mended(call, photo_folder, tmp_path):
     options = ("study.train", "--dataset=folder:photos", "--model=mlp", "--epochs=1", "--wandb=disabled")
-    broken = photo_folder / "train" / "one" / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken = [photo_folder / "train" / "one" / f"broken{index}.png" for index in range(5)]
+    for path in broken:
+        path.write_bytes(b"no picture")
     call(*options, "--runs-dir=runs", code=2)
     assert not list((tmp_path / "runs").iterdir())
     config = Config.parse({"dataset": "folder:photos", "model": "mlp", "epochs": 1, "runs_dir": "runs"})
     RunDirectory.of(config).record_failure(config, "of other files", "it could not be read")
-    broken.unlink()
+    for path in broken:
+        path.unlink()
     call(*options, "--runs-dir=runs")
     assert only_run(tmp_path / "runs").state() == "finished", "a run that has no result stands in nobody's way"
 
@@ -781,6 +784,15 @@ def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
         "none/x.csv cannot be written" in call("study.predict", run.path, files[0], "--out=none/x.csv", code=2).stderr
     )
     assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
+
+
+def test_the_time_that_is_left_counts_whole_epochs_after_an_interruption():
+    """The rest of an epoch that was interrupted is short; the line of its end says what five whole ones take."""
+    row = {"epoch": 1, "train/loss": 1, "val/loss": 1, "train/acc": 1, "val/acc": 1, "time/epoch": 10.0}
+    display = RunDisplay((lines := []).append)
+    display.start(Config(dataset="digits", epochs=6), "data", 0.9)
+    display.epoch(row | {"time/images_per_second": 100.0})
+    assert lines[-1].endswith("ETA 50s")
 
 
 def test_a_contact_sheet_of_augmentation(call, tmp_path):

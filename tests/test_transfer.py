@@ -381,7 +381,7 @@ def test_the_sweep_has_four_ways_whatever_is_put_in_their_place(weights):
         ({"finetune": "svm", "augment": "flip"}, "finetune svm has no augment"),
         ({"finetune": "head", "body_lr_factor": 0.5}, "a network with finetune head has no body_lr_factor"),
         ({"finetune": "tail"}, "finetune must be 'all', 'head' or 'svm', not 'tail'"),
-        ({"pretrained": False, "finetune": "head"}, "a network from scratch has no finetune"),
+        ({"pretrained": False, "finetune": "head"}, "a network from scratch has no finetune; it needs --pretrained"),
         ({"stem": "cifar"}, "a pretrained network keeps its own stem"),
         ({"pretrained": False, "weights_digest": "0123"}, "weights_digest needs --pretrained"),
         ({"weights": "nowhere.pt"}, "nowhere.pt cannot be read: No such file"),

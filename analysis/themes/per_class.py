@@ -20,7 +20,7 @@ from analysis.page.letters import Plot, inches, short_names, shortened
 from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table
 from analysis.themes import confusion
-from analysis.wording.texts import number, shown, text
+from analysis.wording.texts import named, number, plural, shown, text
 from study.config.setting import Setting
 from study.record.directory import RunDirectory
 from study.system.errors import UserError, nearest
@@ -71,7 +71,16 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
                 n=repeats,
             )
         )
-    notes += left_out
+    untested = list(frame["class"][frame.images == 0])
+    absent = [
+        plural(
+            "No test image is of {names}: the accuracy of this class is unknown.",
+            "No test image is of {names}: the accuracies of these classes are unknown.",
+            len(untested),
+            names=named(untested),
+        )
+    ] * bool(untested)
+    notes += [*absent, *left_out]
     if given is not None:
         frame = frame.assign(given=given.reindex(frame["class"]).to_numpy())
         frame["difference"] = frame.accuracy - frame.given
@@ -88,11 +97,11 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     captions = [
         text("Lines are 95 % sampling intervals (Wilson). Classes are sorted by the accuracy of the best setting.")
     ]
-    if len(frame) > DRAWN_CLASSES:
+    if len(frame) - len(untested) > DRAWN_CLASSES:
         captions.append(
             text("Only the {shown} least accurate classes are shown; the table has all of them.", shown=DRAWN_CLASSES)
         )
-    captions += confusion.looked_at(best)
+    captions += [*absent, *confusion.looked_at(best)]
     figure = accuracy_figure(drawn, given, title, looks)
     content.append(Picture("class-accuracy", title, figure, " ".join(captions)))
     if len(rates) > 1:
@@ -172,11 +181,11 @@ def _settings_table(best: pd.DataFrame, drawn: Mapping[str, pd.DataFrame], rates
 def accuracy_figure(rates: Mapping[str, pd.DataFrame], given: pd.Series | None, title: str, looks: Looks) -> Figure:
     """Draw the accuracy of each class in each setting with its interval, sorted by the accuracy of the first setting.
 
-    Given accuracies are hollow diamonds.
+    Given accuracies are hollow diamonds. Classes without a test image are left out.
     """
     # rows are the least accurate classes; long names get more room
     first = next(iter(rates.values()))
-    order = first.accuracy.sort_values(kind="stable").index[:DRAWN_CLASSES]
+    order = first.accuracy.dropna().sort_values(kind="stable").index[:DRAWN_CLASSES]
     rows = np.arange(len(order))
     names = short_names(list(first["class"][order]), LONGEST)
     width = 8 + max(0.0, inches(names, 10) - 1.5)

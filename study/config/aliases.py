@@ -73,6 +73,8 @@ WITHOUT = {
     "it follows from the data": "clf_n_classes n_classes nb_classes nclass nclasses num_class num_classes num_labels",
     "hidden and filters are lists with a width for each layer, such as 64,64": "depth hidden_layers layers n_layers "
     "num_blocks num_hidden_layers num_layers",
+    "--dry-run reads the data, prints what was found, and trains nothing": "check check_data test_run validate "
+    "validate_data",
     "images lie on the device, so there are no workers": "n_workers num_workers workers",
     "weight_decay, schedule and ema_decay have names of their own": "decay lr_decay",
     NOTHING: "beta1 beta2 betas crop_size encoder_dim "

@@ -122,12 +122,15 @@ def _as_typed(name: str) -> str:
 class Command:
     """What the command line of `study.train` asks for: a config, trained again with `force`, or a `sheet` of images.
 
+    With `dry_run`, its data are looked at, and nothing is trained.
+
     `dropped` are options that were given but do not apply to the names chosen by the others.
     """
 
     config: Config
     force: bool = False
     sheet: str | None = None
+    dry_run: bool = False
     dropped: tuple[str, ...] = ()
 
 
@@ -148,15 +151,23 @@ def read_command(argv: list[str], description: str = "", drop_unused: bool = Fal
         help="draw an image and augmented copies of it (--augment), and exit",
     )
     commands.add_argument(
+        "--dry-run",
+        nargs="?",
+        const="True",
+        metavar="TRUE|FALSE",
+        help="read the data, print what was found and the images of each class in each split, and exit",
+    )
+    commands.add_argument(
         "--force", nargs="?", const="True", metavar="TRUE|FALSE", help="train again a run that has a result"
     )
     values = read_argv(options, argv)
     file = values.pop("config", None)
     sheet = values.pop("show_augment", None)
     force = is_true(values.pop("force", False))
+    dry_run = is_true(values.pop("dry_run", False))
     config = Config.parse((read_config(file) if file else {}) | values, drop_unused)
     dropped = [name for name, value in values.items() if value not in NONE and not config.uses(name)]
-    return Command(config, force, sheet, tuple(dropped) if drop_unused else ())
+    return Command(config, force, sheet, dry_run, tuple(dropped) if drop_unused else ())
 
 
 def parse_words(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -30,7 +30,7 @@ from study.config.choices import (
 )
 from study.config.setting import Listed, read_list
 from study.system.errors import UserError, closest, nearest
-from study.system.files import known_digest
+from study.system.files import composed, known_digest
 
 NONE = (None, "None", "none", "")
 """Values that mean that an option is not set."""
@@ -93,7 +93,7 @@ def list_of(kind: str, names: Iterable[str] | None = None, in_order: bool = Fals
             return None
         # Drop empty words; "none" is empty too, except as the name of a class
         absent = ("",) if names is None else ("", "none", "None")
-        wanted = [word for word in read_list("" if value is None else value) if word not in absent]
+        wanted = [composed(word) for word in read_list("" if value is None else value) if word not in absent]
         # Check each name
         for word in wanted if names is not None else ():
             if word not in names:
@@ -286,6 +286,7 @@ def own_defaults(
             ]
             owners_hint = f"only {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
             hint = f"it has {', '.join(own)}" if own and len(having) > FEW else owners_hint
+            hint = "it needs --pretrained" if chosen == ["from scratch"] else hint
             misplaced[option] = f"{owner} {','.join(chosen) or 'none'} has no {option}; {hint}"
     return defaults, misplaced
 

@@ -13,19 +13,13 @@ import torch
 from torch import Tensor
 
 from study.config import Config
-from study.config.scores import is_unbalanced
-from study.config.setting import Listed
-from study.data import duplicates, folder, sources, splits
+from study.data import duplicates, folder, notes, sources, splits
 from study.data.folder import Folder
 from study.data.memory import Memory
-from study.data.pictures import NAMED, Range, Say
-from study.data.sources import Source
+from study.data.pictures import Range, Say
 
 ROWS = 1000
 """Number of images that are moved at once."""
-
-NAMED_CLASSES = 10
-"""At most this many classes of a folder are named when a training starts."""
 
 
 def memory_format(device: torch.device | str) -> torch.memory_format:
@@ -75,8 +69,8 @@ class Data:
     to which batches are resized; None keeps the images' size. `range` is the range of pictures of more than 8 bits,
     None if there are none. `untested` are the classes without a test image, `unreadable` the files that cannot be read,
     `unused` the folders that are not used, and `skipped` the number of other files by suffix. `copies` are the counts
-    of `duplicates.count`; `subjects` the number of subjects in each split and of those in two. `is_joined` and
-    `is_moved` are those of the plan of the splits.
+    of `duplicates.count`; `subjects` the number of subjects in each split and of those in two. `examples` names some of
+    what these three count. `is_joined` and `is_moved` are those of the plan of the splits.
     """
 
     name: str
@@ -94,6 +88,7 @@ class Data:
     skipped: dict[str, int] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
     subjects: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
     is_joined: bool = False
     is_moved: bool = False
 
@@ -140,6 +135,7 @@ class Data:
             "images_per_class": self.per_class(),
             **({"copies": self.copies} if self.copies else {}),  # W&B drops empty values
             **({"subjects": self.subjects} if self.subjects else {}),
+            **({"examples": self.examples} if self.examples else {}),
         }
 
     def per_class(self) -> dict[str, list[int]]:
@@ -167,30 +163,7 @@ class Data:
         return int(high).bit_length() if low == 0 and high > 1 else "range"
 
     def __str__(self) -> str:
-        channels, height, width = self.image_shape
-        return (
-            f"{self.name}: {len(self.train):,} training, {len(self.val):,} validation and {len(self.test):,} "
-            f"test images of {channels}×{height}×{width}, {len(self.classes)} classes{self._class_names()}"
-            f"\n{self._class_sizes()}"
-        )
-
-    def _class_names(self) -> str:
-        """Return the names of a folder's classes in brackets if they are few, so that a wrong folder is noticed."""
-        few = self.name.startswith("folder:") and len(self.classes) <= NAMED_CLASSES
-        return f" ({Listed(self.classes)})" if few else ""
-
-    def _class_sizes(self) -> str:
-        """Return a line with the number of images of each class in each split or, of many classes, the extremes."""
-        sizes = list(zip(*self.per_class().values(), strict=True))
-        written = ["/".join(f"{count:,}" for count in counts) for counts in sizes]
-        start = "images of each class (training/validation/test):"
-        if len(set(sizes)) == 1:
-            return f"{start} {written[0]}"
-        order = sorted(range(len(sizes)), key=sizes.__getitem__)
-        if len(order) <= NAMED_CLASSES and is_unbalanced(sizes[place][0] for place in order):
-            return f"{start} {', '.join(f'{self.classes[place]} {written[place]}' for place in order)}"
-        first, last = order[0], order[-1]
-        return f"{start} from {written[first]} ({self.classes[first]}) to {written[last]} ({self.classes[last]})"
+        return f"{notes.title(self)}\n{notes.class_sizes(self)}"
 
 
 @lru_cache(maxsize=64)
@@ -243,16 +216,20 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
     """Load all images of a config's data set onto a device, with all training images."""
     # Read the images, and report the files that are left out
     source = sources.read(config, files, say)
-    for line in _left_out(source, config.dataset):
-        say(line)
+    for line in notes.left_out(source, files):
+        say(f"{config.dataset}: {line}")
 
     # Split by the labels, and report what should not be on two sides
     labels = {name: own.numpy() for name, (_, own) in source.splits.items()}
     plan = splits.of(config, labels, source.classes, source.subjects.get("train"), source.pixels.get("train"))
     copies = duplicates.count(plan.divided(source.pixels), plan.labels) if source.pixels else {}
-    subjects = duplicates.shared(plan.divided(source.subjects)) if source.subjects else {}
+    shared = duplicates.shared(plan.divided(source.subjects)) if source.subjects else {}
+    subjects = {name: len(own) for name, own in shared.items()}
     images = {name: len(plan.labels[name]) for name in splits.NAMES}
-    for line in duplicates.lines(copies, subjects, images, plan.is_joined):
+    examples = notes.examples(source, plan, shared) if copies or subjects else {}
+    for line in duplicates.lines(copies, subjects, images, plan.is_joined, examples):
+        say(f"{config.dataset}: {line}")
+    for line in notes.spellings(plan.classes):
         say(f"{config.dataset}: {line}")
     for absent, kind in ((plan.untested, "test"), (plan.unvalidated, "validation")):
         if absent:
@@ -283,25 +260,14 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
         range=source.range,
         untested=plan.untested,
         unreadable=source.unreadable,
-        unused=source.unused,
-        skipped=source.skipped,
+        unused=files.unused if files else (),
+        skipped=files.skipped if files else {},
         copies=copies,
         subjects=subjects,
+        examples=(files.examples if files else {}) | examples,
         is_joined=plan.is_joined,
         is_moved=plan.is_moved,
     )
-
-
-def _left_out(source: Source, dataset: str) -> Iterator[str]:
-    """Yield a line for each kind of file or folder that is not used."""
-    if source.unreadable:
-        named = "; ".join(source.unreadable[:NAMED])
-        yield f"{dataset}: unreadable files, {len(source.unreadable)} (run.json names all): {named}"
-    if source.unused:
-        yield f"{dataset}: folders that are not used, neither train, val nor test: {', '.join(source.unused)}"
-    if source.skipped:
-        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in source.skipped.items())
-        yield f"{dataset}: files that are not used: {counts}"
 
 
 def _taken(images: Tensor, index: np.ndarray | None, in_place: bool) -> Tensor:

@@ -5,16 +5,21 @@ python -c "import numpy as np; from study.data import duplicates; \\
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+from study.system.errors import some
 
 CHUNK = 1000
 """Number of images that a thread digests at once."""
 
 PAIRS = (("val", "train"), ("test", "train"), ("test", "val"))
 """Splits that should share no image."""
+
+Pair = tuple[tuple[str, int], tuple[str, int]]
+"""Two images, each as its split and its place there."""
 
 
 def digests(images: np.ndarray) -> np.ndarray:
@@ -62,33 +67,74 @@ def count(digests_of: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
     return counts if any(counts.values()) else {}
 
 
-def shared(subjects: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Count the subjects in each split, and those that two splits share; `subjects` maps splits to (n,)."""
+def pairs(digests_of: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], most: int) -> dict[str, list[Pair]]:
+    """Return up to `most` pairs of equal images for each of the counts of `count`."""
+    found = {}
+
+    # Within splits: a copy and the first one
+    for name, own in digests_of.items():
+        _, first, inverse = np.unique(own, return_index=True, return_inverse=True)
+        copies = np.flatnonzero(first[inverse] != np.arange(len(own)))[:most]
+        found[name] = [((name, place), (name, first[inverse[place]])) for place in copies]
+
+    # Between splits
+    for one, other in PAIRS:
+        known, first = np.unique(digests_of[other], return_index=True)
+        both = np.flatnonzero(np.isin(digests_of[one], known))[:most]
+        same = first[np.searchsorted(known, digests_of[one][both])]
+        found[f"{one} in {other}"] = [((one, place), (other, twin)) for place, twin in zip(both, same, strict=True)]
+
+    # Copies with different labels: the first image of each of two labels
+    starts = np.cumsum([0, *map(len, digests_of.values())])
+    every = np.concatenate(list(digests_of.values()))
+    label_of = np.concatenate([labels[name] for name in digests_of])
+    kinds, first = np.unique(np.stack([every, label_of]), axis=1, return_index=True)
+    again = np.flatnonzero(kinds[0, 1:] == kinds[0, :-1])
+    again = again[np.unique(kinds[0, again], return_index=True)[1]]
+
+    def image(place: int) -> tuple[str, int]:
+        split = np.searchsorted(starts, place, side="right") - 1
+        return list(digests_of)[split], place - starts[split]
+
+    found["other labels"] = [(image(first[place]), image(first[place + 1])) for place in again[:most]]
+    return found
+
+
+def shared(subjects: Mapping[str, np.ndarray]) -> dict[str, set[str]]:
+    """Return the subjects in each split, and those that two splits share; `subjects` maps splits to (n,)."""
     own = {name: set(values.tolist()) for name, values in subjects.items()}
-    return {name: len(values) for name, values in own.items()} | {
-        f"{one} and {other}": len(own[one] & own[other]) for one, other in PAIRS
-    }
+    return own | {f"{one} and {other}": own[one] & own[other] for one, other in PAIRS}
 
 
 def lines(
-    copies: Mapping[str, int], subjects: Mapping[str, int], images: Mapping[str, int], is_joined: bool
+    copies: Mapping[str, int],
+    subjects: Mapping[str, int],
+    images: Mapping[str, int],
+    is_joined: bool,
+    examples: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Return sentences about counts of `count` and `shared`; `images` is the number of images of each split.
+    """Return sentences about counts of `count` and of what `shared` found; `images` is the size of each split.
 
-    `is_joined` is whether there are copies that the split keeps together.
+    `is_joined` is whether there are copies that the split keeps together. `examples` has names for each count.
     """
     found = []
     if copies:
-        within = [f"{copies[name]:,} in {name}" for name in images if copies[name]]
-        kept = " (the split keeps them together)" * is_joined
-        found += [f"copies of other images: {', '.join(within)}{kept}"] if within else []
+        within = [
+            f"{copies[name]:,} in {name} ({some(examples[name], copies[name])})" for name in images if copies[name]
+        ]
+        kept = ", which the split keeps together" * is_joined
+        found += [f"copies of other images{kept}: {', '.join(within)}"] if within else []
     for one, other in PAIRS:
-        if number := copies.get(f"{one} in {other}"):
-            found.append(f"{number:,} of {images[one]:,} {one} images are in {other} too")
-        if number := subjects.get(f"{one} and {other}"):
-            found.append(f"{number:,} of {subjects[one]:,} subjects of {one} are in {other} too")
+        if number := copies.get(key := f"{one} in {other}"):
+            found.append(
+                f"{number:,} of {images[one]:,} {one} images are in {other} too: {some(examples[key], number)}"
+            )
+        if number := subjects.get(key := f"{one} and {other}"):
+            which = some(examples[key], number)
+            found.append(f"{number:,} of {subjects[one]:,} subjects of {one} are in {other} too: {which}")
     if number := copies.get("other labels"):
-        found.append(f"{number:,} images have a copy with another label")
+        which = some(examples["other labels"], number - len(examples["other labels"]))
+        found.append(f"{number:,} images have a copy with another label: {which}")
     if subjects:
         found.append(f"subjects: {', '.join(f'{subjects[name]:,} in {name}' for name in images)}")
     return found

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.config import Config
+from study.config.checks import csv_columns
 from study.data.labels import subjects as subjects_of
 from study.data.listing import Mark, expected, in_class_folders, with_labels
-from study.system.errors import UserError, one_line
-from study.system.files import file_digest, replace_text
+from study.system.errors import NAMED, UserError, one_line, printable
+from study.system.files import file_digest, replace_text, with_accents
 from study.system.progress import Progress
 
 Say = Callable[[str], None]
@@ -38,7 +39,8 @@ class Folder:
     `files` maps each existing split (`train`, perhaps `val` and `test`) to a sorted list of (path relative to `root`,
     index into `classes`). `contents` is the digest of all names, labels and contents; `digest` is that and the
     subjects. `subjects` maps each file to its subject, if there are any. `unused` are folders that belong to no split;
-    `skipped` counts the files that are not used, by suffix or reason.
+    `skipped` counts the files that are not used, by suffix or reason, and `examples` names the first ones of each kind.
+    `tables` are CSV files beside class folders, which might hold other labels.
     """
 
     root: Path
@@ -49,6 +51,8 @@ class Folder:
     subjects: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     skipped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    tables: tuple[str, ...] = ()
 
 
 def of(config: Config, say: Say = lambda text: None) -> Folder | None:
@@ -103,7 +107,7 @@ def scan(
 def _scan(data_dir: Path, name: str, say: Say, labels: str | None, group_by: str | None) -> Folder:
     """List the images, as `scan` does; raise OSError if a folder cannot be read."""
     # List the images with their labels, and their subjects
-    root = data_dir / name
+    root = with_accents(data_dir / name)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; {expected(name)}")
     listed = with_labels(root, labels) if labels else in_class_folders(root, name)
@@ -123,6 +127,10 @@ def _scan(data_dir: Path, name: str, say: Say, labels: str | None, group_by: str
 
     # Digest the subjects too
     combined.update(json.dumps([subjects[path] for path in paths]).encode() if subjects else b"")
+
+    # Count what is not used, and name the first ones
+    skipped = sorted(((kind, own) for kind, own in listed.skipped.items() if own), key=lambda pair: -len(pair[1]))
+    tables = () if labels else tuple(sorted(path.name for path in root.iterdir() if csv_columns(path.name)[0]))
     return Folder(
         listed.root,
         listed.classes,
@@ -131,7 +139,9 @@ def _scan(data_dir: Path, name: str, say: Say, labels: str | None, group_by: str
         combined.hexdigest()[:16],
         subjects,
         listed.unused,
-        dict(listed.skipped.most_common()),
+        {kind: len(own) for kind, own in skipped},
+        {kind: [printable(path.removeprefix(f"{root}/")) for path in own[:NAMED]] for kind, own in skipped},
+        tables,
     )
 
 

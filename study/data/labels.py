@@ -9,14 +9,13 @@ file or, if it has a /, in its path below the folder of the data set.
 
 import csv
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from study.config.checks import csv_columns, pattern
 from study.system.errors import UserError, nearest, printable
-from study.system.files import written_text
+from study.system.files import composed, with_accents, written_text
 
 USUAL = ("file", "label")
 """The columns of a CSV file with the name of an image and its class, unless others are named."""
@@ -26,14 +25,14 @@ USUAL = ("file", "label")
 class Table:
     """A CSV file: its name, the column of labels, all columns, and the row of each image file that it names.
 
-    `unmatched` is the number of rows whose image does not exist.
+    `unmatched` has the image of each row that does not exist. All texts are in Unicode's form NFC.
     """
 
     name: str
     label: str
     columns: tuple[str, ...]
     rows: dict[str, dict[str, str]]
-    unmatched: int = 0
+    unmatched: tuple[str, ...] = ()
 
 
 def table(root: Path, option: str, paths: Sequence[str]) -> Table:
@@ -43,18 +42,24 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
     """
     # Read the file; Excel writes a byte order mark and, in many countries, semicolons
     name, chosen = csv_columns(option)
+    path = with_accents(root / name)
     try:
-        content = written_text(root / name).removeprefix("\ufeff")
+        content = composed(written_text(path).removeprefix("\ufeff"))
         delimiter = max(",;\t", key=content.partition("\n")[0].count)
         reader = csv.DictReader(io.StringIO(content), delimiter=delimiter, skipinitialspace=True)
         columns = tuple(reader.fieldnames or ())
         rows = list(reader)
+    except UnicodeDecodeError:
+        raise UserError(
+            f"labels: {path} is not written in UTF-8; save it as such (in Excel, by the type CSV UTF-8)"
+        ) from None
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"labels: {root / name} cannot be read ({reason}); name a file in {root}") from None
 
     # Find its columns
-    file, label = chosen or (columns if len(columns) == 2 and not set(USUAL) <= set(columns) else USUAL)
+    usual = columns if len(columns) == 2 and not set(USUAL) <= set(columns) else USUAL
+    file, label = map(composed, chosen or usual)
     for column in (file, label):
         if column not in columns:
             raise UserError(
@@ -67,7 +72,7 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
     known = _by_name(paths)
     if _images(file, known):
         raise UserError(f"labels: {name} has no header, its first line names an image; write FILE,LABEL above it")
-    unmatched = 0
+    unmatched: list[str] = []
     for row in rows:
         written = (row[file] or "").strip().replace("\\", "/").removeprefix("./")
         same = _images(written, known)
@@ -76,7 +81,8 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
                 f"labels: {name} names {printable(written)}, which may be {' or '.join(map(printable, same[:2]))}: "
                 f"write the path below {root}"
             )
-        unmatched += not same
+        if not same:
+            unmatched.append(written)
         for path in same:
             if path in found and found[path][label] != row[label]:
                 raise UserError(
@@ -86,14 +92,14 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
     if not found:
         examples = f"such as {printable(rows[0][file])}" if rows else "as it has no rows"
         raise UserError(f"labels: the column {file!r} of {name} names no image below {root}, {examples}")
-    return Table(name, label, columns, found, unmatched)
+    return Table(name, label, columns, found, tuple(unmatched))
 
 
 def _by_name(paths: Sequence[str]) -> dict[str, list[str]]:
-    """Map names, with and without their suffix, to the paths of images that have them."""
+    """Map names, with and without their suffix, in the form NFC to the paths of images that have them."""
     known: dict[str, list[str]] = {}
     for path in paths:
-        pure = PurePosixPath(path)
+        pure = PurePosixPath(composed(path))
         for name in {pure.name, pure.stem}:
             known.setdefault(name, []).append(path)
     return known
@@ -107,11 +113,11 @@ def _images(written: str, known: Mapping[str, Sequence[str]]) -> list[str]:
     """
     *folders, name = PurePosixPath(written or "/").parts
     same = list(known.get(name, ()))
-    if written in same:
-        return [written]
+    if exact := [path for path in same if composed(path) == written]:
+        return exact
     agree = []
     for path in same:
-        own = PurePosixPath(path).parts[:-1]
+        own = PurePosixPath(composed(path)).parts[:-1]
         shared = min(len(own), len(folders))
         if list(own[len(own) - shared :]) == folders[len(folders) - shared :]:
             agree.append(path)
@@ -130,7 +136,7 @@ def labels(paths: Sequence[str], option: str, rows: Table | None) -> dict[str, s
         if not any(found.values()):
             example = f"such as {printable(paths[0])}" if paths else "as there is none"
             raise UserError(f"labels: the pattern {option!r} matches no image, {example}")
-    named = {path: unicodedata.normalize("NFC", label) for path, label in found.items() if label}
+    named = {path: composed(label) for path, label in found.items() if label}
     for path, label in named.items():
         if printable(label) != label:
             raise UserError(f"labels: {printable(path)} has the label {printable(label)}; it must be one line of text")
@@ -142,6 +148,7 @@ def subjects(paths: Sequence[str], group_by: str, rows: Table | None) -> dict[st
 
     Raises UserError if an image has none: it might be one of a subject on the other side of the split.
     """
+    group_by = composed(group_by)
     if rows and group_by in rows.columns:
         found = {path: (rows.rows[path][group_by] or "").strip() for path in paths}
         what = f"the column {group_by!r} of {rows.name} is empty for"
@@ -157,7 +164,8 @@ def subjects(paths: Sequence[str], group_by: str, rows: Table | None) -> dict[st
 
 def _matches(paths: Sequence[str], text: str) -> dict[str, str]:
     """Return the first group of a pattern in each name, or in each path if the pattern has a /; "" without a match."""
-    compiled = pattern(text)
-    places = paths if "/" in text else [PurePosixPath(path).name for path in paths]
+    compiled = pattern(composed(text))
+    names = map(composed, paths)
+    places = names if "/" in text else [PurePosixPath(name).name for name in names]
     matches = map(compiled.search, places)
     return {path: (match.group(1) or "") if match else "" for path, match in zip(paths, matches, strict=True)}

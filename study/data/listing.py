@@ -7,14 +7,14 @@ python -c "from pathlib import Path; from study.data.listing import in_class_fol
 import os
 import re
 import stat
-import unicodedata
-from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from study.config.checks import csv_columns
 from study.data.labels import Table, labels, table
-from study.system.errors import UserError, printable
+from study.system.errors import NAMED, UserError, printable, some
+from study.system.files import composed
 
 IMAGE_SUFFIXES = {
     ".avif",
@@ -45,22 +45,33 @@ SPLIT_NAME = re.compile(
 JUNK = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__"}
 """Folders that operating systems and storage devices leave behind."""
 
+NO_SUFFIX = "no suffix"
+
+HEIC_SUFFIXES = {".heic", ".heif"}
+"""Suffixes of photographs of iPhones, which are not read."""
+
 SPLITS = ("train", "val", "test")
 
 Mark = tuple[int, int, int]
 """Size of a file and the times of its last changes, by which an unchanged file is recognized."""
 
+Skipped = dict[str, list[str]]
+"""The paths of what is not used, by suffix or reason."""
+
 
 @dataclass(frozen=True)
 class Listed:
-    """The image files of one data set with their marks, before they are digested; see `Folder`."""
+    """The image files of one data set with their marks, before they are digested; see `Folder`.
+
+    `skipped` may name a folder too, or a row of the table.
+    """
 
     root: Path
     classes: tuple[str, ...]
     files: dict[str, list[tuple[str, int]]]
     marks: dict[str, Mark]
     unused: tuple[str, ...]
-    skipped: Counter[str]
+    skipped: Skipped
     rows: Table | None = None
 
 
@@ -70,12 +81,13 @@ def with_labels(root: Path, option: str) -> Listed:
     A folder that is named like a split holds the images of this split; other folders do not matter.
     """
     # List all images, without the CSV file
-    skipped: Counter[str] = Counter()
+    skipped: Skipped = {}
     marks = {path[len(str(root)) + 1 :]: mark for path, mark in image_files(root, root, skipped)}
     rows = table(root, option, list(marks)) if csv_columns(option)[0] else None
     if rows:
-        skipped -= Counter({Path(rows.name).suffix.lower(): 1})
-        skipped["row without an image"] += rows.unmatched
+        for own in skipped.values():
+            own[:] = [path for path in own if composed(path) != composed(str(root / rows.name))]
+        skipped["row without an image"] = list(rows.unmatched)
 
     # Take those that have a label and, if there is a folder of training images, lie in the folder of a split
     label_of = labels(list(marks), option, rows)
@@ -93,14 +105,14 @@ def with_labels(root: Path, option: str) -> Listed:
 
     # Count those that are left out, and refuse a data set without two classes
     used = {path for own in files.values() for path, _ in own}
-    skipped["image without a label"] += len(marks) - len(label_of)
-    skipped["image outside train, val and test"] += len(label_of) - len(used)
+    skipped["image without a label"] = [path for path in marks if path not in label_of]
+    skipped["image outside train, val and test"] = [path for path in label_of if path not in used]
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
         raise UserError(
             f"labels: {option!r} must give two or more labels to the training images in {root}, not {found}"
         )
-    return Listed(root, classes, files, {path: marks[path] for path in used}, (), +skipped, rows)
+    return Listed(root, classes, files, {path: marks[path] for path in used}, (), skipped, rows)
 
 
 def in_class_folders(root: Path, name: str) -> Listed:
@@ -109,7 +121,7 @@ def in_class_folders(root: Path, name: str) -> Listed:
     root, folders, unused = _find_splits(root, name)
 
     # List the images of each class in each split
-    skipped: Counter[str] = Counter()
+    skipped: Skipped = {}
     images_of = {
         split: {
             class_name: [image for place in places for image in image_files(place, root, skipped)]
@@ -118,18 +130,17 @@ def in_class_folders(root: Path, name: str) -> Listed:
         for split, folder in folders.items()
     }
     for folder in folders.values():
-        if outside := sum(map(_is_image_file, os.scandir(folder))):
-            skipped["image outside the class folders"] += outside
+        outside = [entry.path for entry in os.scandir(folder) if _is_image_file(entry)]
+        skipped.setdefault("image outside the class folders", []).extend(sorted(outside))
     if folders["train"] == root:  # a folder without images need not be a class
-        unused += tuple(class_name for class_name, own in images_of["train"].items() if not own)
+        skipped["folder without images"] = [class_name for class_name, own in images_of["train"].items() if not own]
         images_of["train"] = {class_name: own for class_name, own in images_of["train"].items() if own}
 
     # Take the classes from the training folder
     classes = tuple(sorted(images_of["train"]))
     if len(classes) < 2:
-        raise UserError(
-            f"{folders['train']} holds {len(classes)} of the two or more classes that are needed: {expected(name)}"
-        )
+        reason = heic(skipped) or expected(name)
+        raise UserError(f"{folders['train']} holds {len(classes)} of the two or more classes that are needed: {reason}")
     for split, own in images_of.items():
         if unknown := own.keys() - set(classes):
             raise UserError(f"{folders[split]} holds classes that train does not: {', '.join(sorted(unknown))}")
@@ -141,7 +152,8 @@ def in_class_folders(root: Path, name: str) -> Listed:
         files[split] = []
         for label, class_name in enumerate(classes):
             if split == "train" and not own[class_name]:
-                raise UserError(f"{folders[split] / class_name} holds no images: {expected(name)}")
+                reason = heic(skipped) or expected(name)
+                raise UserError(f"{folders[split] / class_name} holds no images: {reason}")
             for path, mark in sorted(own.get(class_name, ())):
                 relative = path[len(str(root)) + 1 :]
                 files[split].append((relative, label))
@@ -149,6 +161,19 @@ def in_class_folders(root: Path, name: str) -> Listed:
         if not files[split]:
             raise UserError(f"{folders[split]} holds no images: {expected(name)}")
     return Listed(root, classes, files, marks, unused, skipped)
+
+
+def counted(kind: str, count: int, names: Sequence[str]) -> str:
+    """Return a count of what is skipped, with its first names: 4 rows without an image (a, b, c and 1 more)."""
+    noun, *rest = ["file", "without a suffix"] if kind == NO_SUFFIX else kind.split(" ", 1)
+    ending = "s" * (count != 1 and not noun.startswith("."))
+    return " ".join([f"{count:,}", noun + ending, *rest, f"({some([*map(printable, names[:NAMED])], count)})"])
+
+
+def heic(skipped: Iterable[str]) -> str:
+    """Return a sentence if HEIC is among the kinds of files that are not used, else ""."""
+    found = sorted(HEIC_SUFFIXES.intersection(skipped))
+    return f"{' and '.join(found)} photographs cannot be read: export them as JPEG" if found else ""
 
 
 def expected(name: str) -> str:
@@ -244,12 +269,12 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
             raise UserError(
                 f"{folder}: a class is named {printable(path.name)}; rename it, with UTF-8 characters and no line ends"
             )
-        folders_of.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
+        folders_of.setdefault(composed(path.name), []).append(path)
     return folders_of
 
 
-def image_files(folder: Path, root: Path, skipped: Counter[str]) -> list[tuple[str, Mark]]:
-    """List the images in a folder and those below it; count the other files in `skipped` by suffix.
+def image_files(folder: Path, root: Path, skipped: Skipped) -> list[tuple[str, Mark]]:
+    """List the images in a folder and those below it; add the other files to `skipped`, by suffix.
 
     Links to folders outside `root`, the folder of the data set, are followed. Links within it are not: their images
     would count twice or the links would form a circle.
@@ -262,18 +287,18 @@ def image_files(folder: Path, root: Path, skipped: Counter[str]) -> list[tuple[s
         try:
             state = entry.stat()
         except OSError:
-            skipped["link to nowhere"] += 1
+            skipped.setdefault("link to nowhere", []).append(entry.path)
             continue
         # Descend into folders, list images, count anything else
         if stat.S_ISDIR(state.st_mode):
             if entry.is_symlink() and _is_within(entry.path, root, folder):
-                skipped["link to a folder of the data set"] += 1
+                skipped.setdefault("link to a folder of the data set", []).append(entry.path)
             else:
                 found += image_files(Path(entry.path), root, skipped)
         elif _is_image_file(entry) and stat.S_ISREG(state.st_mode):
             found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
         else:
-            skipped[Path(entry.name).suffix.lower() or "no suffix"] += 1
+            skipped.setdefault(Path(entry.name).suffix.lower() or NO_SUFFIX, []).append(entry.path)
     return found
 
 

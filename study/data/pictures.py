@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from study.system.errors import UserError, printable
+from study.system.errors import NAMED, UserError, printable
 from study.system.files import replace_text
 from study.system.progress import Progress
 
@@ -36,14 +36,17 @@ Listing = dict[str, list[tuple[str, int]]]
 """For each split, the image files as (path relative to a root, label)."""
 
 UNREADABLE_SHARE = 0.01
-"""A data set is refused if more than this share of its files cannot be read."""
+"""A data set is refused if more than this share of its files cannot be read, with these exceptions."""
 
-NAMED = 3
-"""At most this many unreadable files are named; a file lists all of them."""
+UNREADABLE_FILES, OF_FEW = 5, 0.1
+"""This number of unreadable files is accepted in any case, unless it is more than this share."""
 
 CHUNK = 1000
 """Number of files that are handed to the threads at once."""
 
+
+HEIC = {b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"}
+"""What follows the first four bytes of photographs of iPhones, which often have the suffix of another format."""
 
 ORIENTATION = 274
 BITS_PER_SAMPLE = 258
@@ -387,6 +390,8 @@ def _instead(path: Path, error: Exception) -> tuple[str, str]:
         return "a folder", ""
     if start.startswith((b"<!doctype html", b"<html")):
         return "an HTML page", "a download that failed?"
+    if start[4:12] in HEIC:
+        return "a HEIC photograph", "export it as JPEG"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer", "`git lfs pull` fetches the image"
     if isinstance(error, UnidentifiedImageError):
@@ -400,10 +405,11 @@ def _shows_something(images: np.ndarray) -> bool:
 
 
 def _refuse_unreadable(root: Path, unreadable: dict[str, Unreadable], files: int, report: Path) -> None:
-    """Raise UserError if more than UNREADABLE_SHARE of the files cannot be read."""
-    if len(unreadable) > UNREADABLE_SHARE * files:
+    """Raise UserError if too many files cannot be read; see UNREADABLE_SHARE."""
+    if len(unreadable) > max(UNREADABLE_SHARE * files, min(UNREADABLE_FILES, OF_FEW * files)):
+        limit = UNREADABLE_SHARE if len(unreadable) > UNREADABLE_FILES else OF_FEW
         raise UserError(
-            f"{_summary(root, unreadable, report)}; of {files:,} files that is more than {UNREADABLE_SHARE:.0%}: "
+            f"{_summary(root, unreadable, report)}; of {files:,} files that is more than {limit:.0%}: "
             "fix or remove them"
         )
 
@@ -415,11 +421,12 @@ def _summary(root: Path, unreadable: dict[str, Unreadable], report: Path) -> str
     named = "; ".join(f"{printable(root / path)}: {error}" for path, error in list(unreadable.items())[:NAMED])
     is_listed = _list_in(report, root, unreadable) and len(unreadable) > NAMED
     listed = f"; all are listed in {printable(report)}" if is_listed else ""
-    return f"{_counted(len(unreadable))} cannot be read as images ({kinds}): {named}{listed}"
-
-
-def _counted(files: int) -> str:
-    return "1 file" if files == 1 else f"{files} files"
+    files = (
+        "1 file cannot be read as an image"
+        if len(unreadable) == 1
+        else f"{len(unreadable)} files cannot be read as images"
+    )
+    return f"{files} ({kinds}): {named}{listed}"
 
 
 def _list_in(report: Path, root: Path, unreadable: dict[str, Unreadable]) -> bool:

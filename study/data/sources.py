@@ -28,18 +28,17 @@ from study.system.errors import UserError, printable
 class Source:
     """Images (n, channels, height, width), uint8, and labels (n,), int64, of `train`, perhaps `val` and `test`.
 
-    `range` and `unreadable` are described in `pictures.Decoded`, `unused` and `skipped` in `folder.Folder`. For a
-    folder, `pixels` has the digest of the pixels of each image, and `subjects` its subject, if there are any.
+    `range` and `unreadable` are described in `pictures.Decoded`. For a folder, `pixels` has the digest of the pixels of
+    each image, `names` its path, and `subjects` its subject, if there are any.
     """
 
     splits: dict[str, tuple[Tensor, Tensor]]
     classes: tuple[str, ...]
     pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
     subjects: dict[str, list[str]] = field(default_factory=dict)
     range: Range | None = None
     unreadable: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def read(config: Config, files: Folder | None, say: Say) -> Source:
@@ -179,15 +178,16 @@ def _cached(
     if not files:
         return source
 
-    # Give each image of a folder the digest of its pixels, which older caches lack, and its subject
+    # Give each image of a folder the digest of its pixels, which older caches lack, its name and its subject
     pixels = content["pixels"] if "pixels" in content else _pixels(content["splits"])
     lost = {name for name, _ in content["unreadable"]}
-    subjects = {
-        split: [files.subjects[path] for path, _ in listed if printable(path) not in lost]
-        for split, listed in (listing.items() if files.subjects else ())
+    names = {
+        split: [path for path, _ in listed if not lost or printable(path) not in lost]
+        for split, listed in listing.items()
     }
+    subjects = {split: [files.subjects[path] for path in own] for split, own in names.items() if files.subjects}
     digests = {name: values.numpy() for name, values in pixels.items()}
-    return replace(source, pixels=digests, subjects=subjects, unused=files.unused, skipped=files.skipped)
+    return replace(source, pixels=digests, names=names, subjects=subjects)
 
 
 def _pixels(splits: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -94,6 +94,7 @@ class Engine:
         self.outcomes: list[Outcome] = []
         self.strikes: Counter[str] = Counter()
         self.reported: set[str] = set()
+        self.notes: set[str] = set()
 
     def run(self, jobs: Iterable[Job], count: int) -> list[Outcome]:
         """Train jobs in their order, about `count` of them, and return how each ended.
@@ -212,7 +213,9 @@ class Engine:
                 worker.is_ready = True
             case "begin":
                 self.display.begin(job.config.run_name, job.label, job.config.epochs)
-            case "say":
+            case "say" if value not in self.notes:
+                if value.startswith(f"{job.config.dataset}: "):  # the other workers find the same in the data
+                    self.notes.add(value)
                 self.display.say(f"          {value}")
             case "epoch":
                 self.display.epoch(job.config.run_name, value)

@@ -63,7 +63,7 @@ class _Log(RunDisplay):
         super().__init__()
         self.connection = connection
 
-    def start(self, config: Config, data: str, epoch: int) -> None:
+    def start(self, config: Config, data: str, epoch: float) -> None:
         super().start(config, data, epoch)
         self.send("begin", config.epochs)
 

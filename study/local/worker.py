@@ -74,7 +74,7 @@ class _Messages(Display):
         self._send("say", text)
         self.log.say(text)
 
-    def start(self, config: Config, data: str, epoch: int) -> None:
+    def start(self, config: Config, data: str, epoch: float) -> None:
         self._send("begin", None)
         self.log.start(config, data, epoch)
 

@@ -365,7 +365,7 @@ class RunDirectory:
         """Read a JSON object; return {} if there is no file, and raise CorruptRun if it is broken."""
         try:
             values = json.loads((self.path / name).read_bytes().decode())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             raise CorruptRun(f"{self.path / name} is broken: {error}") from None

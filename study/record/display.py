@@ -27,8 +27,8 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line."""
 
-    def start(self, config: Config, data: str, epoch: int) -> None:
-        """Show that a training starts after `epoch` finished epochs."""
+    def start(self, config: Config, data: str, epoch: float) -> None:
+        """Show that a training starts after `epoch` epochs; a fraction is the trained part of the next one."""
 
     def batch(self, batch: int, batches: int) -> None:
         """Show the number of finished batches of an epoch."""
@@ -55,13 +55,13 @@ class RunDisplay(Display):
     def say(self, text: str) -> None:
         self.write(text)
 
-    def start(self, config: Config, data: str, epoch: int) -> None:
+    def start(self, config: Config, data: str, epoch: float) -> None:
         # Remember when and where the training started
         self.epochs = config.epochs
-        self.first = epoch
+        self.first = self.done = int(epoch)
         self.started = time.monotonic()
+        self.seconds = 0.0
         self.drawn = 0.0
-        self.done = float(epoch)
         self.say(data)
 
         # Show a bar on a terminal
@@ -77,7 +77,7 @@ class RunDisplay(Display):
             )
             self.bar.start()
             self.task = self.bar.add_task(
-                "", total=config.epochs, completed=epoch, epoch=epoch + 1, epochs=config.epochs, metrics=""
+                "", total=config.epochs, completed=epoch, epoch=self.first + 1, epochs=config.epochs, metrics=""
             )
 
     def batch(self, batch: int, batches: int) -> None:
@@ -95,7 +95,8 @@ class RunDisplay(Display):
                 epoch=min(row["epoch"] + 1, self.epochs),
             )
         else:
-            pace = (time.monotonic() - self.started) / (row["epoch"] - self.first)
+            self.seconds += row["time/epoch"]  # with those before a run was resumed amid an epoch
+            pace = max(time.monotonic() - self.started, self.seconds) / (row["epoch"] - self.first)
             left = duration(pace * (self.epochs - row["epoch"]))
             self.say(f"epoch {row['epoch']}/{self.epochs}  {describe(row)}  ETA {left}")
 

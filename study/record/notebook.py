@@ -64,11 +64,11 @@ class NotebookRun(Display):
     def say(self, text: str) -> None:
         print(text)
 
-    def start(self, config: Config, data: str, epoch: int) -> None:
+    def start(self, config: Config, data: str, epoch: float) -> None:
         self.epochs = config.epochs
-        self.first = self.done = epoch
+        self.first, self.done = epoch, int(epoch)
         self.bar.started = time.monotonic()
-        self.text = f"epoch {epoch}/{config.epochs}"
+        self.text = f"epoch {self.done}/{config.epochs}"
         self.bar.show(epoch / config.epochs, self.text)
 
     def batch(self, batch: int, batches: int) -> None:

@@ -25,7 +25,7 @@ NEEDED = ("_register_agent", "_agent_heartbeat", "_get_sweep_state")
 PLAIN = (["${env}", "${interpreter}"], ["${interpreter}"])
 """What stands before the training in a command that this project's processes need not start."""
 
-NOT_PLAIN = ("--show-augment", "--show_augment", "--config", "${args_json_file}")
+NOT_PLAIN = ("--show-augment", "--show_augment", "--dry-run", "--dry_run", "--config", "${args_json_file}")
 """Starts of words with which a command does something else than training its options."""
 
 

@@ -165,6 +165,15 @@ def with_place(error: BaseException) -> str:
     return one_line(error) + ("" if isinstance(error, UserError) else place)
 
 
+NAMED = 3
+"""At most this many files of one kind are named in a sentence."""
+
+
+def some(names: Sequence[str], count: int) -> str:
+    """Return the first names of `count` in one text, with the number of the others."""
+    return ", ".join(names) + (f" and {count - len(names):,} more" if count > len(names) else "")
+
+
 FIRST_LETTERS = 4
 """Least length of a word that may be the beginning of a name in a long list."""
 

@@ -7,6 +7,7 @@ content = files.cached(path, make, "the features", say)
 import hashlib
 import os
 import pickle
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -28,6 +29,18 @@ def replace_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's form NFC, with é as one character; macOS and its archives write e and an accent."""
+    return unicodedata.normalize("NFC", name)
+
+
+def with_accents(path: Path) -> Path:
+    """Return a file's path in the form of Unicode in which its folder has its name; the path itself if it has none."""
+    if path.exists() or path.name.isascii() or not path.parent.is_dir():
+        return path
+    return next((other for other in path.parent.iterdir() if composed(other.name) == composed(path.name)), path)
 
 
 MOST_CHARACTERS = 10_000_000

@@ -162,8 +162,7 @@ def _train(
             f"{tracker.directory.path} was begun on another split, before copies of images were kept together: train "
             "it again with --force"
         )
-    for metric in filter(None, (config.metric, config.early_stopping_metric)):
-        scores.check(metric, len(data.classes))
+    _check_metrics(config, data)
     tracker.note(device=devices.describe(device), data_digest=digest, data=data.describe())
     if pretraining:
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
@@ -187,7 +186,8 @@ def _train(
         return False
 
     # Train
-    display.start(config, str(data), trainer.progress.epoch)
+    part = trainer.progress.batch / (trainer.batches + 1)  # the validation counts as a batch
+    display.start(config, str(data), trainer.progress.epoch + part)
     with _explained(config), occupancy, signals.hold():
         state = trainer.fit(
             log,
@@ -212,6 +212,32 @@ def _train(
         raise
     notes = {"stopped_by": stopped_by} if state == "stopped" else {}
     return _finish(config, display, tracker, state, summary, trainer.best_weights, arrays, **notes)
+
+
+def look(config: Config, say: Callable[[str], None]) -> None:
+    """Load the data of a config as its training would, and print what was found; neither train nor write a run.
+
+    Raises the UserErrors of a training that are about its data.
+    """
+    # Load them
+    splits.check(config, folder.of(config, say))
+    from study.data import notes
+    from study.models import pretrained
+    from study.training import svm as transfer
+
+    data = transfer.load_data(config, pretrained.read(config, say), devices.pick("cpu"), say)
+    _check_metrics(config, data)
+
+    # Print what was found
+    say(notes.title(data))
+    say(notes.table(data))
+    say("nothing is trained (--dry-run)")
+
+
+def _check_metrics(config: Config, data: Any) -> None:
+    """Raise UserError if a metric that decides anything cannot be computed for the classes of the data."""
+    for metric in filter(None, (config.metric, config.early_stopping_metric)):
+        scores.check(metric, len(data.classes))
 
 
 @contextmanager
@@ -312,6 +338,7 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
     if str(before.get("data_digest")).removesuffix(JOINED) != digest:
         raise UserError(
             f"{directory.path} was trained on other files (digest {before.get('data_digest')}, now {digest}): "
-            "put them back, name another --runs-dir, or train again with --force"
+            "usually pictures were added or removed; put them back, name another --runs-dir, or train again with "
+            "--force, which replaces the old result"
         )
     return before
