@@ -151,6 +151,7 @@ def short(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
     # the answer, and below it the options and notes
     blocks = _part(text("The answer"), lambda: brief.blocks(frames, section, looks))
+    blocks += _part(text("What each source has"), lambda: about.by_source(frames, section))
     trained = attempted(text("The data"), lambda: " ".join(about.trained(frames, section)))
     trained = Paragraph(f"{protected(section.title)}. {trained}", soft=True) if isinstance(trained, str) else trained
     blocks.append(trained)

@@ -265,6 +265,17 @@ def _nothing(
     return f"{source} holds no finished run{what}{others}; {remedy}"
 
 
+def _strays(everything: runs.Frames, frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Say how many runs are left out although only their seeds or epochs are not those of the named sweeps."""
+    sweeps = [search.read(path, values) for path in named if not wandb_api.sweep_path(path)]
+    found = forgotten.strays(everything, frames, sweeps)
+    if found.empty or frames.runs.empty:
+        return []
+    with_these = [f"{name} {', '.join(map(str, sorted(set(found[name]))))}" for name in forgotten.FREE]
+    runs_are = f"{len(found)} finished run{'s are' if len(found) > 1 else ' is'}"
+    return [f"{runs_are} left out, with values that the sweeps do not have: {'; '.join(with_these)}"]
+
+
 def _word(value: Any) -> str:
     """Write the value of an option as `--set` takes it."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -365,6 +376,11 @@ def _gathered(args: argparse.Namespace, known: runs.Known | None = None) -> tupl
         frames = runs.chosen(
             everything, {fingerprint for section in listed for fingerprint in section.points.fingerprint}
         )
+
+        strays = _strays(everything, frames, named, search.assignments(args.set))
+        for problem in strays:
+            print(f"warning: {printable(problem)}", file=sys.stderr)
+        frames = replace(frames, problems=[*frames.problems, *strays])
 
     # without results there is no report
     if all(section.runs.empty for section in listed):

@@ -35,6 +35,9 @@ def test_a_report_of_several_sources_has_the_runs_of_all_once(labs, call):
     assert said.startswith("ours, theirs: 10 finished, 1 left out") and "| 5 |" in said
     (path,) = (labs / "report" / "tables").glob("*-runs.csv")
     assert set(pd.read_csv(path).source) == {"ours", "theirs"}
+    (path,) = (labs / "report" / "tables").glob("*-sources.csv")
+    of_sources = pd.read_csv(path)
+    assert of_sources.groupby("source").n.sum().to_dict() == {"ours": 6, "theirs": 4}
     machines = pd.read_csv(labs / "report" / "tables" / "protocol-machines.csv")
     assert sorted(machines.source) == ["ours", "theirs"]
 
@@ -71,6 +74,16 @@ def test_a_forgotten_set_is_recognised(labs, call):
     said = call("analysis.summarize", "ours", "--sweep", "dropout.yaml", code=2).stderr
     assert "`--set epochs=3`" in said
     call("analysis.summarize", "ours", "--sweep", "dropout.yaml", "--set", "epochs=3")
+
+    # a report of some of them says which others differ in seed or epochs alone, and replaces the files of the last one
+    (labs / "report" / "tables" / "mine.csv").write_text("kept", encoding="utf-8")
+    said = call("analysis.summarize", "ours", "--sweep", "dropout.yaml", "--set", "epochs=3", "seed=0").stderr
+    assert "4 finished runs are left out" in said and "seed 1, 2" in said
+    assert "4 finished runs are left out" in (labs / "report" / "report.md").read_text(encoding="utf-8")
+    call("analysis.summarize", "ours", "--lang", "es")
+    names = {path.name for path in (labs / "report" / "tables").iterdir()}
+    assert "mine.csv" in names and not [name for name in names if name.startswith("dropout-")]
+    assert "takes one value" in call("analysis.summarize", "ours", "--set", "seed=0", "seed=1", code=2).stderr
     call("analysis.summarize", "ours", "--sweep", "dropout.yaml", "--set", "epochs=4", code=2)
     few = search.read(labs / "dropout.yaml", {"seed": "0"})
     for values in ({}, {"batch_size": 16}, {"batch_size": 16, "dropout": 0.0}):

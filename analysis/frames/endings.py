@@ -113,7 +113,7 @@ def _trends(history: pd.DataFrame, length: int) -> pd.DataFrame:
     means = np.lib.stride_tricks.sliding_window_view(values[..., 1], window, axis=1).mean(axis=2)
     columns = (np.full(len(runs), window), slopes[:, 0], errors[:, 0], slopes[:, 1], errors[:, 1])
     lowest = pd.DataFrame(means).min(axis=1).to_numpy()
-    gain = trends.gain(100 * values[..., 0])
+    gain = np.minimum(trends.gain(100 * values[..., 0]), 100 * (1 - values[:, -1, 0]))  # at most 100 % are right
     return pd.DataFrame(dict(zip(names, (*columns, means[:, -1] / lowest, gain), strict=True)), index=runs)
 
 

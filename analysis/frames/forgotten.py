@@ -9,9 +9,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import pandas as pd
+
 from analysis.frames.runs import Frames, with_result
+from study.config import Config
 from study.sweeps.definition import Sweep
 from study.system.errors import UserError
+
+FREE = ("seed", "epochs")
+"""Options in which runs that are meant for one report differ by mistake."""
 
 MOST_OPTIONS = 3
 """Runs that differ from a point in more options than this are those of something else."""
@@ -40,6 +46,20 @@ def values(frames: Frames, sweeps: Sequence[Sweep]) -> tuple[dict[str, Any], int
     }
     guess, count = max(counts.items(), key=lambda item: (item[1], -len(item[0])), default=((), 0))
     return (dict(guess), count) if count else ({}, 0)
+
+
+def strays(frames: Frames, shown: Frames, sweeps: Sequence[Sweep]) -> pd.DataFrame:
+    """Return seed and epochs of the runs with a result that would be of sweeps with other seeds or epochs.
+
+    `shown` are the runs of the sweeps.
+    """
+
+    def key(config: Config) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted((name, repr(value)) for name, value in config.identity().items() if name not in FREE))
+
+    keys = {key(point.config) for sweep in sweeps for point in sweep.points()[:MOST_POINTS]}
+    others = with_result(frames.runs).drop(index=shown.runs.index, errors="ignore")
+    return others.loc[[key(frames.configs[str(run)]) in keys for run in others.index], list(FREE)]
 
 
 def _guesses(frames: Frames, runs: Sequence[str], sweep: Sweep) -> Counter[tuple[tuple[str, Any], ...]]:

@@ -138,7 +138,34 @@ def write(
     content["sheets"] = {name: _address("image/jpeg", sheet) for name, sheet in sheets.items()}
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
+    _remove_older(out, shown)
     return out / "index.html"
+
+
+def _remove_older(out: Path, parts: Iterable[dict[str, Any]]) -> None:
+    """Remove the files of an earlier report that this one did not write again.
+
+    Each report lists its files in `files.txt`; no other files are removed.
+    """
+    # the files of this report
+    written = set()
+    for block in [block for part in parts for block in part["blocks"] + part["more"]]:
+        match block["kind"]:
+            case "table" | "data":
+                suffixes = tables.FORMATS if block["kind"] == "table" else ("csv",)
+                written |= {f"tables/{block['stem']}.{suffix}" for suffix in suffixes}
+            case "picture" | "gallery":
+                drawn = block["pictures"] if block["kind"] == "gallery" else [block["picture"]]
+                written |= {f"figures/{figure.stem}.{suffix}" for figure in drawn for suffix in figure.formats}
+
+    # those of the earlier one; the list may have been changed
+    listed = out / "files.txt"
+    older = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    for name in {*older, "report.pdf"} - written:
+        is_ours = name == "report.pdf" or Path(name).parts[:-1] in (("tables",), ("figures",))
+        if is_ours and (out / name).is_file():
+            (out / name).unlink()
+    save(listed, "".join(f"{name}\n" for name in sorted(written)))
 
 
 class _Names:

@@ -12,6 +12,7 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import SPLIT, TASK, Section
 from analysis.page.blocks import Block, Data, Items, Paragraph
 from analysis.page.figures import Looks
+from analysis.page.tables import Column, Table
 from analysis.wording.texts import mark, option, plural, protected, settings_named, shown, text
 from analysis.wording.words import STATES
 from study.config.scores import is_unbalanced
@@ -37,6 +38,9 @@ SHARED = {
 }
 """Pairs of splits that should share no image, with a sentence about the images that are in both."""
 
+SOURCES = 10
+"""At most this many settings, the best ones, are shown by source."""
+
 MISSING = 20
 """At most this many points without a result are named."""
 
@@ -49,6 +53,25 @@ def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     names = ["setting", *section.varied, "seed", "run", *source, *runs.SUMMARY, "device", "device_shared_by", "host"]
     logged = [name for name in names if name not in runs.SUMMARY or rows[name].notna().any()]
     return [Data("runs", text("Each run, with its seed and directory:"), rows[logged])]
+
+
+def by_source(frames: Frames, section: Section) -> list[Block]:
+    """Show what each source has of the best settings, if there are several sources."""
+    if frames.runs.source.nunique() < 2:
+        return []
+    rows = section.runs.assign(score=section.scores(section.runs), test_score=section.scores(section.runs, "test"))
+    rows = rows[rows.setting.isin(section.ranked[:SOURCES])]
+    found = rows.groupby(["setting", "source"], sort=False).agg(
+        n=("seed", "size"),
+        seeds=("seed", lambda seeds: ", ".join(map(str, sorted(set(seeds))))),
+        score=("score", "mean"),
+        test_score=("test_score", "mean"),
+    )
+    found = found.reset_index().sort_values("setting", key=lambda names: names.map(section.ranked.index), kind="stable")
+    named = [Column("source", header=text("Source")), Column("seeds", header=text("Seeds"))]
+    numbers = [Column("n", 0, header=text("Runs")), Column("score", 2), Column("test_score", 2)]
+    columns = [Column("setting"), *named, *numbers]
+    return [Table("sources", text("What each source has: {name}", name=section.title), found, columns, [])]
 
 
 def missing(frames: Frames, section: Section, looks: Looks) -> list[Block]:

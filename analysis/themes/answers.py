@@ -200,8 +200,9 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     elif (others.below == 0).all():
         answer = [
             plural(
-                "The other setting has the same validation accuracy as **{setting}**, {val} over {seeds} seeds.",
-                "All {n} other settings have the same validation accuracy as **{setting}**, {val} over {seeds} seeds.",
+                "The other setting has the same mean validation accuracy as **{setting}**, {val} over {seeds} seeds.",
+                "All {n} other settings have the same mean validation accuracy as **{setting}**, {val} over {seeds} "
+                "seeds.",
                 len(others),
                 **values,
             )

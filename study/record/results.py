@@ -30,7 +30,7 @@ class Run:
     directory: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "directory", Path(self.directory))
+        object.__setattr__(self, "directory", Path(self.directory).absolute())
         if not (self.directory / "run.json").exists():
             raise UserError(f"{self.directory} is no run: it has no run.json")
 
@@ -76,7 +76,8 @@ class Run:
 
     def __repr__(self) -> str:
         metric = (self.info.get("config") or {}).get("metric", "val/acc")
-        return f"Run('{self.directory}')  # {self.state}: {result(self.summary, metric)}"
+        said = result(self.summary, metric) if self.summary else f"{len(self._files.history())} epochs"
+        return f"Run('{self.directory}')  # {self.state}: {said}"
 
 
 @dataclass(frozen=True)

@@ -330,11 +330,17 @@ class Sweep:
 
 
 def assignments(words: Sequence[str]) -> dict[str, str]:
-    """Read the words after --set, key=value pairs; raise UserError if one is no pair."""
+    """Read the words after --set, key=value pairs; raise UserError if one is no pair, or a name has several values."""
     try:
-        return dict(read_pair(word, "--set") for word in words)
+        pairs = [read_pair(word, "--set") for word in words]
     except ValueError as error:
         raise UserError(str(error)) from None
+    given = dict(pairs)
+    for name, value in pairs:
+        if given[name] != value:
+            several = f"{name}={value} {name}={given[name]}"
+            raise UserError(f"--set takes one value of an option, not {several}: write several into the file")
+    return given
 
 
 def check_values(values: Mapping[str, str], before: str = "", others: Collection[str] = ()) -> None:
