@@ -12,6 +12,7 @@
 """
 
 import argparse
+import errno
 import gc
 import math
 import os
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from study.system import start, version
 from study.system.errors import (
@@ -235,6 +236,46 @@ def kill_all(pids: Iterable[int], seconds: float) -> None:
     psutil.wait_procs(processes, timeout=seconds)
 
 
+class Lasting:
+    """A stream to a terminal that may close: what is written later is lost, instead of ending the program by an error.
+
+    The signal of the closed terminal ends the program, as it should be ended; where it is ignored, the program goes on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, if the terminal is there."""
+        with self._unless_closed():
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, texts: Iterable[str]) -> None:
+        """Write texts, if the terminal is there."""
+        self.write("".join(texts))
+
+    def flush(self) -> None:
+        """Write what is buffered, if the terminal is there."""
+        with self._unless_closed():
+            self._stream.flush()
+
+    @contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        """Let everything go to nowhere once the terminal does not take it."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
 def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Run a command's main and exit with the code of the table above.
 
@@ -245,6 +286,11 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # A terminal that closes ends the command by its signal, not by an error
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream.isatty() and not isinstance(stream, Lasting):
+            setattr(sys, name, Lasting(stream))
     # Some libraries need a home folder
     try:
         Path.home()
