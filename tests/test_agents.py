@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from analysis.frames import pull
-from study.local import agents, seat
+from study.local import agents, seat, wandb_agents
 from study.local.seat_display import SeatsDisplay
 from study.local.slots import Slot, slots
 from study.record.directory import RunDirectory
@@ -156,6 +156,19 @@ def test_a_slot_is_over_after_five_failures_in_a_row(sweep, server):
     one = sit(sweep(seed=list(range(7)), train_images=5000))
     until(lambda: one.is_over, one)
     assert [run.state for run in one.runs] == ["failed"] * 5 and one.reason == "5 runs failed in a row"
+
+
+@pytest.mark.parametrize(
+    "run", [agents.run_agents, pytest.param(wandb_agents.run_wandb_agents, marks=pytest.mark.slow)]
+)
+def test_runs_that_fail_before_they_begin_are_failed_at_wandb_too(sweep, server, capfd, run):
+    grid = sweep(["${env}", "${interpreter}", "-m", "study.train", "${args}"], seed=[0, 1], dataset="folder:nowhere")
+    assert run(grid, [Slot("cpu 0", CPU)], FOLDERS, 10) == 1
+    assert (
+        states(server, grid) == ["failed"] * 2 and "2 points have no result at W&B: 2 failed" in capfd.readouterr().out
+    )
+    wandb_sweep.print_status(wandb_sweep.read(grid.path))
+    assert capfd.readouterr().out.count("there is no folder") == 2, "and it says why"
 
 
 def test_a_worker_that_is_killed_costs_one_run(sweep, server):

@@ -56,7 +56,8 @@ def run_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[str, s
     if signals.received:
         raise Interrupted(signals.received[0])
     is_incomplete = report_rest(sweep, display.say)
-    return 1 if is_incomplete or any(seat.has_failed or seat.unsent for seat in seats) else 0
+    has_failed = any(run.state == "failed" for seat in seats for run in seat.runs)
+    return 1 if is_incomplete or has_failed or any(seat.has_failed or seat.unsent for seat in seats) else 0
 
 
 def _step(seats: Sequence[Seat], display: SeatsDisplay) -> None:

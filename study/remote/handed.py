@@ -10,7 +10,7 @@ sweep in its config, and takes only these when it returns. W&B's server is not a
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ VARIABLE = "WANDB_SWEEP_PARAM_PATH"
 
 SWEEP_KEYS = "sweep_keys"
 """Key of a run's config in W&B: the keys of its sweep, with commas."""
+
+REPORT_SECONDS = 30
+"""Longest wait for W&B to take a run that has failed before it began."""
 
 PLACES = ("runs_dir", "data_dir", "device", "threads")
 """Options of one machine; a run that did not record the keys of its sweep takes all others when it returns."""
@@ -110,7 +113,9 @@ def leave() -> None:
     api.connect.cache_clear()
 
 
-def train_command(command: Command, display: Display, signals: Signals, **options: Any) -> Outcome:
+def train_command(
+    command: Command, display: Display, signals: Signals, connect: Callable[..., Any], **options: Any
+) -> Outcome:
     """Train the config of a command line by `study.training.run.train`, which describes the `options`.
 
     For an agent, a run that another process trains is waited for, and an earlier result is sent to W&B.
@@ -123,14 +128,22 @@ def train_command(command: Command, display: Display, signals: Signals, **option
     if api.handed_out() and "checkpoint" in command.config.wandb_extras and not directory.path.exists():
         _fetch_checkpoint(directory, command.config, display)
 
-    # Train; a mistake leaves no run behind
+    # Train; a mistake leaves no run behind here, and at W&B a failed one
     is_new = not directory.path.exists()
     waits = bool(api.handed_out())
+    begun: list[Any] = []
+
+    def noted(*run: Any, **values: Any) -> Any:
+        begun.append(run)
+        return connect(*run, **values)
+
     try:
-        outcome = train(command.config, display, signals, command.force, waits=waits, **options)
-    except UserError:
+        outcome = train(command.config, display, signals, command.force, waits=waits, connect=noted, **options)
+    except UserError as error:
         if is_new and directory.path.exists() and not directory.history():
             directory.remove()
+        if waits and not begun and not sink.is_disabled(command.config):
+            _report(error, display.say)
         raise
     finally:
         display.close()
@@ -142,6 +155,18 @@ def train_command(command: Command, display: Display, signals: Signals, **option
         display.say(f"{directory.path} was trained before; --force (in Python, force=True) trains it again")
         display.finish(outcome.state, outcome.summary, command.config.metric)
     return outcome
+
+
+def _report(error: UserError, say: Say) -> None:
+    """Let W&B know that the run that it handed out has failed before it began there, and why."""
+    import wandb
+
+    settings = wandb.Settings(silent=True, disable_code=True, init_timeout=REPORT_SECONDS)
+    try:
+        run = wandb.init(config={"info": {"state": "failed", "error": one_line(error)}}, settings=settings)
+        run.finish(exit_code=1)
+    except Exception as reason:
+        say(f"W&B does not know that this run has failed: {api.trouble(reason)}")
 
 
 def _add_tags(directory: RunDirectory, config: Config, say: Say) -> None:
