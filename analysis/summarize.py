@@ -18,7 +18,7 @@ from typing import Any
 from analysis import publish, reporting, watch
 from analysis.frames import forgotten, pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
-from analysis.page import pdf, tables
+from analysis.page import html, pdf, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
 from analysis.themes import brief, per_class
@@ -268,17 +268,17 @@ def _nothing(
 def _strays(everything: runs.Frames, frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[str]:
     """Say how many runs are left out although only their seeds or epochs are not those of the named sweeps."""
     sweeps = [search.read(path, values) for path in named if not wandb_api.sweep_path(path)]
-    found = forgotten.strays(everything, frames, sweeps)
-    if found.empty or frames.runs.empty:
+    count, values = forgotten.strays(everything, frames, sweeps)
+    if not count or frames.runs.empty:
         return []
-    with_these = [f"{name} {', '.join(map(str, sorted(set(found[name]))))}" for name in forgotten.FREE]
-    runs_are = f"{len(found)} finished run{'s are' if len(found) > 1 else ' is'}"
+    with_these = [f"{name} {', '.join(map(str, found))}" for name, found in values.items()]
+    runs_are = f"{count} finished run{'s are' if count > 1 else ' is'}"
     return [f"{runs_are} left out, with values that the sweeps do not have: {'; '.join(with_these)}"]
 
 
 def _word(value: Any) -> str:
     """Write the value of an option as `--set` takes it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def main(argv: list[str]) -> int:
@@ -304,7 +304,9 @@ def _report(args: argparse.Namespace) -> None:
         page = reporting.write(frames, listed, _source(args), Path(args.out), _say, args.full)
     print(f"report: {printable(page.resolve())}")
     if browser:
-        print(f"report: {printable(pdf.print_page(page, browser))}")
+        printed = pdf.print_page(page, browser)
+        html.note_file(page.parent, printed.name)
+        print(f"report: {printable(printed)}")
     if place:
         with language(args.lang):
             print(printable(publish.send(place, _source(args), frames, listed, page, _say)))

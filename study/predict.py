@@ -259,7 +259,14 @@ def predict(
     for picture in images if is_list else [images]:
         right = "images must be files, folders or images of PIL (PIL.Image.fromarray makes one of an array)"
         expect(picture, str | Path | Image.Image, right)
-        pictures += [picture] if isinstance(picture, Image.Image) else listed([str(picture)])
+        if isinstance(picture, Image.Image):
+            try:
+                picture.load()  # here, because threads would read one file together
+            except (OSError, ValueError, SyntaxError) as error:
+                raise UserError(f"image {len(pictures)} cannot be read: {one_line(error)}") from None
+            pictures.append(picture)
+        else:
+            pictures += listed([str(picture)])
 
     # Predict them
     found = devices.pick(device)

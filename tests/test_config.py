@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from study import models
 from study.config import Config, is_identity
-from study.config.argv import parse_words, parser, read_argv
+from study.config.argv import parse_words, parser, read_argv, read_command
 from study.config.choices import AUGMENTATIONS, NETWORKS, OPTIMIZERS, SCHEDULES, own_options
 from study.config.scores import CHOOSING
 from study.data import augment
@@ -150,11 +150,6 @@ def test_identity(values, note, text):
         (["--epochs=2", "--warmup-epochs=3"], "warmup_epochs must be at most epochs, 2, not 3"),
         (["--nesterov", "--momentum=0"], "nesterov needs a momentum greater than 0"),
         (
-            ["--class-weights=balanced", "--sampling=balanced"],
-            "class_weights and sampling together would compensate twice for classes of different sizes: leave out one "
-            "of them",
-        ),
-        (
             ["--early-stopping=2", "--early-stopping-metric=loss"],
             "unknown early_stopping_metric 'loss'; known are: " + ", ".join(CHOOSING),
         ),
@@ -230,3 +225,12 @@ def test_every_option_is_explained():
 @pytest.mark.parametrize("dataset", ["folder:anna's #1", "folder:a;b,c?d[e]*", "folder:mis gatos"])
 def test_a_run_has_a_name_that_wandb_and_file_systems_take(dataset):
     assert not set(":;,#?/'[]*") & set(Config(dataset=dataset).run_name)
+
+
+@pytest.mark.parametrize("name", ["force", "dry_run"])
+def test_a_switch_is_on_or_off(name):
+    option = f"--{name.replace('_', '-')}"
+    for words, value in (([], False), ([option], True), ([f"{option}=yes"], True), ([option, "False"], False)):
+        assert getattr(read_command(words), name) is value
+    with pytest.raises(UserError, match=f"{name} must be True or False, not 'maybe'"):
+        read_command([f"{option}=maybe"])

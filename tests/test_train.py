@@ -1,11 +1,17 @@
 """`python -m study.train` as a person or `wandb agent` runs it: real processes, the real wandb client."""
 
+import fcntl
 import io
 import json
+import os
 import shutil
 import signal
 import struct
+import subprocess
+import sys
+import termios
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -870,3 +876,32 @@ def test_compiling_without_a_compiler_is_refused_before_training(command, tmp_pa
     assert "compiler" in line and line.endswith("omit --compile")
     assert "Traceback" not in out.stderr and "epoch 1" not in out.stdout
     assert not list((tmp_path / "runs").glob("mlp-*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a terminal of one's own is made as Linux makes it")
+def test_a_closed_terminal_ends_a_training_as_its_signal_says(tmp_path):
+    """Whatever is being printed then: the run keeps its checkpoint, and can be resumed."""
+    ours, theirs = os.openpty()
+
+    def in_the_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    words = ["study.train", "--dataset=digits", "--model=mlp", "--epochs=100000", "--wandb=disabled"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        preexec_fn=in_the_terminal,
+    )
+    os.close(theirs)
+    said = b""
+    while b"epoch 3" not in said:
+        said += os.read(ours, 1 << 16)
+    os.close(ours)
+    assert process.wait(60) == 129
+    (path,) = (tmp_path / "runs").glob("mlp-*")
+    assert (path / "last.pt").exists() and RunDirectory(path).state() == "interrupted"

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import pandas as pd
-
 from analysis.frames.runs import Frames, with_result
 from study.config import Config
 from study.sweeps.definition import Sweep
@@ -32,8 +30,8 @@ MOST_GUESSES = 20
 def values(frames: Frames, sweeps: Sequence[Sweep]) -> tuple[dict[str, Any], int]:
     """Return the values with which sweeps have runs, and the number of their points that have one.
 
-    Of several possibilities, the one with the most points. Another network is none, nor is another value of what a
-    sweep varies. Empty without any run that is near a point.
+    Of several possibilities, the one with the most points. The network, and what a sweep varies, are never replaced.
+    Empty without any run that is near a point.
     """
     runs = with_result(frames.runs)
     guesses: Counter[tuple[tuple[str, Any], ...]] = Counter()
@@ -48,18 +46,22 @@ def values(frames: Frames, sweeps: Sequence[Sweep]) -> tuple[dict[str, Any], int
     return (dict(guess), count) if count else ({}, 0)
 
 
-def strays(frames: Frames, shown: Frames, sweeps: Sequence[Sweep]) -> pd.DataFrame:
-    """Return seed and epochs of the runs with a result that would be of sweeps with other seeds or epochs.
+def strays(frames: Frames, shown: Frames, sweeps: Sequence[Sweep]) -> tuple[int, dict[str, list[int]]]:
+    """Return the number of runs with a result that would be of sweeps with other seeds or epochs, and these values.
 
-    `shown` are the runs of the sweeps.
+    `shown` are the runs of the sweeps. Runs whose seed and epochs the sweeps have too are not counted.
     """
 
     def key(config: Config) -> tuple[tuple[str, str], ...]:
         return tuple(sorted((name, repr(value)) for name, value in config.identity().items() if name not in FREE))
 
-    keys = {key(point.config) for sweep in sweeps for point in sweep.points()[:MOST_POINTS]}
+    configs = [point.config for sweep in sweeps for point in sweep.points()[:MOST_POINTS]]
+    keys = {key(config) for config in configs}
     others = with_result(frames.runs).drop(index=shown.runs.index, errors="ignore")
-    return others.loc[[key(frames.configs[str(run)]) in keys for run in others.index], list(FREE)]
+    near = others.loc[[key(frames.configs[str(run)]) in keys for run in others.index], list(FREE)]
+    new = near.apply(lambda column: ~column.isin([getattr(config, column.name) for config in configs]))
+    values = {name: sorted(set(near[name][new[name]])) for name in FREE}
+    return int(new.any(axis=1).sum()), {name: found for name, found in values.items() if found}
 
 
 def _guesses(frames: Frames, runs: Sequence[str], sweep: Sweep) -> Counter[tuple[tuple[str, Any], ...]]:

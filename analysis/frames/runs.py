@@ -153,7 +153,8 @@ def load(
     pulled again only if they have changed, or with `refresh`. With `known`, directories that have not changed since an
     earlier call with the same are not read again. Raises UserError if there is no such source.
     """
-    names = [str(source)] if isinstance(source, str | Path) else list(dict.fromkeys(source))
+    named = [str(source)] if isinstance(source, str | Path) else map(str, source)
+    names = list({Path(name).resolve() if Path(name).is_dir() else name: name for name in named}.values())
     listed: list[tuple[RunDirectory, str]] = []
     problems: list[str] = []
     for name in names:
@@ -314,7 +315,7 @@ def _attempt(directory: RunDirectory) -> Content | str:
     try:
         return _read(directory)
     except Mistakes as error:
-        return _OtherCode(error)
+        return _OtherCode(error) if "unknown" in str(error) else _reason(error)
     except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
         return _reason(error)
 

@@ -41,6 +41,9 @@ PICTURES = ("svg", "png", "pdf")
 
 DPI = 160
 
+FILES = ".report-files"
+"""The list of the files of a report, in its folder."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -145,7 +148,7 @@ def write(
 def _remove_older(out: Path, parts: Iterable[dict[str, Any]]) -> None:
     """Remove the files of an earlier report that this one did not write again.
 
-    Each report lists its files in `files.txt`; no other files are removed.
+    Each report lists its files in FILES; no other files are removed.
     """
     # the files of this report
     written = set()
@@ -159,13 +162,18 @@ def _remove_older(out: Path, parts: Iterable[dict[str, Any]]) -> None:
                 written |= {f"figures/{figure.stem}.{suffix}" for figure in drawn for suffix in figure.formats}
 
     # those of the earlier one; the list may have been changed
-    listed = out / "files.txt"
-    older = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
-    for name in {*older, "report.pdf"} - written:
+    listed = out / FILES
+    older = listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else []
+    for name in {*older} - written:
         is_ours = name == "report.pdf" or Path(name).parts[:-1] in (("tables",), ("figures",))
         if is_ours and (out / name).is_file():
             (out / name).unlink()
     save(listed, "".join(f"{name}\n" for name in sorted(written)))
+
+
+def note_file(out: Path, name: str) -> None:
+    """Add a file to those of the report in a folder, which the next report there replaces."""
+    save(out / FILES, f"{(out / FILES).read_text(encoding='utf-8')}{name}\n")
 
 
 class _Names:

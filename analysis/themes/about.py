@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.frames import runs
 from analysis.frames.runs import Frames
-from analysis.frames.sections import SPLIT, TASK, Section
+from analysis.frames.sections import SPLIT, TASK, Section, in_its_words
 from analysis.page.blocks import Block, Data, Items, Paragraph
 from analysis.page.figures import Looks
 from analysis.page.tables import Column, Table
@@ -55,6 +55,7 @@ def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     return [Data("runs", text("Each run, with its seed and directory:"), rows[logged])]
 
 
+@in_its_words
 def by_source(frames: Frames, section: Section) -> list[Block]:
     """Show what each source has of the best settings, if there are several sources."""
     if frames.runs.source.nunique() < 2:

@@ -226,11 +226,23 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
             )
 
     # nothing decides
-    said = text(
-        "Accuracy does not decide: **{setting}** has the highest mean, but is not clearly better than {settings}.",
-        setting=shown(best),
-        settings=named([shown(other) for other in tied.index]),
-    )
+    values = {"setting": shown(best), "settings": named([shown(other) for other in tied.index])}
+    if best != frame.index[0]:
+        said = text(
+            "Accuracy does not decide: of the settings with several seeds, **{setting}** has the highest mean, but is "
+            "not clearly better than {settings}.",
+            **values,
+        )
+    elif (tied.below <= 0).any():
+        said = text(
+            "Accuracy does not decide: the mean of **{setting}** is not clearly higher than that of {settings}.",
+            **values,
+        )
+    else:
+        said = text(
+            "Accuracy does not decide: **{setting}** has the highest mean, but is not clearly better than {settings}.",
+            **values,
+        )
     worse = tested.index[tested.p_holm < ALPHA]
     if len(worse):
         said += " " + text("Clearly less accurate: {settings}.", settings=asked.common(worse, frame.index))

@@ -1,7 +1,6 @@
 """The course of training: learning curves, overfitting, the best epoch, and whether more epochs would help.
 
-python -c "from analysis.frames import runs, sections; from analysis.themes import training; \\
-    print(endings.measure(sections.by_dataset(runs.load('runs'))[0]))"
+python -m analysis.summarize runs     # writes them into the report
 """
 
 import pandas as pd

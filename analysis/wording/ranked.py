@@ -84,6 +84,14 @@ RANKED = {
         "The metric ({metric}) does not decide: **{setting}** has the highest mean, but is not clearly better than "
         "{settings}."
     ),
+    "Accuracy does not decide: of the settings with several seeds, **{setting}** has the highest mean, but is not "
+    "clearly better than {settings}.": mark(
+        "By {metric} nothing is decided: of the settings with several seeds, **{setting}** is best, but not clearly "
+        "better than {settings}."
+    ),
+    "Accuracy does not decide: the mean of **{setting}** is not clearly higher than that of {settings}.": mark(
+        "By {metric} nothing is decided: **{setting}** is not clearly better than {settings}."
+    ),
     "Clearly less accurate: {settings}.": mark("Clearly worse: {settings}."),
     # the answer
     "Accuracy": mark("Ranking"),

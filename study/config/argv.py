@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config import Config, is_identity
-from study.config.checks import NONE, is_true, meant, user_path
+from study.config.checks import FALSE, NONE, is_true, meant, user_path
 from study.config.choices import AUGMENTATIONS, EARLY_STOPPING, NETWORKS, SCHEDULES, TRANSFER
 from study.system.errors import UserError
 from study.system.files import written_text
@@ -163,11 +163,17 @@ def read_command(argv: list[str], description: str = "", drop_unused: bool = Fal
     values = read_argv(options, argv)
     file = values.pop("config", None)
     sheet = values.pop("show_augment", None)
-    force = is_true(values.pop("force", False))
-    dry_run = is_true(values.pop("dry_run", False))
+    force, dry_run = (_switch(name, values.pop(name, None)) for name in ("force", "dry_run"))
     config = Config.parse((read_config(file) if file else {}) | values, drop_unused)
     dropped = [name for name, value in values.items() if value not in NONE and not config.uses(name)]
     return Command(config, force, sheet, dry_run, tuple(dropped) if drop_unused else ())
+
+
+def _switch(name: str, value: str | None) -> bool:
+    """Read the value of a switch, None if it was not given; raise UserError if it is neither true nor false."""
+    if value is not None and not is_true(value) and value.lower() not in FALSE:
+        raise UserError(f"{name} must be True or False, not {value!r}")
+    return is_true(value)
 
 
 def parse_words(parser: Parser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -201,6 +201,10 @@ Widths = Annotated[InstanceOf[Listed] | None, AS_TEXT, BeforeValidator(_widths)]
 Device = Annotated[str, BeforeValidator(_device)]
 
 
+FALSE = ("false", "0", "0.0", "f", "n", "no", "off")
+"""What means False, as a user types it."""
+
+
 def is_true(value: Any) -> bool:
     """Return whether a value, as a user types it, means True."""
     return str(value).lower() in ("true", "1", "1.0", "t", "y", "yes", "on")

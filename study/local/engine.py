@@ -20,7 +20,7 @@ from study.config import Config
 from study.data import folder
 from study.local import worker as worker_process
 from study.local.worker import GRACE_SECONDS, Order
-from study.record.directory import RunDirectory
+from study.record.directory import RunDirectory, tags_of
 from study.record.display import SweepDisplay, result
 from study.system.devices import threads
 from study.system.errors import Busy, UserError, one_line
@@ -142,6 +142,8 @@ class Engine:
         """Return the next job for a device, skipping those that are done or that another process trains."""
         while job := self._next_again(device) or next(self.jobs, None):
             if not job.force and job.is_done:
+                with suppress(OSError, UserError, Busy):  # a directory that cannot be written keeps its tags
+                    job.directory.add_tags([*tags_of(job.config), *job.sweeps])
                 self._end(job, job.directory.state(), result(job.directory.summary(), job.config.metric))
             elif job.directory.is_locked():
                 self.elsewhere.append(job)

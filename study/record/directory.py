@@ -280,11 +280,11 @@ class RunDirectory:
 
     def add_tags(self, tags: Iterable[str]) -> list[str]:
         """Add tags to run.json, and return those that are new; raise Busy while the run is trained."""
-        info = self.info()
-        known = recorded_tags(info)
-        if new := [tag for tag in tags if tag not in known]:
+        new = [tag for tag in tags if tag not in recorded_tags(self.info())]
+        if new:
             with self.locked():
-                self.write_info({**self.info(), "tags": [*known, *new]})
+                info = self.info()
+                self.write_info({**info, "tags": list(dict.fromkeys([*recorded_tags(info), *new]))})
         return new
 
     def clear(self) -> None:

@@ -48,8 +48,13 @@ def tags(config: Config, sweeps: Sequence[str]) -> list[str]:
 
 
 def info(directory: RunDirectory) -> dict[str, Any]:
-    """Return run.json as `info` holds it, so that the run in W&B is as complete as its directory."""
+    """Return run.json as `info` holds it, so that the run in W&B is as complete as its directory.
+
+    Names of images and subjects stay here: those of patients are nobody's business there.
+    """
     content = directory.info()
+    if "examples" in (content.get("data") or {}):
+        content["data"] = {name: value for name, value in content["data"].items() if name != "examples"}
     config = content.pop("config", {})
     records = {
         name: config[name]

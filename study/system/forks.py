@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -39,7 +39,8 @@ class Forks:
     """Processes that compute one result each; only on Linux, where forking is safe, and with several cores."""
 
     def __init__(self):
-        self.most = min(cores(), MOST) if sys.platform == "linux" else 1
+        can_fork = sys.platform == "linux" and not current_process().daemon
+        self.most = min(cores(), MOST) if can_fork else 1
         self.running: list[_Result] = []
 
     def start(self, make: Callable[[], Any]) -> Callable[[], Any]:

@@ -24,16 +24,16 @@ if sys.platform == "win32":  # which lacks fork and the signals by which runs ar
     print("error: this needs Linux or macOS; on Windows use WSL: wsl --install, then the same there", file=sys.stderr)
     sys.exit(2)
 
-LIBRARIES = ("pydantic", "rich", "pandas", "torch", "timm", "wandb")
-"""Some of the libraries that every installation has."""
+LIBRARIES = ("pydantic", "rich", "pandas", "torch")
+"""Some of the libraries without which no command works."""
 
 # `-m` is there while Python looks for the module
 if sys.argv and (sys.argv[0] == "-m" or Path(sys.argv[0]).name.startswith("study-")):
     end_at_once()
     if missing := [name for name in LIBRARIES if find_spec(name) is None]:
         print(
-            f"error: {sys.executable} has no {missing[0]}: say `source .venv/bin/activate` in the folder of the study "
-            "and then the same again; `make quickstart` makes .venv",
+            f"error: {sys.executable} has no {missing[0]}: type `source .venv/bin/activate` in the folder of the study "
+            "and then the same again, or install the libraries, with `make quickstart` or `pip install -e .`",
             file=sys.stderr,
         )
         sys.exit(2)
