@@ -89,7 +89,9 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
     for done, (title, section, looks) in enumerate(zip(names, sections, looks_of(sections), strict=True)):
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
-        yield Part(section.name, title, short(frames, section, looks), everything(frames, section, looks))
+        more = everything(frames, section, looks)
+        longest = [] if section.runs.empty else [len(more) - len(THEMES) + THEMES.index(theme) for theme in LONGEST]
+        yield Part(section.name, title, short(frames, section, looks), more, longest)
 
     # all data sets, and how it was done
     name = text("Data sets side by side")
@@ -192,6 +194,9 @@ THEMES: tuple[Callable[[Frames, Section, Looks], list[Block]], ...] = (
     layers.blocks,
 )
 """The themes of a section whose runs have results; `analysis.page.blocks` describes a theme."""
+
+LONGEST = (layers.blocks, confusion.blocks, space.blocks, scores.blocks, training.blocks, per_class.blocks)
+"""Those that take longest, the longest first: they begin first."""
 
 NAMES = {
     "answers": mark("The answer"),

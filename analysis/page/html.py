@@ -50,13 +50,14 @@ class Part:
     """A section of the page; the names of its files start with `name`.
 
     `blocks` are the short form; the page folds what is `more`, and the short report leaves it out. `more` are functions
-    that make blocks, each called in a process of its own.
+    that make blocks, each called in a process of its own; those at the places of `longest` begin first.
     """
 
     name: str
     title: str
     blocks: Sequence[Block]
-    more: Iterable[Callable[[], Iterable[Block]]] = ()
+    more: Sequence[Callable[[], Iterable[Block]]] = ()
+    longest: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,10 @@ def write(
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
         blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, pictures))]
-        makes = reversed(list(part.more))  # the last ones take longest, so they begin first
-        more = [forks.start(partial(_written, make, anchor, out, formats)) for make in makes][::-1]
+        begun = {}
+        for place in dict.fromkeys([*part.longest, *range(len(part.more))]):
+            begun[place] = forks.start(partial(_written, part.more[place], anchor, out, formats))
+        more = [begun[place] for place in range(len(part.more))]
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 
     # wait for them, and give each heading its anchor

@@ -18,7 +18,7 @@ from analysis.frames.sections import LOOKED_AT, Section, best_readable, once
 from analysis.frames.statistics import sampling_interval
 from analysis.page.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
 from analysis.page.figures import PALE_GREY, Looks, tick_format
-from analysis.page.letters import Plot, columns, inches, short_names, shortened
+from analysis.page.letters import Plot, columns, inches, short_names, shortened, titled
 from analysis.page.tables import Column, Table
 from analysis.wording.texts import mark, named, number, plural, shown, text
 from study.config.setting import Setting
@@ -406,7 +406,7 @@ def matrix_figure(counts: pd.DataFrame, title: str, normalised: bool = False) ->
 
     # names, title and labels
     _name_classes(axes, names)
-    axes.set_title(title, fontweight="bold", fontsize=11)
+    axes.set_title(titled(title, side), fontweight="bold", fontsize=11)
     axes.set_xlabel(text("Predicted class"))
     axes.set_ylabel(text("True class"))
     axes.spines[:].set_visible(False)
