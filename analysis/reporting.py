@@ -49,6 +49,7 @@ def write(
     source: str,
     out: Path,
     say: Callable[[str], None] = lambda line: None,
+    show: Callable[[Section], None] = lambda section: None,
     full: bool = False,
     reload: int = 0,
     whole: bool = True,
@@ -57,7 +58,8 @@ def write(
 
     `report.md` and the printed page have the short form, or everything if `full`. The page reloads itself every
     `reload` seconds, unless 0; unless `whole`, it has nothing but the short form, with figures as SVG alone. `say` is
-    called with a line at the start of each section, which has the time left.
+    called with a line at the start of each section, which has the time left, and `show` with each section before its
+    short form is made.
     """
     summary = plural(
         "{n:,} finished run of {runs:,} in {source}; report of {date}.",
@@ -67,14 +69,16 @@ def write(
         source=printable(source),
         date=date.today().isoformat(),
     )
-    parts, pictures = _parts(frames, sections, say), page.PICTURES
+    parts, pictures = _parts(frames, sections, say, show), page.PICTURES
     if not whole:
         parts, pictures = (replace(part, more=()) for part in parts), page.PICTURES[:1]
     title, provenance = text("Image classifiers compared"), partial(_provenance, frames)
     return page.write(parts, title, summary, provenance, out, full, reload, pictures)
 
 
-def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], None]) -> Iterator[Part]:
+def _parts(
+    frames: Frames, sections: Sequence[Section], say: Callable[[str], None], show: Callable[[Section], None]
+) -> Iterator[Part]:
     """Yield the parts of the report one by one, so that only the figures of one section are in memory."""
     # a summary of several sections
     names = titles(sections)
@@ -90,8 +94,13 @@ def _parts(frames: Frames, sections: Sequence[Section], say: Callable[[str], Non
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
         more = everything(frames, section, looks)
-        longest = [] if section.runs.empty else [len(more) - len(THEMES) + THEMES.index(theme) for theme in LONGEST]
-        yield Part(section.name, title, short(frames, section, looks), more, longest)
+        longest = [len(more) - len(THEMES) + THEMES.index(theme) for theme in LONGEST if theme in THEMES]
+
+        def in_short(section: Section = section, looks: Looks = looks) -> list[Block]:
+            show(section)
+            return short(frames, section, looks)
+
+        yield Part(section.name, title, in_short, more, longest if len(more) > len(THEMES) else [])
 
     # all data sets, and how it was done
     name = text("Data sets side by side")

@@ -224,7 +224,9 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
 
 
 def _print(frames: runs.Frames, section: Section) -> None:
-    """Print the answer of a section and its best settings."""
+    """Print the answer of a section and its best settings, if it has results."""
+    if section.runs.empty:
+        return
     said = attempted(text("The answer"), lambda: brief.recommendation(frames, section))
     table = attempted(text("The comparison of the settings"), lambda: brief.table(frames, section))
     print(restored(f"{section.name}\n\n{said.text if isinstance(said, Paragraph) else said}\n".replace("**", "")))
@@ -298,10 +300,8 @@ def _report(args: argparse.Namespace) -> None:
     place = publish.place(args.sources) if args.publish else None
     frames, listed = _gathered(args)
     with language(args.lang):
-        for section in listed:
-            if not section.runs.empty:
-                _print(frames, section)
-        page = reporting.write(frames, listed, _source(args), Path(args.out), _say, args.full)
+        show = partial(_print, frames)
+        page = reporting.write(frames, listed, _source(args), Path(args.out), _say, show, args.full)
     print(f"report: {printable(page.resolve())}")
     if browser:
         printed = pdf.print_page(page, browser)

@@ -425,7 +425,7 @@ def test_equal_runs_make_equal_files(frames, sections, tmp_path, monkeypatch):
         report.write(frames, [sections["two"]], "runs", tmp_path / name, full=True)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         made.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
-    assert len(made[0]) == 27 and made[0] == made[1]
+    assert len(made[0]) == 28 and made[0] == made[1]
 
 
 def test_figures_that_are_folded_are_svg_alone(frames, sections, tmp_path, monkeypatch):

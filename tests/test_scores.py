@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import metrics
 from torchmetrics.functional import classification as oracle
 
 from analysis.frames import runs
@@ -90,3 +91,14 @@ def test_copies_without_probabilities_have_the_scores_of_their_predictions(tmp_p
     blocks = scores.blocks(frames, section, looks_of([section])[0])
     (table,) = (block for block in blocks if isinstance(block, Table))
     assert "macro_f1" in table.frame and "ece" not in table.frame and not any(isinstance(b, Picture) for b in blocks)
+
+
+def test_curves_of_a_class_are_those_of_scikit_learn():
+    random = np.random.default_rng(0)
+    for digits in (1, 2, 9):  # with many equal probabilities, and with none
+        probabilities, own = random.random(300).round(digits), random.random(300) < 0.2
+        found, grid = scores.curves_of_class(probabilities, own), np.linspace(0, 1, 37)
+        x, y, _ = metrics.roc_curve(own, probabilities)
+        assert np.allclose(np.interp(grid, *found["auc"]), np.interp(grid, x, y))
+        y, x, _ = metrics.precision_recall_curve(own, probabilities)
+        assert np.allclose(np.interp(grid, *found["average_precision"]), np.interp(grid, x[::-1], y[::-1]))

@@ -49,13 +49,14 @@ FILES = ".report-files"
 class Part:
     """A section of the page; the names of its files start with `name`.
 
-    `blocks` are the short form; the page folds what is `more`, and the short report leaves it out. `more` are functions
-    that make blocks, each called in a process of its own; those at the places of `longest` begin first.
+    `blocks` are the short form, or a function that makes them; the page folds what is `more`, and the short report
+    leaves it out. `more` are functions that make blocks, each called in a process of its own; those at the places of
+    `longest` begin first.
     """
 
     name: str
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Block] | Callable[[], Sequence[Block]]
     more: Sequence[Callable[[], Iterable[Block]]] = ()
     longest: Sequence[int] = ()
 
@@ -116,11 +117,13 @@ def write(
     shown: list[dict[str, Any]] = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        blocks = [forks.start(partial(_written, partial(list, part.blocks), anchor, out, pictures))]
-        begun = {}
-        for place in dict.fromkeys([*part.longest, *range(len(part.more))]):
-            begun[place] = forks.start(partial(_written, part.more[place], anchor, out, formats))
-        more = [begun[place] for place in range(len(part.more))]
+        order = list(dict.fromkeys([*part.longest, *range(len(part.more))]))
+        makes = [partial(_written, part.more[place], anchor, out, formats) for place in order]
+        begun = [forks.start(make) for make in makes[: forks.most]]  # while the short form is made here
+        in_short = part.blocks() if callable(part.blocks) else part.blocks
+        blocks = [forks.start(partial(_written, partial(list, in_short), anchor, out, pictures))]
+        begun += [forks.start(make) for make in makes[forks.most :]]
+        more = [result for _, result in sorted(zip(order, begun, strict=True), key=lambda pair: pair[0])]
         shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
 
     # wait for them, and give each heading its anchor

@@ -19,7 +19,6 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from analysis.frames import cache, progress
 from analysis.frames.runs import Frames
@@ -92,6 +91,8 @@ def see(frames: Frames, names: Sequence[str]) -> dict[str, Seen]:
     }
 
     # one task per layer; runs with the same features share it
+    from threadpoolctl import threadpool_limits
+
     with threadpool_limits(1), _without_false_alarms(), ThreadPoolExecutor(os.cpu_count()) as pool:
         tasks: dict[tuple[str, str], Future[Layer]] = {}
         for run, arrays in arrays_of.items():
