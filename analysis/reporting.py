@@ -71,7 +71,7 @@ def write(
     )
     parts, pictures = _parts(frames, sections, say, show), page.PICTURES
     if not whole:
-        parts, pictures = (replace(part, more=()) for part in parts), page.PICTURES[:1]
+        parts, pictures = (replace(part, more=(), longest=()) for part in parts), page.PICTURES[:1]
     title, provenance = text("Image classifiers compared"), partial(_provenance, frames)
     return page.write(parts, title, summary, provenance, out, full, reload, pictures)
 

@@ -117,20 +117,26 @@ def write(
     shown: list[dict[str, Any]] = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        order = list(dict.fromkeys([*part.longest, *range(len(part.more))]))
-        makes = [partial(_written, part.more[place], anchor, out, formats) for place in order]
+        groups = _groups(part)
+        makes = [partial(_all_written, [part.more[place] for place in group], anchor, out, formats) for group in groups]
         begun = [forks.start(make) for make in makes[: forks.most]]  # while the short form is made here
         in_short = part.blocks() if callable(part.blocks) else part.blocks
-        blocks = [forks.start(partial(_written, partial(list, in_short), anchor, out, pictures))]
+        blocks = forks.start(partial(_written, partial(list, in_short), anchor, out, pictures))
         begun += [forks.start(make) for make in makes[forks.most :]]
-        more = [result for _, result in sorted(zip(order, begun, strict=True), key=lambda pair: pair[0])]
-        shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": more})
+        shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": (groups, begun)})
 
     # wait for them, and give each heading its anchor
     trained_with = provenance()
     for part in shown:
-        for form in ("blocks", "more"):
-            part[form] = [block for result in part[form] for block in _with_anchors(result(), part["anchor"], anchors)]
+        groups, begun = part["more"]
+        written = {
+            place: made
+            for group, result in zip(groups, begun, strict=True)
+            for place, made in zip(group, result(), strict=True)
+        }
+        part["blocks"] = _with_anchors(part["blocks"](), part["anchor"], anchors)
+        more = [block for place in sorted(written) for block in written[place]]
+        part["more"] = _with_anchors(more, part["anchor"], anchors)
 
     # write the page and the same as Markdown
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -219,6 +225,23 @@ def _undrawn(figures: Iterable[Drawn]) -> list[str]:
     )
     print(f"warning: {restored(message)}", file=sys.stderr)
     return [message]
+
+
+def _groups(part: Part) -> list[list[int]]:
+    """Return the places of what is more than the short form in groups, each for one process, in the order of starts.
+
+    Those that take longest have a process each; the others share one, which begins before the last of these.
+    """
+    alone = [[place] for place in part.longest]
+    rest = [place for place in range(len(part.more)) if place not in part.longest]
+    return [*alone[:-1], *([rest] if rest else []), *alone[-1:]]
+
+
+def _all_written(
+    makes: Sequence[Callable[[], Iterable[Block]]], anchor: str, out: Path, formats: Sequence[str]
+) -> list[list[dict]]:
+    """Do what `_written` does for several functions."""
+    return [_written(make, anchor, out, formats) for make in makes]
 
 
 def _written(make: Callable[[], Iterable[Block]], anchor: str, out: Path, formats: Sequence[str]) -> list[dict]:
