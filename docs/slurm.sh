@@ -9,6 +9,7 @@
 #SBATCH --job-name=sweep
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
+# remove the next line for --cpus
 #SBATCH --gres=gpu:4
 #SBATCH --cpus-per-task=16
 #SBATCH --mem=64G
@@ -32,7 +33,7 @@ end() { # only once: after a second signal, agents kills its runs
 trap 'requeue=yes; end' USR1 # before the time limit
 trap 'requeue=; end' TERM    # scancel
 
-python -m study.sweep agents "$@" --grace 90 &
+python -m study.sweep agents --grace 90 "$@" &
 agents=$!
 [ -z "$wanted" ] || end # a signal came before agents had started
 while kill -0 "$agents" 2>/dev/null; do

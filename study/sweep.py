@@ -209,6 +209,9 @@ def agents(args: argparse.Namespace) -> int:
     folders = {"runs_dir": args.runs_dir, "data_dir": args.data_dir}
     sweep = wandb_sweep.read(args.sweep)
     train = run_agents if queue.can_serve(sweep.content) else run_wandb_agents
+    if train is run_wandb_agents:
+        reason = "its command does more than start study.train, or W&B's client is too old"
+        print(f"each run starts in a process of its own, by `wandb agent`, which takes some seconds: {reason}")
     return train(sweep, slots, folders, args.grace)
 
 

@@ -230,7 +230,8 @@ def test_a_sweep_that_is_deleted_or_cancelled_ends_its_agents(sweep, server):
 
 def test_a_run_of_another_command_gets_its_words(sweep):
     command = {"args": {"lr": {"value": 0.1}, "force": {"value": False}}}
-    for start in (["${env}", "${interpreter}", "-m", "study.train"], ["${interpreter}", "-m", "study.train"]):
+    for before in (["${env}", "${interpreter}"], ["${interpreter}"], ["${env}", "python"], ["python3"]):
+        start = [*before, "-m", "study.train"]
         content = {"command": [*start, "--model=mlp", "${args_no_boolean_flags}"]}
         assert queue.can_serve(content) and queue.words(content, command) == ["--model=mlp", "--lr=0.1"]
     content = {"program": "study/train.py"}

@@ -74,6 +74,8 @@ def pull(path: str, refresh: bool = False, only: Only = ALL) -> tuple[list[RunDi
     # list the runs of the project or sweep
     entity, project, *sweep = wandb_api.path(path)
     listed = contents.listed(f"{entity}/{project}", {"sweep": sweep[0]} if sweep else {})
+    if sweep and not listed:
+        read_sweep(path)  # raises if there is no such sweep
     listed = [run for run in listed if only.takes(run.tags, run.group, contents.author(run))]
 
     # pull those that have changed; the lock keeps out another process that pulls the same project

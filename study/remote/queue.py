@@ -25,6 +25,9 @@ NEEDED = ("_register_agent", "_agent_heartbeat", "_get_sweep_state")
 PLAIN = (["${env}", "${interpreter}"], ["${interpreter}"])
 """What stands before the training in a command that this project's processes need not start."""
 
+NAMES = ("python", "python3")
+"""Names of the interpreter: what an agent's PATH finds is the one that runs this."""
+
 NOT_PLAIN = ("--show-augment", "--show_augment", "--dry-run", "--dry_run", "--config", "${args_json_file}")
 """Starts of words with which a command does something else than training its options."""
 
@@ -60,6 +63,7 @@ def _options(content: Mapping[str, Any]) -> list[str] | None:
 
     written = [str(word) for word in create_sweep_command(list(content.get("command") or []))]
     before, options = command.split(written, str(content.get("program", "")))
+    before = ["${interpreter}" if word in NAMES else word for word in before]
     does_more = any(word.startswith(NOT_PLAIN) for word in options)
     return None if before not in PLAIN or does_more else options
 
