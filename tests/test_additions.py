@@ -200,10 +200,12 @@ HALVES = [
 
 
 @pytest.mark.parametrize(("options", "row", "words"), HALVES)
-def test_what_a_half_done_addition_lacks_is_named(options, row, words, monkeypatch, call, tmp_path):
+def test_what_a_half_done_addition_lacks_is_named(options, row, words, request, call, tmp_path):
     if row:
         table, name, content = row
-        monkeypatch.delitem(table, name) if content is None else monkeypatch.setitem(table, name, content)
+        before = dict(table)
+        request.addfinalizer(lambda: (table.clear(), table.update(before)))  # in the same order
+        table.pop(name) if content is None else table.update({name: content})
     options = {"model": "mlp", "dataset": "digits", "epochs": 1, "wandb": "disabled"} | options
     said = call("study.train", *(f"--{name}={value}" for name, value in options.items()), code=2).stderr
     assert all(word in said for word in words) and said.count("\n") == 1

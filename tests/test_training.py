@@ -313,7 +313,7 @@ def test_repeats_that_never_vary_and_equal_settings_get_words_of_their_own():
                                                 "d": (0.9, 0.9, 0.9)}))  # fmt: skip
     assert not any("nan" in text for text in said)
     said = answers.sentences(None, settings_of(dict.fromkeys("abc", (0.9, 0.91, 0.92))))
-    assert said[0].startswith("All 2 other settings have the same validation accuracy as **a**, 91.00")
+    assert said[0].startswith("All 2 other settings have the same mean validation accuracy as **a**, 91.00")
     assert not any("0.00 points" in text for text in said)
 
 

@@ -117,10 +117,10 @@ RANKED = {
     "has the highest validation accuracy of the settings with several seeds": mark(
         "is best by {metric} of the settings with several seeds"
     ),
-    "The other setting has the same validation accuracy as **{setting}**, {val} over {seeds} seeds.": mark(
+    "The other setting has the same mean validation accuracy as **{setting}**, {val} over {seeds} seeds.": mark(
         "By {metric}, the other setting is equal to **{setting}**, {val} over {seeds} seeds."
     ),
-    "All {n} other settings have the same validation accuracy as **{setting}**, {val} over {seeds} seeds.": mark(
+    "All {n} other settings have the same mean validation accuracy as **{setting}**, {val} over {seeds} seeds.": mark(
         "By {metric}, all {n} other settings are equal to **{setting}**, {val} over {seeds} seeds."
     ),
     "Over the seeds that both have, it is clearly less accurate than {others}.": mark(
