@@ -86,7 +86,7 @@ def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
 
 
 def _check(section: object, frames: Frames | None = None) -> None:
-    """Raise UserError if a section is none, such as the list of them, or if other things were given for frames."""
+    """Raise UserError for anything but a section, such as the list of them, and for anything but frames."""
     expect(section, Section, "this takes one section, such as sections(load('runs'))[0]")
     if frames is not None:
         expect(frames, Frames, "this takes what load returned, and one section")

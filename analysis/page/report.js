@@ -84,7 +84,7 @@ function placed(panel, [x, y]) {
   return [left + share(x, panel.x) * (right - left), bottom - share(y, panel.y) * (bottom - top)];
 }
 
-// about so many round numbers between two shares of an axis
+// round numbers between two shares of an axis, about as many as wanted
 function ticks([low, high, log], from, to, count) {
   const at = share => log ? low * (high / low) ** share : low + share * (high - low);
   const [first, last] = [at(from), at(to)].sort((a, b) => a - b), found = [];

@@ -31,7 +31,7 @@ WIDEST = 20
 """At most this many columns of the name of a class within a cloud of points."""
 
 MANY = 500
-"""So many points are small, and one picture, which takes less space but is not sharp when it is enlarged."""
+"""From this number on, points are small and drawn as one picture: less space, but blurred when it is enlarged."""
 
 MARKERS = "o^sDvP*X<>"
 

@@ -18,7 +18,7 @@ SCORE = (
         "test accuracy is that of the same weights on images used only once."
     ),
     "",
-    "seeds",
+    "",
 )
 """The entry that says what settings are ranked by."""
 

@@ -2,7 +2,7 @@
 
 run.log({**row, **histograms.of(model)})
 
-`wandb.watch` itself reads them by hooks in every so many batches, which waits for the device and which a CUDA graph
+`wandb.watch` itself reads them by hooks every few batches, which waits for the device and which a CUDA graph
 cannot replay. Here they are read once after each epoch.
 """
 
