@@ -169,6 +169,8 @@ def test_runs_that_fail_before_they_begin_are_failed_at_wandb_too(sweep, server,
     )
     wandb_sweep.print_status(wandb_sweep.read(grid.path))
     assert capfd.readouterr().out.count("there is no folder") == 2, "and it says why"
+    _, problems = pull.pull(grid.path)
+    assert len(problems) == 2 and all("there is no folder" in problem for problem in problems)
 
 
 def test_a_worker_that_is_killed_costs_one_run(sweep, server):

@@ -159,8 +159,11 @@ def _read_key(path: Path) -> list[Any] | None:
 
 def _info(run: Any) -> dict[str, Any]:
     """Return the content of run.json: the config of a run and the `info` that it stored in W&B."""
-    if not isinstance(run.config.get("info"), dict):
-        raise UserError("no run of this study: its config in W&B has no `info`")
+    info = run.config.get("info")
+    if not isinstance(info, dict):
+        raise UserError("no run of this study, or one that never began: its config in W&B has no `info`")
+    if "fingerprint" not in info and info.get("error"):
+        raise UserError(f"it failed before it began: {info['error']}")
     config = Config.recorded(columns.options_of(run.config))
     return {"config": config.model_dump(), **columns.read_info(run.config), "state": wandb_api.state_of(run),
             "author": contents.author(run)}  # fmt: skip
