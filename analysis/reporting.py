@@ -94,13 +94,14 @@ def _parts(
         left = f", ETA {(time.monotonic() - started) / done * (len(sections) - done):.0f} s" if done else ""
         say(f"section {done + 1}/{len(sections)}: {section.title}{left}")
         more = everything(frames, section, looks)
-        longest = [len(more) - len(THEMES) + THEMES.index(theme) for theme in LONGEST if theme in THEMES]
+        themes = () if section.runs.empty else LONGEST
+        longest = [1 + THEMES.index(theme) for theme in themes if theme in THEMES]  # the first makes the data
 
         def in_short(section: Section = section, looks: Looks = looks) -> list[Block]:
             show(section)
             return short(frames, section, looks)
 
-        yield Part(section.name, title, in_short, more, longest if len(more) > len(THEMES) else [])
+        yield Part(section.name, title, in_short, more, longest)
 
     # all data sets, and how it was done
     name = text("Data sets side by side")

@@ -183,7 +183,10 @@ def _directories(source: str, refresh: bool, only: pull.Only) -> tuple[list[RunD
         raise type(error)(f"there is no directory {source}, and as a project of W&B: {error}") from None
 
 
-OTHER_CODE = "if that was removed from the code, put it back; otherwise move these runs to another folder"
+OTHER_CODE = (
+    "if something was removed from the code, put it back; otherwise run the same command or sweep again, or move these "
+    "runs to another folder"
+)
 RETRAIN = "run the same command or sweep again to retrain it"
 SEND = "run `python -m study.sync` on the machine with its directory to send what is missing"
 
@@ -305,7 +308,7 @@ def _written(directory: RunDirectory) -> tuple[int, ...]:
 
 
 class _OtherCode(str):
-    """Why this code does not know the options of a run, such as a network that was removed."""
+    """Why this code does not take the options of a run, such as a network that was removed; often that of many runs."""
 
     __slots__ = ()
 
@@ -315,7 +318,7 @@ def _attempt(directory: RunDirectory) -> Content | str:
     try:
         return _read(directory)
     except Mistakes as error:
-        return _OtherCode(error) if "unknown" in str(error) else _reason(error)
+        return _OtherCode(error)
     except (AttributeError, UserError, KeyError, TypeError, ValueError) as error:
         return _reason(error)
 

@@ -50,8 +50,8 @@ class Part:
     """A section of the page; the names of its files start with `name`.
 
     `blocks` are the short form, or a function that makes them; the page folds what is `more`, and the short report
-    leaves it out. `more` are functions that make blocks, each called in a process of its own; those at the places of
-    `longest` begin first.
+    leaves it out. `more` are functions that make blocks, called in other processes; those at the places of `longest`
+    have one each and begin first.
     """
 
     name: str
@@ -117,24 +117,18 @@ def write(
     shown: list[dict[str, Any]] = []
     for part in parts:
         anchor = anchors.unused(part.name, longest=60)
-        groups = _groups(part)
-        makes = [partial(_all_written, [part.more[place] for place in group], anchor, out, formats) for group in groups]
+        makes = [partial(_places_written, part.more, group, anchor, out, formats) for group in _groups(part)]
         begun = [forks.start(make) for make in makes[: forks.most]]  # while the short form is made here
         in_short = part.blocks() if callable(part.blocks) else part.blocks
         blocks = forks.start(partial(_written, partial(list, in_short), anchor, out, pictures))
         begun += [forks.start(make) for make in makes[forks.most :]]
-        shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": (groups, begun)})
+        shown.append({"anchor": anchor, "title": part.title, "blocks": blocks, "more": begun})
 
     # wait for them, and give each heading its anchor
-    trained_with = provenance()
+    content = {"title": title, "source": source, "parts": shown, "provenance": provenance(), "full": full}
     for part in shown:
-        groups, begun = part["more"]
-        written = {
-            place: made
-            for group, result in zip(groups, begun, strict=True)
-            for place, made in zip(group, result(), strict=True)
-        }
         part["blocks"] = _with_anchors(part["blocks"](), part["anchor"], anchors)
+        written = {place: made for result in part["more"] for place, made in result().items()}
         more = [block for place in sorted(written) for block in written[place]]
         part["more"] = _with_anchors(more, part["anchor"], anchors)
 
@@ -144,8 +138,6 @@ def write(
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.filters["strong"] = _strong
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    content = {"title": title, "source": source, "parts": shown, "full": full}
-    content["provenance"] = trained_with
     content["reload"] = Markup(reload_tag(reload)) if reload else ""
     figures = _figures(shown)
     content["notes"] = _undrawn(figures)
@@ -153,25 +145,20 @@ def write(
     content["sheets"] = {name: _address("image/jpeg", sheet) for name, sheet in sheets.items()}
     save(out / "index.html", template.render(content))
     save(out / "report.md", _markdown(content))
-    _remove_older(out, shown)
+    _remove_older(out, shown, figures)
     return out / "index.html"
 
 
-def _remove_older(out: Path, parts: Iterable[dict[str, Any]]) -> None:
+def _remove_older(out: Path, parts: Iterable[dict[str, Any]], figures: Iterable[Drawn]) -> None:
     """Remove the files of an earlier report that this one did not write again.
 
     Each report lists its files in FILES; no other files are removed.
     """
     # the files of this report
-    written = set()
-    for block in [block for part in parts for block in part["blocks"] + part["more"]]:
-        match block["kind"]:
-            case "table" | "data":
-                suffixes = tables.FORMATS if block["kind"] == "table" else ("csv",)
-                written |= {f"tables/{block['stem']}.{suffix}" for suffix in suffixes}
-            case "picture" | "gallery":
-                drawn = block["pictures"] if block["kind"] == "gallery" else [block["picture"]]
-                written |= {f"figures/{figure.stem}.{suffix}" for figure in drawn for suffix in figure.formats}
+    suffixes = {"table": tables.FORMATS, "data": ("csv",)}
+    blocks = [block for part in parts for block in part["blocks"] + part["more"]]
+    written = {f"figures/{figure.stem}.{suffix}" for figure in figures for suffix in figure.formats}
+    written |= {f"tables/{block['stem']}.{suffix}" for block in blocks for suffix in suffixes.get(block["kind"], ())}
 
     # those of the earlier one; the list may have been changed
     listed = out / FILES
@@ -237,11 +224,11 @@ def _groups(part: Part) -> list[list[int]]:
     return [*alone[:-1], *([rest] if rest else []), *alone[-1:]]
 
 
-def _all_written(
-    makes: Sequence[Callable[[], Iterable[Block]]], anchor: str, out: Path, formats: Sequence[str]
-) -> list[list[dict]]:
-    """Do what `_written` does for several functions."""
-    return [_written(make, anchor, out, formats) for make in makes]
+def _places_written(
+    makes: Sequence[Callable[[], Iterable[Block]]], places: Iterable[int], *where: Any
+) -> dict[int, list[dict]]:
+    """Return what `_written` returns of the functions at some places."""
+    return {place: _written(makes[place], *where) for place in places}
 
 
 def _written(make: Callable[[], Iterable[Block]], anchor: str, out: Path, formats: Sequence[str]) -> list[dict]:

@@ -67,7 +67,7 @@ _WITH_PART = {"model": "model", "net": "model", "optimizer": "optimizer", "optim
               "dataset": "dataset", "scheduler": "schedule"}  # fmt: skip
 """The options that the name of a part means, as in `optimizer.name`."""
 
-NOTHING = "no option here does that; `python -m study.train --help` lists all"
+NOTHING = "no option here does that"
 
 WITHOUT = {
     "it follows from the data": "clf_n_classes n_classes nb_classes nclass nclasses num_class num_classes num_labels",

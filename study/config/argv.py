@@ -6,7 +6,6 @@ python -m study.train --help
 import argparse
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -101,8 +100,7 @@ def read_argv(options: argparse.ArgumentParser, argv: list[str]) -> dict[str, An
                 if action.option_strings and action.help != argparse.SUPPRESS and action.dest != "help"
             ]
             fields = {option: field for option, field in Config.model_fields.items() if option in known}
-            hint = re.sub(r"mean '(\w+)'", lambda found: f"mean {_as_typed(found[1])!r}", meant(name, fields, known))
-            hint = hint.replace("python -m study.train", options.prog)
+            hint = meant(name, fields, known, _as_typed, options.prog)
             mistakes.append(f"unknown option {_as_typed(name)!r}; {hint}")
         elif not is_value(word, before):
             mistakes.append(

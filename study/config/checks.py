@@ -315,22 +315,30 @@ def wrong_classes(dataset: str, chosen: Sequence[str], classes: Sequence[str]) -
     return ""
 
 
-def meant(name: str, fields: Mapping[str, Any], known: Iterable[str] = ()) -> str:
+def meant(
+    name: str,
+    fields: Mapping[str, Any],
+    known: Iterable[str] = (),
+    written: Callable[[str], str] = str,
+    program: str = "python -m study.train",
+) -> str:
     """Return a hint which option was probably meant, by the names of pydantic's fields or the start of their help.
 
-    `known` replaces the names of the fields, where there are more options than fields.
+    `known` replaces the names of the fields, where there are more options than fields. `written` writes an option as
+    the reader types it; the help of `program` lists all.
     """
     # What other projects call our options, or have instead
+    nothing = f"{aliases.NOTHING}; `{program} --help` lists all"
     if reason := aliases.without_option(name):
-        return reason
+        return nothing if reason == aliases.NOTHING else reason
     if (other := aliases.option(name)) in fields:
-        return f"did you mean {other!r}?"
+        return f"did you mean {written(other)!r}?"
 
     # A slip of the pen, or the start of an option's help
     guess = closest(name, known or fields)
     described = [option for option, field in fields.items() if field.description.startswith(name.replace("_", " "))]
     guess = guess or min(described, key=len, default=None)
-    return f"did you mean {guess!r}?" if guess else aliases.NOTHING
+    return f"did you mean {written(guess)!r}?" if guess else nothing
 
 
 def sentence(detail: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def tags(config: Config, sweeps: Sequence[str]) -> list[str]:
 def info(directory: RunDirectory) -> dict[str, Any]:
     """Return run.json as `info` holds it, so that the run in W&B is as complete as its directory.
 
-    Names of images and subjects stay here: those of patients are nobody's business there.
+    The names of images and subjects are not sent, because they may identify patients.
     """
     content = directory.info()
     if "examples" in (content.get("data") or {}):

@@ -236,10 +236,10 @@ def kill_all(pids: Iterable[int], seconds: float) -> None:
     psutil.wait_procs(processes, timeout=seconds)
 
 
-class Lasting:
-    """A stream to a terminal that may close: what is written later is lost, instead of ending the program by an error.
+class TerminalStream:
+    """A stream to a terminal that may close: what is written afterwards is dropped, without an error.
 
-    The signal of the closed terminal ends the program, as it should be ended; where it is ignored, the program goes on.
+    The program is ended by the signal of the closed terminal, or continues if it ignores that signal.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -265,7 +265,7 @@ class Lasting:
 
     @contextmanager
     def _unless_closed(self) -> Iterator[None]:
-        """Let everything go to nowhere once the terminal does not take it."""
+        """Write to the null device from the first write that the terminal does not take."""
         try:
             yield
         except OSError as error:
@@ -289,8 +289,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     # A terminal that closes ends the command by its signal, not by an error
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and stream.isatty() and not isinstance(stream, Lasting):
-            setattr(sys, name, Lasting(stream))
+        if stream is not None and stream.isatty() and not isinstance(stream, TerminalStream):
+            setattr(sys, name, TerminalStream(stream))
     # Some libraries need a home folder
     try:
         Path.home()
