@@ -1,14 +1,17 @@
 """Copies the results of runs without what is large, to keep them in a repository or to hand them on.
 
     python -m analysis.export runs docs/study
+    python -m analysis.export runs copies --features 500     # with what a t-SNE needs, up to some MB a run
 
 A copy is a run directory that `python -m analysis.summarize` reads, and that a sweep counts as trained. It holds
 `run.json`, `history.jsonl`, `summary.json` and, of `evaluation.npz`, the class and the prediction of each test image:
-some 20 kB for 10,000 test images. It lacks the weights, the pictures of mistakes and the features, so a report of
-copies has no pictures of mistakes and no t-SNE; and the names of folders, which mean nothing on another machine.
+some 20 kB for 10,000 test images. It lacks the weights, the pictures of mistakes and, without `--features`, the
+features, so a report of copies has no pictures of mistakes and no t-SNE; and the names of folders, which mean nothing
+on another machine.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,15 @@ from study.system.process import Parser, run_command
 KEPT = ("class_names", "test_targets", "test_predictions")
 """What is kept of evaluation.npz."""
 
+FEATURES = ("feature_index", "feature_targets", "logits", "penultimate", "intermediate")
+"""What is kept of it for a t-SNE: of each image a number, the class and the outputs of layers that were recorded."""
 
-def export(run: RunDirectory, folder: Path) -> RunDirectory:
-    """Copy a run that has a result into a folder, without what is large; a copy that is there is replaced."""
+
+def export(run: RunDirectory, folder: Path, features: int = 0) -> RunDirectory:
+    """Copy a run that has a result into a folder, without what is large; a copy that is there is replaced.
+
+    The layer outputs of at most `features` validation images are kept, as many of each class as there are.
+    """
     import numpy as np
 
     copy = RunDirectory(folder / run.path.name)
@@ -35,9 +44,21 @@ def export(run: RunDirectory, folder: Path) -> RunDirectory:
         arrays = run.evaluation()
         classes = len(arrays["class_names"])
         labels = {name: arrays[name].astype(np.min_scalar_type(classes)) for name in KEPT[1:]}
-        copy.write_evaluation({"class_names": arrays["class_names"], **labels})
+        copy.write_evaluation({"class_names": arrays["class_names"], **labels, **_features(arrays, features)})
     copy.write_info(_without_folders(run.info()))  # last, since it says that the run has a result
     return copy
+
+
+def _features(arrays: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Choose the FEATURES of at most `count` images, one of each class in turn; empty if none were recorded."""
+    import pandas as pd
+
+    if not count or "feature_targets" not in arrays:
+        return {}
+    targets = pd.Series(arrays["feature_targets"])
+    turns = targets.groupby(targets).cumcount()
+    chosen = turns.sort_values(kind="stable").index[:count].sort_values()
+    return {name: arrays[name][chosen] for name in FEATURES if name in arrays}
 
 
 def _without_folders(info: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +80,12 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("runs", type=user_path, help="directory of runs")
     parser.add_argument("folder", type=user_path, help="where the copies go")
+    parser.add_argument(
+        "--features", type=int, default=0, metavar="N", help="keep the features of N validation images, for a t-SNE"
+    )
     args = parser.parse_args(argv)
+    if args.features < 0:
+        raise UserError(f"--features is a number of images, 0 or more, not {args.features}")
     if not Path(args.runs).is_dir():
         raise UserError(f"there is no directory {args.runs}; name the one that --runs-dir named when training")
     folders = [path for path in sorted(Path(args.runs).iterdir()) if path.is_dir() and path.name != "wandb"]
@@ -68,7 +94,7 @@ def main(argv: list[str]) -> int:
     problems = []
     for run in new:
         try:
-            export(run, Path(args.folder))
+            export(run, Path(args.folder), args.features)
         except CorruptRun as error:
             problems.append(f"{run.path} is left out: {error}")
         except (AttributeError, KeyError, TypeError, ValueError) as error:

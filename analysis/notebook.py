@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.frames import contrasts, runs
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, best_readable
+from analysis.frames.sections import Section, best_with_features
 from analysis.page import figures, tables
 from analysis.reporting import looks_of
 from analysis.themes import clouds, embedding
@@ -73,11 +73,10 @@ def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
     Each panel has how well its layer separates the classes: by k nearest neighbours, by a linear probe, silhouette.
     """
     _check(section, frames)
-    best, _ = best_readable(frames, section, settings)
+    best = best_with_features(frames, section, settings)
     seen = embedding.align(embedding.see(frames, list(best.index[:settings])))
     if not seen:
-        has_features = embedding.have_features(frames, list(best.index[:settings]))
-        why = "have too few validation images for t-SNE" if has_features else "have no features, which copies lack"
+        why = "have no features, which copies lack" if best.empty else "have too few validation images for t-SNE"
         raise UserError(f"the runs of {section.name} {why}")
     words = confusions.words_of(best.iloc[0])
     rows = {str(best.setting[run]): layers for run, layers in seen.items()}

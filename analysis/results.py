@@ -4,7 +4,7 @@ python -m analysis.results docs/study --set dataset=folder:cifar10-jpeg --out do
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from analysis.frames import runs
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, by_dataset, of_sweep
 from analysis.page import html, tables
-from analysis.page.blocks import Items, Paragraph, Picture
+from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.tables import Table
-from analysis.themes import about, brief, sources
+from analysis.themes import about, brief, layers, sources
 from analysis.themes.sources import Found
 from analysis.wording import texts as wording
 from analysis.wording.texts import text
@@ -28,6 +28,12 @@ FILES = {"en": "results.md", "es": "resultados.md"}
 """The file of each language."""
 
 SWEEPS = Path("sweeps")
+
+SEEN = ("simple-cnn", "alexnet")
+"""Sweeps whose networks are looked at layer by layer, side by side."""
+
+NAMED = ("confusion-counts", "features", "tsne")
+"""Pictures that a section has beside its first one."""
 
 DOTS_PER_INCH = 80
 
@@ -56,36 +62,66 @@ def sections(frames: Frames, values: Mapping[str, str]) -> list[tuple[Found, Sec
 def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[str]:
     """Write a result as paragraphs of Markdown: the question, the source's answer, ours, and why they may differ.
 
-    The figure is saved as `figures/<sweep>-<language>.png` in the folder, a matrix or a t-SNE beside it with its name.
+    Figures are saved in the folder `figures` of the folder.
     """
     # the question and what the source found
     question = search.read(SWEEPS / f"{entry.sweep}.yaml", {}).description
     written = [f"## {html.plain(text(question))}", html.plain(f"**{text('The source')}**: {text(entry.found)}")]
 
-    # our answer: the short form of the report, with the figure only where it is wanted
-    looks = reporting.looks_of([section])[0]
-    first = True
-    for block in brief.blocks(frames, section, looks):
-        match block:
-            case Paragraph():
-                lead = f"**{text('Here')}**: " if first else ""
-                written.append(html.plain(f"{lead}{block.text}"))
-                first = False
-            case Picture() if entry.figure:
-                kind = f"{block.name}-" if block.name in ("confusion-counts", "features") else ""
-                stem = f"{entry.sweep}-{kind}{wording.spoken()}"
-                block.figure.savefig(folder / "figures" / f"{stem}.png", dpi=DOTS_PER_INCH)
-                written.append(f"![{html.plain(block.title)}](figures/{stem}.png)")
-            case Items():
-                written.append("\n".join(f"- {html.plain(line)}" for line in block.texts))
-            case Table():
-                written += [tables.markdown(block).rstrip(), html.plain(" ".join(block.notes))]
+    # our answer: the short form of the report, with figures only where they are wanted
+    first, *others = brief.blocks(frames, section, reporting.looks_of([section])[0])
+    assert isinstance(first, Paragraph)
+    written.append(html.plain(f"**{text('Here')}**: {first.text}"))
+    for block in others:
+        if entry.figure or not isinstance(block, Picture):
+            written += _markdown(block, folder, entry.sweep)
 
     # options, missing runs, and why there is a difference
     written.append(html.plain(" ".join([*about.trained(frames, section), *about.notes(section)])))
     if entry.why:
         written.append(html.plain(f"**{text('If they differ')}**: {text(entry.why)}"))
     return written
+
+
+def beside(frames: Frames, found: Sequence[tuple[Found, Section]], folder: Path) -> list[str]:
+    """Write what the layers of the networks of SEEN separate, side by side, and what could be cut from each network.
+
+    Empty if fewer than two of them have runs with features.
+    """
+    seen = [section for entry, section in found if entry.sweep in SEEN]
+    content = layers.beside(frames, seen)
+    if not content:
+        return []
+    written = [
+        f"## {html.plain(text('What do the layers of these two networks separate, and what could be cut from them?'))}",
+        html.plain(f"**{text('The source')}**: {text(sources.LAYERS)}"),
+    ]
+    for section, looks in zip(seen, reporting.looks_of(seen), strict=True):
+        blocks = layers.blocks(frames, section, looks)
+        content += [block for block in blocks if isinstance(block, Items) or getattr(block, "name", "") == "cuts"]
+    for block in content:
+        written += _markdown(block, folder, "layers")
+    return written
+
+
+def _markdown(block: Block, folder: Path, stem: str) -> list[str]:
+    """Write a block as paragraphs; a picture is saved as `figures/<stem>-<language>.png`.
+
+    A matrix or a t-SNE has its name behind the stem.
+    """
+    match block:
+        case Paragraph():
+            return [html.plain(block.text)]
+        case Picture():
+            kind = f"-{block.name}" if block.name in NAMED else ""
+            name = f"figures/{stem}{kind}-{wording.spoken()}.png"
+            block.figure.savefig(folder / name, dpi=DOTS_PER_INCH)
+            return [f"![{html.plain(block.title)}]({name})"]
+        case Items():
+            return ["\n".join(f"- {html.plain(line)}" for line in block.texts)]
+        case Table():
+            return [tables.markdown(block).rstrip(), html.plain(" ".join(block.notes))]
+    return []
 
 
 def write(source: str, values: Mapping[str, str], folder: Path, language: str) -> Path:
@@ -119,6 +155,7 @@ def write(source: str, values: Mapping[str, str], folder: Path, language: str) -
         ]
         for entry, section in found:
             written += lines(frames, entry, section, folder)
+        written += beside(frames, found, folder)
         path = folder / FILES[language]
         html.save(path, "\n\n".join(line for line in written if line) + "\n")
     return path

@@ -1,9 +1,12 @@
 """Small copies of runs, from which a report is made as from the runs themselves."""
 
+import numpy as np
 import pytest
 
+from analysis import export
 from analysis import reporting as report
-from analysis.themes import about, comparison, confusion, per_class
+from analysis.frames import runs, sections
+from analysis.themes import about, comparison, confusion, layers, per_class
 from study.record.directory import RunDirectory
 
 
@@ -32,3 +35,30 @@ def test_a_copy_gives_the_same_tables_and_counts_as_trained(command, call, sweep
 
 def test_there_must_be_runs(call):
     assert "there is no directory nothing" in call("analysis.export", "nothing", "copies", code=2).stderr
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_copy_keeps_the_features_of_as_many_images_as_wanted(command, call, sweep_file, tmp_path):
+    path = sweep_file({"epochs": {"value": 1}, "seed": {"values": [0, 1]}})
+    command("study.sweep", "run", path, "--wandb=disabled", f"--runs-dir={tmp_path / 'runs'}")
+    call("analysis.export", "runs", "copies", "--features", "60")
+    for folder in (tmp_path / "copies").iterdir():
+        whole, copy = (RunDirectory(tmp_path / name / folder.name).evaluation() for name in ("runs", "copies"))
+        places = np.searchsorted(whole["feature_index"], copy["feature_index"])
+        assert np.ptp(np.bincount(copy["feature_targets"])) <= 1 and len(places) == 60
+        assert all(np.array_equal(whole[name][places], copy[name]) for name in export.FEATURES)
+
+    # A setting whose best run lacks them is looked at in another run; one without any is named
+    frames = runs.load(tmp_path / "copies")
+    (section,) = sections.by_dataset(frames)
+    best = sections.best_with_features(frames, section, 2)
+    for lost in (best.index[0], *section.runs.index[section.runs.setting == best.setting.iloc[1]]):
+        directory = frames.directories[lost]
+        arrays = {name: array for name, array in directory.evaluation().items() if name not in export.FEATURES}
+        directory.write_evaluation(arrays)
+    frames = runs.load(tmp_path / "copies")
+    (section,) = sections.by_dataset(frames)
+    looked_at = sections.best_with_features(frames, section, 2)
+    assert list(looked_at.setting) == [best.setting.iloc[0]] and best.index[0] not in looked_at.index
+    assert str(best.setting.iloc[1]) in " ".join(layers.lacking(section, looked_at))
+    assert "--features" in call("analysis.export", "runs", "copies", "--features", "-1", code=2).stderr

@@ -98,6 +98,10 @@ class Frames:
     def _damages(self) -> dict[str, str]:
         return {}
 
+    def has_features(self, run: str) -> bool:
+        """Return whether a run has recorded features of validation images, which most exported copies lack."""
+        return self.directories[run].has_evaluation("feature_targets")
+
     def tested(self, run: str) -> pd.DataFrame | None:
         """Return target and predicted class (indices) of each test image of a run; None if they cannot be read."""
         if run not in self._tested:

@@ -220,15 +220,17 @@ def best_of_settings(section: Section, without: Collection[str] = ()) -> pd.Data
     return best.iloc[pd.Categorical(best.setting, section.ranked).argsort()]
 
 
-def best_readable(frames: Frames, section: Section, limit: int | None = None) -> tuple[pd.DataFrame, list[str]]:
+def best_readable(
+    frames: Frames, section: Section, limit: int | None = None, without: Collection[str] = ()
+) -> tuple[pd.DataFrame, list[str]]:
     """Return the best run of each setting with a readable evaluation.npz, and a sentence for each run left out.
 
     The first `limit` settings are the best one of each network, then the best others, in the order of all settings;
-    `place` is that in the whole order. Only the files of these are checked.
+    `place` is that in the whole order. Only the files of these are checked. Runs in `without` are ignored.
     """
     damaged: dict[str, str] = {}
     while True:
-        best = best_of_settings(section, damaged)
+        best = best_of_settings(section, {*without, *damaged})
         best = best.assign(place=range(len(best)))
         networks_first = best.model.duplicated().sort_values(kind="stable").index
         is_first = best.index.isin(networks_first[:limit])
@@ -237,6 +239,15 @@ def best_readable(frames: Frames, section: Section, limit: int | None = None) ->
         if not unreadable:
             return best, [text("Left out here: {why}.", why=why) for why in damaged.values()]
         damaged |= unreadable
+
+
+def best_with_features(frames: Frames, section: Section, limit: int) -> pd.DataFrame:
+    """Return the best run with features of each setting, in the order of `best_readable`; empty if no run has any."""
+    best, _ = best_readable(frames, section, limit)
+    if all(frames.has_features(run) for run in best.index[:limit]):
+        return best
+    lacking = [run for run in section.runs.index if not frames.has_features(run)]
+    return best.iloc[:0] if len(lacking) == len(section.runs) else best_readable(frames, section, limit, lacking)[0]
 
 
 def of_sweep(frames: Frames, sweep: Sweep, points: Sequence[Point] | None = None) -> list[Section]:

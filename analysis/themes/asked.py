@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.frames import contrasts, endings
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, best_readable, once
+from analysis.frames.sections import Section, best_with_features, once
 from analysis.frames.statistics import ALPHA
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
@@ -271,19 +271,20 @@ def confusions(frames: Frames, section: Section) -> str:
 
 def features(frames: Frames, section: Section) -> str:
     """Report how separable the classes are in the last features of the best run of the best settings."""
-    best, _ = best_readable(frames, section, layers.LOOKED_AT)
-    seen = embedding.see(frames, list(best.index[: layers.LOOKED_AT]))
-    frame = layers.layers_of(best, seen) if seen else pd.DataFrame()
-    if frame.empty and embedding.have_features(frames, list(best.index[: layers.LOOKED_AT])):
-        return text("Not known: these runs have too few validation images.")
-    if frame.empty:
+    best = best_with_features(frames, section, layers.LOOKED_AT)
+    if best.empty:
         return text("Not known: these runs have no features, which copies lack.")
+    seen = embedding.see(frames, list(best.index[: layers.LOOKED_AT]))
+    if not seen:
+        return text("Not known: these runs have too few validation images.")
+    frame = layers.layers_of(best, seen)
     kinds = [
         text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(setting),
              probe=rows.probe.iloc[-1], silhouette=rows.silhouette.iloc[-1])
         for setting, rows in frame.groupby("setting", sort=False)
     ]  # fmt: skip
-    return text("A linear classifier on the last features recognises: {kinds}.", kinds=named(kinds))
+    said = text("A linear classifier on the last features recognises: {kinds}.", kinds=named(kinds))
+    return " ".join([said, *layers.lacking(section, best)])
 
 
 LINES: dict[str, tuple[str, Callable[[Frames, Section], str]]] = {

@@ -139,11 +139,6 @@ def _without_false_alarms() -> Iterator[None]:
         warnings.showwarning = show
 
 
-def have_features(frames: Frames, names: Sequence[str]) -> bool:
-    """Return whether any of these runs has recorded features, which exported copies lack."""
-    return any("feature_targets" in frames.directories[run].evaluation() for run in names)
-
-
 def _is_next(arrays: Mapping[str, np.ndarray], layer: str) -> bool:
     """Return whether a layer has the same features as the next one, because nothing lies between them."""
     return layer == LAYERS[0] and LAYERS[1] in arrays and np.array_equal(arrays[layer], arrays[LAYERS[1]])

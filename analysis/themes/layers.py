@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import LOOKED_AT, Section, best_readable
+from analysis.frames.sections import LOOKED_AT, Section, best_with_features
 from analysis.frames.statistics import estimate
 from analysis.page.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.page.figures import Looks
 from analysis.page.tables import Column, Table
 from analysis.themes import clouds, confusion, embedding
 from analysis.themes.embedding import Seen
-from analysis.wording.texts import mark, named, number, text
+from analysis.wording.texts import mark, named, number, shown, text
 from analysis.wording.words import LAYERS
 
 RULE_OF_THREE = 3
@@ -53,28 +53,36 @@ PRICES = {
 
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
-    """Show the layers of the best run of each setting."""
-    best, _ = best_readable(frames, section, LOOKED_AT)
+    """Show the layers of the best run with features of each setting."""
+    best = best_with_features(frames, section, LOOKED_AT)
     seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
     if not seen:
         return []
     trained = {run: frames.data(run)["images"]["train"] for run in seen}
-    return _layers(best, seen, frames.data(best.index[0])["classes"]) + cuts(best.loc[list(seen)], seen, trained)
+    notes = [*confusion.looked_at(best), *lacking(section, best)]
+    content = _layers(best, seen, frames.data(best.index[0])["classes"], notes)
+    return content + cuts(best.loc[list(seen)], seen, trained)
 
 
 def picture(frames: Frames, section: Section) -> Picture | None:
     """Draw the t-SNE of the last features of the best settings; None if no run recorded them."""
-    best, _ = best_readable(frames, section, LOOKED_AT)
+    best = best_with_features(frames, section, LOOKED_AT)
     seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
     seen = {_name(best.loc[run]): images for run, images in seen.items() if FEATURES in images.layers}
     if not seen:
         return None
     title = text("t-SNE of the last features: validation images of {dataset}", **confusion.words_of(best.iloc[0]))
     figure = clouds.side_by_side(seen, FEATURES, frames.data(best.index[0])["classes"], title)
-    return Picture("features", title, figure, " ".join(confusion.looked_at(best)))
+    return Picture("features", title, figure, " ".join([*confusion.looked_at(best), *lacking(section, best)]))
 
 
-def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]) -> list[Block]:
+def lacking(section: Section, best: pd.DataFrame) -> list[str]:
+    """Name the settings of a section that have no run among the best ones with features, if there are any."""
+    without = [shown(setting) for setting in section.ranked if setting not in set(best.setting)]
+    return [text("No features were recorded for {settings}.", settings=named(without))] if without else []
+
+
+def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str], notes: Sequence[str]) -> list[Block]:
     """Show the embeddings, and how separable the classes are in each layer."""
     # the numbers and their caption
     (run, first), *_ = seen.items()
@@ -117,7 +125,7 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
             text("How separable each layer makes the classes: {dataset}", **words),
             frame,
             columns,
-            [_measured(), *confusion.looked_at(best)],
+            [_measured(), *notes],
         ),
     ]
 
@@ -177,7 +185,7 @@ def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     # the best run of each data set
     best_runs: dict[str, pd.Series] = {}
     for section in sorted(sections, key=lambda each: -each.runs.groupby("setting")["best/val_acc"].mean().max()):
-        best, _ = best_readable(frames, section, 1)
+        best = best_with_features(frames, section, 1)
         if best.empty:
             continue
         run = best.iloc[0]
@@ -228,9 +236,9 @@ def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
 
 def _measured() -> str:
     return text(
-        "The best run of each setting, on the images of the figures. k-NN: the {neighbours} nearest neighbours; "
-        "linear probe: logistic regression on scaled features; both by {folds}-fold cross-validation. Silhouette: how "
-        "well the features separate the classes, from −1 to 1.",
+        "The best run with features of each setting, on the images of the figures. k-NN: the {neighbours} nearest "
+        "neighbours; linear probe: logistic regression on scaled features; both by {folds}-fold cross-validation. "
+        "Silhouette: how well the features separate the classes, from −1 to 1.",
         neighbours=embedding.NEIGHBOURS,
         folds=embedding.FOLDS,
     )
@@ -317,8 +325,7 @@ def _separable(layers: pd.DataFrame, name: str) -> str:
         for key, spec in (("knn", ".1f"), ("probe", ".1f"), ("silhouette", ".2f"))
     }
     return text(
-        "From layer to layer of {run}, the best run of the best setting: linear probe **{probe} %**; k-NN {knn} %; "
-        "silhouette {silhouette}.",
+        "From layer to layer of {run}: linear probe **{probe} %**; k-NN {knn} %; silhouette {silhouette}.",
         run=name,
         **words,
     )

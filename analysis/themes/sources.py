@@ -134,3 +134,10 @@ FOUND = (
     ),
 )
 """The results of the sources, in the order of the study."""
+
+LAYERS = mark(
+    "For MNIST, t-SNE shows the classes farther apart in the last layer than in the intermediate one, but both much "
+    "alike, so the last layer could go: 1,290 of 813,802 parameters (0.16 %). For CIFAR-10 the groups overlap so much "
+    "that a linear classifier would fail on the picture; it warns that the real one works in many more dimensions."
+)
+"""What the sources found in the layers of the networks for MNIST and CIFAR-10."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.frames import contrasts
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, best_readable
+from analysis.frames.sections import Section, best_with_features
 from analysis.frames.statistics import ALPHA, estimates
 from analysis.page.blocks import Block, Heading, Items, Picture
 from analysis.page.figures import Looks
@@ -68,7 +68,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         return []
 
     # the features of the best settings
-    best = best_readable(frames, section, SHOWN)[0].setting[:SHOWN]
+    best = best_with_features(frames, section, SHOWN).setting[:SHOWN]
     seen = embedding.see(frames, list(best.index))
     seen = {run: images for run, images in seen.items() if LAYER in images.layers}
     names = way_names(section)

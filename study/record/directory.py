@@ -203,13 +203,13 @@ class RunDirectory:
             return "its summary.json holds no accuracies"
         return None if self.has_evaluation() else "its evaluation.npz is missing or broken"
 
-    def has_evaluation(self) -> bool:
-        """Return whether evaluation.npz exists and lists its arrays; their contents are not checked."""
+    def has_evaluation(self, array: str = "test_predictions") -> bool:
+        """Return whether evaluation.npz exists and lists an array; the contents of its arrays are not checked."""
         try:
             end = tail(self.path / "evaluation.npz", LAST_BYTES)
         except OSError:
             return False
-        return ZIP_END in end[-ZIP_END_BYTES:] and b"test_predictions.npy" in end
+        return ZIP_END in end[-ZIP_END_BYTES:] and f"{array}.npy".encode() in end
 
     def is_done(self, may_be_stopped: bool = False) -> bool:
         """Return whether the run has a result; one that its sweep stopped early counts only if it `may_be_stopped`."""
