@@ -15,7 +15,8 @@ from analysis.frames.sections import Section, by_dataset, of_sweep
 from analysis.page import html, tables
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.tables import Table
-from analysis.themes import about, brief, layers, sources
+from analysis.themes import about, asked, brief, layers, sources
+from analysis.themes import costs as cost
 from analysis.themes.sources import Found
 from analysis.wording import texts as wording
 from analysis.wording.texts import text
@@ -31,6 +32,9 @@ SWEEPS = Path("sweeps")
 
 SEEN = ("simple-cnn", "alexnet")
 """Sweeps whose networks are looked at layer by layer, side by side."""
+
+TIMED = {"mlp": {"epochs": "3"}, "architectures": {"epochs": "3", "train_images": "1000"}}
+"""Sweeps whose times are measured, and the values of the short trainings for it."""
 
 NAMED = ("confusion-counts", "features", "tsne")
 """Pictures that a section has beside its first one."""
@@ -104,6 +108,26 @@ def beside(frames: Frames, found: Sequence[tuple[Found, Section]], folder: Path)
     return written
 
 
+def costs(frames: Frames, values: Mapping[str, str], folder: Path) -> list[str]:
+    """Write what the networks cost, from the short trainings TIMED that had the machine alone; empty without any."""
+    written = []
+    for name, short in TIMED.items():
+        with suppress(UserError):  # values that do not fit it
+            sweep = search.read(SWEEPS / f"{name}.yaml", {}).replaced({**values, **short})
+            for section in [section for section in of_sweep(frames, sweep) if not section.runs.empty]:
+                content = cost.blocks(frames, section, reporting.looks_of([section])[0])
+                written.append(html.plain(f"- {asked.seconds(frames, section)}"))
+                written += [
+                    part for block in content if isinstance(block, Table) for part in _markdown(block, folder, "")
+                ]
+                written.append(html.plain(" ".join(about.trained(frames, section))))
+    heading = [
+        f"## {html.plain(text('What do the networks cost in time?'))}",
+        html.plain(f"**{text('The source')}**: {text(sources.COSTS)}"),
+    ]
+    return [*heading, *written] if written else []
+
+
 def _markdown(block: Block, folder: Path, stem: str) -> list[str]:
     """Write a block as paragraphs; a picture is saved as `figures/<stem>-<language>.png`.
 
@@ -155,7 +179,7 @@ def write(source: str, values: Mapping[str, str], folder: Path, language: str) -
         ]
         for entry, section in found:
             written += lines(frames, entry, section, folder)
-        written += beside(frames, found, folder)
+        written += beside(frames, found, folder) + costs(frames, values, folder)
         path = folder / FILES[language]
         html.save(path, "\n\n".join(line for line in written if line) + "\n")
     return path

@@ -141,3 +141,8 @@ LAYERS = mark(
     "that a linear classifier would fail on the picture; it warns that the real one works in many more dimensions."
 )
 """What the sources found in the layers of the networks for MNIST and CIFAR-10."""
+
+COSTS = mark(
+    "VGG is slowest and needs most energy, Inception most memory, and ResNet is the fastest of the deep networks."
+)
+"""What a source found of the costs of the networks."""
