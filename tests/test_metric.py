@@ -166,7 +166,16 @@ def said_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("metric", "lang"), [*((metric, "en") for metric in CHOOSING if metric != "val/acc"), ("val/macro_f1", "es")]
+    ("metric", "lang"),
+    [
+        ("val/loss", "en"),
+        ("val/macro_f1", "es"),
+        *(
+            pytest.param(metric, "en", marks=pytest.mark.slow)
+            for metric in CHOOSING
+            if metric not in ("val/acc", "val/loss")
+        ),
+    ],
 )
 def test_nothing_in_a_section_ranked_by_another_metric_calls_it_accuracy(tmp_path, monkeypatch, metric, lang):
     # what changes with the score alone, or with the accuracy alone, shows what a text or a number is of

@@ -25,6 +25,9 @@ NAMES = [
     *("timm:convnext_atto", "timm:densenet121", "timm:efficientnet_lite0", "timm:inception_v3"),
     "timm:vit_tiny_patch16_224",
 ]
+LARGE = ("vgg13", "vgg16", "vgg19", "googlenet", "resnet34", "resnet50")
+"""Networks of which a test takes seconds, and which are built as their smaller relatives are."""
+
 FROZEN = Path(__file__).with_name("networks.json")
 
 
@@ -47,7 +50,7 @@ def test_sizes_are_the_frozen_ones(name, frozen):
     assert size(name) == frozen
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in NAMES])
 def test_a_step_of_training(name, tmp_path):
     model, images = small(name)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)

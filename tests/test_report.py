@@ -266,6 +266,7 @@ def pairs() -> list[tuple[str, str]]:
     return [pair for texts in both for pair in ([texts] if isinstance(texts[0], str) else zip(*texts, strict=True))]
 
 
+@pytest.mark.slow
 def test_nothing_is_said_in_english_in_a_spanish_report(made):
     """Any word of four letters that both languages' reports hold must be Spanish somewhere, or a name."""
     english, spanish = (said_in(made, language) for language in wording.LANGUAGES)
@@ -418,6 +419,7 @@ def test_a_pdf_is_printed_or_said_to_be_impossible(study, call, tmp_path, monkey
     assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_equal_runs_make_equal_files(frames, sections, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "THEMES", (comparison.blocks,))
     made = []

@@ -27,6 +27,7 @@ def labs(tmp_path):
     return tmp_path
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_several_sources_has_the_runs_of_all_once(labs, call):
     frames = runs.load([str(labs / "ours"), str(labs / "theirs")])
     assert len(frames.runs) == 10 and frames.runs.source.value_counts().to_list() == [6, 4]
@@ -46,6 +47,7 @@ def test_a_source_that_is_not_there_is_named(labs, call):
     assert "there is no directory other" in call("analysis.summarize", "ours", "other", code=2).stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
     for seed in (7, 8):
         make_run(labs / "ours", 0.7, seed=seed, tags="exam, retry")
@@ -63,6 +65,7 @@ def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
     assert "ours is a directory" in call("analysis.summarize", "ours", "--author", "ana", code=2).stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_forgotten_set_is_recognised(labs, call):
     """Runs that differ from every point of a sweep in the same options were trained with a `--set`."""
     sweep = SWEEP.replace("value: 3", "value: 30")

@@ -178,6 +178,7 @@ def test_holm(p):
     assert list(corrected) == pytest.approx([expected[index] for index in range(len(p))])
 
 
+@pytest.mark.slow
 def test_a_false_claim_is_as_rare_as_said():
     """Twelve settings that are all the same: in at most 5 % of studies may any pair be told apart."""
     random = np.random.default_rng(0)
@@ -223,6 +224,7 @@ def test_as_many_seeds_as_said_do_show_a_difference(paired):
     assert np.mean((bounds[:, 0] < deviation) & (deviation < bounds[:, 1])) == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_table_of_power_and_error_is_that_of_the_docs(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["measure_power", "--studies", "60", "--settings", "3", "--seeds", "5"])
     measure_power.main()

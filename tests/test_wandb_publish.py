@@ -151,6 +151,7 @@ def lists(value) -> list[list[str]]:
 
 
 @needs_reports
+@pytest.mark.slow
 def test_a_report_that_is_refused_becomes_the_page(command, there):
     server, _ = there
     server.fail("upsertView", 400)
@@ -158,6 +159,7 @@ def test_a_report_that_is_refused_becomes_the_page(command, there):
     assert told[-1].startswith("W&B: the page") and "did not take a report" in told[-1]
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_neither_is_one_sentence(command, there, without_reports):
     server, _ = there
     server.fail("UpsertBucket", *[400] * 50)
