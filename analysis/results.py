@@ -36,7 +36,7 @@ SEEN = ("simple-cnn", "alexnet")
 TIMED = {"mlp": {"epochs": "3"}, "architectures": {"epochs": "3", "train_images": "1000"}}
 """Sweeps whose times are measured, and the values of the short trainings for it."""
 
-NAMED = ("confusion-counts", "features", "tsne")
+NAMED = ("confusion-counts", "tsne")
 """Pictures that a section has beside its first one."""
 
 DOTS_PER_INCH = 80
@@ -77,7 +77,7 @@ def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[
     assert isinstance(first, Paragraph)
     written.append(html.plain(f"**{text('Here')}**: {first.text}"))
     for block in others:
-        if entry.figure or not isinstance(block, Picture):
+        if not isinstance(block, Picture) or (entry.figure and block.name != "features"):  # these stand in `beside`
             written += _markdown(block, folder, entry.sweep)
 
     # options, missing runs, and why there is a difference

@@ -215,7 +215,7 @@ def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
         Column("silhouette", 3),
     ]
     title = text(
-        "Classes in the features of the best network of each data set: {datasets}", datasets=" · ".join(best.dataset)
+        "The classes of each data set in the features of one network: {datasets}", datasets=" · ".join(best.dataset)
     )
     drawn = {names[run]: (images, frames.data(run)["classes"]) for run, images in seen.items()}
     return [
