@@ -18,7 +18,7 @@ from typing import Any
 from analysis import publish, reporting, watch
 from analysis.frames import forgotten, pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
-from analysis.page import html, pdf, tables
+from analysis.page import pdf, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
 from analysis.themes import brief, per_class
@@ -305,8 +305,9 @@ def _report(args: argparse.Namespace) -> None:
     print(f"report: {printable(page.resolve())}")
     if browser:
         printed = pdf.print_page(page, browser)
-        html.note_file(page.parent, printed.name)
         print(f"report: {printable(printed)}")
+    elif (older := page.with_name(pdf.NAME)).exists():
+        print(f"note: {printable(older)} is of an earlier report; --pdf prints it anew", file=sys.stderr)
     if place:
         with language(args.lang):
             print(printable(publish.send(place, _source(args), frames, listed, page, _say)))

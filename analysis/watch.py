@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from analysis.frames import runs
+from analysis.page import kept
 from analysis.page.html import reload_tag
 from study.record.directory import RunDirectory
 from study.system.errors import UserError, printable
@@ -47,6 +48,7 @@ def watch(sources: Sequence[str], page: Path, renew: Callable[[bool], bool]) -> 
     finally:
         if page.exists():
             replace_bytes(page, page.read_bytes().replace(reload_tag(SECONDS).encode(), b""))
+            kept.note(page.parent, page.name)
 
 
 def _state(source: str) -> list[tuple[str, ...]]:

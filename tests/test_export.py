@@ -6,7 +6,7 @@ import pytest
 from analysis import export
 from analysis import reporting as report
 from analysis.frames import runs, sections
-from analysis.themes import about, comparison, confusion, layers, per_class
+from analysis.themes import about, asked, comparison, confusion, embedding, layers, per_class
 from study.record.directory import RunDirectory
 
 
@@ -47,6 +47,14 @@ def test_a_copy_keeps_the_features_of_as_many_images_as_wanted(command, call, sw
         places = np.searchsorted(whole["feature_index"], copy["feature_index"])
         assert np.ptp(np.bincount(copy["feature_targets"])) <= 1 and len(places) == 60
         assert all(np.array_equal(whole[name][places], copy[name]) for name in export.FEATURES)
+
+    # What is said of the last features is measured in the layer that the figure shows
+    (section,) = sections.by_dataset(runs.load(tmp_path / "copies"))
+    frames = runs.load(tmp_path / "copies")
+    best = sections.best_with_features(frames, section, 2)
+    measured = layers.layers_of(best, embedding.see(frames, list(best.index)))
+    probes = measured[measured.layer == layers.FEATURES].probe
+    assert all(f"{probe:.1f} %" in asked.features(frames, section) for probe in probes) and len(probes) == 2
 
     # A setting whose best run lacks them is looked at in another run; one without any is named
     frames = runs.load(tmp_path / "copies")

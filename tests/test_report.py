@@ -430,6 +430,27 @@ def test_equal_runs_make_equal_files(frames, sections, tmp_path, monkeypatch):
     assert len(made[0]) == 28 and made[0] == made[1]
 
 
+def test_what_people_wrote_into_the_folder_of_a_report_is_not_lost(tmp_path, capsys):
+    """A file that no report wrote, or that was changed since, is renamed; the others are replaced in silence."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.md").write_text("my essay", encoding="utf-8")
+
+    def write():
+        page.write([page.Part("part", "Part", [blocks.Paragraph("words")])], "title", "runs", lambda: "", out)
+        return {path.name: path.read_text(encoding="utf-8") for path in out.iterdir() if path.is_file()}
+
+    files = write()
+    assert files["report.old.md"] == "my essay" and "words" in files["report.md"]
+    assert "report.old.md" in capsys.readouterr().err
+    assert set(write()) == set(files) and not capsys.readouterr().err
+    (out / "report.md").write_text("words, and mine", encoding="utf-8")
+    (out / "report.pdf").write_bytes(b"to hand in")
+    again = write()
+    assert again["report.old2.md"] == "words, and mine" and again["report.old.md"] == "my essay"
+    assert again["report.pdf"] == "to hand in" and "index.old.html" not in again
+
+
 def test_figures_that_are_folded_are_svg_alone(frames, sections, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "THEMES", (costs.blocks, confusion.blocks))
     page = report.write(frames, [sections["three"]], "runs", tmp_path)

@@ -12,7 +12,7 @@ from analysis.frames import contrasts, endings
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section, best_of_settings
 from analysis.page.blocks import Paragraph, Table
-from analysis.themes import answers, changes, comparison, costs, effects, pareto, space, speed, training
+from analysis.themes import answers, brief, changes, comparison, costs, effects, pareto, space, speed, training
 from analysis.wording import texts as wording
 from analysis.wording.texts import language, shown, shown_value
 from study.config.setting import Listed, Setting
@@ -85,6 +85,18 @@ def test_the_trend_at_the_end_says_whether_more_epochs_help(verdict, seeds):
     assert row.verdict == verdict
     assert row.acc_slope == pytest.approx(100 * acc_slope, abs=0.3) and row.window == 6
     assert row.n == seeds
+
+
+def test_what_rises_fast_enough_at_the_end_may_become_the_best():
+    """A setting below the best one is named if twice its epochs could make it as good, and no other."""
+    curves = {"flat": (0.8, 0.0), "near": (0.4, 0.019), "far": (0.1, 0.004)}
+    made = section({name: [(line(*curve, 1e-3, seed), line(*FALLING, 1e-3, seed)) for seed in range(3)]
+                    for name, curve in curves.items()})  # fmt: skip
+    score = made.runs.groupby("setting")["best/val_acc"].mean() * 100
+    assert endings.overtaking(made, score, "flat") == ["near"]
+    assert endings.overtaking(made, score, "near") == []
+    said = brief.recommendation(None, made)
+    assert "near is still rising" in said and "far" not in said.rpartition("may change")[2]
 
 
 def test_no_trend_is_read_where_the_schedule_ends_or_epochs_are_few():

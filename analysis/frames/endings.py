@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.frames import contrasts, trends
 from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, estimates, moderate, simultaneous
+from study.config.setting import Setting
 from study.record.directory import EARLY
 from study.record.metrics import scaled
 
@@ -186,6 +187,20 @@ def verdicts(section: Section) -> pd.DataFrame:
     # the verdict
     frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
     return contrasts.in_order(section, frame[[*kept, "verdict"]]).reset_index()
+
+
+def overtaking(section: Section, score: pd.Series, best: Setting) -> list[Setting]:
+    """Return the settings that are still rising, and may be as good as `best` after twice the epochs.
+
+    `score` is the mean of each setting. What twice the epochs bring is `gain` with its interval, and for the best
+    setting, if it is still rising too, `gain` alone.
+    """
+    frame = verdicts(section).set_index("setting")
+    rising = frame[frame.verdict.isin(["rises", "mixed"])]
+    own = rising.gain.get(best, 0.0)
+    reach = score.reindex(rising.index) + rising.gain + rising.gain_ci95.fillna(0)
+    is_enough = (reach >= score[best] + own) & (rising.index != best)
+    return list(rising.index[is_enough])
 
 
 def _verdict(row: dict) -> str:

@@ -21,7 +21,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from analysis.page import compact, live, tables
+from analysis.page import compact, kept, live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
 from analysis.page.letters import Plot, advice
@@ -40,9 +40,6 @@ PICTURES = ("svg", "png", "pdf")
 """Formats of the figures of the short form; the others are written as SVG alone, unless everything is asked for."""
 
 DPI = 160
-
-FILES = ".report-files"
-"""The list of the files of a report, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,8 @@ def write(
     """
     # create the folders before anything is drawn
     try:
-        for folder in (out / "tables", out / "figures"):
-            folder.mkdir(parents=True, exist_ok=True)
+        for inner in (out / "tables", out / "figures"):
+            inner.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
 
@@ -143,36 +140,22 @@ def write(
     content["notes"] = _undrawn(figures)
     sheets = {name: sheet for figure in figures for name, sheet in figure.sheets.items()}
     content["sheets"] = {name: _address("image/jpeg", sheet) for name, sheet in sheets.items()}
-    save(out / "index.html", template.render(content))
-    save(out / "report.md", _markdown(content))
-    _remove_older(out, shown, figures)
+    kept.remove_older(out, _files_of(shown, figures))
+    for name, written in (("index.html", template.render(content)), ("report.md", _markdown(content))):
+        kept.set_aside(out, name)
+        save(out / name, written)
+        kept.note(out, name)
     return out / "index.html"
 
 
-def _remove_older(out: Path, parts: Iterable[dict[str, Any]], figures: Iterable[Drawn]) -> None:
-    """Remove the files of an earlier report that this one did not write again.
-
-    Each report lists its files in FILES; no other files are removed.
-    """
-    # the files of this report
+def _files_of(parts: Iterable[dict[str, Any]], figures: Iterable[Drawn]) -> set[str]:
+    """Return the names of the tables and figures of a report, in its folder."""
     suffixes = {"table": tables.FORMATS, "data": ("csv",)}
     blocks = [block for part in parts for block in part["blocks"] + part["more"]]
-    written = {f"figures/{figure.stem}.{suffix}" for figure in figures for suffix in figure.formats}
-    written |= {f"tables/{block['stem']}.{suffix}" for block in blocks for suffix in suffixes.get(block["kind"], ())}
-
-    # those of the earlier one; the list may have been changed
-    listed = out / FILES
-    older = listed.read_text(encoding="utf-8", errors="replace").splitlines() if listed.is_file() else []
-    for name in {*older} - written:
-        is_ours = name == "report.pdf" or Path(name).parts[:-1] in (("tables",), ("figures",))
-        if is_ours and (out / name).is_file():
-            (out / name).unlink()
-    save(listed, "".join(f"{name}\n" for name in sorted(written)))
-
-
-def note_file(out: Path, name: str) -> None:
-    """Add a file to those of the report in a folder, which the next report there replaces."""
-    save(out / FILES, f"{(out / FILES).read_text(encoding='utf-8')}{name}\n")
+    names = {f"figures/{figure.stem}.{suffix}" for figure in figures for suffix in figure.formats}
+    return names | {
+        f"tables/{block['stem']}.{suffix}" for block in blocks for suffix in suffixes.get(block["kind"], ())
+    }
 
 
 class _Names:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from analysis.page import kept
 from study.system.errors import UserError
 
 BROWSERS = (
@@ -41,10 +42,13 @@ def browser() -> str:
     return path
 
 
+NAME = "report.pdf"
+
+
 def print_page(page: Path, program: str) -> Path:
     """Print an HTML page as report.pdf in the same folder and return its path; raise UserError if that fails."""
     # print into a temporary file, so that a failure leaves an older report.pdf as it is
-    pdf = page.resolve().with_name("report.pdf")
+    pdf = page.resolve().with_name(NAME)
     temporary = pdf.with_name(".report.pdf")
     temporary.unlink(missing_ok=True)
 
@@ -73,5 +77,7 @@ def print_page(page: Path, program: str) -> Path:
     if not temporary.exists():
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"{program} did not print {page}: {lines[-1]}")
+    kept.set_aside(pdf.parent, pdf.name)
     temporary.replace(pdf)
+    kept.note(pdf.parent, pdf.name)
     return pdf

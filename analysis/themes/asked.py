@@ -158,7 +158,7 @@ def epochs(frames: Frames, section: Section) -> str:
 
 MORE_EPOCHS = (
     (("rises", "mixed"), mark("At the end, validation accuracy is still rising: {settings}.")),
-    (("perhaps", "unclear"), mark("Whether more epochs would help is not clear: {settings}.")),
+    (("perhaps", "unclear"), mark("The last epochs do not tell whether more would help: {settings}.")),
     (("overfits", "falls"), mark("More epochs would not help: {settings}.")),
     (("decayed",), mark("The schedule ends the training, so more epochs are another experiment: {settings}.")),
     (("early",), mark("Ended by early stopping: {settings}.")),
@@ -172,7 +172,11 @@ def _gain(row) -> str:
     can_rise = row.verdict in ("rises", "mixed", "perhaps", "unclear")
     if not can_rise or not row.gain >= LEAST_GAIN or row.gain_ci95 != row.gain_ci95:
         return ""
-    return " " + text("(twice as many: about +{gain:.1f} ± {spread:.1f} points)", gain=row.gain, spread=row.gain_ci95)
+    return " " + text(
+        "(twice as many, if the whole curve goes on as before: about +{gain:.1f} ± {spread:.1f} points)",
+        gain=row.gain,
+        spread=row.gain_ci95,
+    )
 
 
 def _epochs_to(frame: pd.DataFrame, key: str) -> str:
@@ -258,11 +262,11 @@ def confusions(frames: Frames, section: Section) -> str:
         repeats, setting=shown(best.setting), share=100 * wrong / images, images=images // repeats,
     )  # fmt: skip
     pairs = [
-        text("{target} taken for {predicted} ({share:.1f} % of its images)", **row)
+        text("{target} and {predicted} ({share:.1f} and {back_share:.1f} % of their images)", **row)
         for row in confusion.frequent(counts).head(MOST_CONFUSIONS).to_dict("records")
     ]
     if pairs:
-        said += " " + text("Most often: {pairs}.", pairs="; ".join(pairs))
+        said += " " + text("Most often taken for each other: {pairs}.", pairs="; ".join(pairs))
     rates = confusion.rates(counts, repeats).dropna(subset="accuracy")
     worst = rates.loc[rates.accuracy.idxmin()]
     return said + " " + text("Least well recognised: {name} ({share:.1f} %).", name=protected(str(worst["class"])),
@@ -278,11 +282,14 @@ def features(frames: Frames, section: Section) -> str:
     if not seen:
         return text("Not known: these runs have too few validation images.")
     frame = layers.layers_of(best, seen)
+    last = frame[frame.layer == layers.FEATURES]
     kinds = [
-        text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(setting),
-             probe=rows.probe.iloc[-1], silhouette=rows.silhouette.iloc[-1])
-        for setting, rows in frame.groupby("setting", sort=False)
+        text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(row.setting), probe=row.probe,
+             silhouette=row.silhouette)
+        for row in last.itertuples()
     ]  # fmt: skip
+    if not kinds:
+        return text("Not known: these runs have no features, which copies lack.")
     said = text("A linear classifier on the last features recognises: {kinds}.", kinds=named(kinds))
     return " ".join([said, *layers.lacking(section, best)])
 

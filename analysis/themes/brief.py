@@ -70,11 +70,14 @@ def recommendation(frames: Frames, section: Section) -> str:
     said = _recommended(frames, section, frame)
     is_said = len(frame) == 1 or frame.p_holm.isna().all()  # by the answer that stands for it
     missing = [comparison.without_result(without)] if without and not is_said else []
-    return " ".join([said, *missing, *_limits(section)])
+    return " ".join([said, *missing, *_limits(section, frame)])
 
 
-def _limits(section: Section) -> list[str]:
-    """Say which settings did not learn at all, and whether the runs are too short for their order to last."""
+def _limits(section: Section, frame: pd.DataFrame) -> list[str]:
+    """Say which settings did not learn at all, and whether the runs are too short for their order to last.
+
+    `frame` is the comparison of the settings with results, indexed by setting.
+    """
     said = []
     failures = contrasts.failures(section)
     unlearned = [shown(setting) for setting in failures.index[failures.failed == failures["all"]]]
@@ -96,6 +99,20 @@ def _limits(section: Section) -> list[str]:
                 "With only {n} epoch this may change: it is too few to see a trend.",
                 "With only {n} epochs this may change: they are too few to see a trend.",
                 most,
+            )
+        )
+
+    # those that are still rising fast enough to become the best
+    best = contrasts.reference(frame)
+    later = endings.overtaking(section, frame.score, best)
+    if later:
+        said.append(
+            plural(
+                "With more epochs the order may change: {settings} is still rising, and could reach {best}.",
+                "With more epochs the order may change: {settings} are still rising, and could reach {best}.",
+                len(later),
+                settings=named([shown(setting) for setting in later]),
+                best=shown(best),
             )
         )
     return said
@@ -256,11 +273,18 @@ def picture(section: Section, looks: Looks) -> Picture:
     kind = comparison.picture_in_short(section)
     if kind == "brief":
         title = text("Training and validation of each setting: {name}", name=section.title)
-        caption = (
-            text("Lines: mean over seeds; bands: 95 % intervals.") if section.runs.setting.duplicated().any() else ""
-        )
-        history = section.history
-        return Picture("brief", title, figures.curves_by_setting(history, settings, title, looks), caption)
+        repeated = section.runs.setting.duplicated().any()
+        harder = section.runs.dropout.astype(float).gt(0).any() or section.runs.augment.fillna("").ne("").any()
+        caption = [text("Lines: mean over seeds; bands: 95 % intervals.")] if repeated else []
+        if harder:
+            caption.append(
+                text(
+                    "Training is measured with dropout and augmentation, which validation and the gap at the end are "
+                    "without."
+                )
+            )
+        figure = figures.curves_by_setting(section.history, settings, title, looks)
+        return Picture("brief", title, figure, " ".join(caption))
     return space.grid(section) if kind == "grid" else comparison.accuracies(section, looks)
 
 

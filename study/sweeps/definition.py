@@ -359,7 +359,8 @@ def check_values(values: Mapping[str, str], before: str = "", others: Collection
         try:
             check_value(name, value)
         except Mistakes as error:
-            wrong += [text for _, text in error.mistakes]
+            several = "; write several values into a copy of the file" if "," in value else ""
+            wrong += [text + several for _, text in error.mistakes]
     if wrong:
         raise UserError(before + "; ".join(wrong))
 
