@@ -257,7 +257,7 @@ def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace)
 
     # Print what can be done next
     if any(offline.logs(RunDirectory.of(outcome.config)) for outcome in outcomes):
-        print(f"W&B: offline; to upload the runs: wandb sync {args.runs_dir}/wandb/offline-run-*")
+        print(f"W&B: offline; to upload the runs: wandb sync {shlex.quote(str(args.runs_dir))}/wandb/offline-run-*")
     done = [RunDirectory.of(outcome.config) for outcome in outcomes if outcome.state in DONE]
     unsent = [directory for directory in done if not directory.is_sent()]
     if unsent:

@@ -3,6 +3,7 @@
 python -m study.sync runs/NAME …
 """
 
+import shlex
 from functools import partial
 
 from study.config import Config
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
         replay(directory, config, print)
         logs = offline.logs(directory)
         for log in logs:
-            print(f"the run was written to a log; to upload it: wandb sync {log}")
+            print(f"the run was written to a log; to upload it: wandb sync {shlex.quote(str(log))}")
         if not logs:
             print(f"{path} is sent")
     return 0

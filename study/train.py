@@ -6,6 +6,7 @@ A config that has been trained is not trained again unless --force is given. An 
 checkpoint. All results are written to RUNS_DIR/<model>-<dataset>-s<seed>-<fingerprint>/ and sent to W&B.
 """
 
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
     directory = RunDirectory.of(command.config)
     display.say(f"everything is in {directory.path}")
     for log in offline.logs(directory):
-        display.say(f"to upload it to W&B: wandb sync {log}")
+        display.say(f"to upload it to W&B: wandb sync {shlex.quote(str(log))}")
     return 0
 
 

@@ -601,6 +601,8 @@ def test_what_a_reviewer_asks_is_in_the_report_once(folder, call, undrawn):
         words = shlex.split(protocol.command(config))
         assert words[:3] == ["python", "-m", "study.train"]
         assert read_command(words[3:]).config.fingerprint == config.fingerprint
+    values = {"model": "timm:resnet18", "pretrained": True, "weights_digest": "0" * 16, "weights": "mine.safetensors"}
+    assert "--weights=mine.safetensors" in protocol.command(Config(**values))
     call("analysis.summarize", folder, "--full")
     page = (folder.parent / "report" / "report.md").read_text(encoding="utf-8")
     assert page.count("Settings of which runs failed") == 1

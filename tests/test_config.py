@@ -150,6 +150,11 @@ def test_identity(values, note, text):
         (["--epochs=2", "--warmup-epochs=3"], "warmup_epochs must be at most epochs, 2, not 3"),
         (["--nesterov", "--momentum=0"], "nesterov needs a momentum greater than 0"),
         (
+            ["--class-weights=balanced", "--sampling=balanced"],
+            "class_weights and sampling together would compensate twice for classes of different sizes: leave out one "
+            "of them",
+        ),
+        (
             ["--early-stopping=2", "--early-stopping-metric=loss"],
             "unknown early_stopping_metric 'loss'; known are: " + ", ".join(CHOOSING),
         ),
@@ -209,7 +214,7 @@ def test_setting_overrides_what_stands_beside_it():
 
 def test_names_are_those_of_the_registries():
     assert models.names() == tuple(NETWORKS)
-    assert list(augment.NAMES) == list(AUGMENTATIONS)
+    assert sorted(augment.NAMES) == sorted(AUGMENTATIONS)
     assert {*optim.OPTIMIZERS, "timm:"} == set(OPTIMIZERS)
 
 

@@ -263,3 +263,10 @@ def test_a_score_that_is_no_share_is_refused(call, tmp_path, monkeypatch, value)
     words = ["--dataset=digits", "--model=mlp", "--epochs=1", "--wandb=disabled", "--metric=val/macro_f1"]
     said = call("study.train", *words, code=2).stderr
     assert "val/macro_f1" in said and str(value) in said and said.count("\n") == 1
+
+
+def test_a_score_of_each_image_is_refused(call, tmp_path, monkeypatch):
+    monkeypatch.setitem(SCORES, "val/macro_f1", lambda logits, labels: (logits.argmax(1) == labels).float())
+    words = ["--dataset=digits", "--model=mlp", "--epochs=1", "--wandb=disabled", "--metric=val/macro_f1"]
+    said = call("study.train", *words, code=2).stderr
+    assert "val/macro_f1" in said and "(287,)" in said and said.count("\n") == 1

@@ -192,7 +192,8 @@ def code(frames: Frames) -> list[str]:
 
 def command(config: Config) -> str:
     """Return the command that trains a run again: every option that its result depends on and is not the default."""
-    words = [f"--{name}={value}" for name, value in config.identity().items()]
+    values = config.identity() | ({"weights": config.weights} if config.weights else {})
+    words = [f"--{name}={value}" for name, value in values.items()]
     return shlex.join(["python", "-m", "study.train", *words])
 
 

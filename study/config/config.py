@@ -153,6 +153,9 @@ class Config(Options, metaclass=_InSentences):
             yield "warmup_epochs", f"warmup_epochs must be at most epochs, {self.epochs}, not {self.warmup_epochs:g}"
         if self.nesterov and not self.momentum:
             yield "nesterov", "nesterov needs a momentum greater than 0"
+        if self.class_weights and self.sampling:
+            text = "would compensate twice for classes of different sizes: leave out one of them"
+            yield "sampling", f"class_weights and sampling together {text}"
 
         # Pretrained networks
         if self.finetune == "svm":

@@ -102,7 +102,7 @@ def logged(config: Config, data: Data) -> set[str]:
 def scores(split: str, logits: Tensor, labels: Tensor, metrics: Collection[str]) -> dict[str, float]:
     """Return the loss, the accuracy and those of SCORES that are in `metrics` of a split, such as val/loss."""
     loss, accuracy = score(logits, labels)
-    own = {key.removeprefix("val/"): float(of(logits, labels)) for key, of in SCORES.items() if key in metrics}
+    own = {key.removeprefix("val/"): _number(key, of(logits, labels)) for key, of in SCORES.items() if key in metrics}
     for name, value in own.items():
         if math.isfinite(loss) and not -ROUNDING <= value <= 1 + ROUNDING:
             raise UserError(
@@ -110,6 +110,18 @@ def scores(split: str, logits: Tensor, labels: Tensor, metrics: Collection[str])
                 "change its function in study/config/scores.py"
             )
     return {f"{split}/{kind}": value for kind, value in ({"loss": loss, "acc": accuracy} | own).items()}
+
+
+def _number(key: str, value: object) -> float:
+    """Return a score as a number; raise UserError if it is several, such as one of each image, or something else."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError, ValueError):
+        shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+        raise UserError(
+            f"score {key} must be one number for all images, not a {type(value).__name__}{shape}; "
+            "change its function in study/config/scores.py"
+        ) from None
 
 
 def is_better(row: Mapping[str, float], best: Mapping[str, float], metric: str) -> bool:
