@@ -224,9 +224,11 @@ def seconds(frames: Frames, section: Section) -> str:
     timed = frame[frame.epoch_seconds.notna()].sort_values("epoch_seconds")
     if timed.empty:
         words = shlex.join(section.words)
+        most = int(section.runs.device_shared_by.astype(float).fillna(1).max())
         return text(
-            "Not known: every run shared its device with others, or had a single epoch. To measure it: `{command}`, "
-            "then `{report}`.",
+            "Not known: every run shared its device (up to {most} at once) or had a single epoch. To measure it, train "
+            "while nothing else does: `{command}`, then `{report}`.",
+            most=most,
             command=f"python -m study.sweep run {words or 'SWEEP.yaml'} --per-device 1 --runs-dir alone",
             report=f"python -m analysis.summarize alone{f' --sweep {words}' if words else ''}",
         )
