@@ -261,3 +261,10 @@ def test_the_points_of_a_sweep_are_listed_once(tmp_path, monkeypatch, sweep_file
     monkeypatch.setattr(search.Sweep, "points", lambda sweep, **given: listed.append(sweep) or points(sweep, **given))
     (found,) = summarize.sections(runs.load("runs"))
     assert len(found.runs) == 1 and len(listed) == 1
+
+
+def test_the_best_of_a_tie_is_not_said_to_be_alone():
+    levels = {"first": 0.8, "second": 0.8, "third": 0.7}
+    lucky = {name: [(line(level + luck, 0.0), FLAT) for luck in LUCK] for name, level in levels.items()}
+    said = " ".join(answers.sentences(None, section(lucky)))
+    assert re.search(r"\*\*(first|second)\*\* has the highest validation accuracy, together with (first|second),", said)

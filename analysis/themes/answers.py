@@ -181,6 +181,9 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
         if best == frame.index[0]
         else text("has the highest validation accuracy of the settings with several seeds")
     )
+    tied = [shown(setting) for setting in others.index[others.below == 0]]
+    if best == frame.index[0] and tied:
+        values["highest"] = text("has the highest validation accuracy, together with {others}", others=named(tied))
     worse = others[others.p_holm < ALPHA]
     is_equal = others.below.abs() + others.below_ci95 < section.smallest
     equal = others[(others.p_holm >= ALPHA) & is_equal]

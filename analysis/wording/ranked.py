@@ -114,6 +114,7 @@ RANKED = {
         "to compare it with."
     ),
     "has the highest validation accuracy": mark("is best by {metric}"),
+    "has the highest validation accuracy, together with {others}": mark("is best by {metric}, together with {others}"),
     "has the highest validation accuracy of the settings with several seeds": mark(
         "is best by {metric} of the settings with several seeds"
     ),
