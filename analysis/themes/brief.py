@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.frames import contrasts, endings
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, in_its_words
+from analysis.frames.sections import ACCURACY, Section, in_its_words
 from analysis.frames.statistics import ALPHA
 from analysis.page import figures
 from analysis.page.attempt import attempted
@@ -102,9 +102,9 @@ def _limits(section: Section, frame: pd.DataFrame) -> list[str]:
             )
         )
 
-    # those that are still rising fast enough to become the best
+    # those that are still rising fast enough to become the best; trends are of the accuracy
     best = contrasts.reference(frame)
-    later = endings.overtaking(section, frame.score, best)
+    later = endings.overtaking(section, frame.score, best) if section.metric == ACCURACY else []
     if later:
         said.append(
             plural(
