@@ -102,9 +102,10 @@ def _limits(section: Section, frame: pd.DataFrame) -> list[str]:
             )
         )
 
-    # those that are still rising fast enough to become the best; trends are of the accuracy
+    # those that are clearly worse, but rise fast enough to become the best; trends are of the accuracy
     best = contrasts.reference(frame)
-    later = endings.overtaking(section, frame.score, best) if section.metric == ACCURACY else []
+    rising = endings.overtaking(section, frame.score, best) if section.metric == ACCURACY else []
+    later = [setting for setting in rising if frame.p_holm[setting] < ALPHA]
     if later:
         said.append(
             plural(
