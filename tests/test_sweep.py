@@ -277,7 +277,14 @@ NETWORK = ("model", "filters", "hidden", "activation", "batch_norm", "softmax_ou
 
 
 FIVE_SEEDS = ("quickstart", "dropout", "depth", "mlp", "augmentation", "all-conv", "simple-cnn", "alexnet")
-SEEDS = {"resnet-grid": 1, "resnet-search": 1, **dict.fromkeys(FIVE_SEEDS, 5)}
+SEEDS = {
+    "resnet-grid": 1,
+    "resnet-search": 1,
+    **dict.fromkeys(FIVE_SEEDS, 5),
+    "activations": 5,
+    "mlp-architectures": 5,
+    "optimizers": 5,
+}
 """Number of seeds of the sweeps that do not have three."""
 
 
