@@ -276,15 +276,11 @@ FILES = messages.sweeps()
 NETWORK = ("model", "filters", "hidden", "activation", "batch_norm", "softmax_output")
 
 
-FIVE_SEEDS = ("quickstart", "dropout", "depth", "mlp", "augmentation", "all-conv", "simple-cnn", "alexnet")
-SEEDS = {
-    "resnet-grid": 1,
-    "resnet-search": 1,
-    **dict.fromkeys(FIVE_SEEDS, 5),
-    "activations": 5,
-    "mlp-architectures": 5,
-    "optimizers": 5,
-}
+FIVE_SEEDS = (
+    *("quickstart", "dropout", "depth", "mlp", "augmentation", "all-conv", "simple-cnn", "alexnet"),
+    *("activations", "mlp-architectures", "optimizers"),
+)
+SEEDS = {"resnet-grid": 1, "resnet-search": 1, **dict.fromkeys(FIVE_SEEDS, 5)}
 """Number of seeds of the sweeps that do not have three."""
 
 
