@@ -18,7 +18,7 @@ from typing import Any
 from analysis import publish, reporting, watch
 from analysis.frames import forgotten, pull, runs
 from analysis.frames.sections import SMALLEST, Section, by_dataset, of_sweep
-from analysis.page import pdf, tables
+from analysis.page import kept, pdf, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
 from analysis.themes import brief, per_class
@@ -306,8 +306,11 @@ def _report(args: argparse.Namespace) -> None:
     if browser:
         printed = pdf.print_page(page, browser)
         print(f"report: {printable(printed)}")
-    elif (older := page.with_name(pdf.NAME)).exists():
-        print(f"note: {printable(older)} is of an earlier report; --pdf prints it anew", file=sys.stderr)
+    elif kept.is_ours(page.parent, pdf.NAME):
+        print(
+            f"note: {printable(page.with_name(pdf.NAME))} is of an earlier report; --pdf prints it anew",
+            file=sys.stderr,
+        )
     if place:
         with language(args.lang):
             print(printable(publish.send(place, _source(args), frames, listed, page, _say)))

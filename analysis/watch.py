@@ -46,7 +46,7 @@ def watch(sources: Sequence[str], page: Path, renew: Callable[[bool], bool]) -> 
             with suppress(KeyboardInterrupt, UserError):
                 renew(True)
     finally:
-        if page.exists():
+        if kept.is_ours(page.parent, page.name):
             replace_bytes(page, page.read_bytes().replace(reload_tag(SECONDS).encode(), b""))
             kept.note(page.parent, page.name)
 

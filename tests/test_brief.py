@@ -11,6 +11,7 @@ import pytest
 from analysis import reporting as report
 from analysis import summarize
 from analysis.frames import runs
+from analysis.page import figures
 from analysis.page.tables import Table
 from analysis.themes import answers, asked, brief, comparison, space, training
 from analysis.wording import texts as wording
@@ -268,3 +269,12 @@ def test_the_best_of_a_tie_is_not_said_to_be_alone():
     lucky = {name: [(line(level + luck, 0.0), FLAT) for luck in LUCK] for name, level in levels.items()}
     said = " ".join(answers.sentences(None, section(lucky)))
     assert re.search(r"\*\*(first|second)\*\* has the highest validation accuracy, together with (first|second),", said)
+
+
+def test_the_caption_names_what_makes_training_harder_only_if_a_run_has_it():
+
+    for dropout, augment, words in ((0.0, (), ()), (0.5, (), ("dropout",)), (None, ("flip",), ("augmented",))):
+        found = section({"a": [(line(0.7, 0.0), FLAT)]})
+        runs_ = found.runs.assign(dropout=dropout, augment=[augment])
+        caption = brief.picture(replace(found, runs=runs_), figures.looks_of(["a"])).caption
+        assert [word for word in ("dropout", "augmented") if word in caption] == list(words)

@@ -95,6 +95,7 @@ def test_what_rises_fast_enough_at_the_end_may_become_the_best():
     score = made.runs.groupby("setting")["best/val_acc"].mean() * 100
     assert endings.overtaking(made, score, "flat") == ["near"]
     assert endings.overtaking(made, score, "near") == []
+    assert endings.overtaking(made, score.replace(score["near"], score["flat"] + 1), "flat") == [], "it is above"
     said = brief.recommendation(None, made)
     assert "near is still rising" in said and "far" not in said.rpartition("may change")[2]
 

@@ -190,7 +190,7 @@ def verdicts(section: Section) -> pd.DataFrame:
 
 
 def overtaking(section: Section, score: pd.Series, best: Setting) -> list[Setting]:
-    """Return the settings that are still rising, and may be as good as `best` after twice the epochs.
+    """Return the settings below `best` that are still rising, and may be as good as `best` after twice the epochs.
 
     `score` is the mean of each setting. What twice the epochs bring is `gain` with its interval, and for the best
     setting, if it is still rising too, `gain` alone.
@@ -199,7 +199,7 @@ def overtaking(section: Section, score: pd.Series, best: Setting) -> list[Settin
     rising = frame[frame.verdict.isin(["rises", "mixed"])]
     own = rising.gain.get(best, 0.0)
     reach = score.reindex(rising.index) + rising.gain + rising.gain_ci95.fillna(0)
-    is_enough = (reach >= score[best] + own) & (rising.index != best)
+    is_enough = (reach >= score[best] + own) & (score.reindex(rising.index) < score[best])
     return list(rising.index[is_enough])
 
 

@@ -2,7 +2,8 @@
 
     python -c "from pathlib import Path; from analysis.page import kept; kept.set_aside(Path('report'), 'report.md')"
 
-A list in the folder names the files of the last report. What somebody has written or changed there is never lost.
+A list in the folder names the files of the last report. A page, a report.md or a report.pdf that somebody has written
+or changed is renamed, not replaced; tables and figures are replaced.
 """
 
 import hashlib
@@ -20,13 +21,19 @@ FILES = ".report-files"
 def set_aside(out: Path, name: str) -> None:
     """Rename a file that is about to be replaced if no report wrote it, or if it was changed since, and say so."""
     path = out / name
-    if not path.is_file() or _listed(out).get(name) == _digest(path):
+    if not path.is_file() or is_ours(out, name):
         return
     copies = (path.with_stem(f"{path.stem}.old{number}") for number in ("", *range(2, 1000)))
     other = next(copy for copy in copies if not copy.exists())
     path.rename(other)
     message = f"{printable(path)} is not as the last report left it, so it was renamed to {printable(other.name)}"
     print(f"note: {message}", file=sys.stderr, flush=True)
+
+
+def is_ours(out: Path, name: str) -> bool:
+    """Return whether a file is as the last report left it."""
+    known = _listed(out).get(name)
+    return bool(known) and (out / name).is_file() and known == _digest(out / name)
 
 
 def note(out: Path, name: str) -> None:

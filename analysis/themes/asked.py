@@ -225,6 +225,8 @@ def seconds(frames: Frames, section: Section) -> str:
     if timed.empty:
         words = shlex.join(section.words)
         most = int(section.runs.device_shared_by.astype(float).fillna(1).max())
+        if most == 1:
+            return text("Not known: every run had a single epoch, and the first one is not measured.")
         return text(
             "Not known: every run shared its device (up to {most} at once) or had a single epoch. To measure it, train "
             "while nothing else does: `{command}`, then `{report}`.",

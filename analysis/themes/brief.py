@@ -17,7 +17,7 @@ from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
 from analysis.themes import answers, asked, comparison, confusion, costs, layers, space
 from analysis.themes.protocol import FAILED
-from analysis.wording.texts import named, plural, shown, text
+from analysis.wording.texts import mark, named, plural, shown, text
 from study.config.setting import Setting
 
 ROWS = 10
@@ -26,6 +26,15 @@ ROWS = 10
 MOST_LOST = 2
 """A setting may be chosen for something else than its accuracy if the interval of what it loses ends within this many
 times the smallest difference that matters."""
+
+HARDER = {
+    (True, False): mark("Training is measured with dropout, validation and the gap at the end without it."),
+    (False, True): mark("Training is measured on augmented images, validation and the gap at the end on others."),
+    (True, True): mark(
+        "Training is measured with dropout and augmentation, validation and the gap at the end without them."
+    ),
+}
+"""Why training may look worse than validation: whether any run has dropout, and whether any has augmentation."""
 
 COLUMNS = ("setting", "n", "score", "best_epoch", "below", "p_holm", "test_score", "test_macro_f1", "test_balanced_acc")
 """Columns of the whole comparison that the table has too."""
@@ -275,15 +284,10 @@ def picture(section: Section, looks: Looks) -> Picture:
     if kind == "brief":
         title = text("Training and validation of each setting: {name}", name=section.title)
         repeated = section.runs.setting.duplicated().any()
-        harder = section.runs.dropout.astype(float).gt(0).any() or section.runs.augment.fillna("").ne("").any()
         caption = [text("Lines: mean over seeds; bands: 95 % intervals.")] if repeated else []
-        if harder:
-            caption.append(
-                text(
-                    "Training is measured with dropout and augmentation, which validation and the gap at the end are "
-                    "without."
-                )
-            )
+        harder = (section.runs.dropout.astype(float).gt(0).any(), section.runs.augment.map(bool).any())
+        if harder in HARDER:
+            caption.append(text(HARDER[harder]))
         figure = figures.curves_by_setting(section.history, settings, title, looks)
         return Picture("brief", title, figure, " ".join(caption))
     return space.grid(section) if kind == "grid" else comparison.accuracies(section, looks)

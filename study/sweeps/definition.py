@@ -359,7 +359,7 @@ def check_values(values: Mapping[str, str], before: str = "", others: Collection
         try:
             check_value(name, value)
         except Mistakes as error:
-            several = "; write several values into a copy of the file" if "," in value else ""
+            several = "; write several values into a copy of the file" if _are_values(name, value) else ""
             wrong += [text + several for _, text in error.mistakes]
     if wrong:
         raise UserError(before + "; ".join(wrong))
@@ -369,6 +369,15 @@ def _possible(parameter: Parameter) -> list[Any]:
     """List the values that a parameter can have; [] if it draws numbers."""
     shares = parameter.keys.get("probabilities") or [1] * len(parameter.choices or ())
     return [choice for choice, share in zip(parameter.choices or (), shares, strict=True) if share]
+
+
+def _are_values(name: str, text: str) -> bool:
+    """Return whether a text is several values of an option, separated by commas."""
+    parts = text.strip("[]").split(",")
+    try:
+        return len(parts) > 1 and all(check_value(name, part.strip()) is not None for part in parts)
+    except Mistakes:
+        return False
 
 
 def _can_be_none(parameter: Parameter) -> bool:
