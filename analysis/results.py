@@ -5,7 +5,6 @@ python -m analysis.results docs/study --set dataset=folder:cifar10-jpeg --out do
 
 import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from analysis import reporting
@@ -15,8 +14,7 @@ from analysis.frames.sections import Section, by_dataset, of_sweep
 from analysis.page import html, tables
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.tables import Table
-from analysis.themes import about, asked, brief, layers, sources
-from analysis.themes import costs as cost
+from analysis.themes import about, asked, brief, costs, layers, sources
 from analysis.themes.sources import Found
 from analysis.wording import texts as wording
 from analysis.wording.texts import text
@@ -49,18 +47,22 @@ def sections(frames: Frames, values: Mapping[str, str]) -> list[tuple[Found, Sec
     """
     found = []
     for entry in sources.FOUND:
-        listed: list[Section] = []
-        for chosen in (values, {}):
-            sweep = search.read(SWEEPS / f"{entry.sweep}.yaml", {})
-            with suppress(UserError):  # values that do not fit it
-                listed = [section for section in of_sweep(frames, sweep.replaced(chosen)) if not section.runs.empty]
-            if listed:
-                break
-        if not listed and "classes" in sweep.parameters:
-            classes = sweep.parameters["classes"].choices[0]
+        listed = _with_runs(frames, entry.sweep, values) or _with_runs(frames, entry.sweep, {})
+        parameters = search.read(SWEEPS / f"{entry.sweep}.yaml", {}).parameters
+        if not listed and "classes" in parameters:
+            classes = parameters["classes"].choices[0]
             listed = [part for part in by_dataset(frames) if part.runs.classes.iloc[0] == classes]
         found += [(entry, section) for section in listed[:1]]
     return found
+
+
+def _with_runs(frames: Frames, name: str, values: Mapping[str, str]) -> list[Section]:
+    """Return the sections with runs of a sweep of the study with these values; none if the values do not fit it."""
+    try:
+        listed = of_sweep(frames, search.read(SWEEPS / f"{name}.yaml", {}).replaced(values))
+    except UserError:
+        return []
+    return [section for section in listed if not section.runs.empty]
 
 
 def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[str]:
@@ -108,19 +110,15 @@ def beside(frames: Frames, found: Sequence[tuple[Found, Section]], folder: Path)
     return written
 
 
-def costs(frames: Frames, values: Mapping[str, str], folder: Path) -> list[str]:
+def times(frames: Frames, values: Mapping[str, str], folder: Path) -> list[str]:
     """Write what the networks cost, from the short trainings TIMED that had the machine alone; empty without any."""
     written = []
     for name, short in TIMED.items():
-        with suppress(UserError):  # values that do not fit it
-            sweep = search.read(SWEEPS / f"{name}.yaml", {}).replaced({**values, **short})
-            for section in [section for section in of_sweep(frames, sweep) if not section.runs.empty]:
-                content = cost.blocks(frames, section, reporting.looks_of([section])[0])
-                written.append(html.plain(f"- {asked.seconds(frames, section)}"))
-                written += [
-                    part for block in content if isinstance(block, Table) for part in _markdown(block, folder, "")
-                ]
-                written.append(html.plain(" ".join(about.trained(frames, section))))
+        for section in _with_runs(frames, name, {**values, **short}):
+            written.append(html.plain(f"- {asked.seconds(frames, section)}"))
+            for block in costs.blocks(frames, section, reporting.looks_of([section])[0]):
+                written += _markdown(block, folder, name) if isinstance(block, Table) else []
+            written.append(html.plain(" ".join(about.trained(frames, section))))
     heading = [
         f"## {html.plain(text('What do the networks cost in time?'))}",
         html.plain(f"**{text('The source')}**: {text(sources.COSTS)}"),
@@ -179,7 +177,7 @@ def write(source: str, values: Mapping[str, str], folder: Path, language: str) -
         ]
         for entry, section in found:
             written += lines(frames, entry, section, folder)
-        written += beside(frames, found, folder) + costs(frames, values, folder)
+        written += beside(frames, found, folder) + times(frames, values, folder)
         path = folder / FILES[language]
         html.save(path, "\n\n".join(line for line in written if line) + "\n")
     return path

@@ -13,7 +13,6 @@ from analysis.page import kept
 from analysis.page.html import reload_tag
 from study.record.directory import RunDirectory
 from study.system.errors import UserError, printable
-from study.system.files import replace_bytes
 
 SECONDS = 10
 """Seconds between two looks at the runs, and between two reloads of the page."""
@@ -47,8 +46,7 @@ def watch(sources: Sequence[str], page: Path, renew: Callable[[bool], bool]) -> 
                 renew(True)
     finally:
         if kept.is_ours(page.parent, page.name):
-            replace_bytes(page, page.read_bytes().replace(reload_tag(SECONDS).encode(), b""))
-            kept.note(page.parent, page.name)
+            kept.replace(page.parent, page.name, page.read_bytes().replace(reload_tag(SECONDS).encode(), b""))
 
 
 def _state(source: str) -> list[tuple[str, ...]]:

@@ -49,17 +49,14 @@ def test_a_copy_keeps_the_features_of_as_many_images_as_wanted(command, call, sw
         assert all(np.array_equal(whole[name][places], copy[name]) for name in export.FEATURES)
 
     # What is said of the last features is measured in the layer that the figure shows
-    (section,) = sections.by_dataset(runs.load(tmp_path / "copies"))
     frames = runs.load(tmp_path / "copies")
+    (section,) = sections.by_dataset(frames)
     best = sections.best_with_features(frames, section, 2)
     measured = layers.layers_of(best, embedding.see(frames, list(best.index)))
     probes = measured[measured.layer == layers.FEATURES].probe
     assert all(f"{probe:.1f} %" in asked.features(frames, section) for probe in probes) and len(probes) == 2
 
     # A setting whose best run lacks them is looked at in another run; one without any is named
-    frames = runs.load(tmp_path / "copies")
-    (section,) = sections.by_dataset(frames)
-    best = sections.best_with_features(frames, section, 2)
     for lost in (best.index[0], *section.runs.index[section.runs.setting == best.setting.iloc[1]]):
         directory = frames.directories[lost]
         arrays = {name: array for name, array in directory.evaluation().items() if name not in export.FEATURES}

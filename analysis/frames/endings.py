@@ -197,9 +197,9 @@ def overtaking(section: Section, score: pd.Series, best: Setting) -> list[Settin
     """
     frame = verdicts(section).set_index("setting")
     rising = frame[frame.verdict.isin(["rises", "mixed"])]
-    own = rising.gain.get(best, 0.0)
-    reach = score.reindex(rising.index) + rising.gain + rising.gain_ci95.fillna(0)
-    is_enough = (reach >= score[best] + own) & (score.reindex(rising.index) < score[best])
+    now = score.reindex(rising.index)
+    later = now + rising.gain + rising.gain_ci95.fillna(0)
+    is_enough = (now < score[best]) & (later >= score[best] + rising.gain.get(best, 0.0))
     return list(rising.index[is_enough])
 
 

@@ -101,8 +101,8 @@ def write(
     """
     # create the folders before anything is drawn
     try:
-        for inner in (out / "tables", out / "figures"):
-            inner.mkdir(parents=True, exist_ok=True)
+        for folder in (out / "tables", out / "figures"):
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the report cannot be written to {out}: {error.strerror}") from None
 
@@ -141,10 +141,8 @@ def write(
     sheets = {name: sheet for figure in figures for name, sheet in figure.sheets.items()}
     content["sheets"] = {name: _address("image/jpeg", sheet) for name, sheet in sheets.items()}
     kept.remove_older(out, _files_of(shown, figures))
-    for name, written in (("index.html", template.render(content)), ("report.md", _markdown(content))):
-        kept.set_aside(out, name)
-        save(out / name, written)
-        kept.note(out, name)
+    kept.replace(out, "index.html", _encoded(template.render(content)))
+    kept.replace(out, "report.md", _encoded(_markdown(content)))
     return out / "index.html"
 
 
@@ -387,6 +385,8 @@ def plain(text: str) -> str:
 
 def save(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name, then rename it."""
-    if isinstance(content, str):
-        content = restored(content).encode("utf-8", "backslashreplace")
-    replace_bytes(path, content)
+    replace_bytes(path, _encoded(content) if isinstance(content, str) else content)
+
+
+def _encoded(content: str) -> bytes:
+    return restored(content).encode("utf-8", "backslashreplace")

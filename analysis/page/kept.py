@@ -1,6 +1,6 @@
 """The folder of a report: what the next report there replaces, removes, or must leave alone.
 
-    python -c "from pathlib import Path; from analysis.page import kept; kept.set_aside(Path('report'), 'report.md')"
+    python -c "from analysis.page import kept; help(kept.replace)"
 
 A list in the folder names the files of the last report. A page, a report.md or a report.pdf that somebody has written
 or changed is renamed, not replaced; tables and figures are replaced.
@@ -18,27 +18,23 @@ FILES = ".report-files"
 """The list: a name per line; those that people may edit are followed by a tab and a digest of their content."""
 
 
-def set_aside(out: Path, name: str) -> None:
-    """Rename a file that is about to be replaced if no report wrote it, or if it was changed since, and say so."""
+def replace(out: Path, name: str, content: bytes) -> None:
+    """Write a file of a report; one that is there is renamed if no report wrote it, or if it was changed since."""
     path = out / name
-    if not path.is_file() or is_ours(out, name):
-        return
-    copies = (path.with_stem(f"{path.stem}.old{number}") for number in ("", *range(2, 1000)))
-    other = next(copy for copy in copies if not copy.exists())
-    path.rename(other)
-    message = f"{printable(path)} is not as the last report left it, so it was renamed to {printable(other.name)}"
-    print(f"note: {message}", file=sys.stderr, flush=True)
+    if path.is_file() and not is_ours(out, name):
+        copies = (path.with_stem(f"{path.stem}.old{number}") for number in ("", *range(2, 1000)))
+        other = next(copy for copy in copies if not copy.exists())
+        path.rename(other)
+        why = "was not written by the last report, or was changed since"
+        print(f"note: {printable(path)} {why}; it is now {printable(other.name)}", file=sys.stderr, flush=True)
+    replace_bytes(path, content)
+    _write(out, _listed(out) | {name: _digest(content)})
 
 
 def is_ours(out: Path, name: str) -> bool:
     """Return whether a file is as the last report left it."""
     known = _listed(out).get(name)
-    return bool(known) and (out / name).is_file() and known == _digest(out / name)
-
-
-def note(out: Path, name: str) -> None:
-    """Add to the list a file that people may edit, as it is now."""
-    _write(out, _listed(out) | {name: _digest(out / name)})
+    return bool(known) and (out / name).is_file() and known == _digest((out / name).read_bytes())
 
 
 def remove_older(out: Path, written: Collection[str]) -> None:
@@ -62,5 +58,5 @@ def _write(out: Path, digests: dict[str, str]) -> None:
     replace_bytes(out / FILES, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

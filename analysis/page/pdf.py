@@ -11,6 +11,9 @@ from pathlib import Path
 from analysis.page import kept
 from study.system.errors import UserError
 
+NAME = "report.pdf"
+"""The printed page, in the folder of the report."""
+
 BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -40,9 +43,6 @@ def browser() -> str:
             "playwright` and `playwright install chromium`, or leave out --pdf and print the page from any browser"
         )
     return path
-
-
-NAME = "report.pdf"
 
 
 def print_page(page: Path, program: str) -> Path:
@@ -77,7 +77,6 @@ def print_page(page: Path, program: str) -> Path:
     if not temporary.exists():
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"{program} did not print {page}: {lines[-1]}")
-    kept.set_aside(pdf.parent, pdf.name)
-    temporary.replace(pdf)
-    kept.note(pdf.parent, pdf.name)
+    kept.replace(pdf.parent, NAME, temporary.read_bytes())
+    temporary.unlink()
     return pdf

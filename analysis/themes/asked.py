@@ -266,11 +266,11 @@ def confusions(frames: Frames, section: Section) -> str:
         repeats, setting=shown(best.setting), share=100 * wrong / images, images=images // repeats,
     )  # fmt: skip
     pairs = [
-        text("{target} and {predicted} ({share:.1f} and {back_share:.1f} % of their images)", **row)
+        text("{target} with {predicted} ({share:.1f} % of its images; the other way round {back_share:.1f} %)", **row)
         for row in confusion.frequent(counts).head(MOST_CONFUSIONS).to_dict("records")
     ]
     if pairs:
-        said += " " + text("Most often taken for each other: {pairs}.", pairs="; ".join(pairs))
+        said += " " + text("Most often confused: {pairs}.", pairs="; ".join(pairs))
     rates = confusion.rates(counts, repeats).dropna(subset="accuracy")
     worst = rates.loc[rates.accuracy.idxmin()]
     return said + " " + text("Least well recognised: {name} ({share:.1f} %).", name=protected(str(worst["class"])),
@@ -285,12 +285,11 @@ def features(frames: Frames, section: Section) -> str:
     seen = embedding.see(frames, list(best.index[: layers.LOOKED_AT]))
     if not seen:
         return text("Not known: these runs have too few validation images.")
-    frame = layers.layers_of(best, seen)
-    last = frame[frame.layer == layers.FEATURES]
+    last = {run: images.layers[layers.FEATURES] for run, images in seen.items() if layers.FEATURES in images.layers}
     kinds = [
-        text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(row.setting), probe=row.probe,
-             silhouette=row.silhouette)
-        for row in last.itertuples()
+        text("{setting}: {probe:.1f} % (silhouette {silhouette:.2f})", setting=shown(best.setting[run]),
+             probe=100 * layer.probe.mean(), silhouette=layer.silhouette)
+        for run, layer in last.items()
     ]  # fmt: skip
     if not kinds:
         return text("Not known: these runs have no features, which copies lack.")

@@ -41,8 +41,6 @@ UNREADABLE_SHARE = 0.01
 UNREADABLE_FILES, OF_FEW = 5, 0.1
 """This number of unreadable files is accepted in any case, unless it is more than this share."""
 
-LISTED = "; all are listed in"
-
 CHUNK = 1000
 """Number of files that are handed to the threads at once."""
 
@@ -89,7 +87,7 @@ def decode(root: Path, listing: Listing, image_size: int | None, say: Say, repor
     heads, unreadable = _each(
         partial(_head, root), paths, Progress(len(paths), "read the headers of", f"images below {root}", say)
     )
-    _refuse_unreadable(root, unreadable, len(paths), report, "; those whose beginning cannot be read are listed in")
+    _refuse_unreadable(root, unreadable, len(paths), report, is_whole=False)
     size = _stored_size(root, Counter(size for size, _ in heads.values()), image_size)
 
     # Find the range of pictures of more than 8 bits
@@ -407,24 +405,28 @@ def _shows_something(images: np.ndarray) -> bool:
 
 
 def _refuse_unreadable(
-    root: Path, unreadable: dict[str, Unreadable], files: int, report: Path, listed: str = LISTED
+    root: Path, unreadable: dict[str, Unreadable], files: int, report: Path, is_whole: bool = True
 ) -> None:
-    """Raise UserError if too many files cannot be read; see UNREADABLE_SHARE."""
+    """Raise UserError if too many files cannot be read, see UNREADABLE_SHARE; `is_whole` as for `_summary`."""
     if len(unreadable) > max(UNREADABLE_SHARE * files, min(UNREADABLE_FILES, OF_FEW * files)):
         limit = UNREADABLE_SHARE if len(unreadable) > UNREADABLE_FILES else OF_FEW
         raise UserError(
-            f"{_summary(root, unreadable, report, listed)}; of {files:,} files that is more than {limit:.0%}: "
+            f"{_summary(root, unreadable, report, is_whole)}; of {files:,} files that is more than {limit:.0%}: "
             "fix or remove them"
         )
 
 
-def _summary(root: Path, unreadable: dict[str, Unreadable], report: Path, listed: str = LISTED) -> str:
-    """Return a sentence with the number of unreadable files of each kind, some names, and where they are `listed`."""
+def _summary(root: Path, unreadable: dict[str, Unreadable], report: Path, is_whole: bool = True) -> str:
+    """Return a sentence with the number of unreadable files of each kind, some names, and where they are listed.
+
+    Unless the list `is_whole`, only the headers of the files have been read.
+    """
     counts = Counter(error.kind for error in unreadable.values())
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     named = "; ".join(f"{printable(root / path)}: {error}" for path, error in list(unreadable.items())[:NAMED])
     is_listed = _list_in(report, root, unreadable) and len(unreadable) > NAMED
-    where = f"{listed} {printable(report)}" if is_listed else ""
+    listed = "all" if is_whole else "those whose beginning cannot be read"
+    where = f"; {listed} are listed in {printable(report)}" if is_listed else ""
     files = (
         "1 file cannot be read as an image"
         if len(unreadable) == 1

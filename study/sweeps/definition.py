@@ -375,9 +375,11 @@ def _are_values(name: str, text: str) -> bool:
     """Return whether a text is several values of an option, separated by commas."""
     parts = text.strip("[]").split(",")
     try:
-        return len(parts) > 1 and all(check_value(name, part.strip()) is not None for part in parts)
+        for part in parts:
+            check_value(name, part.strip())
     except Mistakes:
         return False
+    return len(parts) > 1
 
 
 def _can_be_none(parameter: Parameter) -> bool:
