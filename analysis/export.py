@@ -73,8 +73,15 @@ def _without_folders(info: dict[str, Any]) -> dict[str, Any]:
     return info | {"config": config | {"weights": name, "setting": setting}, "pretrained": pretrained}
 
 
+def _is_there(run: RunDirectory, folder: Path, with_features: bool) -> bool:
+    """Return whether a folder has a copy of a run, with its features if they are wanted and the run has any."""
+    copy = RunDirectory(folder / run.path.name)
+    lacks = with_features and run.has_evaluation("feature_targets") and not copy.has_evaluation("feature_targets")
+    return copy.state() in DONE and not lacks
+
+
 def main(argv: list[str]) -> int:
-    """Copy all runs of a directory that have a result, and are not in the folder yet."""
+    """Copy all runs of a directory that have a result and are not in the folder yet, or lack features there."""
     parser = Parser(
         "python -m analysis.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -90,7 +97,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"there is no directory {args.runs}; name the one that --runs-dir named when training")
     folders = [path for path in sorted(Path(args.runs).iterdir()) if path.is_dir() and path.name != "wandb"]
     done = [run for run in map(RunDirectory, folders) if run.state() in DONE]
-    new = [run for run in done if RunDirectory(Path(args.folder) / run.path.name).state() not in DONE]
+    new = [run for run in done if not _is_there(run, Path(args.folder), args.features > 0)]
     problems = []
     for run in new:
         try:

@@ -76,8 +76,8 @@ def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
     best = best_with_features(frames, section, settings)
     seen = embedding.align(embedding.see(frames, list(best.index[:settings])))
     if not seen:
-        why = "have no features, which copies lack" if best.empty else "have too few validation images for t-SNE"
-        raise UserError(f"the runs of {section.name} {why}")
+        why = "features that can be read; copies lack them" if best.empty else "enough validation images for t-SNE"
+        raise UserError(f"no run of {section.name} has {why}")
     words = confusions.words_of(best.iloc[0])
     rows = {str(best.setting[run]): layers for run, layers in seen.items()}
     title = text("t-SNE of the layers: validation images of {dataset}", **words)

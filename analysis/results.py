@@ -102,9 +102,7 @@ def beside(frames: Frames, found: Sequence[tuple[Found, Section]], folder: Path)
         f"## {html.plain(text('What do the layers of these two networks separate, and what could be cut from them?'))}",
         html.plain(f"**{text('The source')}**: {text(sources.LAYERS)}"),
     ]
-    for section, looks in zip(seen, reporting.looks_of(seen), strict=True):
-        blocks = layers.blocks(frames, section, looks)
-        content += [block for block in blocks if isinstance(block, Items) or getattr(block, "name", "") == "cuts"]
+    content += [block for section in seen for block in layers.cuts(frames, section)]
     for block in content:
         written += _markdown(block, folder, "layers")
     return written
@@ -138,7 +136,7 @@ def _markdown(block: Block, folder: Path, stem: str) -> list[str]:
             kind = f"-{block.name}" if block.name in NAMED else ""
             name = f"figures/{stem}{kind}-{wording.spoken()}.png"
             block.figure.savefig(folder / name, dpi=DOTS_PER_INCH)
-            return [f"![{html.plain(block.title)}]({name})"]
+            return [f"![{html.plain(block.title)}]({name})", html.plain(block.caption)]
         case Items():
             return ["\n".join(f"- {html.plain(line)}" for line in block.texts)]
         case Table():
@@ -157,7 +155,7 @@ def write(source: str, values: Mapping[str, str], folder: Path, language: str) -
         options = "".join(f" --set {name}={value}" for name, value in values.items())
         command = f"python -m analysis.results {source}{options}"
         used = {run for _, section in found for run in section.runs.index}
-        machines = dict.fromkeys(str(device) for device in frames.runs.device[list(used)])
+        machines = about.machines(frames.runs.loc[list(used)]).unique()
         written = [
             f"# {text('Results')}",
             text(

@@ -85,15 +85,26 @@ def sections(
 
     Without names, a sweep also has a section for each other data set on which its points were trained.
 
-    A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` replace values of the sweep.
+    A sweep is a file, or ENTITY/PROJECT/SWEEP_ID in W&B; `values` replace values of the sweep. If none of the named
+    sweeps has a run with a result, but would have some with other values, a line on standard error has these.
     """
-    # check what is given
     expect(frames, runs.Frames, "sections takes what load returned, such as sections(load('runs'))")
-    values = {name: _word(value) for name, value in (values or {}).items()}
-    search.check_values(values)
-
-    # named sweeps
+    given = {name: _word(value) for name, value in (values or {}).items()}
     named = [str(named)] if isinstance(named, str | Path) else list(map(str, named))
+    listed = _sections(frames, named, given)
+    files = [path for path in named if not wandb_api.sweep_path(path)]
+    if files and all(section.runs.empty for section in listed):
+        others, points = forgotten.values(frames, [search.read(path, given) for path in files])
+        if others:
+            wanted = {**(values or {}), **others}
+            print(f"note: these sweeps have no finished run, but {points} with the values {wanted}", file=sys.stderr)
+    return listed
+
+
+def _sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[Section]:
+    """Make the sections of the named sweeps or, without any, those of the sweeps in `sweeps/` and of the other runs."""
+    # named sweeps
+    search.check_values(values)
     if named:
         sweeps = [
             pull.read_sweep(path).replaced(values) if wandb_api.sweep_path(path) else search.read(path, values)
@@ -375,7 +386,7 @@ def _gathered(args: argparse.Namespace, known: runs.Known | None = None) -> tupl
     of_sweeps = [word for word in args.sources if wandb_api.sweep_path(word)]
     named = args.sweep or (of_sweeps if len(of_sweeps) == len(args.sources) else [])
     with language(args.lang):
-        listed = sections(everything, named, search.assignments(args.set))
+        listed = _sections(everything, named, search.assignments(args.set))
         listed = [replace(section, smallest=args.smallest) for section in listed]
     frames = everything
     if named:

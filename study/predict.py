@@ -245,7 +245,7 @@ def predict(
     the most probable class. The index has the names of the files, for an image of PIL without a file `image 0`, its
     place.
 
-    Raises UserError if there is no run, no weights, or a file that cannot be read as an image.
+    Raises UserError if there is no run, no weights, or with the files that cannot be read as an image.
     """
     import pandas as pd
 
@@ -271,16 +271,21 @@ def predict(
     # Predict them
     found = devices.pick(device)
     model.to(found)
-    rows = []
-    for _, result in each(model, data, config, pictures, found, has_bar=False):
-        if isinstance(result, UserError):
-            raise result
-        rows.append(result.numpy())
+    results = [result for _, result in each(model, data, config, pictures, found, has_bar=False)]
+    _raise([str(result) for result in results if isinstance(result, UserError)])
     names = [
         (getattr(picture, "filename", "") or f"image {place}") if isinstance(picture, Image.Image) else picture
         for place, picture in enumerate(pictures)
     ]
+    rows = [result.numpy() for result in results if isinstance(result, torch.Tensor)]
     return pd.DataFrame(rows, index=pd.Index(names, name="image"), columns=list(data.classes))
+
+
+def _raise(unreadable: Sequence[str]) -> None:
+    """Raise UserError with the files that cannot be read, if there are any; of many, the first."""
+    if unreadable:
+        more = f"; and {len(unreadable) - MOST_NAMED:,} more" if len(unreadable) > MOST_NAMED else ""
+        raise UserError("; ".join(unreadable[:MOST_NAMED]) + more)
 
 
 def main(argv: list[str]) -> int:
@@ -335,9 +340,7 @@ def main(argv: list[str]) -> int:
         cache.replace_text(Path(args.out), "\ufeff" + text.getvalue())
         rest = f"; those that cannot be read, {len(unreadable):,}, have no row" if unreadable else ""
         print(f"{args.out}: {len(rows):,} of {len(paths):,} images{rest}")
-    if unreadable:
-        more = f"; and {len(unreadable) - MOST_NAMED:,} more" if len(unreadable) > MOST_NAMED else ""
-        raise UserError("; ".join(unreadable[:MOST_NAMED]) + more)
+    _raise(unreadable)
     return 0
 
 

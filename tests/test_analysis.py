@@ -656,3 +656,23 @@ def test_times_that_were_shared_or_single_are_not_tested(folder):
     assert costs.measure(one).p_time.dropna().eq(1).all(), "equal times"
     one = replace(one, runs=one.runs.assign(device_shared_by=2))
     assert speed.times(one).empty and costs.measure(one).p_time.isna().all()
+
+
+def test_times_of_two_machines_with_one_name_are_not_mixed(folder):
+    one = section(folder)
+    cpus = np.where(one.runs.seed == 0, "Slow", "Fast")
+    one = replace(one, runs=one.runs.assign(cpu=cpus, cores=2))
+    assert set(one.runs.seed[speed.is_timed(one)]) == {1, 2}
+    for lang in wording.LANGUAGES:
+        with wording.language(lang):
+            (table,) = (block for block in costs.blocks(runs.load(folder), one, figures.looks_of(one.ranked))
+                        if isinstance(block, tables.Table))  # fmt: skip
+            shown, left_out = table.notes[1:3]
+            assert "Fast" in shown and "Slow" in left_out and "Slow" not in shown
+
+
+def test_a_task_is_named_in_the_language_of_the_report(tmp_path):
+    make_run(tmp_path, 0.5, val_share=0.3)
+    assert section(tmp_path).name == "digits, val share 0.3"
+    with wording.language("es"):
+        assert section(tmp_path).name == "digits, proporción de validación 0,3"

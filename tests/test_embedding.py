@@ -113,7 +113,7 @@ def test_a_cut_is_said_to_be_flattered_where_its_classifier_learned_from_more_im
         layer.probe[:2] = False  # 1 % of the images: a price that is not known to be less than a point
     best = pd.DataFrame({"setting": ["s"], "params_intermediate": [1000.0], "params_penultimate": [9000.0],
                          "params_logits": [9650.0], "seed": [0], "dataset": ["digits"]}, index=["a"])  # fmt: skip
-    _, prices, table = layers.cuts(best, {"a": one}, {"a": trained})
+    _, prices, table = layers.cut(best, {"a": one}, {"a": trained})
     assert price in prices.texts[0]
     assert note in " ".join(table.notes)
 

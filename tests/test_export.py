@@ -41,7 +41,9 @@ def test_there_must_be_runs(call):
 def test_a_copy_keeps_the_features_of_as_many_images_as_wanted(command, call, sweep_file, tmp_path):
     path = sweep_file({"epochs": {"value": 1}, "seed": {"values": [0, 1]}})
     command("study.sweep", "run", path, "--wandb=disabled", f"--runs-dir={tmp_path / 'runs'}")
-    call("analysis.export", "runs", "copies", "--features", "60")
+    call("analysis.export", "runs", "copies")
+    assert "4 runs copied, 0 were there" in call("analysis.export", "runs", "copies", "--features", "60").stdout
+    assert "0 runs copied, 4 were there" in call("analysis.export", "runs", "copies", "--features", "60").stdout
     for folder in (tmp_path / "copies").iterdir():
         whole, copy = (RunDirectory(tmp_path / name / folder.name).evaluation() for name in ("runs", "copies"))
         places = np.searchsorted(whole["feature_index"], copy["feature_index"])

@@ -175,6 +175,12 @@ def test_an_image_of_pil_is_predicted_as_its_file_is(tmp_path):
     assert list(frame.index) == ["image 0", *[str(tmp_path / "one.png")] * 2]
     assert (frame == frame.iloc[0]).all(axis=None) and predict(run, picture).shape == (1, 10)
 
+    # All files that cannot be read are named at once
+    for name in ("two.png", "three.png"):
+        (tmp_path / name).write_bytes(b"none")
+    with pytest.raises(UserError, match=r"two\.png.*three\.png"):
+        predict(run, [tmp_path / name for name in ("two.png", "one.png", "three.png")])
+
 
 def test_a_file_of_weights_is_digested_as_on_the_command_line(tmp_path, photo_folder):
     import timm
@@ -225,7 +231,7 @@ assert list(sweep("small.yaml", wandb="disabled", epochs=1).summary.index) == li
 """
 
 
-def test_sweep_returns_its_runs_from_a_plain_script(tmp_path, sweep_file, run_python):
+def test_sweep_returns_its_runs_from_a_plain_script(tmp_path, sweep_file, run_python, capsys):
     sweep_file()
     (tmp_path / "script.py").write_text(SWEEP, encoding="utf-8")
     words = ["-c", "import runpy; runpy.run_path('script.py', run_name='__main__')", "study.sweep"]
@@ -235,13 +241,15 @@ def test_sweep_returns_its_runs_from_a_plain_script(tmp_path, sweep_file, run_py
     # The report of these runs, and its figures
     frames = analysis.load(tmp_path / "runs")
     (section,) = analysis.sections(frames, tmp_path / "small.yaml", {"epochs": 1})
-    assert len(analysis.compare(section)) == 2
+    assert len(analysis.compare(section)) == 2 and not capsys.readouterr().err
+    (empty,) = analysis.sections(frames, tmp_path / "small.yaml")
+    assert empty.runs.empty and str({"epochs": 1}) in capsys.readouterr().err
     assert analysis.curves(section).axes and analysis.confusion(frames, section).axes
     for run in section.runs.index:
         directory = frames.directories[run]
         kept = {name: array for name, array in directory.evaluation().items() if not name.startswith("feature")}
         directory.write_evaluation(kept)  # as exported copies are
-    with pytest.raises(UserError, match="no features"):
+    with pytest.raises(UserError, match="features"):
         analysis.tsne(frames, section)
     with pytest.raises(UserError, match="--set epochs=1"):
         analysis.report(tmp_path / "runs", sweep=tmp_path / "small.yaml", out=tmp_path / "report")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.frames.runs import IDENTITY, Frames, with_result
-from analysis.wording.texts import ranked_by, shown, text
+from analysis.wording.texts import option_value, ranked_by, shown, text
 from analysis.wording.words import RUN_STATES
 from study.config import RESULTS_VERSION
 from study.config.choices import OWNED
@@ -401,17 +401,17 @@ def _has_repeats(frames: Frames, chosen: pd.DataFrame) -> bool:
 
 
 def _name(task: Sequence[Any], varied: Sequence[str] = (), with_files: bool = False) -> str:
-    """Name a task by its data set, and by the digest of its files if `with_files`."""
+    """Name a task by its data set, in the current language, and by the digest of its files if `with_files`."""
     dataset, classes, *split, split_seed, digest = task
     words = [dataset]
     if classes or "classes" in varied:
-        words.append(f"classes {classes or 'all'}")
+        words.append(option_value("classes", classes))
     for name, value in zip(SPLIT, split, strict=True):
         if value is not None or name in varied:
-            words.append(f"{name.replace('_', ' ')} {'none' if value is None else value}")
+            words.append(option_value(name, value))
     if split_seed or ("split_seed" in varied and split_seed is not None):
-        words.append(f"split seed {split_seed}")
-    return ", ".join(words + [f"files {digest}"] * with_files)
+        words.append(option_value("split_seed", split_seed))
+    return ", ".join(words + [text("files {digest}", digest=digest)] * with_files)
 
 
 def _usual(runs: pd.DataFrame, varied: Sequence[str]) -> dict[str, Any]:

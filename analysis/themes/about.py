@@ -7,6 +7,8 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from analysis.frames import runs
 from analysis.frames.runs import Frames
 from analysis.frames.sections import SPLIT, TASK, Section, in_its_words
@@ -43,6 +45,17 @@ SOURCES = 10
 
 MISSING = 20
 """At most this many points without a result are named."""
+
+
+def machines(runs: pd.DataFrame) -> pd.Series:
+    """Name the machine of each run: its kind of GPU, otherwise its CPU and the number of its cores."""
+
+    def name(device: str, cpu: str | None, cores: int | None) -> str:
+        if device not in ("cpu", "mps"):
+            return device
+        return text("{cpu} ({cores:.0f} cores)", cpu=cpu, cores=cores) if cpu else text("CPU (model not recorded)")
+
+    return pd.Series(list(map(name, runs.device, runs.cpu, runs.cores)), runs.index, dtype=object)
 
 
 def each_run(frames: Frames, section: Section, looks: Looks) -> list[Block]:

@@ -11,12 +11,12 @@ import pandas as pd
 
 from analysis.frames import contrasts, endings
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, best_with_features, once
+from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
 from analysis.page.tables import p_words
-from analysis.themes import answers, confusion, costs, effects, embedding, layers, speed
+from analysis.themes import answers, confusion, costs, effects, layers, speed
 from analysis.wording.texts import (
     mark,
     named,
@@ -279,10 +279,9 @@ def confusions(frames: Frames, section: Section) -> str:
 
 def features(frames: Frames, section: Section) -> str:
     """Report how separable the classes are in the last features of the best run of the best settings."""
-    best = best_with_features(frames, section, layers.LOOKED_AT)
+    best, seen = layers.see(frames, section)
     if best.empty:
-        return text("Not known: these runs have no features, which copies lack.")
-    seen = embedding.see(frames, list(best.index[: layers.LOOKED_AT]))
+        return text("Not known: no run has features that can be read; copies lack them.")
     if not seen:
         return text("Not known: these runs have too few validation images.")
     last = {run: images.layers[layers.FEATURES] for run, images in seen.items() if layers.FEATURES in images.layers}
@@ -292,7 +291,7 @@ def features(frames: Frames, section: Section) -> str:
         for run, layer in last.items()
     ]  # fmt: skip
     if not kinds:
-        return text("Not known: these runs have no features, which copies lack.")
+        return text("Not known: no run has features that can be read; copies lack them.")
     said = text("A linear classifier on the last features recognises: {kinds}.", kinds=named(kinds))
     return " ".join([said, *layers.lacking(section, best)])
 

@@ -77,16 +77,25 @@ def beside_figure(runs: Mapping[str, tuple[Seen, Sequence[str]]], title: str) ->
     parts = figure.subfigures(1, len(runs), squeeze=False)[0]
 
     # a panel per layer that the run has
+    rows: dict[str, list[Axes]] = {layer: [] for layer in columns}
     for part, (name, (run, classes)) in zip(parts, runs.items(), strict=True):
         part.suptitle(in_lines(name, 50), fontsize=11)
         reach = _reach([run.layers[layer] for layer in columns if layer in run.layers])
         for axes, layer in zip(part.subplots(len(columns), 1), columns, strict=True):
             if layer in run.layers:
                 _panel(axes, run, layer, classes, reach, text(LAYERS[layer]).capitalize())
+                rows[layer].append(axes)
             else:
                 _empty(axes)
         _legend(part, classes, characters=44)
     _equal_panels(figure)
+
+    # panels of one layer stand at one height, that of the tallest legend
+    for row in rows.values():
+        bottom = max((axes.get_position().y0 for axes in row), default=0)
+        for axes in row:
+            place = axes.get_position()
+            axes.set_position((place.x0, bottom, place.width, place.height))
     return figure
 
 

@@ -225,13 +225,17 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
         text("FLOPs: twice the multiply-adds of convolutions and matrix products for one image. 1 MB = 10⁶ bytes.")
     ]
     if frame.epoch_seconds.notna().any():
+        first, *others = machines(section).value_counts().index
         notes.append(
             text(
-                "Times, peak memory and energy are from runs that did not share their device. Images and seconds per "
-                "epoch leave out the first epoch, an epoch includes its validation, and on a CPU the peak memory is "
-                "that of the whole process."
+                "Times, peak memory and energy are from runs on {machine} that did not share their device. Images and "
+                "seconds per epoch leave out the first epoch, an epoch includes its validation, and on a CPU the peak "
+                "memory is that of the whole process.",
+                machine=first,
             )
         )
+        if others:
+            notes.append(text("Those from runs on {others} are not comparable and are left out.", others=named(others)))
         if frame.p_time.notna().any():
             notes.append(
                 text(
@@ -249,16 +253,6 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
                     "differ only in learning rate, momentum, activation, dropout, schedule and the like. A front over "
                     "time, memory or, for equally many epochs, energy uses their mean, unless their times are shown "
                     "to differ. Differences in memory and energy are not tested, so they may be noise."
-                )
-            )
-        first, *others = machines(section).value_counts().index
-        if others:
-            notes.append(
-                text(
-                    "Times, peak memory and energy are from runs on {machine}; those from runs on {others} are not "
-                    "comparable and are left out.",
-                    machine=first,
-                    others=named(others),
                 )
             )
     if frame.epoch_seconds.isna().any():

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.frames.runs import Frames
-from analysis.frames.sections import LOOKED_AT, Section, best_with_features
+from analysis.frames.sections import LOOKED_AT, Section, best_with_features, once
 from analysis.frames.statistics import estimate
 from analysis.page.blocks import Block, Heading, Items, Paragraph, Picture
 from analysis.page.figures import Looks
@@ -54,32 +54,36 @@ PRICES = {
 
 def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     """Show the layers of the best run with features of each setting."""
-    best = best_with_features(frames, section, LOOKED_AT)
-    seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
+    best, seen = see(frames, section)
     if not seen:
         return []
-    trained = {run: frames.data(run)["images"]["train"] for run in seen}
-    notes = [*confusion.looked_at(best), *lacking(section, best)]
-    content = _layers(best, seen, frames.data(best.index[0])["classes"], notes)
-    return content + cuts(best.loc[list(seen)], seen, trained)
+    content = _layers(best, seen, frames.data(best.index[0])["classes"], lacking(section, best))
+    return content + cuts(frames, section)
+
+
+@once
+def see(frames: Frames, section: Section) -> tuple[pd.DataFrame, dict[str, Seen]]:
+    """Return the best run with features of each setting, and what the first LOOKED_AT of them see."""
+    best = best_with_features(frames, section, LOOKED_AT)
+    return best, embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
 
 
 def picture(frames: Frames, section: Section) -> Picture | None:
     """Draw the t-SNE of the last features of the best settings; None if no run recorded them."""
-    best = best_with_features(frames, section, LOOKED_AT)
-    seen = embedding.align(embedding.see(frames, list(best.index[:LOOKED_AT])))
+    best, seen = see(frames, section)
     seen = {_name(best.loc[run]): images for run, images in seen.items() if FEATURES in images.layers}
     if not seen:
         return None
     title = text("t-SNE of the last features: validation images of {dataset}", **confusion.words_of(best.iloc[0]))
     figure = clouds.side_by_side(seen, FEATURES, frames.data(best.index[0])["classes"], title)
-    return Picture("features", title, figure, " ".join([*confusion.looked_at(best), *lacking(section, best)]))
+    return Picture("features", title, figure, " ".join(lacking(section, best)))
 
 
 def lacking(section: Section, best: pd.DataFrame) -> list[str]:
-    """Name the settings of a section that have no run among the best ones with features, if there are any."""
+    """Report which settings are not shown: those of which no run has features, and those after the best ones."""
     without = [shown(setting) for setting in section.ranked if setting not in set(best.setting)]
-    return [text("No features were recorded for {settings}.", settings=named(without))] if without else []
+    said = [text("Without features that can be read: {settings}.", settings=named(without))] if without else []
+    return said + confusion.looked_at(best)
 
 
 def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str], notes: Sequence[str]) -> list[Block]:
@@ -130,8 +134,15 @@ def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str]
     ]
 
 
-def cuts(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]) -> list[Block]:
-    """Show what cuts would save and cost, if the runs recorded the parameters of their layers.
+def cuts(frames: Frames, section: Section) -> list[Block]:
+    """Show what cuts of the best networks would save and cost, if the runs recorded the parameters of their layers."""
+    best, seen = see(frames, section)
+    trained = {run: frames.data(run)["images"]["train"] for run in seen}
+    return cut(best.loc[list(seen)], seen, trained) if seen else []
+
+
+def cut(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]) -> list[Block]:
+    """Show what cuts of these runs would save and cost, if they recorded the parameters of their layers.
 
     `trained` is the number of training images of each network; if it is smaller than that of the classifier of a cut,
     the accuracy of the cut is overestimated.

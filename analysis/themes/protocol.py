@@ -112,18 +112,12 @@ CHOSEN = {
 def brief(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     """Report the data, the machines, the code and the whole effort in a few sentences."""
     described = dict.fromkeys(line for section in sections for line in about.data(frames, section))
-    kinds = machines(frames)[["device", "cpu", "cores"]].drop_duplicates().to_dict("records")
-    trained_on = [
-        text("{cpu} ({cores:.0f} cores)", cpu=kind["cpu"], cores=kind["cores"])
-        if kind["device"] == "cpu" and kind["cpu"]
-        else kind["device"]
-        for kind in kinds
-    ]
+    trained_on = about.machines(machines(frames)).unique()
     return [
         Items(
             [
                 *described,
-                text("Machines: {machines}.", machines=named(list(dict.fromkeys(trained_on)))),
+                text("Machines: {machines}.", machines=named(list(trained_on))),
                 *code(frames),
                 *costs.total(frames),
             ]

@@ -18,6 +18,7 @@ from analysis.frames.statistics import ALPHA, differences, estimates
 from analysis.page.blocks import Block, Heading, Paragraph
 from analysis.page.figures import Looks
 from analysis.page.tables import SIGNIFICANT, Column, Table
+from analysis.themes import about
 from analysis.wording.texts import named, plural, shown, text
 from study.config import affects
 from study.record.metrics import scaled
@@ -43,9 +44,11 @@ def with_epochs(section: Section) -> Section:
 
 
 def machines(section: Section) -> pd.Series:
-    """Return the machine of each run that was alone on its device: the kind of GPU, otherwise host and device."""
+    """Return the machine of each run that was alone on its device: the kind of GPU, otherwise the host and its CPU."""
     alone = section.runs[section.runs.device_shared_by == 1]
-    return alone.device.where(~alone.device.isin(["cpu", "mps"]), alone.host.astype(str) + " (" + alone.device + ")")
+    names = about.machines(alone)
+    with_host = [text("{machine} of host {host}", machine=names[run], host=alone.host[run]) for run in names.index]
+    return names.where(~alone.device.isin(["cpu", "mps"]), pd.Series(with_host, names.index, dtype=object))
 
 
 def is_timed(section: Section) -> pd.Series:

@@ -116,7 +116,7 @@ def _number(key: str, value: object) -> float:
     """Return a score as a number; raise UserError if it is several, such as one of each image, or something else."""
     try:
         return float(value)  # type: ignore[arg-type]
-    except (RuntimeError, TypeError, ValueError):
+    except (OverflowError, RuntimeError, TypeError, ValueError):
         shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
         raise UserError(
             f"score {key} must be one number for all images, not a {type(value).__name__}{shape}; "
