@@ -43,7 +43,8 @@ def section(curves, epochs=EPOCHS, lr=None, train=0.95, **columns):
                 dict.fromkeys(IDENTITY) | {
                     "run": run, "setting": setting, "seed": seed, "group": setting, "fingerprint": run,
                     "dataset": "digits", "state": "finished", "stopped_by": None, "device_shared_by": 1,
-                    "data_digest": None, "device": "cpu", "host": "here", "threads": 1, "precision": "float32",
+                    "data_digest": None, "device": "cpu", "host": "here", "cpu": "Fast", "cores": 2, "threads": 1,
+                    "precision": "float32",
                     "val_images": 10_000, "test_images": 10_000,
                     "best/epoch": best.epoch, "best/val_acc": best["val/acc"],
                     "best/val_loss": best["val/loss"], "best/train_acc": train, "best/train_loss": 0.1,
@@ -570,7 +571,7 @@ def test_times_of_other_machines_are_left_out_and_said_to_be():
     frame = costs.measure(made).set_index("setting")
     assert np.isnan(frame.epoch_seconds["a"]) and frame.epoch_seconds["b"] == frame.epoch_seconds["c"] == 2
     (table,) = (block for block in costs.blocks(None, made, {}) if hasattr(block, "notes"))
-    assert any("runs on NVIDIA H100; those from runs on x (cpu)" in note for note in table.notes)
+    assert "runs on NVIDIA H100" in table.notes[1] and "runs on Fast (2 cores) of host x" in table.notes[2]
 
 
 def test_what_diverged_is_said_beside_what_is_best():
