@@ -83,8 +83,8 @@ def layers(config: Config, image_shape: tuple[int, int, int] | None = None, clas
     shapes for one image), derivation (how params are counted), weights, biases, params, param_bits and param_mb
     (float32, MB = 10⁶ bytes), activations and activation_mb (of the output, float32), flops (2 × multiply-adds of
     convolutions and matrix products, one image). Layers that only training uses (auxiliary heads) come last, without an
-    output. A layer whose name is only a number is named by its kind. `attrs["depth"]` is the depth of the network, see
-    `models.depth`.
+    output. A layer whose name is only a number is named by its kind. `attrs` has the `image_shape`, the number of
+    `classes` and the `depth` of the network, see `models.depth`.
     """
     import torch
 
@@ -149,8 +149,19 @@ def layers(config: Config, image_shape: tuple[int, int, int] | None = None, clas
     frame["param_bits"] = 32 * frame.params
     frame["param_mb"] = 4e-6 * frame.params
     frame["activation_mb"] = 4e-6 * frame.activations
-    frame.attrs["depth"] = depth
+    frame.attrs |= {"depth": depth, "image_shape": image_shape, "classes": classes}
     return frame
+
+
+def _for_images(model: str, shape: str, classes: int) -> str:
+    """Say for which images a network is."""
+    return plural(
+        "{model}, for images of {shape} and {n:,} class",
+        "{model}, for images of {shape} and {n:,} classes",
+        classes,
+        model=model,
+        shape=shape,
+    )
 
 
 def _shape(sizes: tuple[int, ...]) -> str:
@@ -249,7 +260,11 @@ def totals(frames: Mapping[str, pd.DataFrame]) -> Table:
         "flops": 0,
     }
     columns = [Column("model"), *(Column(key, places) for key, places in digits.items())]
+    sizes: dict[tuple[str, int], list[str]] = {}
+    for model, frame in frames.items():
+        sizes.setdefault((_shape(frame.attrs["image_shape"]), frame.attrs["classes"]), []).append(model)
     notes = [
+        *(_for_images(", ".join(models), shape, classes) + "." for (shape, classes), models in sizes.items()),
         text(
             "Parameters and activations in float32, 1 MB = 10⁶ bytes; FLOPs = 2 × multiply-adds of convolutions and "
             "matrix products, one image. Layers without parameters that only transform each number have no row."
@@ -381,14 +396,7 @@ def main(argv: list[str]) -> int:
         frames = {config.model: layers(config, *_sized(config, args)) for config in configs}
         if not (args.table or args.compare):
             [(model, frame)] = frames.items()
-            shape, classes = _sized(configs[0], args)
-            title = plural(
-                "{model}, for images of {shape} and {n:,} class",
-                "{model}, for images of {shape} and {n:,} classes",
-                classes,
-                model=model,
-                shape=_shape(shape),
-            )
+            title = _for_images(model, _shape(frame.attrs["image_shape"]), frame.attrs["classes"])
             _print(table(title, frame), args.format)
             return 0
         _print(totals(frames), args.format)

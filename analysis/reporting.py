@@ -69,6 +69,8 @@ def write(
         source=printable(source),
         date=date.today().isoformat(),
     )
+    if _problems(frames):
+        summary += " " + text("Some runs are left out: see the end.")
     parts, pictures = _parts(frames, sections, say, show), page.PICTURES
     if not whole:
         parts, pictures = (replace(part, more=(), longest=()) for part in parts), page.PICTURES[:1]

@@ -268,21 +268,23 @@ def _nothing(
         values, points = forgotten.values(everything, [search.read(path, given) for path in files])
         words = " ".join(f"{name}={_word(value)}" for name, value in {**given, **values}.items())
         if values:
-            return f"{source} holds no finished run{what}, but {points} with `--set {words}`: give it here too"
+            return f"there is no finished run{what} in {source}, but {points} with `--set {words}`: give it here too"
+        if strays := _strays(everything, frames, files, given):
+            return f"there is no finished run{what} in {source}; {strays[0]}: list these in the sweep file"
         remedy += ", or give the `--set` with which they were run"
     if args.tag or args.group or args.author:
         remedy = "check the names given by --tag, --group and --author"
     elif not any(Path(word).is_dir() for word in args.sources):
         has_any = named or not everything.runs.empty
         remedy = "W&B has no others" if has_any else "check its name in W&B, and that your key has access"
-    return f"{source} holds no finished run{what}{others}; {remedy}"
+    return f"there is no finished run{what} in {source}{others}; {remedy}"
 
 
 def _strays(everything: runs.Frames, frames: runs.Frames, named: Sequence[str], values: Mapping[str, str]) -> list[str]:
     """Say how many runs are left out although only their seeds or epochs are not those of the named sweeps."""
     sweeps = [search.read(path, values) for path in named if not wandb_api.sweep_path(path)]
     count, values = forgotten.strays(everything, frames, sweeps)
-    if not count or frames.runs.empty:
+    if not count:
         return []
     with_these = [f"{name} {', '.join(map(str, found))}" for name, found in values.items()]
     runs_are = f"{count} finished run{'s are' if count > 1 else ' is'}"
@@ -394,7 +396,7 @@ def _gathered(args: argparse.Namespace, known: runs.Known | None = None) -> tupl
             everything, {fingerprint for section in listed for fingerprint in section.points.fingerprint}
         )
 
-        strays = _strays(everything, frames, named, search.assignments(args.set))
+        strays = [] if frames.runs.empty else _strays(everything, frames, named, search.assignments(args.set))
         for problem in strays:
             print(f"warning: {printable(problem)}", file=sys.stderr)
         frames = replace(frames, problems=[*frames.problems, *strays])

@@ -152,7 +152,8 @@ def run(args: argparse.Namespace) -> int:
     used, per_device = _places(args.devices, args.per_device, count)
 
     # Train the runs, and report the outcomes
-    print(f"{runs}, {count} to train, {per_device} at a time on each of {', '.join(used)}")
+    where = used[0] if len(used) == 1 else f"each of {', '.join(used)}"
+    print(f"{runs}, {count} to train, {per_device} at a time on {where}")
     if len(sweeps) > 1:
         forecast.show(plan, standing.Runs(args.runs_dir), used != ["cpu"], min(count, per_device * len(used)))
     handle_ends(_raise_interrupted)

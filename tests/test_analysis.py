@@ -461,7 +461,7 @@ def test_parallel_coordinates_place_what_was_drawn_by_its_size():
 def test_nothing_to_report_is_a_mistake(call, tmp_path):
     assert "there is no directory nowhere" in call("analysis.summarize", "nowhere", code=2).stderr
     (tmp_path / "runs").mkdir()
-    assert "holds no finished run" in call("analysis.summarize", code=2).stderr
+    assert "no finished run" in call("analysis.summarize", code=2).stderr
     (tmp_path / "runs" / "x").mkdir()
     (tmp_path / "runs" / "x" / "run.json").write_text(json.dumps([]), encoding="utf-8")
     assert "x/run.json" in call("analysis.summarize", code=2).stderr

@@ -32,6 +32,7 @@ from study.record.directory import DONE, RunDirectory
 from study.record.display import Display, RunDisplay
 from study.remote import columns, offline
 from study.remote.api import state_of
+from study.remote.replay import replay
 from study.remote.run import place_of
 from study.system import devices
 from study.system.errors import Interrupted
@@ -494,6 +495,27 @@ def test_a_result_that_wandb_does_not_take_is_recorded_as_missing_there(command,
         run.write_info({**run.info(), "wandb_missing": "an older version of this program kept it"})
         assert "is in W&B already" in command("study.sync", run.path).stdout
         assert "wandb_missing" not in run.info()
+
+
+class _Ended(RunDirectory):
+    """A run directory that a signal meets after its epochs were sent."""
+
+    def summary(self):
+        raise Interrupted(signal.SIGINT)
+
+
+def test_a_result_whose_sending_is_interrupted_is_not_at_wandb(command, tmp_path, monkeypatch):
+    command("study.train", *QUICK, "--wandb=disabled")
+    run = only_run(tmp_path / "runs")
+    with Server() as server:
+        for name, value in agent(server).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(Interrupted):
+            replay(_Ended(run.path), Config.recorded(run.info()["config"]), print)
+        sent = server.runs["handed"]
+        assert sent.state == "preempted" and len(sent.history) > 0, "the sweep hands it out again"
+        found = wandb.Api({"base_url": server.url}, api_key=KEY).run("somebody/proj/handed")
+        assert state_of(found) == "queued"
 
 
 @pytest.mark.slow

@@ -47,8 +47,8 @@ def test_a_file_or_a_folder_is_no_sweep(tmp_path, monkeypatch):
     [
         ("running", {"state": "finished"}, "running"), ("pending", None, "queued"), ("preempted", {}, "queued"),
         ("crashed", {"state": "stopped"}, "crashed"), ("killed", {"state": "failed"}, "killed"),
-        ("finished", {"state": "stopped"}, "stopped"),
-        ("finished", {"state": "diverged"}, "diverged"), ("finished", {"started": "now"}, "interrupted"),
+        ("finished", {"state": "stopped"}, "interrupted"), ("failed", {"state": "finished"}, "interrupted"),
+        ("finished", {"started": "now"}, "interrupted"),
         ("failed", {"state": "failed"}, "failed"), ("failed", None, "failed"), ("a new word", None, "interrupted"),
     ],
 )  # fmt: skip
@@ -58,7 +58,10 @@ def test_the_state_of_a_run(wandb_says, told, state):
 
 
 def test_a_result_counts_once_its_summary_is_there():
-    for told in ("finished", "stopped"):
+    for told in ("finished", "stopped", "diverged"):
+        info = {"info": {"state": told}}
+        for summary in ({"last/epoch": 3}, {"test/acc": 0.5}):  # of earlier versions
+            assert state_of(SimpleNamespace(state="finished", config=info, summary_metrics=summary)) == told
         run = SimpleNamespace(state="crashed", config={"info": {"state": told}}, summary_metrics={"state": told})
         assert state_of(run) == told
 

@@ -163,6 +163,8 @@ def load(
     problems: list[str] = []
     for name in names:
         directories, left_out = _directories(name, refresh, only)
+        if not directories and len(names) > 1:
+            left_out = [*left_out, f"{name} holds no run"]
         listed += [(directory, name) for directory in directories]
         problems += left_out
     return _frames(listed, problems, known, only)

@@ -293,6 +293,15 @@ def picture(section: Section, looks: Looks) -> Picture:
     return space.grid(section) if kind == "grid" else comparison.accuracies(section, looks)
 
 
+INTERVALS = {
+    True: mark(
+        "Test: first the 95 % interval over seeds (± or brackets), then in brackets that over the test images (Wilson)."
+    ),
+    False: mark("Test: in brackets the 95 % interval over the test images (Wilson)."),
+}
+"""Which intervals stand behind a test score, if any setting has several seeds, and if none has."""
+
+
 @in_its_words
 def table(frames: Frames, section: Section) -> Table:
     """Make the table of at most ROWS settings: accuracy, difference from the best, overfitting and costs."""
@@ -310,8 +319,10 @@ def table(frames: Frames, section: Section) -> Table:
         if kept[column.key].notna().any()
     ]
 
-    # notes: what differences are from, settings without an interval, and the rest
+    # notes: which interval is which, what differences are from, settings without an interval, and the rest
     notes = comparison.ranking_notes(section)
+    if "test_score_low" in kept and kept.test_score_low.notna().any():
+        notes.append(text(INTERVALS[bool((kept.n > 1).any())]))
     best = contrasts.reference(frame.set_index("setting"))
     if best != frame.setting.iloc[0]:
         notes.append(comparison.reference_note(best))

@@ -114,7 +114,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
                 "Differences from the best and their t tests are {how}. How much results vary is estimated from the "
                 "two settings and, to a lesser part, from all pairs of settings (moderated variances, Smyth 2004). p "
                 "is corrected for all pairs of settings (Holm), because the best was picked from the same data; the "
-                "interval of a difference is widened accordingly, and does not go below 0 where p < 0.05. The risk of "
+                "interval of a difference is widened accordingly, and does not include 0 where p < 0.05. The risk of "
                 "a false claim is about 5 % for the whole table, not for each row. Bold: not shown to be worse than "
                 "the best (p ≥ 0.05).",
                 how=how,

@@ -27,7 +27,7 @@ ENTRIES: tuple[tuple[str, str, str, str], ...] = (
         mark("± and [ , ]"),
         mark(
             "Half the width, or the ends, of a 95 % interval. Of one setting: over its seeds (Student t). Of a "
-            "difference: simultaneous, that is corrected for all pairs of the section, so that it goes beyond 0 "
+            "difference: simultaneous, that is corrected for all pairs of the section, so that it includes 0 "
             "exactly where p ≥ 0.05."
         ),
         WIKIPEDIA + "Confidence_interval",
@@ -103,7 +103,7 @@ ENTRIES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         mark("Wilson interval"),
-        mark("The 95 % sampling interval of a share of images."),
+        mark("The 95 % sampling interval of a share of images, such as the brackets of a test result."),
         WIKIPEDIA + "Binomial_proportion_confidence_interval",
         "",
     ),

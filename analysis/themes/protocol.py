@@ -80,7 +80,7 @@ TABLES = {
     ),
     "class-sizes": (
         mark("The images of each class"),
-        mark("Runs of earlier versions did not record them."),
+        mark("Runs of earlier versions did not record these numbers."),
     ),
     "rates": (
         mark("How many configurations were tried, and how the learning rates were chosen"),

@@ -40,6 +40,8 @@ def run_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[str, s
             # Train until all slots are over, or until a signal
             for slot in slots:
                 seats.append(Seat(slot, sweep, folders, grace_seconds))
+            agents = "1 agent" if len(seats) == 1 else f"{len(seats)} agents"
+            display.say(f"{agents}, logs in {seats[0].log.parent}")
             while not signals.received and not all(seat.is_over for seat in seats):
                 _step(seats, display)
             if signals.received:

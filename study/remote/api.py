@@ -82,10 +82,12 @@ def state_of(run: Any) -> str:
     state = info.get("state") if isinstance(info, dict) else None
     if run.state in ("running", "pending"):
         return STATES[run.state]
-    if state in DONE and (run.state == "finished" or run.summary_metrics.get("state") == state):
+    summary = run.summary_metrics
+    is_of_old_version = run.state == "finished" and ("last/epoch" in summary or "test/acc" in summary)
+    if state in DONE and (summary.get("state") == state or is_of_old_version):
         return state
     if run.state in ("finished", "failed"):
-        return state or ("interrupted" if info else "failed")
+        return "interrupted" if info and state in (None, *DONE) else state or "failed"
     return STATES.get(run.state, "interrupted")
 
 
@@ -118,7 +120,8 @@ def failure(error: BaseException, before: str = "") -> UserError:
     if is_unexpected:
         text = f"{type(cause).__name__}: {text}"
         return ServerError(f"{before}W&B's answer is not what its client expects ({text})")
-    return ServerError(f"{before}W&B does not answer: {text}")
+    text = text.partition(" while retrying:")[0]  # what the first attempts met, which is the same
+    return ServerError(f"{before}W&B does not answer: {text}; WANDB_BASE_URL names a server of your own")
 
 
 def is_denied(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from study.remote import charts
 from study.remote.api import ask, failure, handed_out, is_missing, state_of
 from study.remote.run import connect, epochs_of, place_of
 from study.system.errors import UserError
+from study.system.process import exit_code
 
 
 def replay(directory: RunDirectory, config: Config, say: Say) -> None:
@@ -23,6 +24,7 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
     place is recorded.
     """
     info = directory.info()
+    run = None
     try:
         run = connect(directory, config, info["wandb_id"], say, resumes=True, place=info.get("wandb"), trains=False)
         for row in directory.history():
@@ -37,6 +39,11 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
         raise
     except Exception as error:
         raise failure(error, f"{directory.path} cannot be sent; ") from None
+    except BaseException as error:  # a signal: W&B must not take what it has for the whole run
+        if run:
+            with suppress(Exception):
+                run.finish(exit_code(error), {})
+        raise
 
 
 def note_sent(directory: RunDirectory, **place: Any) -> None:

@@ -170,6 +170,7 @@ def report_rest(sweep: WandbSweep, say: Say) -> bool:
     try:
         sweep = with_project(read(sweep.path))
         counts = without_result(sweep)
+        coming = sum(states(sweep)[state] for state in ("running", "queued", NOT_STARTED))
     except UserError as error:
         say(f"whether every point has a result is not known: {error}")
         return True
@@ -179,6 +180,9 @@ def report_rest(sweep: WandbSweep, say: Say) -> bool:
         say(f"{total} {'point has' if total == 1 else 'points have'} no result at W&B: {parts}")
         for line in _advice(sweep, counts):
             say(f"once all agents have ended, {line}")
+    if coming:
+        have = "1 more point has" if coming == 1 else f"{coming} more points have"
+        say(f"{have} no result yet: python -m study.sweep status {shlex.quote(sweep.path)}")
     return any(state != "killed" for state in counts)
 
 

@@ -41,7 +41,7 @@ def load(path: str | Path) -> Document:
         content = loader.construct_document(node) if node else None
     except OSError as error:
         is_of_repository = path.parts[:1] == ("sweeps",) and not Path("sweeps").is_dir()
-        hint = _similar(path)
+        hint = _similar(path) or ("" if path.suffix else "; a sweep on W&B is written ENTITY/PROJECT/ID")
         if is_of_repository:
             hint = "; the files in sweeps/ come with the repository, not with an installed package"
         raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from None
