@@ -219,6 +219,35 @@ def test_an_interrupted_call_resumes_and_leaves_no_handler(tmp_path, capfd):
     assert train(config).state == "finished" and "resuming " in capfd.readouterr().out
 
 
+IMPORTING = """
+import os, signal, sys
+from study import Config, train
+
+class Finder:
+    done = False
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch.nn" and not self.done:
+            self.done = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+config = Config(model="mlp", dataset="digits", epochs=1, wandb="disabled")
+try:
+    train(config)
+except KeyboardInterrupt:
+    print("interrupted", "torch.nn" in sys.modules)
+print(train(config).state)
+"""
+
+
+def test_an_interruption_while_libraries_are_imported_leaves_them_whole(tmp_path, run_python):
+    assert run_python(["-c", IMPORTING], tmp_path, fresh=True).stdout.splitlines()[-2:] == [
+        "interrupted True",
+        "finished",
+    ]
+
+
 SWEEP = """
 import json, signal
 from study import sweep

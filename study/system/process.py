@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from study.system import start, version
@@ -43,6 +44,9 @@ from study.system.errors import (
     nearest,
     one_line,
 )
+
+IMPORT_SECONDS = 0.1
+"""Time after which a signal that met an import is sent again."""
 
 AT_ONCE_SECONDS = 0.5
 """EndSignals counts signals that follow each other faster than this as one."""
@@ -66,17 +70,26 @@ def handle_ends(handler: Callable[[int, object], None]) -> None:
 class Signals:
     """Turns the signals that end a program into Interrupted.
 
-    It is raised at once; while `held`, only at a second Ctrl-C, and `received` is the number of the last signal.
+    It is raised at once; while `held`, only at a second Ctrl-C, and `received` is the number of the last signal. If the
+    process goes on afterwards, as a notebook does, `spares_imports` waits for the end of an import, because a library
+    that was imported in part cannot be used or imported again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spares_imports: bool = False) -> None:
         self.held = False
         self.received = 0
+        self.imports = _imports(sys._getframe()) if spares_imports else None
+        self.again: threading.Timer | None = None
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             handle_ends(self._receive)
             signal.signal(STOP, self._receive)
 
-    def _receive(self, signum: int, frame: object) -> None:
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.imports is not None and _imports(frame) > self.imports:
+            if self.again is None or not self.again.is_alive():
+                self.again = threading.Timer(IMPORT_SECONDS, os.kill, (os.getpid(), signum))
+                self.again.start()
+            return
         is_second_ctrl_c = signum == self.received == signal.SIGINT
         self.received = signum
         if not self.held or is_second_ctrl_c:
@@ -97,6 +110,15 @@ class Signals:
             signal.signal(signum, signal.SIG_IGN)
 
 
+def _imports(frame: FrameType | None) -> int:
+    """Count the calls of Python's import system in a frame and those that called it."""
+    count = 0
+    while frame is not None:
+        count += frame.f_code.co_filename.startswith("<frozen importlib")
+        frame = frame.f_back
+    return count
+
+
 @contextmanager
 def interruptible() -> Iterator[Signals]:
     """Handle signals as a command does for the length of a `with` block, in a notebook for instance.
@@ -105,11 +127,14 @@ def interruptible() -> Iterator[Signals]:
     """
     before = {signum: signal.getsignal(signum) for signum in (*ENDS, STOP)}
     ended = None
+    signals = Signals(spares_imports=True)
     try:
-        yield Signals()
+        yield signals
     except Interrupted as error:
         ended = error
     finally:
+        if signals.again:
+            signals.again.cancel()
         if threading.current_thread() is threading.main_thread():
             for signum, handler in before.items():
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
