@@ -24,7 +24,7 @@ from study.config import Config
 from study.config.argv import OptionParser, add_option, read_argv
 from study.config.checks import positive, user_path
 from study.config.choices import NETWORKS
-from study.system.errors import UserError
+from study.system.errors import UserError, expect
 from study.system.process import run_command
 
 VGG = {
@@ -92,6 +92,9 @@ def layers(config: Config, image_shape: tuple[int, int, int] | None = None, clas
     from study.models.code import derivation
 
     # create the network
+    expect(config, Config, "layers takes a Config, such as layers(Config(model='two-block'))")
+    if image_shape is not None and len(image_shape) != 3:
+        raise UserError(f"image_shape is (channels, height, width), such as (3, 32, 32), not {image_shape}")
     own_shape, own_classes = native(config.model)
     image_shape = image_shape or own_shape
     classes = classes or own_classes

@@ -69,6 +69,7 @@ def report(
     args = _read_argv([f"--out={out}", f"--lang={lang}", *(["--full"] if full else []), *pairs])
     args.sources = [str(one) for one in ([source] if isinstance(source, str | Path) else source)]
     args.sweep = [str(one) for one in sweeps]
+    args.as_options = lambda values: ", ".join(f"{name}={value!r}" for name, value in values.items())
     frames, listed = _gathered(args)
 
     # Write the page
@@ -231,6 +232,7 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     for word in folders:
         args.sweep.remove(word)
     args.sources = [*args.sources, *map(user_path, [*folders, *more])] or ["runs"]
+    args.as_options = lambda values: f"`--set {' '.join(f'{name}={_word(value)}' for name, value in values.items())}`"
     return args
 
 
@@ -266,9 +268,9 @@ def _nothing(
     if files and len(runs.with_result(everything.runs)) > outdated:
         given = search.assignments(args.set)
         values, points = forgotten.values(everything, [search.read(path, given) for path in files])
-        words = " ".join(f"{name}={_word(value)}" for name, value in {**given, **values}.items())
         if values:
-            return f"there is no finished run{what} in {source}, but {points} with `--set {words}`: give it here too"
+            words = args.as_options({**given, **values})
+            return f"there is no finished run{what} in {source}, but {points} with {words}: give it here too"
         if strays := _strays(everything, frames, files, given):
             return f"there is no finished run{what} in {source}; {strays[0]}: list these in the sweep file"
         remedy += ", or give the `--set` with which they were run"

@@ -23,7 +23,8 @@ def watch(sources: Sequence[str], page: Path, renew: Callable[[bool], bool]) -> 
 
     `renew` writes the page and returns whether it is the whole page; called with True, as at the end, it always is.
     """
-    print(f"watching {', '.join(map(printable, sources))} every {SECONDS} s; Ctrl-C ends it", flush=True)
+    where = printable(page.absolute())
+    print(f"watching {', '.join(map(printable, sources))} every {SECONDS} s for {where}; Ctrl-C ends it", flush=True)
     seen = None
     is_whole = False
     try:

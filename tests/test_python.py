@@ -280,7 +280,7 @@ def test_sweep_returns_its_runs_from_a_plain_script(tmp_path, sweep_file, run_py
         directory.write_evaluation(kept)  # as exported copies are
     with pytest.raises(UserError, match="features"):
         analysis.tsne(frames, section)
-    with pytest.raises(UserError, match="--set epochs=1"):
+    with pytest.raises(UserError, match="epochs=1:"):
         analysis.report(tmp_path / "runs", sweep=tmp_path / "small.yaml", out=tmp_path / "report")
 
 

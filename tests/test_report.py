@@ -44,6 +44,7 @@ from analysis.wording import texts as wording
 from study.config.setting import Listed, setting_of
 from study.record.directory import RunDirectory
 from study.sweeps import definition as search
+from study.system import devices
 from tests import many_runs
 from tests.test_analysis import assert_labelled
 
@@ -270,7 +271,7 @@ def pairs() -> list[tuple[str, str]]:
 def test_nothing_is_said_in_english_in_a_spanish_report(made):
     """Any word of four letters that both languages' reports hold must be Spanish somewhere, or a name."""
     english, spanish = (said_in(made, language) for language in wording.LANGUAGES)
-    names = {"digits", "three", "options", "single", "block"}  # of the data and the sweep
+    names = {"digits", "three", "options", "single", "block", *words([devices.cpu()])}  # of data, sweep, machine
     known = words(text for _, text in pairs())
     assert len(words(english) - words(spanish)) > 200
     assert words(english) & words(spanish) <= known | names

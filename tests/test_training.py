@@ -594,7 +594,7 @@ def test_what_diverged_is_said_beside_what_is_best():
     made = replace(made, points=pd.concat([made.points, more]))
     for lang, words in (
         ("en", ("2 of the 4 runs of a diverged: its mean is only that of the others", "b (2 of 5)")),
-        ("es", ("2 de las 4 ejecuciones de a divergieron: su media es solo la de las demás", "b (2 de 5)")),
+        ("es", ("2 de las 4 ejecuciones de «a» divergieron: su media es solo la de las demás", "b (2 de 5)")),
     ):
         with wording.language(lang):
             assert all(part in answers.headline(None, made) for part in words)

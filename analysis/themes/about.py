@@ -53,7 +53,9 @@ def machines(runs: pd.DataFrame) -> pd.Series:
     def name(device: str, cpu: str | None, cores: int | None) -> str:
         if device not in ("cpu", "mps"):
             return device
-        return text("{cpu} ({cores:.0f} cores)", cpu=cpu, cores=cores) if cpu else text("CPU (model not recorded)")
+        if not isinstance(cpu, str):
+            return text("CPU (model not recorded)")
+        return text("{cpu} ({cores:.0f} cores)", cpu=cpu, cores=cores)
 
     return pd.Series(list(map(name, runs.device, runs.cpu, runs.cores)), runs.index, dtype=object)
 

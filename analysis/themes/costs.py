@@ -263,7 +263,7 @@ def _table(section: Section, frame: pd.DataFrame) -> Table:
                 "1 on one machine."
             )
         )
-    columns = [Column("setting"), Column("score", 2), *columns]
+    columns = [Column("setting"), Column("score", 2, is_percentage=True), *columns]
     return Table("costs", text("Accuracy and costs: {name}", name=section.title), frame, columns, notes)
 
 

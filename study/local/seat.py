@@ -253,7 +253,7 @@ class Seat:
         """Ask W&B for no more runs; `interrupt` ends the one that is trained."""
         if not self.is_over:
             self.is_asked = self.is_ending = True
-            self.reason = self.reason or "asked to"
+            self.reason = self.reason or "on request"
 
     @property
     def can_requeue(self) -> bool:

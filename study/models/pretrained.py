@@ -111,7 +111,7 @@ def _downloaded(
         raise UserError(
             f"the pretrained weights of {config.model} cannot be downloaded ({one_line(error)}); on a machine with "
             f"internet, download the weights of {pretrained_cfg.hf_hub_id or pretrained_cfg.url}, and name the file "
-            "here with --weights FILE"
+            "here: --weights FILE, in Python weights='FILE'"
         ) from None
     finally:
         hub.setLevel(level)

@@ -218,8 +218,8 @@ def print_status(sweep: WandbSweep) -> None:
     foreign = [run.id for run in sweep.own_runs if run.fingerprint not in known]
     if foreign:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
-    if counts[NOT_STARTED]:
-        print(f"to train the points that are not handed out yet: python -m study.sweep agents {path}")
+    if waiting := [state for state in (NOT_STARTED, "queued") if counts[state]]:
+        print(f"to train what is {' or '.join(waiting)}: python -m study.sweep agents {path}")
     for line in _advice(sweep, counts):
         print(line)
 

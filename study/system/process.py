@@ -86,14 +86,19 @@ class Signals:
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self.imports is not None and _imports(frame) > self.imports:
-            if self.again is None or not self.again.is_alive():
-                self.again = threading.Timer(IMPORT_SECONDS, os.kill, (os.getpid(), signum))
+            if self.again is None:
+                self.again = threading.Timer(IMPORT_SECONDS, self._send_again, (signum,))
                 self.again.start()
             return
         is_second_ctrl_c = signum == self.received == signal.SIGINT
         self.received = signum
         if not self.held or is_second_ctrl_c:
             raise Interrupted(signum)
+
+    def _send_again(self, signum: int) -> None:
+        """Send a signal to this process, which may meet an import again."""
+        self.again = None
+        os.kill(os.getpid(), signum)
 
     @contextmanager
     def hold(self):
