@@ -242,10 +242,8 @@ print(train(config).state)
 
 
 def test_an_interruption_while_libraries_are_imported_leaves_them_whole(tmp_path, run_python):
-    assert run_python(["-c", IMPORTING], tmp_path, fresh=True).stdout.splitlines()[-2:] == [
-        "interrupted True",
-        "finished",
-    ]
+    said = run_python(["-c", IMPORTING], tmp_path, fresh=True).stdout.splitlines()
+    assert "interrupted True" in said and said[-1] == "finished"
 
 
 SWEEP = """
