@@ -140,7 +140,9 @@ def _markdown(block: Block, folder: Path, stem: str) -> list[str]:
         case Items():
             return ["\n".join(f"- {html.plain(line)}" for line in block.texts)]
         case Table():
-            return [tables.markdown(block).rstrip(), html.plain(" ".join(block.notes))]
+            said_above = {text(note) for note in brief.INTERVALS.values()}
+            notes = [note for note in block.notes if note not in said_above]
+            return [tables.markdown(block).rstrip(), html.plain(" ".join(notes))]
     return []
 
 
@@ -172,6 +174,7 @@ def write(source: str, values: Mapping[str, str], folder: Path, language: str) -
                 "by validation accuracy, and the test images were used once. Trained on {machines}.",
                 machines=", ".join(sorted(machines)),
             ),
+            text(brief.INTERVALS[True]),
         ]
         for entry, section in found:
             written += lines(frames, entry, section, folder)
