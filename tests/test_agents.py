@@ -120,6 +120,7 @@ def test_a_point_is_trained_once_and_a_failing_one_does_not_stop_the_others(swee
     assert "log of cpu 0: kept here/wandb/agents/" in output
 
 
+@pytest.mark.slow
 def test_an_option_that_the_command_sets_after_the_point_is_that_of_the_run(sweep, server):
     command = ["${env}", "${interpreter}", "-m", "study.train", "${args}", "--momentum=0.3"]
     grid = sweep(command, momentum=0.1, hidden=[32, 33])
@@ -140,6 +141,7 @@ def test_a_sweep_that_ended_at_wandb_before_its_last_point_is_not_complete(sweep
     assert "2 points have no result at W&B: 2 missing" in output and f"create --missing {grid.path}" in output
 
 
+@pytest.mark.slow
 def test_a_result_that_wandb_does_not_take_is_reported_with_what_sends_it(sweep, server, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "0.2")
     server.fail("file_stream", *["silence"] * 3)
@@ -152,12 +154,14 @@ def test_a_result_that_wandb_does_not_take_is_reported_with_what_sends_it(sweep,
     assert "not in W&B" in output and f"python -m study.sync '{path}'" in output
 
 
+@pytest.mark.slow
 def test_a_slot_is_over_after_five_failures_in_a_row(sweep, server):
     one = sit(sweep(seed=list(range(7)), train_images=5000))
     until(lambda: one.is_over, one)
     assert [run.state for run in one.runs] == ["failed"] * 5 and one.reason == "5 runs failed in a row"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run", [agents.run_agents, pytest.param(wandb_agents.run_wandb_agents, marks=pytest.mark.slow)]
 )
@@ -192,6 +196,7 @@ def test_a_run_that_is_stopped_at_wandb_is_not_queued_again(sweep, server):
     assert states(server, grid) == ["failed", "finished"]
 
 
+@pytest.mark.slow
 def test_a_slot_without_an_answer_asks_again_and_gives_up_after_a_while(sweep, server, monkeypatch):
     said: list[str] = []
     server.fail("CreateAgent", 400)
@@ -243,6 +248,7 @@ def test_a_run_of_another_command_gets_its_words(sweep):
     assert not queue.can_serve({"program": "train.py"})
 
 
+@pytest.mark.slow
 def test_what_slots_do_fits_into_a_narrow_terminal(sweep, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     display = SeatsDisplay(None)

@@ -561,6 +561,7 @@ def test_splits_that_do_not_go_with_the_seed_are_tasks(tmp_path):
     assert len(by_dataset(runs.load(tmp_path / "other"))) == 2, "two settings, each with one run"
 
 
+@pytest.mark.slow
 def test_the_smallest_difference_that_matters_is_an_option(call, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "THEMES", (answers.blocks,))
     for seed, luck in enumerate((0.0, 0.004, -0.003, 0.002, 0.001)):

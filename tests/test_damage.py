@@ -194,6 +194,7 @@ def test_what_a_script_or_nohup_lets_be_ignored_ends_nothing_here_but_may_end_wh
     assert subprocess.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 2)"], stderr=-3).returncode != 0
 
 
+@pytest.mark.slow
 def test_a_training_that_nobody_reads_goes_on_and_imports_no_wandb_when_that_is_disabled(tmp_path):
     words = " ".join([sys.executable, "-X", "importtime", "-m", "study.train", *QUICK])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

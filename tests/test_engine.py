@@ -109,6 +109,7 @@ def test_a_worker_that_is_ended_before_it_has_a_run_leaves_no_traceback(command)
     assert ended.stdout == ended.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workers")
 def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(sweep_file, tmp_path, capfd, monkeypatch):
     sweep = search.read(sweep_file({"epochs": {"value": 1}}))
@@ -140,6 +141,7 @@ def test_notes_on_the_data_are_printed_once_for_all_workers(command, sweep_file,
     assert said.count("2 finished") == 1 and said.count("notes.txt") == 1
 
 
+@pytest.mark.slow
 @needs_proc
 def test_what_another_sweep_leaves_unfinished_is_taken_over(start, sweep_file, tmp_path):
     path = sweep_file({"epochs": {"value": 300}, "seed": {"value": 0}, "dropout": {"value": 0}})

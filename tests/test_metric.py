@@ -165,6 +165,7 @@ def said_of(folder):
     return sentences, values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "lang"),
     [

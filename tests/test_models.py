@@ -50,6 +50,7 @@ def test_sizes_are_the_frozen_ones(name, frozen):
     assert size(name) == frozen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in NAMES])
 def test_a_step_of_training(name, tmp_path):
     model, images = small(name)

@@ -203,6 +203,7 @@ def figures_of(names):
     yield clouds.beside_figure({LONG: (seen, names), "mlp": (seen, names)}, LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [NAMES, [f"{k} {LONG} {k}" for k in range(10)], ["漢字" * 40, "mm" * 40, "$" * 80]])
 def test_figures_show_names_as_text_and_cut_none_off(names):
     for figure in figures_of(names):
@@ -318,6 +319,7 @@ class Unwilling(letters.Text):
         raise ValueError("cannot be drawn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["last/val_loss", "val/loss"])
 def test_one_number_that_is_missing_ends_no_theme(frames, lost, capsys):
     of_runs, history = frames.runs.copy(), frames.history.copy()
@@ -337,6 +339,7 @@ run_command(main)
 """
 
 
+@pytest.mark.slow
 def test_w_and_b_keeps_the_summary_of_a_run_whose_charts_it_does_not_get(command, tmp_path, monkeypatch):
     with Server() as server:
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
@@ -356,6 +359,7 @@ def test_w_and_b_keeps_the_summary_of_a_run_whose_charts_it_does_not_get(command
         assert "is in W&B already" in command("study.sync", path).stdout
 
 
+@pytest.mark.slow
 def test_a_confusion_matrix_of_many_classes_fits_a_table(tmp_path, command):
     folder = tmp_path / "data" / "many" / "train"
     for label in range(120):

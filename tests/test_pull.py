@@ -94,6 +94,7 @@ def there(sent, monkeypatch):
         run.exitcode = 0
 
 
+@pytest.mark.slow
 def test_a_directory_and_wandb_give_equal_frames_and_equal_tables(there, run_python, tmp_path):
     server, folder = there
     out = run_python(["-c", COMPARE, folder, PROJECT], tmp_path).stdout

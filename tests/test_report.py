@@ -279,6 +279,7 @@ def test_nothing_is_said_in_english_in_a_spanish_report(made):
     assert [text for text in spanish if re.search(r"\d,\d", text)]
 
 
+@pytest.mark.slow
 def test_the_spanish_page(study, call, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "THEMES", report.THEMES[:7])  # the texts of the others were read above
     (tmp_path / "runs").symlink_to(study / "runs")
@@ -300,11 +301,13 @@ def test_the_spanish_page(study, call, tmp_path, monkeypatch):
     assert '<html lang="es">' in (tmp_path / "informe" / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_csv_is_the_same_in_every_language(made):
     english, spanish = ([tables.csv(table) for table in tables_in(made, language)] for language in wording.LANGUAGES)
     assert len(english) > 10 and english == spanish
 
 
+@pytest.mark.slow
 def test_every_figure_can_be_read(made, drawn):
     """Every figure has a title and labels, its legend outside, thousands separated, and names that cover nothing."""
     assert not [name for name, found in drawn.items() if not found], "every kind of figure is in these reports"
@@ -329,6 +332,7 @@ def test_every_figure_can_be_read(made, drawn):
             assert boxes and not any(a.overlaps(b) for a, b in pairs), "names cover each other"
 
 
+@pytest.mark.slow
 def test_data_sets_are_shown_side_by_side(made, frames, sections):
     said, table, picture = made["en", "beside"]
     assert [text.split(":")[0].split()[-1] for text in said.texts] == ["digits", "other"]
@@ -348,6 +352,7 @@ def test_one_setting_has_one_colour_in_all_sections(sections):
     assert len(of_group) == 12
 
 
+@pytest.mark.slow
 def test_missing_points_are_empty_cells_and_listed(made, sections):
     section = sections["two"]
     assert section.missing == ["lr 0.2, mlp, seed 1", "lr 0.2, single-block, seed 1"]
@@ -374,6 +379,7 @@ def test_a_single_seed_claims_nothing(frames, sections):
     assert effect.score_change_p.isna().all()
 
 
+@pytest.mark.slow
 def test_latex_compiles(made, tmp_path):
     if not shutil.which("pdflatex"):
         pytest.skip("there is no pdflatex")
@@ -452,6 +458,7 @@ def test_what_people_wrote_into_the_folder_of_a_report_is_not_lost(tmp_path, cap
     assert again["report.pdf"] == "to hand in" and "index.old.html" not in again
 
 
+@pytest.mark.slow
 def test_figures_that_are_folded_are_svg_alone(frames, sections, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "THEMES", (costs.blocks, confusion.blocks))
     page = report.write(frames, [sections["three"]], "runs", tmp_path)
@@ -464,6 +471,7 @@ def test_figures_that_are_folded_are_svg_alone(frames, sections, tmp_path, monke
     )
 
 
+@pytest.mark.slow
 def test_no_two_blocks_have_the_same_files(made):
     for content in made.values():
         pictures = [block for block in content if isinstance(block, Picture)]

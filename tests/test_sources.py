@@ -65,6 +65,7 @@ def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
     assert "ours is a directory" in call("analysis.summarize", "ours", "--author", "ana", code=2).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_forgotten_set_is_recognised(labs, call):
     """Runs that differ from every point of a sweep in the same options were trained with a `--set`."""

@@ -532,6 +532,7 @@ def test_a_sweep_whose_results_are_not_all_in_wandb_ends_with_1(command, sweep_f
     assert remedy in told and remedy in command("study.sweep", "status", *words).stdout
 
 
+@pytest.mark.slow
 def test_a_run_whose_id_is_refused_gets_another_and_the_next_run_is_online_too(command, tmp_path, monkeypatch):
     with Server() as server:
         for name, value in {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "WANDB_INIT_TIMEOUT": "3"}.items():
@@ -595,6 +596,7 @@ def hand_out(folder, args, monkeypatch):
     return create_sweep_command_args({"args": args})["args"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_recorded", [True, False])
 def test_a_run_that_is_handed_out_again_with_its_whole_config_takes_the_keys_of_its_sweep(
     command, tmp_path, monkeypatch, is_recorded
@@ -853,6 +855,7 @@ class Formula(torch.nn.Module):
         return images.flatten(1) @ self.weight
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_what_cannot_be_measured_is_left_out_before_training_and_in_the_report(call, tmp_path, monkeypatch):
     monkeypatch.setitem(models.NETWORKS, "single-block", lambda config, image_shape, classes: Formula(classes))
@@ -889,6 +892,7 @@ def test_an_optimizer_that_cannot_train_here_is_refused_before_training(name, ca
     assert not list((tmp_path / "runs").glob("mlp-*"))
 
 
+@pytest.mark.slow
 def test_compiling_without_a_compiler_is_refused_before_training(command, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
@@ -900,6 +904,7 @@ def test_compiling_without_a_compiler_is_refused_before_training(command, tmp_pa
     assert not list((tmp_path / "runs").glob("mlp-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a terminal of one's own is made as Linux makes it")
 def test_a_closed_terminal_ends_a_training_as_its_signal_says(tmp_path):
     """Whatever is being printed then: the run keeps its checkpoint, and can be resumed."""

@@ -45,6 +45,7 @@ def fit(one: Trainer, **kwargs) -> tuple[str, list[dict]]:
     return one.fit(rows.append, **kwargs), rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["single-block", "two-block", "cnn", "mlp", "all-conv", "net3", "simple-cnn"])
 def test_a_network_learns_a_tiny_set_by_heart(name):
     few = dataclasses.replace(digits(), train=digits().train[:32], val=digits().val[:32])

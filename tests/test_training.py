@@ -387,6 +387,7 @@ def test_settings_that_are_level_are_both_named_and_those_without_a_result_too(t
     assert "1 more setting has no result: d." in answers.sentences(frames, made)[0]
 
 
+@pytest.mark.slow
 def test_advice_on_seeds_holds_what_it_promises():
     """Of studies with as many seeds as advised, four of five show a difference of that size."""
     random = np.random.default_rng(0)

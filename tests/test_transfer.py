@@ -396,6 +396,7 @@ WAYS = ("pretrained=False", "finetune=svm", "finetune=all", "finetune=all augmen
         "finetune=head lr=0.05")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_report_compares_the_ways(call, weights, animals, tmp_path):
     values = options(weights, epochs=2, batch_size=16, train_images=40)
     for seed in (0, 1):

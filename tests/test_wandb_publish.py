@@ -69,6 +69,7 @@ def counted(folder, names) -> np.ndarray:
     return counts
 
 
+@pytest.mark.slow
 def test_without_reports_a_run_has_the_page(command, there, without_reports, tmp_path):
     server, _ = there
     trained = set(server.runs)
@@ -92,6 +93,7 @@ def test_without_reports_a_run_has_the_page(command, there, without_reports, tmp
     assert f"{PROJECT}: 4 finished\n" in again.stdout and "left out" not in again.stderr
 
 
+@pytest.mark.slow
 @needs_reports
 def test_a_report_has_the_answer_and_the_charts_of_its_runs(command, there, tmp_path):
     server, folder = there

@@ -394,6 +394,7 @@ def test_a_run_that_died_at_once_belongs_to_its_point_although_an_option_does_no
     assert [[run.id for run in sweep.runs_of(point)] for point in sweep.points()] == [[], ["a"]]
 
 
+@pytest.mark.slow
 def test_what_is_missing_of_a_random_sweep_is_a_grid_of_the_points_that_wandb_drew(machine):
     content = SWEEP | {"method": "random", "run_cap": 4, "project": "drawn"}
     drawn = {"min": 0.01, "max": 0.1}
