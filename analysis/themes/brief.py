@@ -14,7 +14,7 @@ from analysis.page import figures
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.figures import Looks
-from analysis.page.tables import SIGNIFICANT, Column, Table
+from analysis.page.tables import SIGNIFICANT, Column, Table, p_words
 from analysis.themes import answers, asked, comparison, confusion, costs, layers, space
 from analysis.themes.protocol import FAILED
 from analysis.wording.texts import mark, named, plural, shown, text
@@ -208,24 +208,21 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
         why = asked.reasons(section, best, list(tested.index))
         values = {
             "setting": shown(best),
-            "points": float(closest.below),
-            "spread": float(closest.below_ci95),
+            "lead": _lead(closest),
             "besides": text(", and {why}", why=why[0]) if why else "",
         }
         if len(tested) < len(frame) - 1:
             return best, plural(
                 "Use **{setting}**: it is clearly more accurate than the only setting that can be compared with it, by "
-                "{points:.2f} ± {spread:.2f} points{besides}.",
+                "{lead}{besides}.",
                 "Use **{setting}**: it is clearly more accurate than the {n} settings that can be compared with it "
-                "(smallest lead: {points:.2f} ± {spread:.2f} points){besides}.",
+                "(smallest lead: {lead}){besides}.",
                 len(tested),
                 **values,
             )
         return best, plural(
-            "Use **{setting}**: it is clearly more accurate than the other setting, by {points:.2f} ± {spread:.2f} "
-            "points{besides}.",
-            "Use **{setting}**: it is clearly more accurate than the {n} others (smallest lead: {points:.2f} ± "
-            "{spread:.2f} points){besides}.",
+            "Use **{setting}**: it is clearly more accurate than the other setting, by {lead}{besides}.",
+            "Use **{setting}**: it is clearly more accurate than the {n} others (smallest lead: {lead}){besides}.",
             len(tested),
             **values,
         )
@@ -275,6 +272,14 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
         said += " " + text("Clearly less accurate: {settings}.", settings=asked.common(worse, frame.index))
     undecided = tied[tied.below.abs() + tied.below_ci95 >= section.smallest]
     return best, " ".join([said, *([answers.needed(section, best, undecided)] if len(undecided) else [])])
+
+
+def _lead(row: pd.Series) -> str:
+    """Write by how much the best setting is clearly better: with its interval or, if that ends at 0, with p."""
+    points, spread = float(row.below), float(row.below_ci95)
+    if round(spread, 2) < round(points, 2):
+        return text("{points:.2f} ± {spread:.2f} points", points=points, spread=spread)
+    return text("{points:.2f} points, {p}", points=points, p=p_words(float(row.p_holm)))
 
 
 def picture(section: Section, looks: Looks) -> Picture:

@@ -53,24 +53,20 @@ RANKED = {
         "No recommendation: {setting} is best by {metric}, but {lost} of its {all} runs diverged or failed."
     ),
     "Use **{setting}**: it is clearly more accurate than the only setting that can be compared with it, by "
-    "{points:.2f} ± {spread:.2f} points{besides}.": mark(
+    "{lead}{besides}.": mark(
         "Use **{setting}**: by {metric}, it is clearly better than the only setting that can be compared with it, by "
-        "{points:.2f} ± {spread:.2f} points{besides}."
+        "{lead}{besides}."
     ),
     "Use **{setting}**: it is clearly more accurate than the {n} settings that can be compared with it "
-    "(smallest lead: {points:.2f} ± {spread:.2f} points){besides}.": mark(
+    "(smallest lead: {lead}){besides}.": mark(
         "Use **{setting}**: by {metric}, it is clearly better than the {n} settings that can be compared with it "
-        "(smallest lead: {points:.2f} ± {spread:.2f} points){besides}."
+        "(smallest lead: {lead}){besides}."
     ),
-    "Use **{setting}**: it is clearly more accurate than the other setting, by {points:.2f} ± {spread:.2f} "
-    "points{besides}.": mark(
-        "Use **{setting}**: by {metric}, it is clearly better than the other setting, by {points:.2f} ± {spread:.2f} "
-        "points{besides}."
+    "Use **{setting}**: it is clearly more accurate than the other setting, by {lead}{besides}.": mark(
+        "Use **{setting}**: by {metric}, it is clearly better than the other setting, by {lead}{besides}."
     ),
-    "Use **{setting}**: it is clearly more accurate than the {n} others (smallest lead: {points:.2f} ± "
-    "{spread:.2f} points){besides}.": mark(
-        "Use **{setting}**: by {metric}, it is clearly better than the {n} others (smallest lead: {points:.2f} ± "
-        "{spread:.2f} points){besides}."
+    "Use **{setting}**: it is clearly more accurate than the {n} others (smallest lead: {lead}){besides}.": mark(
+        "Use **{setting}**: by {metric}, it is clearly better than the {n} others (smallest lead: {lead}){besides}."
     ),
     "Use **{setting}**: no setting is clearly more accurate, and {why}.": mark(
         "Use **{setting}**: no setting is clearly better by {metric}, and {why}."
