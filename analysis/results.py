@@ -157,7 +157,7 @@ def write(source: str, values: Mapping[str, str], folder: Path, language: str) -
         options = "".join(f" --set {name}={value}" for name, value in values.items())
         command = f"python -m analysis.results {source}{options}"
         used = {run for _, section in found for run in section.runs.index}
-        machines = about.machines(frames.runs.loc[list(used)]).unique()
+        machines = about.machine_names(frames.runs.loc[list(used)]).unique()
         written = [
             f"# {text('Results')}",
             text(

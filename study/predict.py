@@ -272,7 +272,7 @@ def predict(
     found = devices.pick(device)
     model.to(found)
     results = [result for _, result in each(model, data, config, pictures, found, has_bar=False)]
-    _raise([str(result) for result in results if isinstance(result, UserError)])
+    _refuse([str(result) for result in results if isinstance(result, UserError)])
     names = [
         (getattr(picture, "filename", "") or f"image {place}") if isinstance(picture, Image.Image) else picture
         for place, picture in enumerate(pictures)
@@ -281,7 +281,7 @@ def predict(
     return pd.DataFrame(rows, index=pd.Index(names, name="image"), columns=list(data.classes))
 
 
-def _raise(unreadable: Sequence[str]) -> None:
+def _refuse(unreadable: Sequence[str]) -> None:
     """Raise UserError with the files that cannot be read, if there are any; of many, the first."""
     if unreadable:
         more = f"; and {len(unreadable) - MOST_NAMED:,} more" if len(unreadable) > MOST_NAMED else ""
@@ -340,7 +340,7 @@ def main(argv: list[str]) -> int:
         cache.replace_text(Path(args.out), "\ufeff" + text.getvalue())
         rest = f"; those that cannot be read, {len(unreadable):,}, have no row" if unreadable else ""
         print(f"{args.out}: {len(rows):,} of {len(paths):,} images{rest}")
-    _raise(unreadable)
+    _refuse(unreadable)
     return 0
 
 

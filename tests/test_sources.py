@@ -65,6 +65,12 @@ def test_runs_of_a_directory_are_chosen_by_tag(labs, call):
     assert "ours is a directory" in call("analysis.summarize", "ours", "--author", "ana", code=2).stderr
 
 
+def test_a_source_without_runs_is_named(labs):
+    (labs / "empty").mkdir()
+    frames = runs.load([labs / "ours", labs / "empty"])
+    assert frames.left_out == 0 and any("empty holds no run" in problem for problem in frames.problems)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_forgotten_set_is_recognised(labs, call):

@@ -163,11 +163,12 @@ def load(
     problems: list[str] = []
     for name in names:
         directories, left_out = _directories(name, refresh, only)
-        if not directories and len(names) > 1:
-            left_out = [*left_out, f"{name} holds no run"]
         listed += [(directory, name) for directory in directories]
         problems += left_out
-    return _frames(listed, problems, known, only)
+    frames = _frames(listed, problems, known, only)
+    without = [name for name in names if name not in {source for _, source in listed}]
+    empty = [f"{name} holds no run" for name in without if len(names) > 1]
+    return replace(frames, problems=[*frames.problems, *empty])
 
 
 def _directories(source: str, refresh: bool, only: pull.Only) -> tuple[list[RunDirectory], list[str]]:

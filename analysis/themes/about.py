@@ -47,15 +47,17 @@ MISSING = 20
 """At most this many points without a result are named."""
 
 
-def machines(runs: pd.DataFrame) -> pd.Series:
+def machine_names(runs: pd.DataFrame) -> pd.Series:
     """Name the machine of each run: its kind of GPU, otherwise its CPU and the number of its cores."""
 
     def name(device: str, cpu: str | None, cores: int | None) -> str:
         if device not in ("cpu", "mps"):
             return device
-        if not isinstance(cpu, str):
-            return text("CPU (model not recorded)")
-        return text("{cpu} ({cores:.0f} cores)", cpu=cpu, cores=cores)
+        is_known = isinstance(cpu, str)
+        words = (
+            text("{cpu} ({cores:.0f} cores)", cpu=cpu, cores=cores) if is_known else text("CPU (model not recorded)")
+        )
+        return words if device == "cpu" else f"{device}, {words}"
 
     return pd.Series(list(map(name, runs.device, runs.cpu, runs.cores)), runs.index, dtype=object)
 

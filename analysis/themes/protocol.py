@@ -112,7 +112,7 @@ CHOSEN = {
 def brief(frames: Frames, sections: Sequence[Section]) -> list[Block]:
     """Report the data, the machines, the code and the whole effort in a few sentences."""
     described = dict.fromkeys(line for section in sections for line in about.data(frames, section))
-    trained_on = about.machines(machines(frames)).unique()
+    trained_on = about.machine_names(machines(frames)).unique()
     return [
         Items(
             [
