@@ -108,15 +108,14 @@ def beside(frames: Frames, found: Sequence[tuple[Found, Section]], folder: Path)
     return written
 
 
-def times(frames: Frames, values: Mapping[str, str], folder: Path) -> list[str]:
+def times(frames: Frames, timed: Sequence[Section], folder: Path) -> list[str]:
     """Write what the networks cost, from the short trainings TIMED that had the machine alone; empty without any."""
     written = []
-    for name, short in TIMED.items():
-        for section in _with_runs(frames, name, {**values, **short}):
-            written.append(html.plain(f"- {asked.seconds(frames, section)}"))
-            for block in costs.blocks(frames, section, reporting.looks_of([section])[0]):
-                written += _markdown(block, folder, name) if isinstance(block, Table) else []
-            written.append(html.plain(" ".join(about.trained(frames, section))))
+    for section in timed:
+        written.append(html.plain(f"- {asked.seconds(frames, section)}"))
+        for block in costs.blocks(frames, section, reporting.looks_of([section])[0]):
+            written += _markdown(block, folder, "costs") if isinstance(block, Table) else []
+        written.append(html.plain(" ".join(about.trained(frames, section))))
     heading = [
         f"## {html.plain(text('What do the networks cost in time?'))}",
         html.plain(f"**{text('The source')}**: {text(sources.COSTS)}"),
@@ -146,42 +145,56 @@ def _markdown(block: Block, folder: Path, stem: str) -> list[str]:
     return []
 
 
-def write(source: str, values: Mapping[str, str], folder: Path, language: str) -> Path:
-    """Write the results in a language into a folder, and return the path of the file."""
+def write(source: str, values: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write the results in each language into a folder, and return the paths of the files."""
+    # group the runs once: what is computed of a section serves both languages
     frames = runs.load(source)
-    with wording.language(language):
-        found = sections(frames, values)
-        if not found:
-            raise UserError(f"{source} holds no finished run of a sweep with a source")
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        options = "".join(f" --set {name}={value}" for name, value in values.items())
-        command = f"python -m analysis.results {source}{options}"
-        used = {run for _, section in found for run in section.runs.index}
-        machines = about.machine_names(frames.runs.loc[list(used)]).unique()
-        written = [
-            f"# {text('Results')}",
-            text(
-                "What the sources of the experiments found, and what the {count:,} runs here answer. This page is "
-                "written by `{command}`; the whole report of the same runs is made by `python -m analysis.summarize "
-                "{source}`.",
-                count=len(used),
-                command=command,
-                source=source,
-            ),
-            text(
-                "Accuracies in percent, mean ± half the 95 % interval over seeds; p and the intervals of differences "
-                "are corrected for all comparisons of a sweep ([statistics.md](statistics.md)). Settings are ranked "
-                "by validation accuracy, and the test images were used once. Trained on {machines}.",
-                machines=", ".join(sorted(machines)),
-            ),
-            text(brief.INTERVALS[True]),
-        ]
-        for entry, section in found:
-            written += lines(frames, entry, section, folder)
-        written += beside(frames, found, folder) + times(frames, values, folder)
-        path = folder / FILES[language]
-        html.save(path, "\n\n".join(line for line in written if line) + "\n")
-    return path
+    found = sections(frames, values)
+    if not found:
+        raise UserError(f"{source} holds no finished run of a sweep with a source")
+    timed = [section for name, short in TIMED.items() for section in _with_runs(frames, name, {**values, **short})]
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    options = "".join(f" --set {name}={value}" for name, value in values.items())
+    command = f"python -m analysis.results {source}{options}"
+
+    # a page for each language
+    paths = []
+    for language, name in FILES.items():
+        with wording.language(language):
+            written = _page(frames, found, timed, folder, source, command)
+        html.save(folder / name, "\n\n".join(line for line in written if line) + "\n")
+        paths.append(folder / name)
+    return paths
+
+
+def _page(
+    frames: Frames, found: Sequence[tuple[Found, Section]], timed: Sequence[Section], folder: Path, source: str,
+    command: str,
+) -> list[str]:  # fmt: skip
+    """Write the paragraphs of a page in the current language."""
+    used = {run for _, section in found for run in section.runs.index}
+    machines = about.machine_names(frames.runs.loc[list(used)]).unique()
+    written = [
+        f"# {text('Results')}",
+        text(
+            "What the sources of the experiments found, and what the {count:,} runs here answer. This page is "
+            "written by `{command}`; the whole report of the same runs is made by `python -m analysis.summarize "
+            "{source}`.",
+            count=len(used),
+            command=command,
+            source=source,
+        ),
+        text(
+            "Accuracies in percent, mean ± half the 95 % interval over seeds; p and the intervals of differences "
+            "are corrected for all comparisons of a sweep ([statistics.md](statistics.md)). Settings are ranked "
+            "by validation accuracy, and the test images were used once. Trained on {machines}.",
+            machines=", ".join(sorted(machines)),
+        ),
+        text(brief.INTERVALS[True]),
+    ]
+    for entry, section in found:
+        written += lines(frames, entry, section, folder)
+    return written + beside(frames, found, folder) + times(frames, timed, folder)
 
 
 def main(argv: list[str]) -> int:
@@ -193,8 +206,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE …", help="values of the sweeps")
     parser.add_argument("--out", type=user_path, default="docs", metavar="DIR", help="folder to write (default: docs)")
     args = parser.parse_args(argv)
-    for language in FILES:
-        print(write(args.source, search.assignments(args.set), Path(args.out), language))
+    for path in write(args.source, search.assignments(args.set), Path(args.out)):
+        print(path)
     return 0
 
 
