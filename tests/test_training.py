@@ -358,6 +358,15 @@ def test_of_settings_alike_the_answer_names_the_one_that_overfits_less():
     assert "The test images show the opposite: there, another setting is better: dropout by 2.00 points [" in said
 
 
+def test_a_training_whose_accuracy_rises_has_learned_though_its_loss_hardly_falls():
+    made = section({"slow": [(line(0.2, 0.03), line(*FLAT))] * 2}, epochs=2)
+    for gain, has_failed in ((0.04, True), (0.09, False)):
+        made.history["train/loss"] = np.where(made.history.epoch == 1, 2.30, 2.29)
+        made.history["train/acc"] = np.where(made.history.epoch == 1, 0.11, 0.11 + gain)
+        assert contrasts.collapsed(made).all() == has_failed
+        assert contrasts.collapsed(made).any() == has_failed
+
+
 def test_a_training_that_collapses_is_not_called_overfitted():
     def dies(epoch):
         return np.where(epoch < 8, 0.3 + 0.05 * epoch, 0.1)

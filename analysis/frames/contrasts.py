@@ -43,10 +43,10 @@ SHOWN = 40
 """At most this many settings, the best ones, are drawn; at most this many without a result are in the table."""
 
 COLLAPSED_ACC = 0.6
-
 COLLAPSED_LOSS = 0.99
-"""A training has collapsed if it ends below this accuracy on its training images, and with this share or more of the
-loss of its first epoch.
+COLLAPSED_GAIN = 0.05
+"""A training has collapsed if it ends below this accuracy on its training images, with this share or more of the loss
+of its first epoch, and with an accuracy that is at most this much higher than in its first epoch.
 """
 
 
@@ -59,7 +59,9 @@ def collapsed(section: Section) -> pd.Series:
     """Return for each run whether it fits its training images no better at the end than in its first epoch."""
     by_run = section.history.groupby("run")
     no_better = by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()
-    found = no_better & (by_run["train/acc"].last() < COLLAPSED_ACC) & (by_run.size() > 1)
+    last = by_run["train/acc"].last()
+    no_better &= last <= by_run["train/acc"].first() + COLLAPSED_GAIN
+    found = no_better & (last < COLLAPSED_ACC) & (by_run.size() > 1)
     return found.reindex(section.runs.index, fill_value=False)
 
 

@@ -220,6 +220,8 @@ def print_status(sweep: WandbSweep) -> None:
         print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
     if waiting := [state for state in (NOT_STARTED, "queued") if counts[state]]:
         print(f"to train what is {' or '.join(waiting)}: python -m study.sweep agents {path}")
+    if counts["running"]:
+        print("a run whose process has died counts as running for some minutes, or an hour if it never reached W&B")
     for line in _advice(sweep, counts):
         print(line)
 
