@@ -166,8 +166,8 @@ def load(
         listed += [(directory, name) for directory in directories]
         problems += left_out
     frames = _frames(listed, problems, known, only)
-    without = [name for name in names if name not in {source for _, source in listed}]
-    empty = [f"{name} holds no run" for name in without if len(names) > 1]
+    filled = {source for _, source in listed}
+    empty = [f"{name} holds no run" for name in names if name not in filled and len(names) > 1]
     return replace(frames, problems=[*frames.problems, *empty])
 
 

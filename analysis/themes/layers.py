@@ -57,7 +57,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     best, seen = see(frames, section)
     if not seen:
         return []
-    content = _layers(best, seen, frames.data(best.index[0])["classes"], lacking(section, best))
+    notes = [*lacking(section, best), *confusion.looked_at(best)]
+    content = _layers(best, seen, frames.data(best.index[0])["classes"], notes)
     return content + cuts(frames, section)
 
 
@@ -76,14 +77,13 @@ def picture(frames: Frames, section: Section) -> Picture | None:
         return None
     title = text("t-SNE of the last features: validation images of {dataset}", **confusion.words_of(best.iloc[0]))
     figure = clouds.side_by_side(seen, FEATURES, frames.data(best.index[0])["classes"], title)
-    return Picture("features", title, figure, " ".join(lacking(section, best)))
+    return Picture("features", title, figure, " ".join([*lacking(section, best), *confusion.looked_at(best)]))
 
 
 def lacking(section: Section, best: pd.DataFrame) -> list[str]:
-    """Report which settings are not shown: those of which no run has features, and those after the best ones."""
+    """Name the settings of a section that have no run among the best ones with features, if there are any."""
     without = [shown(setting) for setting in section.ranked if setting not in set(best.setting)]
-    said = [text("Without features that can be read: {settings}.", settings=named(without))] if without else []
-    return said + confusion.looked_at(best)
+    return [text("Without features that can be read: {settings}.", settings=named(without))] if without else []
 
 
 def _layers(best: pd.DataFrame, seen: Mapping[str, Seen], classes: Sequence[str], notes: Sequence[str]) -> list[Block]:

@@ -132,13 +132,14 @@ def interruptible() -> Iterator[Signals]:
     """
     before = {signum: signal.getsignal(signum) for signum in (*ENDS, STOP)}
     ended = None
-    signals = Signals(spares_imports=True)
+    signals = None
     try:
+        signals = Signals(spares_imports=True)
         yield signals
     except Interrupted as error:
         ended = error
     finally:
-        if signals.again:
+        if signals and signals.again:
             signals.again.cancel()
         if threading.current_thread() is threading.main_thread():
             for signum, handler in before.items():
