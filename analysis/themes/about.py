@@ -53,11 +53,10 @@ def machine_names(runs: pd.DataFrame) -> pd.Series:
     def name(device: str, cpu: str | None, cores: int | None) -> str:
         if device not in ("cpu", "mps"):
             return device
-        is_known = isinstance(cpu, str)
-        words = (
-            text("{cpu} ({cores:.0f} cores)", cpu=cpu, cores=cores) if is_known else text("CPU (model not recorded)")
-        )
-        return words if device == "cpu" else f"{device}, {words}"
+        own = text("CPU (model not recorded)")
+        if isinstance(cpu, str):
+            own = text("{cpu} ({cores:.0f} cores)", cpu=cpu, cores=cores)
+        return own if device == "cpu" else f"{device}, {own}"
 
     return pd.Series(list(map(name, runs.device, runs.cpu, runs.cores)), runs.index, dtype=object)
 

@@ -47,8 +47,9 @@ def machines(section: Section) -> pd.Series:
     """Return the machine of each run that was alone on its device: the kind of GPU, otherwise the host and its CPU."""
     alone = section.runs[section.runs.device_shared_by == 1]
     names = about.machine_names(alone)
-    with_host = [text("{machine} of host {host}", machine=names[run], host=alone.host[run]) for run in names.index]
-    return names.where(~alone.device.isin(["cpu", "mps"]), pd.Series(with_host, names.index, dtype=object))
+    for run in names.index[alone.device.isin(["cpu", "mps"])]:
+        names[run] = text("{machine} of host {host}", machine=names[run], host=alone.host[run])
+    return names
 
 
 def is_timed(section: Section) -> pd.Series:
