@@ -3,7 +3,10 @@
 import copy
 import dataclasses
 import itertools
+import platform
+import resource
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +46,29 @@ def trainer(images=None, device=CPU, **values) -> Trainer:
 def fit(one: Trainer, **kwargs) -> tuple[str, list[dict]]:
     rows = []
     return one.fit(rows.append, **kwargs), rows
+
+
+@pytest.mark.parametrize(
+    ("values", "is_fused"),
+    [
+        ({"momentum": 0.5}, True),
+        ({"momentum": 0.25, "nesterov": True}, True),
+        ({"momentum": 0.0}, True),
+        ({"momentum": 0.9}, False),
+        ({"momentum": 0.5, "weight_decay": 0.01}, False),
+        ({"momentum": 0.5, "model": "cnn"}, False),
+    ],
+)
+def test_sgd_on_a_cpu_is_fused_where_the_bits_are_the_same(values, is_fused):
+    networks = []
+    for wanted in (is_fused, False):
+        one = trainer(**{"model": "mlp", "lr": 0.1, **values})
+        assert one.optimizer.param_groups[0]["fused"] == is_fused
+        one.optimizer.param_groups[0]["fused"] = wanted
+        assert fit(one)[1][-1]["val/acc"] > 0.3, "it learns: one of ten classes is right by chance"
+        networks.append(one.model)
+    for weights in zip(*(network.parameters() for network in networks), strict=True):
+        assert torch.equal(*weights)
 
 
 @pytest.mark.slow
@@ -585,6 +611,22 @@ def test_what_a_run_held_is_freed_for_the_next_one():
     del one
     devices.release("cpu")
     assert network() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")
+def test_memory_that_a_run_kept_is_given_back_after_it():
+    pages = Path("/proc/self/statm")
+
+    def megabytes() -> float:
+        return int(pages.read_text(encoding="utf-8").split()[1]) * resource.getpagesize() / 1e6
+
+    devices.pick("cpu")
+    before = megabytes()
+    tensor = torch.ones(100_000_000, dtype=torch.uint8)
+    del tensor
+    assert megabytes() > before + 90, "memory for the next step is kept"
+    devices.release("cpu")
+    assert megabytes() < before + 10
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 python -c "from study.system import devices; print(devices.names())"
 """
 
+import ctypes
 import gc
 import math
 import os
@@ -20,6 +21,12 @@ from pathlib import Path
 import filelock
 
 from study.system.errors import UserError, one_line
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt, from glibc's malloc.h."""
+
+KEPT_BYTES = 2**30
+"""Free memory that the C library keeps during training on a CPU, at least."""
 
 
 def cores() -> int:
@@ -74,7 +81,7 @@ def pick(name: str):
     """Return the torch device of a name that `find` takes.
 
     A CUDA device becomes the process's current one, because torch's functions use the streams of that. Its matrix
-    products can then be deterministic, which `set_deterministic` needs.
+    products can then be deterministic, which `set_deterministic` needs. For a CPU, the process keeps freed memory.
     """
     import torch
 
@@ -82,7 +89,17 @@ def pick(name: str):
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read only once, at the first product
         torch.cuda.set_device(device)
+    elif device.type == "cpu" and (c_library := _glibc()):
+        # By default it gives tensors over 32 MB back at each step, and gets them anew, which writes zeros first
+        c_library.mallopt(MMAP_THRESHOLD, KEPT_BYTES)
+        c_library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
     return device
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library of this process if it is glibc."""
+    c_library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return c_library if hasattr(c_library, "gnu_get_libc_version") else None
 
 
 def set_deterministic(device, wanted: bool) -> None:
@@ -157,7 +174,9 @@ def release(name: str) -> None:
     """Free unused memory; networks and optimizers hold reference cycles, which only the collector frees."""
     gc.collect()
     gc.freeze()  # objects that outlived a run stay: the next collection can skip them
-    if name.startswith("cuda"):
+    if name == "cpu" and (c_library := _glibc()):
+        c_library.malloc_trim(0)
+    elif name.startswith("cuda"):
         import torch
 
         torch.cuda.empty_cache()

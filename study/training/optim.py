@@ -41,17 +41,28 @@ def create(config: Config, model: nn.Module, heads: Sequence[str] = ()) -> torch
         return _from_timm(config, groups)
     device = next(model.parameters()).device.type
 
-    # Set the options; on a CPU torch's fused SGD would copy channels-last weights at every step
+    # Set the options
+    parameters = [parameter for group in groups for parameter in group["params"]]
     options = {
         "lr": config.lr,
         "weight_decay": config.weight_decay,
-        "fused": config.optimizer != "sgd" or device != "cpu",
+        "fused": config.optimizer != "sgd" or device != "cpu" or _fused_sgd_is_alike(config, parameters),
     }
     if config.optimizer != "sgd" and device == "cuda":
         options["capturable"] = True
     if config.momentum is not None:
         options |= {"momentum": config.momentum, "nesterov": bool(config.nesterov)}
     return OPTIMIZERS[config.optimizer](groups, **options)
+
+
+def _fused_sgd_is_alike(config: Config, parameters: Sequence[torch.Tensor]) -> bool:
+    """Return whether on a CPU torch's fused SGD computes the same as the plain one, bit for bit, and faster.
+
+    It copies channels-last weights at every step. It rounds once where the plain one rounds twice, which is the same
+    only without weight decay and if the momentum is 0 or a power of two, as 0.5 is.
+    """
+    is_exact = not config.weight_decay and math.frexp(config.momentum or 0.0)[0] in (0.0, 0.5)
+    return is_exact and all(parameter.is_contiguous() for parameter in parameters)
 
 
 def _parameter_groups(config: Config, model: nn.Module, heads: Sequence[str]) -> list[dict]:
