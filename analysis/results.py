@@ -4,20 +4,24 @@ python -m analysis.results docs/study --set dataset=folder:cifar10-jpeg --out do
 """
 
 import argparse
+import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from analysis import reporting
-from analysis.frames import runs
+from analysis.frames import contrasts, runs
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, by_dataset, of_sweep
 from analysis.page import html, tables
 from analysis.page.blocks import Block, Items, Paragraph, Picture
-from analysis.page.tables import Table
+from analysis.page.tables import Table, p_words
 from analysis.themes import about, asked, brief, costs, layers, sources
 from analysis.themes.sources import Found
 from analysis.wording import texts as wording
-from analysis.wording.texts import text
+from analysis.wording.texts import heading, number, shown, text
 from study.config.checks import user_path
 from study.sweeps import definition as search
 from study.system.errors import UserError
@@ -65,14 +69,60 @@ def _with_runs(frames: Frames, name: str, values: Mapping[str, str]) -> list[Sec
     return [section for section in listed if not section.runs.empty]
 
 
-def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[str]:
+def overview(found: Sequence[tuple[Found, Section]]) -> str:
+    """Write a table of all questions: the best setting, its accuracy, and how far it is above the next one."""
+    rows = [
+        [text("Question"), text("Best setting here"), heading("score"), text("Above the next (points)"), heading("n")]
+    ]
+    for entry, section in found:
+        frame = contrasts.compare(section)
+        first, *others = frame[frame.n > 0].to_dict("records")
+        link = f"[{_question(entry)}](#{_anchor(_question(entry))})"
+        score = _with_interval(first["score"], first["score_ci95"])
+        cells = [shown(first["setting"]), score, _lead(first, others), str(int(first["n"]))]
+        rows.append([link, *map(tables.escape_markdown, cells)])
+    rows.insert(1, [":---", ":---", "---:", "---:", "---:"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _lead(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """Write how far the best setting is above the next one, with p if both have several seeds; empty without another.
+
+    `first` and `others` are rows of `contrasts.compare`.
+    """
+    if not others:
+        return ""
+    is_tested = first["below"] == 0 and others[0]["p_holm"] == others[0]["p_holm"]
+    if not is_tested:
+        return _with_interval(first["score"] - others[0]["score"])
+    return f"{_with_interval(others[0]['below'], others[0]['below_ci95'])}, {p_words(others[0]['p_holm'])}"
+
+
+def _with_interval(value: float, half_width: float = math.nan) -> str:
+    """Write a number with half its interval, if that is known."""
+    return number(value, ".2f") + ("" if math.isnan(half_width) else f" ± {number(half_width, '.2f')}")
+
+
+def _question(entry: Found) -> str:
+    """Return the question of a result, in the current language."""
+    return html.plain(text(search.read(SWEEPS / f"{entry.sweep}.yaml", {}).description))
+
+
+def _anchor(title: str) -> str:
+    """Return what GitHub names a heading in links."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def lines(frames: Frames, entry: Found, section: Section, timed: Sequence[Section], folder: Path) -> list[str]:
     """Write a result as paragraphs of Markdown: the question, the source's answer, ours, and why they may differ.
 
-    Figures are saved in the folder `figures` of the folder.
+    `timed` are short trainings of the same sweep, whose times answer what it asks of speed. Figures are saved in the
+    folder `figures` of the folder.
     """
     # the question and what the source found
-    question = search.read(SWEEPS / f"{entry.sweep}.yaml", {}).description
-    written = [f"## {html.plain(text(question))}", html.plain(f"**{text('The source')}**: {text(entry.found)}")]
+    written = [f"## {_question(entry)}", html.plain(f"**{text('The source')}**: {text(entry.found)}")]
+    if timed:
+        section = replace(section, asks=[ask for ask in section.subjects if ask != "speed"])
 
     # our answer: the short form of the report, with figures only where they are wanted
     first, *others = brief.blocks(frames, section, reporting.looks_of([section])[0])
@@ -81,6 +131,11 @@ def lines(frames: Frames, entry: Found, section: Section, folder: Path) -> list[
     for block in others:
         if not isinstance(block, Picture) or (entry.figure and block.name != "features"):  # these stand in `beside`
             written += _markdown(block, folder, entry.sweep)
+        if isinstance(block, Items):
+            times = [
+                f"{asked.seconds(frames, short)} {text('Measured in short trainings, see the end.')}" for short in timed
+            ]
+            written += [html.plain(f"- **{text('Speed')}.** {line}") for line in times]
 
     # options, missing runs, and why there is a difference
     written.append(html.plain(" ".join([*about.trained(frames, section), *about.notes(section)])))
@@ -152,7 +207,7 @@ def write(source: str, values: Mapping[str, str], folder: Path) -> list[Path]:
     found = sections(frames, values)
     if not found:
         raise UserError(f"{source} holds no finished run of a sweep with a source")
-    timed = [section for name, short in TIMED.items() for section in _with_runs(frames, name, {**values, **short})]
+    timed = {name: _with_runs(frames, name, {**values, **short}) for name, short in TIMED.items()}
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     options = "".join(f" --set {name}={value}" for name, value in values.items())
     command = f"python -m analysis.results {source}{options}"
@@ -168,8 +223,8 @@ def write(source: str, values: Mapping[str, str], folder: Path) -> list[Path]:
 
 
 def _page(
-    frames: Frames, found: Sequence[tuple[Found, Section]], timed: Sequence[Section], folder: Path, source: str,
-    command: str,
+    frames: Frames, found: Sequence[tuple[Found, Section]], timed: Mapping[str, Sequence[Section]], folder: Path,
+    source: str, command: str,
 ) -> list[str]:  # fmt: skip
     """Write the paragraphs of a page in the current language."""
     used = {run for _, section in found for run in section.runs.index}
@@ -191,10 +246,12 @@ def _page(
             machines=", ".join(sorted(machines)),
         ),
         text(brief.INTERVALS[True]),
+        overview(found),
     ]
     for entry, section in found:
-        written += lines(frames, entry, section, folder)
-    return written + beside(frames, found, folder) + times(frames, timed, folder)
+        written += lines(frames, entry, section, timed.get(entry.sweep, ()), folder)
+    measured = [section for sections_of in timed.values() for section in sections_of]
+    return written + beside(frames, found, folder) + times(frames, measured, folder)
 
 
 def main(argv: list[str]) -> int:

@@ -20,6 +20,14 @@ def test_the_results_are_those_of_the_runs_in_the_repository(tmp_path, monkeypat
         written = path.read_text(encoding="utf-8")
         assert written == (ROOT / "docs" / path.name).read_text(encoding="utf-8"), "run analysis.results again"
         named |= set(re.findall(r"\(figures/(.*?)\)", written))
+
+        # each question in the table at the top leads to its answer
+        headings = re.findall(r"^## (.*)$", written, re.MULTILINE)
+        links = re.findall(r"^\| \[(.*?)\]\(#(\S+)\)", written, re.MULTILINE)
+        assert [question for question, _ in links] == headings[: len(links)] and len(links) > 10
+        assert all(
+            re.findall(r"\w+", place) == re.findall(r"\w+", title.lower().replace("×", "")) for title, place in links
+        )
     figures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert figures == named and figures <= {path.name for path in (ROOT / "docs" / "figures").iterdir()}
 

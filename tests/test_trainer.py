@@ -621,6 +621,7 @@ def test_memory_that_a_run_kept_is_given_back_after_it():
         return int(pages.read_text(encoding="utf-8").split()[1]) * resource.getpagesize() / 1e6
 
     devices.pick("cpu")
+    devices.release("cpu")
     before = megabytes()
     tensor = torch.ones(100_000_000, dtype=torch.uint8)
     del tensor
