@@ -65,6 +65,7 @@ def put_digits(tmp_path, digit_images):
         ("seg_train/seg_train", "dev", "seg_test/seg_test"),
         ("archive/training", "archive/val", "archive/testing"),
         ("TRAIN", "Validation_Set", "Testing"),
+        ("Entrenamiento", "validacio\u0301n", "Pruebas"),
     ],
 )
 def test_split_folders_by_their_usual_names(put_digits, train, val, test):

@@ -276,6 +276,15 @@ def test_groups_stay_whole_and_classes_of_three_groups_are_in_every_split(sizes,
     assert all((one_each.parts[name][1] == plain.parts[name][1]).all() for name in splits.NAMES)
 
 
+@pytest.mark.parametrize(("share", "is_said"), [(0.24, False), (0.04, True)])
+def test_a_share_that_subjects_cannot_meet_is_said(flat, share, is_said):
+    said = []
+    loaded = load(flat, said, labels="([a-z]+)_", group_by="_(p[0-9]+)_", val_share=share)
+    (line,) = [line for line in said if f"instead of {share:.0%}" in line] or [""]
+    assert bool(line) == is_said == (len(loaded.val) > 1 + 50 * share)
+    assert is_said == (f"val has {len(loaded.val)} of 50 images" in line)
+
+
 def test_shares_are_of_all_images(flat):
     loaded = load(flat, labels="([a-z]+)_", val_share=0.3, test_share=0.1)
     assert [len(loaded.train), len(loaded.val), len(loaded.test)] == [30, 15, 5]

@@ -229,7 +229,7 @@ def _load(config: Config, files: Folder | None, device: torch.device, say: Say, 
     examples = notes.examples(source, plan, shared) if copies or subjects else {}
     for line in duplicates.lines(copies, subjects, images, plan.is_joined, examples):
         say(f"{config.dataset}: {line}")
-    for line in notes.spellings(plan.classes):
+    for line in (*notes.shares(config, plan), *notes.spellings(plan.classes)):
         say(f"{config.dataset}: {line}")
     for absent, kind in ((plan.untested, "test"), (plan.unvalidated, "validation")):
         if absent:

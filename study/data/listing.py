@@ -36,11 +36,12 @@ IMAGE_SUFFIXES = {
 }
 
 SPLIT_NAME = re.compile(
-    r"(?:seg[ _-]?)?(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))"
+    r"(?:seg[ _-]?)?(?:(?P<train>train(?:ing)?|entrenamiento)|(?P<val>val(?:id(?:ation|aci[oó]n)?)?|dev)|"
+    r"(?P<test>test(?:ing)?|pruebas?))"
     r"(?:[ _-]?(?:set|data|images?|imgs?|split))?",
     re.IGNORECASE,
 )
-"""Usual names of the folders of training, validation and test images: Train, valid, dev, test_set, seg_train …"""
+"""Usual names of the folders of training, validation and test images: Train, valid, dev, test_set, prueba …"""
 
 JUNK = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__"}
 """Folders that operating systems and storage devices leave behind."""
@@ -233,7 +234,7 @@ def _descend(root: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
 
 def _split_of(folder: Path | str) -> str | None:
     """Return train, val or test if a folder has one of their usual names, else None."""
-    match = SPLIT_NAME.fullmatch(Path(folder).name)
+    match = SPLIT_NAME.fullmatch(composed(Path(folder).name))
     return match.lastgroup if match else None
 
 

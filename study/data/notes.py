@@ -6,6 +6,7 @@ python -m study.train --dataset digits --dry-run
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from study.config import Config
 from study.config.scores import is_unbalanced
 from study.config.setting import Listed
 from study.data import duplicates
@@ -17,6 +18,9 @@ from study.system.errors import NAMED, printable
 
 if TYPE_CHECKING:
     from study.data.dataset import Data
+
+SHARE_MISSED = 0.1
+"""A share of images that is missed by more than this part of it is reported."""
 
 NAMED_CLASSES = 10
 """At most this many classes of a folder are named when a training starts."""
@@ -39,6 +43,18 @@ def left_out(source: Source, files: Folder | None) -> Iterator[str]:
         yield advice
     if files.tables:
         yield f"the labels are the names of folders; --labels {files.tables[0]} would take them from that file"
+
+
+def shares(config: Config, plan: Plan) -> Iterator[str]:
+    """Yield a line for each share that a config asks for and that the split misses by more than SHARE_MISSED of it."""
+    divided = sum(len(plan.labels[name]) for name, (origin, _) in plan.parts.items() if origin == "train")
+    for name, share in (("val", config.val_share), ("test", config.test_share)):
+        images, wanted = len(plan.labels[name]), (share or 0.0) * divided
+        if share and abs(images - wanted) > max(1.0, SHARE_MISSED * wanted):
+            yield (
+                f"{name} has {images:,} of {divided:,} images, {images / divided:.0%} instead of {share:.0%}: each "
+                "class has at least one image on each side, and images of one subject, or alike, stay together"
+            )
 
 
 def spellings(classes: Sequence[str]) -> Iterator[str]:

@@ -25,8 +25,8 @@ from study.system.errors import UserError, one_line
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt, from glibc's malloc.h."""
 
-KEPT_BYTES = 2**30
-"""Free memory that the C library keeps during training on a CPU, at least."""
+KEPT_BYTES, MOST_KEPT_BYTES = 2**30, 2**25
+"""Freed memory up to this size is kept during training on a CPU; glibc before 2.35 takes no more than the second."""
 
 
 def cores() -> int:
@@ -91,7 +91,8 @@ def pick(name: str):
         torch.cuda.set_device(device)
     elif device.type == "cpu" and (c_library := _glibc()):
         # By default it gives tensors over 32 MB back at each step, and gets them anew, which writes zeros first
-        c_library.mallopt(MMAP_THRESHOLD, KEPT_BYTES)
+        if not c_library.mallopt(MMAP_THRESHOLD, KEPT_BYTES):
+            c_library.mallopt(MMAP_THRESHOLD, MOST_KEPT_BYTES)
         c_library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
     return device
 
