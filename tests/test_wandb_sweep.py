@@ -423,6 +423,12 @@ def test_what_is_missing_of_a_random_sweep_is_a_grid_of_the_points_that_wandb_dr
         0.0123456789 * 2, 0.0123456789 * 3]  # fmt: skip
     assert "give ENTITY/PROJECT/ID" in machine.run("-m", "study.sweep", "create", "--missing", path, code=2).stderr
 
+    # a second sweep of the same points is a mistake, one with other values or in another project is not
+    sweeps = len(machine.server.sweeps)
+    told = machine.run("-m", "study.sweep", "create", made, code=2).stderr
+    assert "--missing" in told and "--set" in told and "--project" in told and len(machine.server.sweeps) == sweeps
+    machine.run("-m", "study.sweep", "create", made, "--set", "epochs=3")
+
 
 GRID = SWEEP["parameters"] | {
     "augment": {"values": ["", "flip,crop"]},

@@ -267,6 +267,12 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     project = project or content.get("project") or os.environ.get("WANDB_PROJECT") or Config().project
     for name, value in (("entity", entity), ("project", project)):
         check_value(name, value)
+    is_in_place = origin and (origin.entity, origin.project) == (entity, project)
+    if is_in_place and not (missing or assignments or sweep.is_search):
+        raise UserError(
+            f"{word} is a sweep already, whose points a second one would train again: --missing makes one of what has "
+            "no result, --set one with other values, --project one in another project"
+        )
 
     # Write the parameters, with `missing` those of the remaining points
     content = content | ({"run_cap": sweep.run_cap} if sweep.run_cap else {}) | _command(content, assignments)
@@ -274,7 +280,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     if missing:
         points = replace(origin, sweep=sweep).points() if sweep.is_search else sweep.points()
         known = {run.fingerprint for run in _runs_at(points, entity, project) if run.state in IN_HAND}
-        if origin and (origin.entity, origin.project) == (entity, project):
+        if is_in_place:
             known |= _in_hand(origin)
         points = [point for point in points if point.config.fingerprint not in known]
         if not points:
