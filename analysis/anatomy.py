@@ -10,7 +10,7 @@ Large networks are created on the meta device, where nothing is allocated or com
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -93,8 +93,10 @@ def layers(config: Config, image_shape: tuple[int, int, int] | None = None, clas
 
     # create the network
     expect(config, Config, "layers takes a Config, such as layers(Config(model='two-block'))")
+    right = "image_shape is (channels, height, width), such as (3, 32, 32)"
+    expect(image_shape, Sequence | None, right)
     if image_shape is not None and len(image_shape) != 3:
-        raise UserError(f"image_shape is (channels, height, width), such as (3, 32, 32), not {image_shape}")
+        raise UserError(f"{right}, not {image_shape}")
     own_shape, own_classes = native(config.model)
     image_shape = image_shape or own_shape
     classes = classes or own_classes

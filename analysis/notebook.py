@@ -26,9 +26,14 @@ def load(source: str | Path | Sequence[str | Path] = "runs", refresh: bool = Fal
 
     Of several sources, the runs of all, with the `source` of each; a run that several have counts once. Runs that
     cannot be read are named in `.problems`. Runs pulled from W&B before are pulled again only if they have changed, or
-    with `refresh`. Raises UserError if there is no such source.
+    with `refresh`. Raises UserError if there is no such source, or no run in it.
     """
-    return runs.load(source if isinstance(source, str | Path) else list(map(str, source)), refresh)
+    right = "load takes the directory of runs, a project of W&B, or a list of them"
+    expect(source, str | Path | Sequence, right)
+    frames = runs.load(source if isinstance(source, str | Path) else list(map(str, source)), refresh)
+    if frames.runs.empty and not frames.problems:
+        raise UserError(f"{source} holds no run; train one, or name the directory or project that holds some")
+    return frames
 
 
 def compare(section: Section) -> pd.DataFrame:
@@ -73,6 +78,8 @@ def tsne(frames: Frames, section: Section, *, settings: int = 2) -> Figure:
     Each panel has how well its layer separates the classes: by k nearest neighbours, by a linear probe, silhouette.
     """
     _check(section, frames)
+    if settings < 1:
+        raise UserError(f"settings must be at least 1, not {settings}")
     best = best_with_features(frames, section, settings)
     seen = embedding.align(embedding.see(frames, list(best.index[:settings])))
     if not seen:

@@ -63,6 +63,7 @@ def report(
     Raises UserError if there is no such source or no run with a result.
     """
     # Read the runs, print how many there are, and group them
+    expect(source, str | Path | Sequence, "report takes a directory of runs or a project of W&B, such as 'runs'")
     search.check_values({name: _word(value) for name, value in values.items()}, others=("sweep", "out", "lang", "full"))
     sweeps = [sweep] if isinstance(sweep, str | Path) else sweep
     pairs = [f"--set={name}={_word(value)}" for name, value in values.items()]

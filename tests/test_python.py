@@ -148,6 +148,11 @@ WRONG = {
     "option of sweep": lambda frames: study.sweep(ROOT / "sweeps" / "quickstart.yaml", epoch=3),
     "word of sweep": lambda frames: study.sweep(ROOT / "sweeps" / "quickstart.yaml", perdevice=1),
     "word of report": lambda frames: analysis.report("runs", sweeps="x.yaml"),
+    "source": lambda frames: analysis.load(None),
+    "empty folder": lambda frames: analysis.load(Path()),
+    "frames": lambda frames: analysis.report(frames),
+    "no setting": lambda frames: analysis.tsne(frames, analysis.sections(frames)[0], settings=0),
+    "shape": lambda frames: analysis.layers(Config(), image_shape=8),
     "option of sections": lambda frames: analysis.sections(frames, (), {"epoch": 3}),
 }
 """Calls with something of the wrong type or name."""
@@ -155,9 +160,10 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_a_function_does_not_take_is_one_sentence(kind, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)  # without sweeps
     make_run(tmp_path / "runs", 0.8)
     frames = analysis.load(tmp_path / "runs")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # without sweeps and runs
     with pytest.raises(UserError) as error:
         WRONG[kind](frames)
     meant = {"option of sweep": "epochs", "word of sweep": "per_device", "word of report": "sweep"}.get(kind, "")
