@@ -139,7 +139,8 @@ def measure(frames: Frames, section: Section) -> pd.DataFrame:
 
 def of_classes(targets: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, float]:
     """Return macro F1 and balanced accuracy in percent (the mean recall), over the classes that have images."""
-    counts = np.bincount(classes * targets + predicted, minlength=classes**2).reshape(classes, classes)
+    pairs = np.ravel_multi_index((targets, predicted), (classes, classes))  # a product of bytes would overflow
+    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     present = counts.sum(axis=1) > 0
     right, own, said = (values[present] for values in (counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)))
     return {"macro_f1": 100 * float((2 * right / (own + said)).mean()), "balanced": 100 * float((right / own).mean())}
