@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -428,6 +429,12 @@ def test_what_is_missing_of_a_random_sweep_is_a_grid_of_the_points_that_wandb_dr
     told = machine.run("-m", "study.sweep", "create", made, code=2).stderr
     assert "--missing" in told and "--set" in told and "--project" in told and len(machine.server.sweeps) == sweeps
     machine.run("-m", "study.sweep", "create", made, "--set", "epochs=3")
+
+    # status tells when W&B last heard of a run
+    run.exitcode = None
+    run.fields["heartbeatAt"] = (datetime.now(UTC) - timedelta(hours=2, minutes=5)).isoformat()
+    run.config.pop("info")
+    assert "2h05m ago" in machine.run("-m", "study.sweep", "status", sweep).stdout
 
 
 GRID = SWEEP["parameters"] | {

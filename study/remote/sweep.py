@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,7 @@ from rich.table import Table
 from study.config import Config, check_value
 from study.config.setting import read_pairs, run_title, written
 from study.record.directory import DONE, Say
-from study.record.display import result
+from study.record.display import duration, result
 from study.remote import columns
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
 from study.sweeps import command, counting, document, timm_names
@@ -396,6 +397,16 @@ def _runs(entity: str, project: str, filters: Mapping[str, Any]) -> list[Run]:
     return [_run(run) for run in ask(load, f"the runs of {entity}/{project} cannot be read")]
 
 
+def _last_sign(run: Any) -> str:
+    """Say how long ago W&B last heard of a run; "" if it does not tell."""
+    try:
+        heard = datetime.fromisoformat(run.heartbeat_at)
+    except (AttributeError, TypeError, ValueError):
+        return ""
+    heard = heard if heard.tzinfo else heard.replace(tzinfo=UTC)
+    return f", last sign of it {duration(max(0.0, (datetime.now(UTC) - heard).total_seconds()))} ago"
+
+
 def _run(run: Any) -> Run:
     """Convert a run of W&B's client."""
     # Find its point
@@ -410,6 +421,8 @@ def _run(run: Any) -> Run:
         text = (run.config.get("info") or {}).get("error", "it did not say why; see its log on W&B")
     else:
         text = f"after epoch {run.summary_metrics.get('epoch', 0)}"
+    if state == "running":
+        text += _last_sign(run)
     return Run(run.id, run.sweep_name, fingerprint, values, state, text)
 
 
