@@ -275,18 +275,23 @@ def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
     assert [row["epoch"] for row in run.history()] == list(range(1, 101))
 
 
-def test_a_forced_run_that_cannot_begin_leaves_the_result_of_before(call, tmp_path):
+@pytest.mark.parametrize("ending", ["forced", "resumed", "cleaned"])
+def test_a_forced_run_that_cannot_begin_leaves_the_result_of_before(call, tmp_path, ending):
     call("study.train", *QUICK, "--wandb=disabled")
     run = only_run(tmp_path / "runs")
-    summary = run.summary()
+    summary, written = run.summary(), {path.name for path in run.path.iterdir()}
     assert (
         "this machine has"
         in call("study.train", *QUICK, "--wandb=disabled", "--force", "--device=cuda:99", code=2).stderr
     )
-    assert json.loads((run.path / "damaged" / "summary.json").read_text(encoding="utf-8")) == summary
-    call("study.train", *QUICK, "--wandb=disabled")
-    call("study.train", *QUICK, "--wandb=disabled", "--force")
-    assert run.state() == "finished" and not (run.path / "damaged").exists()
+    assert run.state() == "failed" and run.had_result()
+
+    # The result of before goes when there is a new one, or returns when the failed training is removed
+    if ending == "cleaned":
+        assert run.remove() and run.summary() == summary
+    else:
+        call("study.train", *QUICK, "--wandb=disabled", *(["--force"] if ending == "forced" else []))
+    assert run.state() == "finished" and {path.name for path in run.path.iterdir()} == written
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])

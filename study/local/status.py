@@ -81,7 +81,8 @@ def clean(sweeps: Sequence[Sweep], runs: Runs, base: Mapping[str, Any], is_agree
             run = directory.read()
             if run.state in REMOVED and directory.path not in directories:
                 directories[directory.path] = directory
-                print(f"{run.state}: {directory.path}  {explanation(run, point.config.epochs)}")
+                back = "; its result of before is put back" if directory.had_result() else ""
+                print(f"{run.state}: {directory.path}  {explanation(run, point.config.epochs)}{back}")
     if not directories:
         print("no run has failed or was interrupted: nothing to remove")
         return

@@ -48,6 +48,9 @@ Say = Callable[[str], None]
 
 WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
 
+DAMAGED, BEFORE = ASIDE = ("damaged", "before")
+"""Folders of a run: its damaged files, and its result while it is trained again."""
+
 
 LAST_BYTES = 16_384
 """The last row of history.jsonl is looked for in this number of bytes at its end."""
@@ -218,7 +221,7 @@ class RunDirectory:
     def has_begun(self) -> bool:
         """Return whether the run was ever started."""
         try:
-            return "started" in self.info() or (self.path / "damaged" / "run.json").exists()
+            return "started" in self.info() or any((self.path / name / "run.json").exists() for name in ASIDE)
         except CorruptRun:
             return True
 
@@ -268,7 +271,7 @@ class RunDirectory:
         """Record in run.json that a sweep chose the run, started or not; raise Busy while it is trained."""
         with self.locked():
             if self.defect():
-                self.set_aside()
+                self.set_aside(DAMAGED)
             info = self.info() or described(config, data_digest)
             self.write_info({**info, "sweeps": sorted({*(info.get("sweeps") or ()), sweep})})
 
@@ -321,10 +324,18 @@ class RunDirectory:
         self.write("history.jsonl", lambda path: path.write_text(text, encoding="utf-8"))
 
     def remove(self) -> bool:
-        """Delete the directory unless the run has a result or is being trained; return whether it was deleted."""
+        """Delete the directory, or put back the result of before a forced training; return whether that was done.
+
+        A run that has a result or is being trained is left alone.
+        """
         with suppress(Busy), self.locked():
             if self.info().get("state") in DONE:
                 return False
+            if self.had_result():
+                self.clear()
+                _move(self.path / BEFORE, self.path)
+                self.forget_result()
+                return True
             renamed = self.path.with_name(f".{self.path.name}.removed")
             shutil.rmtree(renamed, ignore_errors=True)  # left by a process that ended while removing
             self.path.rename(renamed)
@@ -332,16 +343,18 @@ class RunDirectory:
             return True
         return False
 
-    def set_aside(self) -> None:
-        """Move the files of an earlier start into the folder `damaged`."""
-        (self.path / "damaged").mkdir(exist_ok=True)
-        for name in ("run.json", *WRITTEN):
-            if (self.path / name).exists():
-                (self.path / name).replace(self.path / "damaged" / name)
+    def set_aside(self, folder: str) -> None:
+        """Move the files of an earlier start into a folder of ASIDE."""
+        (self.path / folder).mkdir(exist_ok=True)
+        _move(self.path, self.path / folder)
 
-    def drop_aside(self) -> None:
-        """Delete the folder `damaged`."""
-        shutil.rmtree(self.path / "damaged", ignore_errors=True)
+    def had_result(self) -> bool:
+        """Return whether the run is trained again, and its result of before is still there."""
+        return (self.path / BEFORE / "run.json").exists()
+
+    def forget_result(self) -> None:
+        """Delete the result of before a forced training."""
+        shutil.rmtree(self.path / BEFORE, ignore_errors=True)
 
     def write(self, name: str, save: Callable[[Path], Any]) -> None:
         """Write a file with `save` under a temporary name, then rename it to `name`."""
@@ -372,6 +385,13 @@ class RunDirectory:
         if not isinstance(values, dict):
             raise CorruptRun(f"{self.path / name} is broken: it is not a JSON object")
         return values
+
+
+def _move(folder: Path, to: Path) -> None:
+    """Move the files of a run; run.json last, since it says that there is a result."""
+    for name in (*WRITTEN, "run.json"):
+        if (folder / name).exists():
+            (folder / name).replace(to / name)
 
 
 def described(config: Config, data_digest: str) -> dict[str, Any]:

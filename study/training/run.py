@@ -16,7 +16,7 @@ from study.config import Config, scores
 from study.data import folder, splits
 from study.data.folder import JOINED
 from study.data.memory import Memory
-from study.record.directory import DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory, check_room
+from study.record.directory import BEFORE, DAMAGED, DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory, check_room
 from study.record.display import Display
 from study.record.tracker import Connect, Tracker
 from study.system import devices
@@ -77,9 +77,8 @@ def train(
         if before.get("stopped_by") == HYPERBAND:
             display.say(f"a sweep stopped it after epoch {len(directory.history())}: training it again from the start")
         resumes = bool(before) and (directory.path / "last.pt").exists()
-        is_forced = force and directory.state() in DONE
-        if is_forced:  # the old result stays until there is a new one
-            directory.set_aside()
+        if force and directory.state() in DONE:  # the old result stays until there is a new one
+            directory.set_aside(BEFORE)
         if not resumes:
             directory.clear()
             before = {}
@@ -107,8 +106,7 @@ def train(
                 if signals.received:
                     raise Interrupted(signals.received)
             outcome = _train(config, display, signals, tracker, before, gives_up, device_shared_by, memory or Memory())
-            if is_forced:
-                directory.drop_aside()
+            directory.forget_result()
             return outcome
         except BaseException as error:
             state = None if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
@@ -328,8 +326,8 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
     except CorruptRun:
         before = {}
     if defect and not (before and (directory.path / "last.pt").exists()):
-        display.say(f"{directory.path} is trained again: {defect}; its files are moved to {directory.path / 'damaged'}")
-        directory.set_aside()
+        display.say(f"{directory.path} is trained again: {defect}; its files are moved to {directory.path / DAMAGED}")
+        directory.set_aside(DAMAGED)
         return {}
 
     # Ignore a start that left neither a result nor a checkpoint
