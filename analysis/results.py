@@ -14,7 +14,7 @@ from typing import Any
 from analysis import reporting
 from analysis.frames import contrasts, runs
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, by_dataset, of_sweep
+from analysis.frames.sections import Section, of_sweep
 from analysis.page import html, tables
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.tables import Table, p_words
@@ -38,6 +38,17 @@ SEEN = ("simple-cnn", "alexnet")
 TIMED = {"mlp": {"epochs": "3"}, "architectures": {"epochs": "3", "train_images": "1000"}}
 """Sweeps whose times are measured, and the values of the short trainings for it."""
 
+OTHERS = {
+    "transfer": {
+        "model": "timm:efficientnet_lite0",
+        "weights": "efficientnet_lite0.safetensors",
+        "weights_digest": "2b4a5f7e9a1870e2",
+        "stem": "auto",
+        "epochs": "20",
+    }
+}
+"""Sweeps that the study was run with other values of, and these values."""
+
 NAMED = ("confusion-counts", "tsne")
 """Pictures that a section has beside its first one."""
 
@@ -45,17 +56,11 @@ DOTS_PER_INCH = 80
 
 
 def sections(frames: Frames, values: Mapping[str, str]) -> list[tuple[Found, Section]]:
-    """Return the section of each result of the sources that has runs; `values` replace values of the sweeps.
-
-    A sweep that was run with other values than these is found by its classes, if it has some of its own.
-    """
+    """Return the section of each result of the sources that has runs; `values` replace values of the sweeps."""
     found = []
     for entry in sources.FOUND:
-        listed = _with_runs(frames, entry.sweep, values) or _with_runs(frames, entry.sweep, {})
-        parameters = search.read(SWEEPS / f"{entry.sweep}.yaml", {}).parameters
-        if not listed and "classes" in parameters:
-            classes = parameters["classes"].choices[0]
-            listed = [part for part in by_dataset(frames) if part.runs.classes.iloc[0] == classes]
+        own = {**values, **OTHERS.get(entry.sweep, {})}
+        listed = _with_runs(frames, entry.sweep, own) or _with_runs(frames, entry.sweep, {})
         found += [(entry, section) for section in listed[:1]]
     return found
 

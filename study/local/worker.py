@@ -154,6 +154,8 @@ def work(
             connection.send(("unfit", unfit) if unfit else ("ready", None))
             while not unfit and not signals.received:
                 order = connection.recv()
+                if not isinstance(order, Order):  # an answer for which a run that was stopped did not wait
+                    continue
                 kind, value = _train(order, connection, signals, device, threads, sinks, train_here)
                 connection.send((kind, value))
                 if kind != "end":
