@@ -11,6 +11,8 @@ import pytest
 
 from analysis.frames import runs as analysed
 from analysis.frames.sections import of_sweep
+from study.config import Config
+from study.local import worker
 from study.local.engine import Engine, Job
 from study.record.directory import RunDirectory
 from study.record.display import SweepDisplay
@@ -170,6 +172,19 @@ def test_what_another_sweep_leaves_unfinished_is_taken_over(start, sweep_file, t
 )
 def test_a_failing_device_is_distinguished_from_a_failing_run(error, is_the_device):
     assert is_device_failure(RuntimeError(error)) == is_the_device
+
+
+def test_an_answer_for_which_a_stopped_run_did_not_wait_is_no_order(tmp_path):
+    process, connection = worker.start(worker.work, "cpu", 1, 1, dict(os.environ))
+    config = Config(dataset="digits", model="mlp", epochs=1, wandb="disabled", runs_dir=str(tmp_path))
+    connection.send(False)
+    connection.send(worker.Order(config))
+    kinds = [connection.recv()[0]]
+    while kinds[-1] != "end":
+        kinds.append(connection.recv()[0])
+    connection.close()
+    process.join()
+    assert kinds[0] == "ready" and "begin" in kinds and RunDirectory.of(config).state() == "finished"
 
 
 def test_hyperband_stops_a_losing_run_for_good_but_only_for_its_sweep(command, call, sweep_file, tmp_path):
