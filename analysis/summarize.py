@@ -26,6 +26,7 @@ from analysis.wording.texts import LANGUAGES, language, restored, text
 from study.config import RESULTS_VERSION
 from study.config.argv import parse_words
 from study.config.checks import user_path
+from study.config.setting import as_word
 from study.remote import api as wandb_api
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
@@ -64,9 +65,11 @@ def report(
     """
     # Read the runs, print how many there are, and group them
     expect(source, str | Path | Sequence, "report takes a directory of runs or a project of W&B, such as 'runs'")
-    search.check_values({name: _word(value) for name, value in values.items()}, others=("sweep", "out", "lang", "full"))
+    search.check_values(
+        {name: as_word(value) for name, value in values.items()}, others=("sweep", "out", "lang", "full")
+    )
     sweeps = [sweep] if isinstance(sweep, str | Path) else sweep
-    pairs = [f"--set={name}={_word(value)}" for name, value in values.items()]
+    pairs = [f"--set={name}={as_word(value)}" for name, value in values.items()]
     args = _read_argv([f"--out={out}", f"--lang={lang}", *(["--full"] if full else []), *pairs])
     args.sources = [str(one) for one in ([source] if isinstance(source, str | Path) else source)]
     args.sweep = [str(one) for one in sweeps]
@@ -91,7 +94,7 @@ def sections(
     sweeps has a run with a result, but would have some with other values, a line on standard error has these.
     """
     expect(frames, runs.Frames, "sections takes what load returned, such as sections(load('runs'))")
-    given = {name: _word(value) for name, value in (values or {}).items()}
+    given = {name: as_word(value) for name, value in (values or {}).items()}
     named = [str(named)] if isinstance(named, str | Path) else list(map(str, named))
     listed = _sections(frames, named, given)
     files = [path for path in named if not wandb_api.sweep_path(path)]
@@ -233,7 +236,7 @@ def _read_argv(argv: list[str]) -> argparse.Namespace:
     for word in folders:
         args.sweep.remove(word)
     args.sources = [*args.sources, *map(user_path, [*folders, *more])] or ["runs"]
-    args.as_options = lambda values: f"`--set {' '.join(f'{name}={_word(value)}' for name, value in values.items())}`"
+    args.as_options = lambda values: f"`--set {' '.join(f'{name}={as_word(value)}' for name, value in values.items())}`"
     return args
 
 
@@ -292,11 +295,6 @@ def _strays(everything: runs.Frames, frames: runs.Frames, named: Sequence[str], 
     with_these = [f"{name} {', '.join(map(str, found))}" for name, found in values.items()]
     runs_are = f"{count} finished run{'s are' if count > 1 else ' is'}"
     return [f"{runs_are} left out, with values that the sweeps do not have: {'; '.join(with_these)}"]
-
-
-def _word(value: Any) -> str:
-    """Write the value of an option as `--set` takes it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def main(argv: list[str]) -> int:

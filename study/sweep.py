@@ -25,7 +25,7 @@ from typing import Any
 from study.config import Config, is_identity
 from study.config.argv import parse_words
 from study.config.checks import positive, user_path
-from study.config.setting import Listed
+from study.config.setting import as_word
 from study.local import forecast
 from study.local import slots as local_slots
 from study.local import status as local_status
@@ -73,7 +73,7 @@ def sweep(
     """
     # Check what is given
     expect(file, str | Path, "sweep takes the name of a sweep file, such as 'sweeps/quickstart.yaml'")
-    words = {name: _word(value) for name, value in values.items()}
+    words = {name: as_word(value) for name, value in values.items()}
     search.check_values(words, others=("runs_dir", "data_dir", "wandb", "devices", "per_device", "force"))
 
     # Plan the runs
@@ -239,11 +239,6 @@ def _places(named: str | None, per_device: int | None, count: int) -> tuple[list
     for name in set(used) - {"cpu"}:
         devices.find(name)
     return used, per_device or (min(devices.cores(), count) if used == ["cpu"] else 1)
-
-
-def _word(value: Any) -> str:
-    """Write the value of an option as `--set` takes it."""
-    return str(Listed(value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace) -> int:

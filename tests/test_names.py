@@ -30,7 +30,7 @@ from analysis.themes import about, answers, clouds, comparison, confusion, per_c
 from analysis.themes.embedding import Layer, Seen
 from analysis.wording import texts as wording
 from study.config import Config
-from study.config.setting import Listed, read_list, read_pairs, setting_of, written
+from study.config.setting import Listed, as_word, read_list, read_pairs, setting_of, written
 from study.record.directory import RunDirectory
 from study.remote import charts
 from study.remote.artifacts import artifact_name
@@ -181,7 +181,7 @@ def test_values_of_any_text_arrive_unharmed(values):
 
 @given(st.lists(st.text(min_size=1, max_size=12).filter(lambda text: text == text.strip()), min_size=1, max_size=4))
 def test_a_list_of_any_names_is_read_as_it_was_written(names):
-    assert read_list(str(Listed(names))) == names
+    assert read_list(as_word(names)) == names
 
 
 def test_a_line_end_in_a_name_ends_no_row():

@@ -1,6 +1,7 @@
 """`python -m study.train` as a person or `wandb agent` runs it: real processes, the real wandb client."""
 
 import fcntl
+import fcntl
 import io
 import json
 import os
@@ -101,7 +102,11 @@ def test_a_run_leaves_a_complete_directory_and_is_not_trained_twice(command, cal
     assert "wandb" not in [path.name for path in (tmp_path / "runs").iterdir()]
 
     written = (run.path / "summary.json").stat().st_mtime_ns
+    with (run.path / ".lock").open("rb") as reader:  # another process that asks whether the run is trained
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        assert not run.is_locked()
     with run.locked():  # reading needs no lock
+        assert run.is_locked()
         again = call("study.train", *QUICK, "--dropout", "0.50", "--wandb=disabled", "--notes=again")
     assert "was trained before" in again.stdout
     assert (run.path / "summary.json").stat().st_mtime_ns == written

@@ -7,9 +7,12 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+
+from study.system.files import held
 
 
 def folder() -> Path:
@@ -18,22 +21,32 @@ def folder() -> Path:
 
 
 def arrays(kind: str, key: str, compute: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Load arrays from the cache, or compute and save them; if the cache is not writable they are only computed."""
-    # a missing or damaged file is computed again
+    """Load arrays from the cache, or compute and save them, one process at a time.
+
+    If the cache is not writable they are only computed.
+    """
+    # a missing or damaged file is computed again, unless another process has done so meanwhile
     path = folder() / kind / f"{key}.npz"
+    if saved := _read(path):
+        return saved
+    with held(path.with_suffix(".lock")):
+        if saved := _read(path):
+            return saved
+        computed = dict(compute())
+
+        # written under a temporary name, so that another process never reads half a file
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+                np.savez_compressed(file, allow_pickle=False, **computed)
+            Path(file.name).replace(path)
+    return computed
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Read a file of arrays; empty if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as saved:
             return dict(saved)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        pass
-    computed = dict(compute())
-
-    # written under a temporary name, so that another process never reads half a file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.savez_compressed(file, allow_pickle=False, **computed)
-        Path(file.name).replace(path)
-    except OSError:
-        pass
-    return computed
+        return {}

@@ -36,6 +36,11 @@ class Listed(tuple):
         return _row(self, csv.QUOTE_ALL) if _is_bracketed(text) else text
 
 
+def as_word(value: Any) -> str:
+    """Write the value of an option as a command line takes it."""
+    return str(Listed(value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _row(items: Iterable[Any], quoting: int) -> str:
     """Return a row of a CSV file, without its line end."""
     text = io.StringIO()

@@ -33,7 +33,7 @@ from pydantic_core import from_json
 from study.config import RESULTS_VERSION, Config
 from study.config.checks import LONGEST_TAG
 from study.system.errors import Busy, UserError
-from study.system.files import tail
+from study.system.files import is_held, tail
 
 DONE = ("finished", "diverged", "stopped")
 """States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
@@ -234,15 +234,7 @@ class RunDirectory:
 
     def is_locked(self) -> bool:
         """Return whether a process is training this run."""
-        if not (self.path / ".lock").exists():
-            return False
-        try:
-            with filelock.FileLock(self.path / ".lock", timeout=0):
-                return False
-        except filelock.Timeout:
-            return True
-        except OSError:  # the lock of another user, or a read-only disk
-            return False
+        return is_held(self.path / ".lock")
 
     @contextmanager
     def locked(self, wait: Say | None = None) -> Iterator[None]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import filelock
 
 from study.system.errors import UserError, one_line
+from study.system.files import is_held
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt, from glibc's malloc.h."""
@@ -254,11 +255,8 @@ class Occupancy:
     @staticmethod
     def _is_held(path: Path) -> bool:
         """Return whether a process holds a lock file; delete it if not."""
-        try:
-            with filelock.FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)
-                return False
-        except filelock.Timeout:
+        if is_held(path):
             return True
-        except OSError:
-            return False
+        with suppress(OSError):  # it is another user's
+            path.unlink(missing_ok=True)
+        return False

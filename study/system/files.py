@@ -88,7 +88,7 @@ def cached(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Calla
     import torch  # not needed to write a text
 
     temporary = path.with_suffix(".tmp")
-    with _held(path.with_suffix(".lock")):
+    with held(path.with_suffix(".lock")):
         content = read(path)
         if content is None:
             # Compute the tensors and write them under a temporary name first
@@ -103,13 +103,30 @@ def cached(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Calla
     return content
 
 
-def _held(path: Path) -> AbstractContextManager:
+def held(path: Path) -> AbstractContextManager:
     """Hold a lock file; do nothing if the folder cannot be written."""
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(path).acquire()
     except OSError:
         return nullcontext()
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process holds a lock file of filelock; others that ask at the same time do not count.
+
+    False if the file is missing or cannot be read.
+    """
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read(path: Path) -> dict[str, Any] | None:
