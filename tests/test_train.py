@@ -1,7 +1,6 @@
 """`python -m study.train` as a person or `wandb agent` runs it: real processes, the real wandb client."""
 
 import fcntl
-import fcntl
 import io
 import json
 import os
