@@ -38,6 +38,8 @@ class Plan:
         self.of_sweep: list[list[str]] = []
         self.coming = 0
         for sweep in sweeps:
+            if sweep.is_adaptive:  # what it may choose is checked before anything is trained
+                sweep.checked(sweep.probes(), base)
             points = runs.points(sweep, base)
             self.of_sweep.append([key for point in points if (key := point.config.fingerprint) not in self.known])
             for point in points:

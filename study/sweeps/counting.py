@@ -29,6 +29,7 @@ def count(sweep: Sweep, base: Mapping[str, Any] | None = None) -> int:
     wrong with the points.
     """
     if sweep.is_adaptive:
+        sweep.checked(sweep.probes(), base)
         points = sweep.points(base)
         return len(points) + sweep.open_points(points)
     if not sweep.is_search:

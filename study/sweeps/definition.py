@@ -111,7 +111,6 @@ class Sweep:
         else:
             points = self.checked(self.values(), base)
             if self.is_adaptive:
-                self.checked(self.probes(), base)
                 points += self._located((info for info in recorded if self.name in (info.get("sweeps") or ())), base)
 
         # Keep the first point of each config
