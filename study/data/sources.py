@@ -8,6 +8,7 @@ import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,17 @@ def read(config: Config, files: Folder | None, say: Say) -> Source:
 
 
 def _digits() -> Source:
-    from sklearn.datasets import load_digits
+    """Read scikit-learn's digits from its file, since importing scikit-learn takes longer than a short training."""
+    path = Path(find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if path.exists():
+        table = np.loadtxt(path, delimiter=",")
+        values, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+    else:
+        from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    return Source({"train": (images, torch.from_numpy(digits.target).long())}, tuple("0123456789"))
+        values, labels = load_digits().images, load_digits().target
+    images = torch.from_numpy(np.rint(values * (255 / 16)).astype(np.uint8))[:, None]
+    return Source({"train": (images, torch.from_numpy(labels).long())}, tuple("0123456789"))
 
 
 def _torchvision(config: Config, say: Say) -> Source:
