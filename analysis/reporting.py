@@ -270,7 +270,7 @@ def _problems(frames: Frames) -> list[str]:
 def _provenance(frames: Frames) -> str:
     """Report the machines and versions with which the runs were trained."""
     done = [run for run in frames.runs.index if frames.runs.state[run] in DONE]
-    infos = [frames.directories[run].info() for run in done]
+    infos = [frames.info(run) for run in done]
     versions = sorted({f"{name} {version}" for info in infos for name, version in info.get("versions", {}).items()})
     hosts = sorted({f"{info.get('host')} ({info.get('device')})" for info in infos})
     return (

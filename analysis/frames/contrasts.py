@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.frames import runs as sources
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import ACCURACY, Section, once
 from analysis.frames.statistics import (
@@ -290,8 +289,8 @@ def with_best(frames: Frames, section: Section, frame: pd.DataFrame) -> pd.DataF
     if len(names) > 1 and names[0] == frame.setting[0]:
         runs = single.loc[[setting for setting in names if not frames.damage(single.run[setting])]]
         runs = runs[runs.split_seed == single.split_seed[names[0]]]  # the same test images
-        predictions = sources.predictions(frames, list(runs.run))
-        right = {run: (group.target == group.predicted).to_numpy() for run, group in predictions.groupby("run")}
+        tested = {run: frames.tested(run) for run in runs.run}
+        right = {run: (images.target == images.predicted).to_numpy() for run, images in tested.items()}
         # without readable predictions of the best run there is nothing to compare
         for setting, run in runs.run.iloc[1:].items() if names[0] in runs.index else ():
             first, second, p = mcnemar(right[runs.run.iloc[0]], right[run])

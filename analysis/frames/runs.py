@@ -76,17 +76,42 @@ class Frames:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """Return one row per run with a result and test image: target, predicted (class indices), probability."""
-        return predictions(self, list(with_result(self.runs).index))
+        parts = [pd.DataFrame(columns=["run", "image", "target", "predicted", "probability"])]
+        for run in map(str, with_result(self.runs).index):
+            arrays = self.directories[run].evaluation((*TESTED, "test_probabilities"))
+            probabilities = arrays.get("test_probabilities")  # which an exported copy lacks
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "run": run,
+                        "image": np.arange(len(arrays["test_targets"])),
+                        "target": arrays["test_targets"],
+                        "predicted": arrays["test_predictions"],
+                        "probability": np.nan if probabilities is None else probabilities.astype(np.float32).max(1),
+                    }
+                )
+            )
+        return pd.concat(parts[1:] or parts, ignore_index=True)
 
     @cached_property
     def recorded(self) -> list[dict[str, Any]]:
         """Return the config and the sweeps of each run from run.json, by which a sweep finds its runs."""
-        infos = (directory.info() for directory in self.directories.values())
+        infos = map(self.info, self.directories)
         return [{"config": info["config"], "sweeps": info.get("sweeps")} for info in infos]
+
+    def info(self, run: str) -> dict[str, Any]:
+        """Return the content of run.json of a run."""
+        if run not in self._infos:
+            self._infos[run] = self.directories[run].info()
+        return self._infos[run]
+
+    @cached_property
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        return {}
 
     def data(self, run: str) -> dict[str, Any]:
         """Return the data of a run from run.json: classes, image_shape, images in each split."""
-        return self.directories[run].info()["data"]
+        return self.info(run)["data"]
 
     def damage(self, run: str) -> str:
         """Describe what is wrong with the evaluation.npz of a run; empty if it can be read."""
@@ -395,64 +420,39 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"its run.json is invalid ({error!r})"
 
 
+TESTED = ("class_names", "test_targets", "test_predictions")
+"""Arrays of evaluation.npz with what a run predicts for the test images."""
+
+
 def _damage(directory: RunDirectory) -> str:
     """Describe what is wrong with evaluation.npz: it cannot be read, or its predictions are of other classes."""
-    # it must be readable and complete
     try:
         arrays = directory.evaluation()
-        classes = len(arrays["class_names"])
-        targets = arrays["test_targets"]
-        predicted = arrays["test_predictions"]
     except CorruptRun as error:
         return str(error)
-    except KeyError as error:
-        return f"{directory.path / 'evaluation.npz'} has no {error.args[0]}"
+    if absent := [name for name in TESTED if name not in arrays]:
+        return f"{directory.path / 'evaluation.npz'} has no {absent[0]}"
+    return (
+        ""
+        if _are_sound(arrays)
+        else f"{directory.path / 'evaluation.npz'} holds predictions that do not fit its classes"
+    )
 
-    if _are_sound(targets, predicted, classes):
-        return ""
-    return f"{directory.path / 'evaluation.npz'} holds predictions that do not fit its classes"
 
-
-def _are_sound(targets: np.ndarray, predicted: np.ndarray, classes: int) -> bool:
+def _are_sound(arrays: Mapping[str, np.ndarray]) -> bool:
     """Return whether targets and predictions are equally many indices of classes."""
-    return len(targets) == len(predicted) and all(
-        len(labels) and labels.min() >= 0 and labels.max() < classes for labels in (targets, predicted)
+    classes, *labels = (arrays[name] for name in TESTED)
+    return len(labels[0]) == len(labels[1]) and all(
+        len(own) and own.min() >= 0 and own.max() < len(classes) for own in labels
     )
 
 
 def _tested(directory: RunDirectory) -> pd.DataFrame | None:
-    """Read targets and predictions of the test images, and nothing else of evaluation.npz; None if they are broken."""
+    """Read targets and predictions of the test images; None if they are broken."""
     try:
-        with np.load(directory.path / "evaluation.npz", allow_pickle=False) as arrays:
-            classes = len(arrays["class_names"])
-            targets = arrays["test_targets"]
-            predicted = arrays["test_predictions"]
-    except UNREADABLE:
+        arrays = directory.evaluation(TESTED)
+    except CorruptRun:
         return None
-    sound = _are_sound(targets, predicted, classes)
-    return pd.DataFrame({"target": targets, "predicted": predicted}) if sound else None
-
-
-def predictions(frames: Frames, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row per run and test image: target and predicted class, and its probability or NaN."""
-    # one frame per run
-    parts = []
-    for run in names:
-        arrays = frames.directories[run].evaluation()
-        probabilities = arrays.get("test_probabilities")  # which an exported copy lacks
-        parts.append(
-            pd.DataFrame(
-                {
-                    "run": run,
-                    "image": np.arange(len(arrays["test_targets"])),
-                    "target": arrays["test_targets"],
-                    "predicted": arrays["test_predictions"],
-                    "probability": np.nan if probabilities is None else probabilities.astype(np.float32).max(1),
-                }
-            )
-        )
-    return (
-        pd.concat(parts, ignore_index=True)
-        if parts
-        else pd.DataFrame(columns=["run", "image", "target", "predicted", "probability"])
-    )
+    if not arrays.keys() >= {*TESTED} or not _are_sound(arrays):
+        return None
+    return pd.DataFrame({"target": arrays["test_targets"], "predicted": arrays["test_predictions"]})

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.frames.runs import Frames
+from analysis.frames.runs import TESTED, Frames
 from analysis.frames.sections import LOOKED_AT, Section, best_readable
 from analysis.frames.statistics import estimate
 from analysis.page.blocks import Block, Heading, Picture
@@ -129,7 +129,7 @@ def read_accuracies(path: str | Path) -> pd.Series:
     # the directory of a run
     path = Path(path)
     if path.is_dir():
-        arrays = RunDirectory(path).evaluation()
+        arrays = RunDirectory(path).evaluation(TESTED)
         tested = pd.DataFrame({"target": arrays["test_targets"], "predicted": arrays["test_predictions"]})
         counts = confusion.matrix(tested, arrays["class_names"].tolist())
         return confusion.rates(counts).set_index("class").accuracy.rename(path.name)
@@ -151,7 +151,7 @@ def read_accuracies(path: str | Path) -> pd.Series:
 
 def check_classes(given: pd.Series, frames: Frames) -> None:
     """Raise UserError if given accuracies name a class that no run has."""
-    infos = [directory.info() for directory in frames.directories.values()]
+    infos = [frames.info(run) for run in frames.directories]
     known = sorted({name for info in infos for name in info.get("data", {}).get("classes", ())})
     for name in given.index.difference(known):
         raise UserError(f"no run knows the class {name!r} of {given.name}; {nearest(name, known)}")

@@ -156,7 +156,7 @@ def code(frames: Frames) -> list[str]:
     """Report the commits of the code, and the command that trains a run again."""
     # commits with the number of runs; + marks changed files
     done = [run for run in frames.runs.index if frames.runs.state[run] in DONE]
-    commits = pd.Series([frames.directories[run].info().get("git_commit") for run in done], dtype=object)
+    commits = pd.Series([frames.info(run).get("git_commit") for run in done], dtype=object)
     texts = [
         plural(
             "commit {commit} with changed files ({n:,} run)",

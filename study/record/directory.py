@@ -22,7 +22,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,13 +144,16 @@ class RunDirectory:
             raise CorruptRun(f"{self.path / 'history.jsonl'} is broken: a line is not the row of an epoch")
         return rows
 
-    def evaluation(self) -> dict[str, Any]:
-        """Read the arrays of evaluation.npz; raise CorruptRun if it is missing or broken."""
+    def evaluation(self, names: Collection[str] | None = None) -> dict[str, Any]:
+        """Read the arrays of evaluation.npz, or those of these `names` that it has.
+
+        Raises CorruptRun if it is missing or broken.
+        """
         import numpy as np
 
         try:
             with np.load(self.path / "evaluation.npz", allow_pickle=False) as arrays:
-                return dict(arrays)
+                return {name: arrays[name] for name in arrays.files if names is None or name in names}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
             broken = self.path / "evaluation.npz"
             raise CorruptRun(f"{broken} is broken: delete it, then the same command retrains the run") from None
