@@ -16,11 +16,11 @@ from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
 from analysis.themes import answers, comparison, confusion
 from analysis.wording.texts import restored, text
-from study.record.directory import Say
 from study.remote import api as wandb_api
 from study.remote import publish as wandb_publish
 from study.remote.publish import Chapter
 from study.system.errors import UserError
+from study.system.progress import Say
 
 CURVES = ("val/acc", "val/loss", "train/loss")
 """The metrics whose curves a report at W&B shows."""

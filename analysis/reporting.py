@@ -41,6 +41,7 @@ from analysis.themes import (
 from analysis.wording.texts import mark, plural, protected, text
 from study.record.directory import DONE
 from study.system.errors import printable
+from study.system.progress import Say
 
 
 def write(
@@ -48,7 +49,7 @@ def write(
     sections: Sequence[Section],
     source: str,
     out: Path,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     show: Callable[[Section], None] = lambda section: None,
     full: bool = False,
     reload: int = 0,
@@ -78,9 +79,7 @@ def write(
     return page.write(parts, title, summary, provenance, out, full, reload, pictures)
 
 
-def _parts(
-    frames: Frames, sections: Sequence[Section], say: Callable[[str], None], show: Callable[[Section], None]
-) -> Iterator[Part]:
+def _parts(frames: Frames, sections: Sequence[Section], say: Say, show: Callable[[Section], None]) -> Iterator[Part]:
     """Yield the parts of the report one by one, so that only the figures of one section are in memory."""
     # a summary of several sections
     names = titles(sections)

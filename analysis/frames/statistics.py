@@ -30,15 +30,6 @@ class Estimate:
     half_width: float
     n: int
 
-    @property
-    def p(self) -> float:
-        """Return the two-sided p value of Student's t test against 0; NaN for a single value."""
-        if math.isnan(self.half_width):
-            return math.nan
-        if self.mean == 0 or self.half_width == 0:
-            return float(self.mean == 0)
-        return float(2 * special.stdtr(self.n - 1, -abs(self.mean) / self.half_width * _t(self.n - 1)))
-
 
 def estimate(values: Sequence[float], rounding: float = 0.0) -> Estimate:
     """Estimate a mean and its 95 % interval (Student t) from repeats; NaN values are ignored.

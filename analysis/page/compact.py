@@ -1,7 +1,7 @@
 """Make the SVG of a figure a third smaller or more, for the page: it looks the same.
 
     python -c "from analysis.page import compact; from pathlib import Path; \\
-        print(len(compact.svg(Path('report/figures/protocol-costs.svg').read_bytes())))"
+        print(len(compact.svg(Path('report/figures/quickstart-brief.svg').read_bytes())))"
 
 Names of classes and settings take most space: matplotlib draws every character as an element of 70 characters.
 """

@@ -347,7 +347,7 @@ def sentence(detail: Mapping[str, Any]) -> str:
     value = detail["input"]
     bounds = detail.get("ctx", {})
 
-    # What is no option was among the defaults of a network, an augmentation or another name
+    # An unknown option can only come from the defaults in choices.py
     if detail["type"] == "extra_forbidden":
         return f"option {name!r} is in study/config/choices.py, but study/config/options.py lacks it"
 

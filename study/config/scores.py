@@ -79,7 +79,7 @@ def check(metric: str, classes: int) -> None:
 
 
 def choosing(name: str) -> str | None:
-    """Return the metric by which the runs of a sweep with this metric choose their best epoch; None if it is no such.
+    """Return the metric by which the runs of a sweep with this metric choose their best epoch, None if they cannot.
 
     It is always that of the validation images: `best/val_loss`, `last/val_loss` and `test/loss` stand for val/loss.
     """

@@ -16,7 +16,8 @@ from study.config import Config
 from study.data import duplicates, folder, notes, sources, splits
 from study.data.folder import Folder
 from study.data.memory import Memory
-from study.data.pictures import Range, Say
+from study.data.pictures import Range
+from study.system.progress import Say
 
 ROWS = 1000
 """Number of images that are moved at once."""

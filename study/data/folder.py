@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,9 +18,7 @@ from study.data.labels import subjects as subjects_of
 from study.data.listing import Mark, expected, in_class_folders, with_labels
 from study.system.errors import NAMED, UserError, one_line, printable
 from study.system.files import file_digest, replace_text, with_accents
-from study.system.progress import Progress
-
-Say = Callable[[str], None]
+from study.system.progress import Progress, Say
 
 UNREAD = "cannot be read"
 

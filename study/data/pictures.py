@@ -23,9 +23,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from study.system.errors import NAMED, UserError, printable
 from study.system.files import replace_text
-from study.system.progress import Progress
+from study.system.progress import Progress, Say
 
-Say = Callable[[str], None]
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -39,7 +38,7 @@ UNREADABLE_SHARE = 0.01
 """A data set is refused if more than this share of its files cannot be read, with these exceptions."""
 
 UNREADABLE_FILES, OF_FEW = 5, 0.1
-"""This number of unreadable files is accepted in any case, unless it is more than this share."""
+"""Up to this number of unreadable files are accepted if they are at most this share of all files."""
 
 CHUNK = 1000
 """Number of files that are handed to the threads at once."""

@@ -3,14 +3,14 @@
 python -m study.train --dataset digits --augment flip,rotate --show-augment sheet.png
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from study.config import Config
 from study.system.errors import UserError
+from study.system.progress import Say
 
 
-def show_augment(config: Config, path: Path, say: Callable[[str], None]) -> None:
+def show_augment(config: Config, path: Path, say: Say) -> None:
     """Draw the first training image and 63 augmented copies of it, as the network sees them, into a picture.
 
     With mixup or cutmix, which need different images, it is 63 of them instead of copies.

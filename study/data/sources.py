@@ -20,9 +20,10 @@ from torch import Tensor
 from study.config import RESULTS_VERSION, Config
 from study.data import duplicates, pictures
 from study.data.folder import Folder, cache_stem
-from study.data.pictures import Listing, Range, Say
+from study.data.pictures import Listing, Range
 from study.system import files as cache
 from study.system.errors import UserError, printable
+from study.system.progress import Say
 
 
 @dataclass(frozen=True)

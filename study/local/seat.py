@@ -17,11 +17,12 @@ from typing import Any
 from study.local import worker
 from study.local.server import STOPPED, Ended, Order, serve
 from study.local.slots import Slot, environment_of, new_log
-from study.record.directory import DONE, Say
+from study.record.directory import DONE
 from study.record.display import describe, duration
 from study.remote import queue
 from study.remote.sweep import WandbSweep
 from study.system.process import how_ended, kill_all
+from study.system.progress import Say
 
 BEAT_SECONDS = 5.0
 """Seconds between two questions to W&B while a run is trained, or while there is none to train."""

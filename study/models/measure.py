@@ -7,7 +7,7 @@
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 from typing import Any
@@ -18,6 +18,7 @@ from torch.autograd.graph import Node
 
 from study.system import devices
 from study.system.errors import UserError, is_out_of_memory, one_line
+from study.system.progress import Say
 
 LAYERS = {
     "intermediate": "no block before its last layer returns a row for each image",
@@ -35,7 +36,7 @@ KNOWN = ("torch.nn.modules.", "torchvision.models.", "study.models.layers")
 """Packages of modules that compute matrix products only in convolutions and linear layers."""
 
 
-def measure(model: nn.Module, images: Tensor, classes: int, name: str, say: Callable[[str], None]) -> dict[str, int]:
+def measure(model: nn.Module, images: Tensor, classes: int, name: str, say: Say) -> dict[str, int]:
     """Return the results of `count` and `count_behind`, as far as possible; `say` gets a line about the rest.
 
     `images` are a few prepared images (n, channels, height, width). The network and torch's random generators keep

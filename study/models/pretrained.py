@@ -23,11 +23,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from study.config import Config
 from study.models import create, library
-from study.system.errors import UserError, is_out_of_memory, one_line
+from study.system.errors import NAMED, UserError, is_out_of_memory, one_line, some
 from study.system.files import file_digest
-
-NAMED = 3
-"""At most this many of the weights that do not fit are named."""
+from study.system.progress import Say
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Pretrained:
         return digest.hexdigest()[:16]
 
 
-def read(config: Config, say: Callable[[str], None]) -> Pretrained | None:
+def read(config: Config, say: Say) -> Pretrained | None:
     """Read the pretrained weights of a config's network for images of its size; None if it is trained from scratch.
 
     Raises UserError if there are no such weights, or if they do not fit the network.
@@ -86,9 +84,7 @@ def read(config: Config, say: Callable[[str], None]) -> Pretrained | None:
     )
 
 
-def _downloaded(
-    config: Config, build: Callable[..., nn.Module], pretrained_cfg: Any, say: Callable[[str], None]
-) -> nn.Module:
+def _downloaded(config: Config, build: Callable[..., nn.Module], pretrained_cfg: Any, say: Say) -> nn.Module:
     """Build the network with timm's weights, downloaded if necessary; raise UserError if that fails."""
     if not pretrained_cfg.has_weights:
         raise UserError(
@@ -234,8 +230,7 @@ def train_mode(model: nn.Module) -> None:
 
 def _some(names: Iterable[str]) -> str:
     names = sorted(names)
-    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + rest
+    return some(names[:NAMED], len(names))
 
 
 def _shape(tensor: Tensor) -> str:

@@ -34,6 +34,7 @@ from study.config import RESULTS_VERSION, Config
 from study.config.checks import LONGEST_TAG
 from study.system.errors import Busy, UserError
 from study.system.files import is_held, tail
+from study.system.progress import Say
 
 DONE = ("finished", "diverged", "stopped")
 """States of runs that have a result; `failed`, `interrupted` and `running` ones have none."""
@@ -43,8 +44,6 @@ EARLY = "early stopping"
 
 HYPERBAND = "hyperband"
 """`stopped_by` in run.json if the run's sweep stopped it early."""
-
-Say = Callable[[str], None]
 
 WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
 

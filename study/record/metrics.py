@@ -37,7 +37,7 @@ EPOCH_METRICS = (
     Metric("memory/peak_mb", unit="MB"),
     *(Metric(key, "maximize", PERCENT, "%") for key in SCORES),
 )
-"""Metrics that are logged once per epoch, in addition to `epoch`; of SCORES few or none."""
+"""Metrics that are logged once per epoch, in addition to `epoch`; of SCORES only those that a run needs."""
 
 END_METRICS = (
     Metric("best/epoch"),

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from study.config import Config
-from study.record.directory import ROOM_BYTES, RunDirectory, Say, described
+from study.record.directory import ROOM_BYTES, RunDirectory, described
 from study.system import devices, version
 from study.system.errors import is_device_failure, is_out_of_memory, one_line
+from study.system.progress import Say
 
 
 class Sink(Protocol):

@@ -17,14 +17,18 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from study.config import check_value
-from study.record.directory import DONE, Say
+from study.record.directory import DONE
 from study.system.errors import ServerError, UserError
+from study.system.progress import Say
 
 TIMEOUT = 60
 """Seconds to wait for one answer, unless WANDB_HTTP_TIMEOUT is set."""
 
 PATIENCE = {"x_graphql_retry_max": 4, "x_graphql_retry_wait_min_seconds": 1, "x_graphql_retry_wait_max_seconds": 20}
 """Retries of the W&B client after a 429 or without an answer, unless WANDB_X_GRAPHQL_RETRY_MAX and so on are set."""
+
+RUN_PATIENCE = {"init_timeout": 30, "finish_timeout": 120, "finish_timeout_raises": True}
+"""Timeouts of a run in seconds, unless WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT are set, as `agents` does."""
 
 QUIET = 10
 """Seconds after which a line reports that W&B has not answered yet."""

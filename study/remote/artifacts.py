@@ -14,9 +14,10 @@ from typing import Any
 import wandb
 
 from study.config import Config
-from study.record.directory import RunDirectory, Say, make
+from study.record.directory import RunDirectory, make
 from study.remote import contents
 from study.system.errors import one_line
+from study.system.progress import Say
 
 LARGEST_MB = 500
 """Size of the largest file of weights that is sent."""

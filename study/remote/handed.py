@@ -19,12 +19,13 @@ import yaml
 
 from study.config import Config, check_value
 from study.config.argv import Command, read_command
-from study.record.directory import RunDirectory, Say, make, tags_of
+from study.record.directory import RunDirectory, make, tags_of
 from study.record.display import Display
 from study.remote import api, sink
 from study.system.errors import UserError, one_line
 from study.system.files import replace_text
 from study.system.process import Signals
+from study.system.progress import Say
 from study.training.run import Outcome, train
 
 VARIABLE = "WANDB_SWEEP_PARAM_PATH"

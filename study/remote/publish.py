@@ -12,21 +12,15 @@ from pathlib import Path
 from sys import stderr
 from typing import Any
 
-from study.record.directory import Say
-from study.remote.api import announced, connect, failure, is_denied, unless_set
+from study.remote.api import QUIET, RUN_PATIENCE, announced, connect, failure, is_denied, unless_set
 from study.system.errors import one_line
+from study.system.progress import Say
 
 JOB_TYPE = "study-report"
 """Job type of the run that holds a page; `contents.listed` leaves such runs out."""
 
-PATIENCE = {"init_timeout": 30, "finish_timeout": 120, "finish_timeout_raises": True}
-"""Timeouts in seconds of that run, unless WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT are set."""
-
 LONGEST_TITLE = 128
 """Most characters of a report's title at W&B."""
-
-QUIET = 10
-"""Seconds after which a line reports that W&B has not answered yet."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,7 @@ def _page(place: Sequence[str], title: str, page: Path) -> str:
 
     entity, project = place
     with tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True) as folder:
-        settings = wandb.Settings(silent=True, disable_code=True, x_disable_stats=True, **unless_set(PATIENCE))
+        settings = wandb.Settings(silent=True, disable_code=True, x_disable_stats=True, **unless_set(RUN_PATIENCE))
         run = wandb.init(
             entity=entity,
             project=project,

@@ -9,12 +9,13 @@ from typing import Any
 import wandb
 
 from study.config import Config
-from study.record.directory import RunDirectory, Say
+from study.record.directory import RunDirectory
 from study.remote import charts
 from study.remote.api import ask, failure, handed_out, is_missing, state_of
 from study.remote.run import connect, epochs_of, place_of
 from study.system.errors import UserError
 from study.system.process import exit_code
+from study.system.progress import Say
 
 
 def replay(directory: RunDirectory, config: Config, say: Say) -> None:

@@ -19,11 +19,12 @@ import wandb
 from study.config import Config
 from study.config.scores import SCORES
 from study.config.setting import run_title
-from study.record.directory import RunDirectory, Say, finite
+from study.record.directory import RunDirectory, finite
 from study.record.metrics import EPOCH_METRICS
 from study.remote import artifacts, charts, columns, handed, offline
 from study.remote.api import (
     NO_KEY,
+    RUN_PATIENCE,
     announced,
     ask,
     check_settings,
@@ -35,9 +36,7 @@ from study.remote.api import (
 )
 from study.remote.artifacts import LONGEST_NAME
 from study.system.errors import STOP, UserError, one_line
-
-PATIENCE = {"init_timeout": 30, "finish_timeout": 120, "finish_timeout_raises": True}
-"""Timeouts in seconds, unless WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT are set; `agents` sets the latter."""
+from study.system.progress import Say
 
 SWEEP_PATIENCE = 120
 """`init_timeout` of a run that W&B's server distributed, which cannot continue offline."""
@@ -269,7 +268,7 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
     """Start a run by W&B's client in the chosen mode."""
     # Collect the settings that no environment variable sets
     for_agent = {"init_timeout": SWEEP_PATIENCE} if handed_out() else {}
-    settings = unless_set({**PATIENCE, **RETRIES, **for_agent, "sweep_id": place["sweep"], "stop_fn": _end_at_stop})
+    settings = unless_set({**RUN_PATIENCE, **RETRIES, **for_agent, "sweep_id": place["sweep"], "stop_fn": _end_at_stop})
 
     # Collect the config
     keys = handed.sweep_keys() if handed_out() else []

@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from study.config import Config
-from study.record.directory import RunDirectory, Say
+from study.record.directory import RunDirectory
 from study.remote import columns
 from study.remote.api import handed_out, trouble
 from study.system.errors import UserError, one_line
+from study.system.progress import Say
 
 if TYPE_CHECKING:
     from study.remote.run import WandbRun

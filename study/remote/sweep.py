@@ -23,7 +23,7 @@ from rich.table import Table
 
 from study.config import Config, check_value
 from study.config.setting import read_pairs, run_title, written
-from study.record.directory import DONE, Say
+from study.record.directory import DONE
 from study.record.display import duration, result
 from study.remote import columns
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
@@ -32,6 +32,7 @@ from study.sweeps import definition as search
 from study.sweeps.definition import Point, Sweep
 from study.system.console import console
 from study.system.errors import UserError
+from study.system.progress import Say
 
 COMMAND = ["${env}", "${interpreter}", "-m", "study.train", "${args}"]
 RANKS = (*DONE, "running", "queued", "interrupted", "failed", "killed", "crashed")

@@ -28,7 +28,7 @@ PYTHON = re.compile(r"python[\d.]*(\.exe)?")
 class AddedOptions:
     """The options that a command adds to a point, as texts, and whether it leaves out options that are False.
 
-    A point replaces those `before` its arguments; those `after` replace the point's.
+    A point overrides those `before` `${args}`; those `after` it override the point.
     """
 
     before: dict[str, Any]

@@ -105,7 +105,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def set_deterministic(device, wanted: bool) -> None:
-    """Let CUDA use only deterministic algorithms, and raise RuntimeError where there is none; or all again."""
+    """Turn on or off that CUDA uses only deterministic algorithms; torch raises RuntimeError where there is none."""
     import torch
 
     wanted = wanted and device.type == "cuda"
@@ -128,7 +128,7 @@ def trouble(name: str) -> str | None:
 
 @contextmanager
 def kept_settings() -> Iterator[None]:
-    """Restore what a training sets for its process, for code that goes on after it: threads, tiny numbers …"""
+    """Restore torch's threads, denormal numbers and determinism after a training, for a process that goes on."""
     loaded = sys.modules.get("torch")
     count = loaded and loaded.get_num_threads()
     try:

@@ -17,6 +17,8 @@ from typing import Any
 
 import filelock
 
+from study.system.progress import Say
+
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8 under a temporary name, then rename it; the folder is made if it is missing."""
@@ -80,7 +82,7 @@ def _known_digest(path: Path, size: int, changed: int) -> str:
     return file_digest(path)
 
 
-def cached(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Callable[[str], None]) -> dict[str, Any]:
+def cached(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Say) -> dict[str, Any]:
     """Read a file of tensors; if it is missing or broken, call `make` and write the file, one process at a time.
 
     If the folder cannot be written, `say` reports that `what` will be computed at every start.

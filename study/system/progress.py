@@ -7,11 +7,14 @@ progress.show(done)
 import time
 from collections.abc import Callable
 
+Say = Callable[[str], None]
+"""Prints a line, or shows it elsewhere."""
+
 
 class Progress:
     """Prints a line such as `decoded 2,000 of 60,000 images, ETA 9 s`, at most once every `seconds`."""
 
-    def __init__(self, total: int, done: str, what: str, say: Callable[[str], None], seconds: float = 5.0):
+    def __init__(self, total: int, done: str, what: str, say: Say, seconds: float = 5.0):
         self.total = total
         self.done = done
         self.what = what

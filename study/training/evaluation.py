@@ -5,7 +5,7 @@ arrays = evaluation.arrays(data, test_logits, chosen, activations)
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from study.data import splits
 from study.data.dataset import Data, Split
 from study.record.metrics import METRICS
 from study.system.errors import UserError
+from study.system.progress import Say
 from study.training import thumbnails
 from study.training.step import autocast
 
@@ -74,7 +75,7 @@ class Evaluator:
         return score(self.logits(split), split.labels)
 
 
-def measure(model: nn.Module, data: Data, name: str, say: Callable[[str], None]) -> dict[str, int]:
+def measure(model: nn.Module, data: Data, name: str, say: Say) -> dict[str, int]:
     """Measure a network on a few images of a data set before training; see `models.measure`."""
     images = data.prepared(data.val.take(slice(MEASURED_IMAGES)))
     return models.measure(model, images, len(data.classes), name, say)

@@ -8,7 +8,7 @@ On one CPU thread it takes 24 ms for `two-block` on digits, and 3.7 s for `cnn` 
 about as long as one validation.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from study import models
 from study.data.dataset import Data
 from study.models import gradcam
 from study.system.errors import one_line
+from study.system.progress import Say
 from study.training.evaluation import stratified
 from study.training.thumbnails import small
 
@@ -43,7 +44,7 @@ def arrays(
     logits: Tensor,
     mistakes: Tensor,
     size: int,
-    say: Callable[[str], None],
+    say: Say,
     features: Mapping[str, Tensor] | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the arrays that explain the first `mistakes` and some right predictions; fewer if that is not possible.

@@ -22,6 +22,7 @@ from study.record.tracker import Connect, Tracker
 from study.system import devices
 from study.system.errors import Interrupted, UserError, with_place
 from study.system.process import Signals, exit_code
+from study.system.progress import Say
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def _train(
     return _finish(config, display, tracker, state, summary, trainer.best_weights, arrays, **notes)
 
 
-def look(config: Config, say: Callable[[str], None]) -> None:
+def look(config: Config, say: Say) -> None:
     """Load the data of a config as its training would, and print what was found; neither train nor write a run.
 
     Raises the UserErrors of a training that are about its data.

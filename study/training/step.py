@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from study.system import devices
 from study.system.errors import UserError, is_out_of_memory, one_line, reason
+from study.system.progress import Say
 from study.training import optim
 from study.training.optim import MovingAverage
 
@@ -173,7 +174,7 @@ class Captured:
         size: int,
         device: torch.device,
         generators: Sequence[torch.Generator] = (),
-        say: Callable[[str], None] = print,
+        say: Say = print,
     ):
         self.function = function
         self.generators = generators

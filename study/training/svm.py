@@ -32,7 +32,7 @@ from study.models.pretrained import Pretrained
 from study.system import devices
 from study.system import files as cache
 from study.system.errors import UserError
-from study.system.progress import Progress
+from study.system.progress import Progress, Say
 from study.training import evaluation, explain
 
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
@@ -45,8 +45,6 @@ FOLDS = 5
 MAX_ITERATIONS = 5_000
 PROGRESS_SECONDS = 30.0
 SPLITS = ("train", "val", "test")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

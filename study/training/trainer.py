@@ -28,6 +28,7 @@ from study.models.pretrained import Pretrained
 from study.system import devices
 from study.system import files as cache
 from study.system.errors import is_out_of_memory
+from study.system.progress import Say
 from study.training import evaluation, explain, optim, step
 from study.training.evaluation import Evaluator
 
@@ -65,7 +66,7 @@ class Trainer:
         data: Data,
         device: torch.device,
         precision: str | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        say: Say = lambda text: None,
         pretraining: Pretrained | None = None,
     ):
         """Build everything that a training needs; `precision` overrides the config's when a run resumes."""
@@ -120,7 +121,7 @@ class Trainer:
         batch = self.data.train.take(slice(self.config.batch_size))
         return step.faster_precision(self.model, self.data.prepared(batch), batch.labels)
 
-    def _captured(self, say: Callable[[str], None]) -> Callable[[Tensor], None]:
+    def _captured(self, say: Say) -> Callable[[Tensor], None]:
         """Return a function that trains a batch as one CUDA graph, or `_train_batch` if that is not possible."""
         name = self.config.optimizer
         cause = ""
