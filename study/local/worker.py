@@ -36,7 +36,7 @@ GRACE_SECONDS = 30.0
 
 # Workers are forked from a server that has imported once what a training needs, and uses no device
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["study.training.trainer", "study.training.svm", "sklearn.svm", "torch._dynamo"])
+_processes.set_forkserver_preload(["study.training.trainer", "study.training.svm", "torch._dynamo"])
 
 
 @dataclass(frozen=True)
