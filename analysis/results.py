@@ -18,7 +18,7 @@ from analysis.frames.sections import Section, of_sweep
 from analysis.page import html, tables
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.tables import Table, p_words
-from analysis.themes import about, asked, brief, costs, layers, sources
+from analysis.themes import about, asked, brief, costs, layers, pareto, sources
 from analysis.themes.sources import Found
 from analysis.wording import texts as wording
 from analysis.wording.texts import heading, number, shown, text
@@ -168,19 +168,49 @@ def beside(frames: Frames, found: Sequence[tuple[Found, Section]], folder: Path)
     return written
 
 
-def times(frames: Frames, timed: Sequence[Section], folder: Path) -> list[str]:
+def times(
+    frames: Frames, found: Sequence[tuple[Found, Section]], timed: Mapping[str, Sequence[Section]], folder: Path
+) -> list[str]:
     """Write what the networks cost, from the short trainings TIMED that had the machine alone; empty without any."""
     written = []
-    for section in timed:
-        written.append(html.plain(f"- {asked.seconds(frames, section)}"))
-        for block in costs.blocks(frames, section, reporting.looks_of([section])[0]):
-            written += _markdown(block, folder, "costs") if isinstance(block, Table) else []
-        written.append(html.plain(" ".join(about.trained(frames, section))))
-    heading = [
+    whole = {entry.sweep: section for entry, section in found}
+    for name, listed in timed.items():
+        for section in listed:
+            written.append(html.plain(f"- {asked.seconds(frames, section)}"))
+            if name in whole and (picture := _accuracy_and_time(whole[name], section)):
+                written += _markdown(picture, folder, f"costs-{name}")
+            for block in costs.blocks(frames, section, reporting.looks_of([section])[0]):
+                written += _markdown(block, folder, "costs") if isinstance(block, Table) else []
+            written.append(html.plain(" ".join(about.trained(frames, section))))
+    title = [
         f"## {html.plain(text('What do the networks cost in time?'))}",
         html.plain(f"**{text('The source')}**: {text(sources.COSTS)}"),
     ]
-    return [*heading, *written] if written else []
+    return [*title, *written] if written else []
+
+
+def _accuracy_and_time(whole: Section, short: Section) -> Picture | None:
+    """Draw the accuracy of the settings of a section against the time of an epoch in its short trainings.
+
+    None if fewer than two settings have both.
+    """
+    seconds = costs.measure(short).set_index("setting").epoch_seconds
+    frame = costs.measure(whole)[["setting", "score", "score_ci95"]]
+    alike = {
+        setting: [value for other, value in seconds.items() if set(other.pairs) <= set(setting.pairs)]
+        for setting in frame.setting
+    }
+    frame = frame.assign(epoch_seconds=[(alike[setting] or [math.nan])[0] for setting in frame.setting]).dropna(
+        subset=["score", "epoch_seconds"]
+    )
+    if len(frame) < 2:
+        return None
+    title = text("Accuracy against time: {name}", name=whole.title)
+    caption = text(
+        "Best validation accuracy of the whole trainings (mean over seeds) against the time of an epoch of the short "
+        "ones. Dashed line and black rings: no setting is more accurate in the same time or less."
+    )
+    return Picture("pareto", title, pareto.draw(frame, ["epoch_seconds"], title), caption)
 
 
 def _markdown(block: Block, folder: Path, stem: str) -> list[str]:
@@ -255,8 +285,7 @@ def _page(
     ]
     for entry, section in found:
         written += lines(frames, entry, section, timed.get(entry.sweep, ()), folder)
-    measured = [section for sections_of in timed.values() for section in sections_of]
-    return written + beside(frames, found, folder) + times(frames, measured, folder)
+    return written + beside(frames, found, folder) + times(frames, found, timed, folder)
 
 
 def main(argv: list[str]) -> int:
