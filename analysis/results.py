@@ -137,10 +137,11 @@ def lines(frames: Frames, entry: Found, section: Section, timed: Sequence[Sectio
         if not isinstance(block, Picture) or (entry.figure and block.name != "features"):  # these stand in `beside`
             written += _markdown(block, folder, entry.sweep)
         if isinstance(block, Items):
-            times = [
-                f"{asked.seconds(frames, short)} {text('Measured in short trainings, see the end.')}" for short in timed
-            ]
-            written += [html.plain(f"- **{text('Speed')}.** {line}") for line in times]
+            more = [(text("Loss"), asked.losses(section))] if entry.loss else []
+            for short in timed:
+                times = f"{asked.seconds(frames, short)} {text('Measured in short trainings, see the end.')}"
+                more.append((text("Speed"), times))
+            written.append("\n".join(html.plain(f"- **{name}.** {line}") for name, line in more))
 
     # options, missing runs, and why there is a difference
     written.append(html.plain(" ".join([*about.trained(frames, section), *about.notes(section)])))

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.frames import contrasts, endings
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, once
-from analysis.frames.statistics import ALPHA
+from analysis.frames.statistics import ALPHA, estimates
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Paragraph
 from analysis.page.tables import p_words
@@ -95,6 +95,19 @@ def overfitting(frames: Frames, section: Section) -> str:
     found = [f"{shown(setting)}: {_with_interval(row, 'gap_last')}" for setting, row in frame.iterrows()]
     said = text("Gap between training and validation accuracy at the end, in points: {gaps}.", gaps=named(found))
     return " ".join([said, *_gaps_that_differ(section)])
+
+
+def losses(section: Section) -> str:
+    """Report the validation loss of each setting at its lowest and after the last epoch, each a mean over seeds."""
+    by_run = section.history.groupby("run")["val/loss"].agg(lowest="min", last="last")
+    by_run["setting"] = section.runs.setting
+    means = estimates(by_run, "setting", ["lowest", "last"]).loc[section.ranked]
+    found = [
+        text("{setting}: {lowest} and {last}", setting=shown(setting), lowest=_with_interval(row, "lowest"),
+             last=_with_interval(row, "last"))
+        for setting, row in means.iterrows()
+    ]  # fmt: skip
+    return text("Validation loss at its lowest and at the end: {losses}.", losses="; ".join(found))
 
 
 @once

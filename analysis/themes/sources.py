@@ -12,13 +12,14 @@ from analysis.wording.texts import mark
 class Found:
     """A result of a source: the sweep that repeats it, what the source found, and what explains a difference, if known.
 
-    A result with a `figure` has it in the results.
+    A result with a `figure` has it in the results, and one that names the validation `loss` has it there.
     """
 
     sweep: str
     found: str
     why: str = ""
     figure: bool = False
+    loss: bool = False
 
 
 FOUND = (
@@ -30,6 +31,7 @@ FOUND = (
         ),
         mark("A difference of 0.35 points between two single runs is within the luck of a seed."),
         figure=True,
+        loss=True,
     ),
     Found(
         "depth",
@@ -38,6 +40,7 @@ FOUND = (
             "though their lowest loss is the lowest of all."
         ),
         figure=True,
+        loss=True,
     ),
     Found(
         "mlp",
@@ -53,6 +56,7 @@ FOUND = (
         ),
         mark("One run each could not show a gain in accuracy."),
         figure=True,
+        loss=True,
     ),
     Found(
         "all-conv",
@@ -62,6 +66,7 @@ FOUND = (
             "counted bits; `python -m analysis.anatomy cnn all-conv --compare` counts those that were trained."
         ),
         figure=True,
+        loss=True,
     ),
     Found(
         "mlp-architectures",
