@@ -129,19 +129,21 @@ def lines(frames: Frames, entry: Found, section: Section, timed: Sequence[Sectio
     if timed:
         section = replace(section, asks=[ask for ask in section.subjects if ask != "speed"])
 
-    # our answer: the short form of the report, with figures only where they are wanted
-    first, *others = brief.blocks(frames, section, reporting.looks_of([section])[0])
-    assert isinstance(first, Paragraph)
-    written.append(html.plain(f"**{text('Here')}**: {first.text}"))
-    for block in others:
-        if not isinstance(block, Picture) or (entry.figure and block.name != "features"):  # these stand in `beside`
-            written += _markdown(block, folder, entry.sweep)
-        if isinstance(block, Items):
-            more = [(text("Loss"), asked.losses(section))] if entry.loss else []
-            for short in timed:
-                times = f"{asked.seconds(frames, short)} {text('Measured in short trainings, see the end.')}"
-                more.append((text("Speed"), times))
-            written.append("\n".join(html.plain(f"- **{name}.** {line}") for name, line in more))
+    # our answer, as the short form of the report has it
+    written.append(html.plain(f"**{text('Here')}**: {brief.recommendation(frames, section)}"))
+    said = asked.lines(frames, section)
+    if entry.loss:
+        said.append(f"**{text('Loss')}.** {asked.losses(section)}")
+    for short in timed:
+        measured = text("Measured in short trainings, see the end.")
+        said.append(f"**{text('Speed')}.** {asked.seconds(frames, short)} {measured}")
+    blocks: list[Block | None] = [Items(said), brief.table(frames, section)]
+    if entry.figure:
+        blocks.insert(1, brief.picture(section, reporting.looks_of([section])[0]))
+    if "confusion" in section.subjects:
+        blocks.append(brief.matrix(frames, section))
+    for block in filter(None, blocks):
+        written += _markdown(block, folder, entry.sweep)
 
     # options, missing runs, and why there is a difference
     written.append(html.plain(" ".join([*about.trained(frames, section), *about.notes(section)])))
@@ -180,8 +182,7 @@ def times(
             written.append(html.plain(f"- {asked.seconds(frames, section)}"))
             if name in whole and (picture := _accuracy_and_time(whole[name], section)):
                 written += _markdown(picture, folder, f"costs-{name}")
-            for block in costs.blocks(frames, section, reporting.looks_of([section])[0]):
-                written += _markdown(block, folder, "costs") if isinstance(block, Table) else []
+            written += _markdown(costs.table(section), folder, "costs")
             written.append(html.plain(" ".join(about.trained(frames, section))))
     title = [
         f"## {html.plain(text('What do the networks cost in time?'))}",

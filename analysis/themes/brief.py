@@ -58,13 +58,13 @@ def _pictures(frames: Frames, section: Section) -> list[Block]:
     wanted = section.subjects
     found = []
     if "confusion" in wanted:
-        found.append(attempted(text("The confusions"), lambda: _matrix(frames, section)))
+        found.append(attempted(text("The confusions"), lambda: matrix(frames, section)))
     if "features" in wanted:
         found.append(attempted(text("The layers"), lambda: layers.picture(frames, section)))
     return [block for block in found if block]
 
 
-def _matrix(frames: Frames, section: Section) -> Picture | None:
+def matrix(frames: Frames, section: Section) -> Picture | None:
     """Draw the confusion matrix of the best setting; None if no predictions can be read."""
     known = confusion.of_best(frames, section)
     return confusion.picture(*known) if known else None

@@ -49,7 +49,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     # the table
     frame = measure(section)
     alike = measure(section, alike=True)
-    content: list[Block] = [Heading(text("What it costs")), _table(section, frame)]
+    content: list[Block] = [Heading(text("What it costs")), table(section)]
     against = [
         name for name in AGAINST if alike[name].notna().sum() > 1 and alike[name].max() > ALIKE * alike[name].min()
     ]
@@ -217,8 +217,10 @@ def dearest(section: Section) -> list[str]:
     return sentences
 
 
-def _table(section: Section, frame: pd.DataFrame) -> Table:
+def table(section: Section) -> Table:
     """Make the table of costs, with notes on where they were measured."""
+    frame = measure(section)
+
     # notes on the machine only if there are times
     columns = [column for column in COLUMNS if frame[column.key].notna().any()]
     notes = [
