@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis import reporting
 from analysis.frames import contrasts, runs
 from analysis.frames.runs import Frames
@@ -196,17 +198,19 @@ def _accuracy_and_time(whole: Section, short: Section) -> Picture | None:
 
     None if fewer than two settings have both.
     """
+    # a setting of the short trainings lacks the epochs that settings of the whole ones may differ in
     seconds = costs.measure(short).set_index("setting").epoch_seconds
-    frame = costs.measure(whole)[["setting", "score", "score_ci95"]]
-    alike = {
-        setting: [value for other, value in seconds.items() if set(other.pairs) <= set(setting.pairs)]
-        for setting in frame.setting
-    }
-    frame = frame.assign(epoch_seconds=[(alike[setting] or [math.nan])[0] for setting in frame.setting]).dropna(
-        subset=["score", "epoch_seconds"]
-    )
+    rows = [
+        {"setting": row.setting, "score": row.score, "score_ci95": row.score_ci95, "epoch_seconds": value}
+        for row in costs.measure(whole).itertuples()
+        for setting, value in seconds.dropna().items()
+        if set(setting.pairs) <= set(row.setting.pairs)
+    ]
+    frame = pd.DataFrame(rows)
     if len(frame) < 2:
         return None
+
+    # drawn as the costs of a report are
     title = text("Accuracy against time: {name}", name=whole.title)
     caption = text(
         "Best validation accuracy of the whole trainings (mean over seeds) against the time of an epoch of the short "

@@ -430,13 +430,10 @@ def _damage(directory: RunDirectory) -> str:
         arrays = directory.evaluation()
     except CorruptRun as error:
         return str(error)
+    path = directory.path / "evaluation.npz"
     if absent := [name for name in TESTED if name not in arrays]:
-        return f"{directory.path / 'evaluation.npz'} has no {absent[0]}"
-    return (
-        ""
-        if _are_sound(arrays)
-        else f"{directory.path / 'evaluation.npz'} holds predictions that do not fit its classes"
-    )
+        return f"{path} has no {absent[0]}"
+    return "" if _are_sound(arrays) else f"{path} holds predictions that do not fit its classes"
 
 
 def _are_sound(arrays: Mapping[str, np.ndarray]) -> bool:
