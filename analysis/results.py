@@ -83,7 +83,10 @@ def overview(found: Sequence[tuple[Found, Section]]) -> str:
     ]
     for entry, section in found:
         frame = contrasts.compare(section)
-        first, *others = frame[frame.n > 0].to_dict("records")
+        ranked = frame[frame.n > 0].to_dict("records")
+        if not ranked:
+            continue
+        first, *others = ranked
         link = f"[{_question(entry)}](#{_anchor(_question(entry))})"
         score = _with_interval(first["score"], first["score_ci95"])
         cells = [shown(first["setting"]), score, _lead(first, others), str(int(first["n"]))]

@@ -1,5 +1,6 @@
 """What disks, signals and strangers do to runs: nothing is lost in silence, and one file stops no command."""
 
+import itertools
 import json
 import os
 import shutil
@@ -7,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -275,3 +279,47 @@ def test_a_folder_that_is_closed_is_one_sentence(photo_folder):
     (photo_folder / "train" / "one").chmod(0o700)
     assert ended.returncode == 2
     assert ended.stderr == "error: data/photos/train/one cannot be used: Permission denied\n"
+
+
+@contextmanager
+def ended_after(changes: int, monkeypatch) -> Iterator[None]:
+    """Let a process end after some changes of files, as one does that is killed."""
+    left = itertools.count(-changes)
+
+    def until_the_end(change):
+        def changed(*args, **options):
+            if next(left) >= 0:
+                raise KeyboardInterrupt
+            return change(*args, **options)
+
+        return changed
+
+    with monkeypatch.context() as patched:
+        for name in ("hardlink_to", "rename", "replace", "unlink"):
+            patched.setattr(Path, name, until_the_end(getattr(Path, name)))
+        yield
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("changes", [*range(13), 99])
+def test_a_previous_result_is_kept_whole_wherever_a_process_ends(run, changes, monkeypatch):
+    whole = content(run.path)
+    with suppress(KeyboardInterrupt), ended_after(changes, monkeypatch):
+        run.keep_result()
+    assert content(run.path / "before" if run.had_result() else run.path) == whole
+    assert run.had_result() == (changes > len(whole)) and (changes < 99 or not content(run.path))
+
+
+@pytest.mark.parametrize("changes", [*range(13), 99])
+def test_a_previous_result_is_restored_whole_wherever_a_process_ends(run, changes, monkeypatch):
+    whole = content(run.path)
+    run.keep_result()
+    run.write_history([{"epoch": 1}])
+    run.write_info({"state": "failed"})
+    with suppress(KeyboardInterrupt), ended_after(changes, monkeypatch):
+        run.remove()
+    run.remove()
+    assert content(run.path) == whole and run.state() == "finished"

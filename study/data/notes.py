@@ -51,10 +51,9 @@ def shares(config: Config, plan: Plan) -> Iterator[str]:
     for name, share in (("val", config.val_share), ("test", config.test_share)):
         images, wanted = len(plan.labels[name]), (share or 0.0) * divided
         if share and abs(images - wanted) > max(1.0, SHARE_MISSED * wanted):
-            yield (
-                f"{name} has {images:,} of {divided:,} images, {images / divided:.0%} instead of {share:.0%}: each "
-                "class has at least one image on each side, and images of one subject, or alike, stay together"
-            )
+            is_grouped = plan.is_joined or config.group_by
+            why = "images of a subject, or alike, stay together" if is_grouped else "each class has one in each split"
+            yield f"{name} has {images:,} of {divided:,} images, {images / divided:.0%} instead of {share:.0%}: {why}"
 
 
 def spellings(classes: Sequence[str]) -> Iterator[str]:

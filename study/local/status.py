@@ -81,7 +81,7 @@ def clean(sweeps: Sequence[Sweep], runs: Runs, base: Mapping[str, Any], is_agree
             run = directory.read()
             if run.state in REMOVED and directory.path not in directories:
                 directories[directory.path] = directory
-                back = "; its result of before is put back" if directory.had_result() else ""
+                back = "; its previous result is restored" if directory.had_result() else ""
                 print(f"{run.state}: {directory.path}  {explanation(run, point.config.epochs)}{back}")
     if not directories:
         print("no run has failed or was interrupted: nothing to remove")
@@ -90,7 +90,10 @@ def clean(sweeps: Sequence[Sweep], runs: Runs, base: Mapping[str, Any], is_agree
     # Ask
     if not is_agreed and not sys.stdin.isatty():
         raise UserError("there is no terminal to ask on; --yes removes without asking")
-    if not is_agreed and input(f"remove {len(directories)} directories? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not is_agreed and input(f"remove {len(directories)} of these trainings? [y/N] ").strip().lower() not in (
+        "y",
+        "yes",
+    ):
         print("nothing is removed")
         return
 

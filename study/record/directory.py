@@ -48,7 +48,7 @@ HYPERBAND = "hyperband"
 WRITTEN = ("history.jsonl", "summary.json", "evaluation.npz", "best.pt", "last.pt")
 
 DAMAGED, BEFORE = ASIDE = ("damaged", "before")
-"""Folders of a run: its damaged files, and its result while it is trained again."""
+"""Folders of a run: its damaged files, and its previous result while it is trained again."""
 
 
 LAST_BYTES = 16_384
@@ -265,7 +265,7 @@ class RunDirectory:
         """Record in run.json that a sweep chose the run, started or not; raise Busy while it is trained."""
         with self.locked():
             if self.defect():
-                self.set_aside(DAMAGED)
+                self.set_aside()
             info = self.info() or described(config, data_digest)
             self.write_info({**info, "sweeps": sorted({*(info.get("sweeps") or ()), sweep})})
 
@@ -318,7 +318,7 @@ class RunDirectory:
         self.write("history.jsonl", lambda path: path.write_text(text, encoding="utf-8"))
 
     def remove(self) -> bool:
-        """Delete the directory, or put back the result of before a forced training; return whether that was done.
+        """Delete the directory, or restore the previous result of a forced training; return whether that was done.
 
         A run that has a result or is being trained is left alone.
         """
@@ -326,7 +326,9 @@ class RunDirectory:
             if self.info().get("state") in DONE:
                 return False
             if self.had_result():
-                self.clear()
+                if (self.path / "run.json").exists():  # unless a process ended while it restored
+                    self.clear()
+                    (self.path / "run.json").unlink()
                 _move(self.path / BEFORE, self.path)
                 self.forget_result()
                 return True
@@ -337,17 +339,35 @@ class RunDirectory:
             return True
         return False
 
-    def set_aside(self, folder: str) -> None:
-        """Move the files of an earlier start into a folder of ASIDE."""
-        (self.path / folder).mkdir(exist_ok=True)
-        _move(self.path, self.path / folder)
+    def set_aside(self) -> None:
+        """Move damaged files of an earlier start into the folder DAMAGED."""
+        (self.path / DAMAGED).mkdir(exist_ok=True)
+        _move(self.path, self.path / DAMAGED)
+
+    def keep_result(self) -> None:
+        """Move the result into the folder BEFORE, whole or not at all, while the run is trained again."""
+        # Give each file a second name in a folder that is renamed when it is complete
+        temporary = self.path / f"{BEFORE}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name in _present(self.path):
+            try:
+                (temporary / name).hardlink_to(self.path / name)
+            except OSError:  # not on every file system
+                shutil.copy2(self.path / name, temporary / name)
+        self.forget_result()
+        temporary.rename(self.path / BEFORE)
+
+        # Delete the first names
+        for name in reversed(_present(self.path)):
+            (self.path / name).unlink()
 
     def had_result(self) -> bool:
-        """Return whether the run is trained again, and its result of before is still there."""
+        """Return whether the run is trained again, and its previous result is still there."""
         return (self.path / BEFORE / "run.json").exists()
 
     def forget_result(self) -> None:
-        """Delete the result of before a forced training."""
+        """Delete the previous result of a forced training."""
         shutil.rmtree(self.path / BEFORE, ignore_errors=True)
 
     def write(self, name: str, save: Callable[[Path], Any]) -> None:
@@ -381,11 +401,15 @@ class RunDirectory:
         return values
 
 
+def _present(folder: Path) -> list[str]:
+    """List the files of a run that are there; run.json last, since it says that there is a result."""
+    return [name for name in (*WRITTEN, "run.json") if (folder / name).exists()]
+
+
 def _move(folder: Path, to: Path) -> None:
-    """Move the files of a run; run.json last, since it says that there is a result."""
-    for name in (*WRITTEN, "run.json"):
-        if (folder / name).exists():
-            (folder / name).replace(to / name)
+    """Move the files of a run."""
+    for name in _present(folder):
+        (folder / name).replace(to / name)
 
 
 def described(config: Config, data_digest: str) -> dict[str, Any]:

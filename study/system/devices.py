@@ -257,6 +257,11 @@ class Occupancy:
         """Return whether a process holds a lock file; delete it if not."""
         if is_held(path):
             return True
-        with suppress(OSError):  # it is another user's
-            path.unlink(missing_ok=True)
+        try:
+            with filelock.FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
+        except filelock.Timeout:  # a run has begun meanwhile
+            return True
+        except OSError:  # it is another user's
+            pass
         return False

@@ -4,6 +4,7 @@ replace_text(path, text)
 content = files.cached(path, make, "the features", say)
 """
 
+import errno
 import hashlib
 import os
 import pickle
@@ -126,9 +127,20 @@ def is_held(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        return error.errno in (errno.ENOSYS, errno.EOPNOTSUPP) and _is_held_softly(path)
+    return False
+
+
+def _is_held_softly(path: Path) -> bool:
+    """Ask filelock, which has another kind of lock where the file system has none."""
+    try:
+        with filelock.FileLock(path, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
     except OSError:
         return False
-    return False
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from study.config import Config, scores
 from study.data import folder, splits
 from study.data.folder import JOINED
 from study.data.memory import Memory
-from study.record.directory import BEFORE, DAMAGED, DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory, check_room
+from study.record.directory import DAMAGED, DONE, EARLY, HYPERBAND, CorruptRun, RunDirectory, check_room
 from study.record.display import Display
 from study.record.tracker import Connect, Tracker
 from study.system import devices
@@ -79,7 +79,7 @@ def train(
             display.say(f"a sweep stopped it after epoch {len(directory.history())}: training it again from the start")
         resumes = bool(before) and (directory.path / "last.pt").exists()
         if force and directory.state() in DONE:  # the old result stays until there is a new one
-            directory.set_aside(BEFORE)
+            directory.keep_result()
         if not resumes:
             directory.clear()
             before = {}
@@ -328,7 +328,7 @@ def _read_before(directory: RunDirectory, digest: str, force: bool, display: Dis
         before = {}
     if defect and not (before and (directory.path / "last.pt").exists()):
         display.say(f"{directory.path} is trained again: {defect}; its files are moved to {directory.path / DAMAGED}")
-        directory.set_aside(DAMAGED)
+        directory.set_aside()
         return {}
 
     # Ignore a start that left neither a result nor a checkpoint
