@@ -22,8 +22,8 @@ from sklearn.datasets import load_digits
 from analysis import reporting as report
 from analysis.frames import runs
 from analysis.frames.sections import by_dataset
+from analysis.page import characters, tables
 from analysis.page import html as page
-from analysis.page import letters, tables
 from analysis.page.blocks import Data, Heading, Paragraph, Picture
 from analysis.page.figures import looks_of
 from analysis.themes import about, answers, clouds, comparison, confusion, per_class
@@ -121,7 +121,7 @@ def test_a_report_says_every_name_in_every_format(study, warned):
     said = warned(
         "analysis.summarize", "runs", "--out", "report", "--full", cwd=folder, fresh=True
     )  # warnings of imports too
-    # which letters can be drawn depends on the fonts of the machine
+    # which characters can be drawn depends on the fonts of the machine
     warnings = [line for line in said.splitlines() if "warning" in line.lower() and "no installed font" not in line]
     assert not warnings and "could not be made" not in said, said
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
@@ -209,7 +209,7 @@ def test_figures_show_names_as_text_and_cut_none_off(names):
     for figure in figures_of(names):
         figure.draw_without_rendering()
         width, height = figure.bbox.size
-        for text in figure.findobj(letters.Text):
+        for text in figure.findobj(characters.Text):
             # numbers beyond the end of an axis are not drawn
             is_number = text.get_text().replace(".", "").isnumeric()
             if text.get_visible() and text.get_text() and text.get_in_layout() and not is_number:
@@ -221,14 +221,14 @@ def test_figures_show_names_as_text_and_cut_none_off(names):
 
 def test_long_names_lose_their_middle():
     for name in [*NAMES, "漢字" * 40, "हिन्दी भाषा " * 7]:
-        short = letters.shortened(name, 20)
+        short = characters.shortened(name, 20)
         assert cell_len(short) <= 20 and (short == name or "…" in short)
         assert name.startswith(short.split("…")[0]) and name.endswith(short.split("…")[-1])
-    assert len(set(letters.short_names([f"{'x' * 40}{k}{'y' * 40}" for k in range(12)], 20))) == 12
+    assert len(set(characters.short_names([f"{'x' * 40}{k}{'y' * 40}" for k in range(12)], 20))) == 12
 
 
-def test_letters_that_no_font_has_are_named_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(letters, "_installed", tuple)
+def test_characters_that_no_font_has_are_named_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(characters, "_installed", tuple)
     counts = pd.DataFrame([[3, 1], [0, 4]], index=["猫", "தமிழ்"], columns=["猫", "தமிழ்"])
     figure = confusion.matrix_figure(counts, "猫")
     part = page.Part("p", "p", [Picture("a", "a", figure), Picture("b", "b", confusion.matrix_figure(counts, "b"))])
@@ -314,7 +314,7 @@ def test_what_a_killed_process_leaves_undone_is_done_here(monkeypatch):
     assert killed == 7 and here not in (first, *others)
 
 
-class Unwilling(letters.Text):
+class Unwilling(characters.Text):
     def draw(self, renderer):
         raise ValueError("cannot be drawn")
 

@@ -24,7 +24,7 @@ from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import blocks, compact, figures, tables
 from analysis.page import html as page
 from analysis.page.blocks import Data, Gallery, Picture
-from analysis.page.letters import Plot
+from analysis.page.characters import Plot
 from analysis.themes import (
     about,
     answers,
@@ -269,7 +269,7 @@ def pairs() -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_nothing_is_said_in_english_in_a_spanish_report(made):
-    """Any word of four letters that both languages' reports hold must be Spanish somewhere, or a name."""
+    """Any word of four characters that both languages' reports hold must be Spanish somewhere, or a name."""
     english, spanish = (said_in(made, language) for language in wording.LANGUAGES)
     names = {"digits", "three", "options", "single", "block", *words([devices.cpu()])}  # of data, sweep, machine
     known = words(text for _, text in pairs())

@@ -280,7 +280,7 @@ def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["forced", "resumed", "cleaned"])
-def test_a_forced_run_that_cannot_begin_leaves_the_result_of_before(call, tmp_path, ending):
+def test_a_forced_run_that_cannot_begin_leaves_the_previous_result(call, tmp_path, ending):
     call("study.train", *QUICK, "--wandb=disabled")
     run = only_run(tmp_path / "runs")
     summary, written = run.summary(), {path.name for path in run.path.iterdir()}
@@ -290,7 +290,7 @@ def test_a_forced_run_that_cannot_begin_leaves_the_result_of_before(call, tmp_pa
     )
     assert run.state() == "failed" and run.had_result()
 
-    # The result of before goes when there is a new one, or returns when the failed training is removed
+    # The previous result goes when there is a new one, or returns when the failed training is removed
     if ending == "cleaned":
         assert run.remove() and run.summary() == summary
     else:

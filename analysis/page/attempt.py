@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from analysis.page.blocks import Paragraph
-from analysis.page.letters import shortened
+from analysis.page.characters import shortened
 from analysis.wording.texts import restored, text
 from study.system.errors import is_out_of_memory, one_line
 

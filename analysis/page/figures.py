@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from rich.cells import cell_len
 
 from analysis.frames.statistics import estimates
-from analysis.page.letters import Plot, in_lines, shortened, titled
+from analysis.page.characters import Plot, in_lines, shortened, titled
 from analysis.page.live import Mark, about
 from analysis.wording.texts import heading, number, plural, shown, spoken, text
 from study.record.metrics import METRICS

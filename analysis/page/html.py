@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from analysis.page import compact, kept, live, tables
 from analysis.page.attempt import attempted
 from analysis.page.blocks import Block, Data, Gallery, Heading, Items, Paragraph, Picture, Terms
-from analysis.page.letters import Plot, advice
+from analysis.page.characters import Plot, advice
 from analysis.page.tables import Table
 from analysis.wording.texts import MARKUP, restored, spoken, text
 from study.system.errors import UserError

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from rich.cells import cell_len
 
+from analysis.page.characters import NARROW, Plot, in_lines, inches, short_names, titled
 from analysis.page.figures import GREY, PALETTE
-from analysis.page.letters import NARROW, Plot, in_lines, inches, short_names, titled
 from analysis.page.live import Mark, about
 from analysis.themes import embedding
 from analysis.themes.embedding import Layer, Seen

@@ -16,8 +16,8 @@ from analysis.frames.contrasts import SHOWN
 from analysis.frames.runs import Frames
 from analysis.frames.sections import ACCURACY, Section, in_its_words, scores
 from analysis.page.blocks import Block, Heading, Picture
+from analysis.page.characters import Plot
 from analysis.page.figures import GREY, Looks, finish, looks_of, wrapped
-from analysis.page.letters import Plot
 from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table, bounded, is_within, p_column
 from analysis.wording.texts import heading, named, number, plural, ranking_axis, ranking_name, shown, text

@@ -17,8 +17,8 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import LOOKED_AT, Section, best_readable, once
 from analysis.frames.statistics import sampling_interval
 from analysis.page.blocks import Block, Gallery, Heading, Items, Paragraph, Picture
+from analysis.page.characters import Plot, columns, inches, short_names, shortened, titled
 from analysis.page.figures import PALE_GREY, Looks, tick_format
-from analysis.page.letters import Plot, columns, inches, short_names, shortened, titled
 from analysis.page.tables import Column, Table
 from analysis.wording.texts import mark, named, number, plural, shown, text
 from study.config.setting import Setting

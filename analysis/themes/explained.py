@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section, best_readable
 from analysis.page.blocks import Block, Heading, Picture
+from analysis.page.characters import Plot, in_lines, shortened
 from analysis.page.figures import Looks
-from analysis.page.letters import Plot, in_lines, shortened
 from analysis.themes import confusion
 from analysis.wording.texts import number, text
 

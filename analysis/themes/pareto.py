@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from analysis.page.characters import Plot, inches, plain, short_names, titled
 from analysis.page.figures import GREY, PALE_GREY, Looks, finish, looks_of, wrapped
-from analysis.page.letters import Plot, inches, plain, short_names, titled
 from analysis.page.live import Mark, about
 from analysis.wording.texts import heading, mark, ranking_axis, shown, text
 from study.config.setting import Setting

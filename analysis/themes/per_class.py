@@ -15,8 +15,8 @@ from analysis.frames.runs import TESTED, Frames
 from analysis.frames.sections import LOOKED_AT, Section, best_readable
 from analysis.frames.statistics import estimate
 from analysis.page.blocks import Block, Heading, Picture
+from analysis.page.characters import Plot, inches, short_names, shortened
 from analysis.page.figures import Looks, finish, wrapped
-from analysis.page.letters import Plot, inches, short_names, shortened
 from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table
 from analysis.themes import confusion

@@ -15,8 +15,8 @@ from analysis.frames.runs import Frames
 from analysis.frames.sections import LOOKED_AT, Section, once
 from analysis.frames.statistics import Estimate, estimate, estimates
 from analysis.page.blocks import Block, Heading, Paragraph, Picture
+from analysis.page.characters import Plot, shortened, titled
 from analysis.page.figures import GREY, Looks, finish, wrapped
-from analysis.page.letters import Plot, shortened, titled
 from analysis.page.live import Mark, about
 from analysis.page.tables import Column, Table
 from analysis.wording.texts import mark, number, protected, shown, text

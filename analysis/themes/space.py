@@ -20,8 +20,8 @@ from analysis.frames import contrasts
 from analysis.frames.runs import Frames
 from analysis.frames.sections import Section
 from analysis.page.blocks import Block, Heading, Paragraph, Picture
+from analysis.page.characters import NARROW, Plot, columns, in_lines, inches, short_names
 from analysis.page.figures import GREY, PALETTE, Looks, add_lines, finish, tick_format
-from analysis.page.letters import NARROW, Plot, columns, in_lines, inches, short_names
 from analysis.themes import comparison, effects
 from analysis.themes.effects import MOST_VALUES, is_numeric, ordered, sizes
 from analysis.wording.texts import number, option, ranking_axis, shown_value, text

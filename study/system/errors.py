@@ -174,7 +174,7 @@ def some(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (f" and {count - len(names):,} more" if count > len(names) else "")
 
 
-FIRST_LETTERS = 4
+FIRST_CHARACTERS = 4
 """Least length of a word that may be the beginning of a name in a long list."""
 
 LIKE = 0.74
@@ -197,7 +197,7 @@ def _digits(word: str) -> str:
 
 def longer(word: str, known: Iterable[str]) -> str | None:
     """Return the shortest of the known names that begin with a word of some length, None if there is none."""
-    names = [name for name in known if name.startswith(word)] if len(word) >= FIRST_LETTERS else []
+    names = [name for name in known if name.startswith(word)] if len(word) >= FIRST_CHARACTERS else []
     return min(names, key=lambda name: (len(name), name), default=None)
 
 

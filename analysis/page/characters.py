@@ -1,6 +1,6 @@
 """Text in figures: plain, in fonts that have its characters, and short enough to fit.
 
-    python -c "from analysis.page.letters import shortened; print(shortened('a name that is too long', 12))"
+    python -c "from analysis.page.characters import shortened; print(shortened('a name that is too long', 12))"
 
 Every figure is a `Plot`. matplotlib reads the text between two `$` as a formula, and draws empty boxes for characters
 that its own font lacks, such as Chinese or Indic ones. A `Plot` draws plain text, and uses an installed font that has
@@ -197,7 +197,7 @@ def shortened(name: object, limit: int) -> str:
         return text
 
     # add characters to the beginning and the end in turn, until the next one does not fit
-    parts = _letters(text)
+    parts = _characters(text)
     head = ""
     tail = ""
     room = limit - 1
@@ -260,7 +260,7 @@ def in_lines(text: str, limit: int) -> str:
 
         # break a word that is longer than a line, after a separator if it has one
         while cell_len(lines[-1]) > limit:
-            parts = _letters(lines[-1])
+            parts = _characters(lines[-1])
             head = ""
             while parts and (not head or cell_len(head + parts[0]) <= limit):
                 head += parts.pop(0)
@@ -277,7 +277,7 @@ def titled(text: str, width: float, size: float = 12) -> str:
     return in_lines(text, max(20, int(width * 72 / (1.1 * NARROW * size))))
 
 
-def _letters(text: str) -> list[str]:
+def _characters(text: str) -> list[str]:
     """Split a text into characters as a reader sees them, with their accents, vowel signs and joined consonants."""
     parts: list[str] = []
     for character in text:
