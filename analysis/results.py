@@ -4,12 +4,10 @@ python -m analysis.results docs/study --set dataset=folder:cifar10-jpeg --out do
 """
 
 import argparse
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -20,7 +18,7 @@ from analysis.frames.sections import Section, of_sweep
 from analysis.page import html, tables
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.tables import Table, p_words
-from analysis.themes import about, asked, brief, costs, layers, pareto, sources
+from analysis.themes import about, asked, brief, comparison, costs, layers, pareto, sources
 from analysis.themes.sources import Found
 from analysis.wording import texts as wording
 from analysis.wording.texts import heading, number, shown, text
@@ -83,34 +81,28 @@ def overview(found: Sequence[tuple[Found, Section]]) -> str:
     ]
     for entry, section in found:
         frame = contrasts.compare(section)
-        ranked = frame[frame.n > 0].to_dict("records")
-        if not ranked:
-            continue
-        first, *others = ranked
-        link = f"[{_question(entry)}](#{_anchor(_question(entry))})"
-        score = _with_interval(first["score"], first["score_ci95"])
-        cells = [shown(first["setting"]), score, _lead(first, others), str(int(first["n"]))]
-        rows.append([link, *map(tables.escape_markdown, cells)])
+        ranked = [row for _, row in frame[frame.n > 0].iterrows()]
+        if ranked:
+            first, *others = ranked
+            link = f"[{_question(entry)}](#{_anchor(_question(entry))})"
+            score = comparison.with_interval(first, "score")
+            cells = [shown(first.setting), score, _lead(first, others), str(int(first.n))]
+            rows.append([link, *map(tables.escape_markdown, cells)])
     rows.insert(1, [":---", ":---", "---:", "---:", "---:"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _lead(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+def _lead(first: pd.Series, others: Sequence[pd.Series]) -> str:
     """Write how far the best setting is above the next one, with p if both have several seeds; empty without another.
 
     `first` and `others` are rows of `contrasts.compare`.
     """
     if not others:
         return ""
-    is_tested = first["below"] == 0 and others[0]["p_holm"] == others[0]["p_holm"]
-    if not is_tested:
-        return _with_interval(first["score"] - others[0]["score"])
-    return f"{_with_interval(others[0]['below'], others[0]['below_ci95'])}, {p_words(others[0]['p_holm'])}"
-
-
-def _with_interval(value: float, half_width: float = math.nan) -> str:
-    """Write a number with half its interval, if that is known."""
-    return number(value, ".2f") + ("" if math.isnan(half_width) else f" ± {number(half_width, '.2f')}")
+    second = others[0]
+    if first.below == 0 and second.p_holm == second.p_holm:
+        return f"{asked.with_interval(second, 'below')}, {p_words(second.p_holm)}"
+    return number(first.score - second.score, ".2f")
 
 
 def _question(entry: Found) -> str:

@@ -4,8 +4,6 @@ python -c "from analysis.frames import runs; print(runs.load('runs').runs)"    #
 """
 
 import math
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,9 +48,6 @@ INFO = [
 
 ALWAYS = [name for name in HISTORY if name not in SCORES]
 """Metrics of each epoch that the frames have also if no run has them."""
-
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged, incomplete or missing file of arrays raises."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +138,8 @@ class Frames:
         None if they were not recorded, which exported copies lack, or cannot be read.
         """
         try:
-            with np.load(self.directories[run].path / "evaluation.npz", allow_pickle=False) as arrays:
-                stored = arrays["test_probabilities"].astype(np.float64)
-        except UNREADABLE:
+            stored = self.directories[run].evaluation(["test_probabilities"])["test_probabilities"].astype(np.float64)
+        except (CorruptRun, KeyError):
             return None
         return stored / stored.sum(axis=1, keepdims=True)
 

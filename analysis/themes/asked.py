@@ -92,7 +92,7 @@ def overfitting(frames: Frames, section: Section) -> str:
     frame = gaps(section).dropna(subset="gap_last").set_index("setting")
     if frame.empty:
         return ""
-    found = [f"{shown(setting)}: {_with_interval(row, 'gap_last')}" for setting, row in frame.iterrows()]
+    found = [f"{shown(setting)}: {with_interval(row, 'gap_last')}" for setting, row in frame.iterrows()]
     said = text("Gap between training and validation accuracy at the end, in points: {gaps}.", gaps=named(found))
     return " ".join([said, *_gaps_that_differ(section)])
 
@@ -103,8 +103,8 @@ def losses(section: Section) -> str:
     by_run["setting"] = section.runs.setting
     means = estimates(by_run, "setting", ["lowest", "last"]).loc[section.ranked]
     found = [
-        text("{setting}: {lowest} and {last}", setting=shown(setting), lowest=_with_interval(row, "lowest"),
-             last=_with_interval(row, "last"))
+        text("{setting}: {lowest} and {last}", setting=shown(setting), lowest=with_interval(row, "lowest"),
+             last=with_interval(row, "last"))
         for setting, row in means.iterrows()
     ]  # fmt: skip
     return text("Validation loss at its lowest and at the end: {losses}.", losses="; ".join(found))
@@ -195,7 +195,7 @@ def _gain(row) -> str:
 def _epochs_to(frame: pd.DataFrame, key: str) -> str:
     """Report the epochs until an accuracy, the fewest first, and the settings that do not always reach it."""
     rows = frame[frame[key].notna()].sort_values(key)
-    needed = [f"{shown(row['setting'])}: {_with_interval(row, key, '.1f')}" for _, row in rows.iterrows()]
+    needed = [f"{shown(row['setting'])}: {with_interval(row, key, '.1f')}" for _, row in rows.iterrows()]
     accuracy = float(key.removeprefix("epochs_"))
     said = text("Epochs to a validation accuracy of {accuracy:g} %: {needed}.", accuracy=accuracy, needed=named(needed))
     never = [shown(setting) for setting in frame.setting[frame[key].isna()]]
@@ -321,7 +321,7 @@ LINES: dict[str, tuple[str, Callable[[Frames, Section], str]]] = {
 """The name of each thing that a sweep can ask, and the function that returns its line."""
 
 
-def _with_interval(row: pd.Series, key: str, spec: str = ".2f") -> str:
+def with_interval(row: pd.Series, key: str, spec: str = ".2f") -> str:
     """Write a number with half its interval, if it has one."""
     spread = row[f"{key}_ci95"]
     return number(row[key], spec) + (f" ± {number(spread, spec)}" if spread == spread else "")

@@ -26,7 +26,7 @@ from study.system.files import is_held
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt, from glibc's malloc.h."""
 
-KEPT_BYTES, MOST_KEPT_BYTES = 2**30, 2**25
+KEPT_BYTES, OLD_KEPT_BYTES = 2**30, 2**25
 """Freed memory up to this size is kept during training on a CPU; glibc before 2.35 takes no more than the second."""
 
 
@@ -93,7 +93,7 @@ def pick(name: str):
     elif device.type == "cpu" and (c_library := _glibc()):
         # By default it gives tensors over 32 MB back at each step, and gets them anew, which writes zeros first
         if not c_library.mallopt(MMAP_THRESHOLD, KEPT_BYTES):
-            c_library.mallopt(MMAP_THRESHOLD, MOST_KEPT_BYTES)
+            c_library.mallopt(MMAP_THRESHOLD, OLD_KEPT_BYTES)
         c_library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
     return device
 
