@@ -154,7 +154,7 @@ def work(
             connection.send(("unfit", unfit) if unfit else ("ready", None))
             while not unfit and not signals.received:
                 order = connection.recv()
-                if not isinstance(order, Order):  # an answer for which a run that was stopped did not wait
+                if not isinstance(order, Order):  # a late answer for a run that was stopped
                     continue
                 kind, value = _train(order, connection, signals, device, threads, sinks, train_here)
                 connection.send((kind, value))

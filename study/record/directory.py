@@ -326,7 +326,7 @@ class RunDirectory:
             if self.info().get("state") in DONE:
                 return False
             if self.had_result():
-                if (self.path / "run.json").exists():  # unless a process ended while it restored
+                if (self.path / "run.json").exists():  # unless an earlier restore was cut off
                     self.clear()
                     (self.path / "run.json").unlink()
                 _move(self.path / BEFORE, self.path)

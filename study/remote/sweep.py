@@ -272,8 +272,8 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
     is_in_place = origin and (origin.entity, origin.project) == (entity, project)
     if is_in_place and not (missing or assignments or sweep.is_search):
         raise UserError(
-            f"{word} is a sweep already, whose points a second one would train again: --missing makes one of what has "
-            "no result, --set one with other values, --project one in another project"
+            f"{word} is on W&B already, and a second sweep would train its points again: --missing creates one of the "
+            "points without a result, --set one with other values, --project one in another project"
         )
 
     # Write the parameters, with `missing` those of the remaining points
@@ -405,7 +405,7 @@ def _last_sign(run: Any) -> str:
     except (AttributeError, TypeError, ValueError):
         return ""
     heard = heard if heard.tzinfo else heard.replace(tzinfo=UTC)
-    return f", last sign of it {duration(max(0.0, (datetime.now(UTC) - heard).total_seconds()))} ago"
+    return f", last heard of {duration(max(0.0, (datetime.now(UTC) - heard).total_seconds()))} ago"
 
 
 def _run(run: Any) -> Run:

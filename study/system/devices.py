@@ -91,7 +91,7 @@ def pick(name: str):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read only once, at the first product
         torch.cuda.set_device(device)
     elif device.type == "cpu" and (c_library := _glibc()):
-        # By default it gives tensors over 32 MB back at each step, and gets them anew, which writes zeros first
+        # By default it returns blocks over 32 MB to the system, which clears them again for each step
         if not c_library.mallopt(MMAP_THRESHOLD, KEPT_BYTES):
             c_library.mallopt(MMAP_THRESHOLD, OLD_KEPT_BYTES)
         c_library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)

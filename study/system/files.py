@@ -116,9 +116,9 @@ def held(path: Path) -> AbstractContextManager:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a process holds a lock file of filelock; others that ask at the same time do not count.
+    """Return whether a process holds a lock file of filelock; False if the file is missing or cannot be read.
 
-    False if the file is missing or cannot be read.
+    Processes that only ask whether it is held are not taken for one that holds it.
     """
     import fcntl
 
@@ -133,7 +133,7 @@ def is_held(path: Path) -> bool:
 
 
 def _is_held_softly(path: Path) -> bool:
-    """Ask filelock, which has another kind of lock where the file system has none."""
+    """Ask filelock, which uses another kind of lock on a file system without flock."""
     try:
         with filelock.FileLock(path, timeout=0):
             return False
