@@ -205,6 +205,24 @@ def test_costs_and_the_front_that_nothing_cheaper_beats():
     assert shared[["epoch_seconds", "images_per_second", "train_seconds", "peak_mb"]].isna().all(axis=None)
 
 
+def test_of_two_points_that_nearly_touch_the_names_stand_as_the_points_do():
+    names = [f"{model}, dropout {rate}" for model in ("all-conv", "two-block", "mlp") for rate in (0.5, 0.0)]
+    frame = pd.DataFrame(
+        {
+            "setting": names,
+            "params": np.repeat([93_962.0, 45_526.0, 7_510.0], 2),
+            "mflops": np.repeat([1.22, 0.68, 0.015], 2),
+            "score": [98.54, 98.12, 98.05, 97.98, 96.79, 96.45],
+        }
+    )
+    for cost, axes in zip(("params", "mflops"), pareto.draw(frame, ["params", "mflops"], "costs").axes, strict=True):
+        height = {words.get_text(): words.get_position()[1] for words in axes.texts}
+        assert sorted(height, key=height.get, reverse=True) == names
+        ends = [line.get_xydata()[1] for line in axes.lines[1 + len(names) :]]
+        points = frame[[cost, "score"]].to_numpy()
+        np.testing.assert_allclose(sorted(map(tuple, ends)), sorted(map(tuple, points)), err_msg="a line per point")
+
+
 @pytest.mark.parametrize("option", ["momentum", "model"])
 def test_what_costs_the_same_by_construction_is_not_said_to_be_faster(option):
     """Times differ by noise between momenta, and by construction between networks."""

@@ -5,6 +5,7 @@ python -c "from analysis.themes import costs, pareto; from analysis.frames impor
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import textalloc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter
 
 from analysis.page.characters import Plot, inches, plain, short_names, titled
@@ -140,6 +142,8 @@ def _name_points(
                 draw_all=at_all,
                 avoid_label_lines_overlap=True,
             )
+        if all(drawn[0]):
+            drawn = _untangled(axes, named[[cost, "score"]].to_numpy(), *drawn)
         written += zip(named.setting, *drawn, strict=True)
 
     # all of them or none
@@ -151,3 +155,29 @@ def _name_points(
             else:
                 artist.remove()
     return has_room
+
+
+def _untangled(
+    axes: Axes, points: np.ndarray, words: Sequence[Text], lines: Sequence[Line2D | None]
+) -> tuple[list[Text], list[Line2D | None]]:
+    """Exchange the places of two names of the same length where that shortens the lines to their points (n, 2).
+
+    Else the names of two points that nearly touch could stand in the wrong order. Returns the texts and lines anew.
+    """
+    # find the names to exchange
+    names = [one.get_text() for one in words]
+    anchors = axes.transData.transform([one.get_position() for one in words])
+    away = np.linalg.norm(axes.transData.transform(points)[:, None] - anchors, axis=-1)
+    places = list(range(len(names)))
+    for a, b in combinations(places.copy(), 2):
+        exchanged = away[a, places[b]] + away[b, places[a]]
+        if len(names[a]) == len(names[b]) and exchanged < away[a, places[a]] + away[b, places[b]] - 0.5:
+            places[a], places[b] = places[b], places[a]
+
+    # write each name at its place, and draw its line from its point
+    words, lines = [words[place] for place in places], [lines[place] for place in places]
+    for name, point, one, line in zip(names, points, words, lines, strict=True):
+        one.set_text(name)
+        if line is not None:
+            line.set_data(*np.array([line.get_xydata()[0], point]).T)
+    return words, lines
