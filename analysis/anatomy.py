@@ -301,7 +301,7 @@ def answer(frames: Mapping[str, pd.DataFrame]) -> str:
         for model, frame in frames.items()
     )
     ratio = text(
-        "{small} is {ratio:.2f} times smaller than {large}.",
+        "{large} has {ratio:.2f} times as many parameters as {small}.",
         small=small,
         large=large,
         ratio=params[large] / params[small],
@@ -367,15 +367,15 @@ def main(argv: list[str]) -> int:
     """Print the layers, totals or comparison of the networks of the command line."""
     # options of this command
     parser = OptionParser("python -m analysis.anatomy", "MODEL… [--option VALUE | --option=VALUE]…", __doc__)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for all of them")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"{', '.join(NETWORKS)}NAME, or vgg for every VGG")
     parser.add_argument("--table", action="store_true", help="a row per network: parameters, memory, FLOPs")
-    parser.add_argument("--compare", action="store_true", help="the same, the answer in words, and a picture")
-    parser.add_argument("--code", action="store_true", help="the network as the class that one could have typed")
+    parser.add_argument("--compare", action="store_true", help="as --table, with a comparison in words and a figure")
+    parser.add_argument("--code", action="store_true", help="print the network as PyTorch code")
     parser.add_argument(
-        "--image-size", type=positive, metavar="PX", help="default: that for which the network was designed"
+        "--image-size", type=positive, metavar="PX", help="side of the images (default: as the network was designed)"
     )
-    parser.add_argument("--channels", type=positive, metavar="N", help="1 for grey images; default: likewise")
-    parser.add_argument("--classes", type=positive, metavar="N", help="default: likewise")
+    parser.add_argument("--channels", type=positive, metavar="N", help="1 for grey images (default: as designed)")
+    parser.add_argument("--classes", type=positive, metavar="N", help="number of classes (default: as designed)")
     parser.add_argument("--format", choices=("text", *tables.FORMATS), default="text")
     parser.add_argument("--lang", choices=LANGUAGES, default="en")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Copies the results of runs without what is large, to keep them in a repository or to hand them on.
+"""Copy the results of runs without their large files, to keep them in a repository or to hand them on.
 
     python -m analysis.export runs docs/study
     python -m analysis.export runs copies --features 500     # with what a t-SNE needs, up to some MB a run
@@ -6,8 +6,8 @@
 A copy is a run directory that `python -m analysis.summarize` reads, and that a sweep counts as trained. It holds
 `run.json`, `history.jsonl`, `summary.json` and, of `evaluation.npz`, the class and the prediction of each test image:
 some 20 kB for 10,000 test images. It lacks the weights, the pictures of mistakes and, without `--features`, the
-features, so a report of copies has no pictures of mistakes and no t-SNE; and the names of folders, which mean nothing
-on another machine.
+features, so a report of copies has no pictures of mistakes and no t-SNE. Names of folders are left out too: they mean
+nothing on another machine.
 """
 
 import argparse

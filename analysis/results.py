@@ -14,14 +14,15 @@ import pandas as pd
 from analysis import reporting
 from analysis.frames import contrasts, runs
 from analysis.frames.runs import Frames
-from analysis.frames.sections import Section, of_sweep
+from analysis.frames.sections import Section, by_network, of_sweep
+from analysis.frames.statistics import ALPHA, estimates
 from analysis.page import html, tables
 from analysis.page.blocks import Block, Items, Paragraph, Picture
 from analysis.page.tables import Table, p_words
-from analysis.themes import about, asked, brief, comparison, costs, layers, pareto, sources
+from analysis.themes import about, asked, brief, comparison, costs, layers, pareto, sources, speed
 from analysis.themes.sources import Found
 from analysis.wording import texts as wording
-from analysis.wording.texts import heading, number, shown, text
+from analysis.wording.texts import heading, number, plural, shown, text
 from study.config.checks import user_path
 from study.sweeps import definition as search
 from study.system.errors import UserError
@@ -77,19 +78,31 @@ def _with_runs(frames: Frames, name: str, values: Mapping[str, str]) -> list[Sec
 def overview(found: Sequence[tuple[Found, Section]]) -> str:
     """Write a table of all questions: the best setting, its accuracy, and how far it is above the next one."""
     rows = [
-        [text("Question"), text("Best setting here"), heading("score"), text("Above the next (points)"), heading("n")]
+        [text("Question"), text("Best setting here"), heading("score"), text("Lead over next (points)"), heading("n")]
     ]
     for entry, section in found:
-        frame = contrasts.compare(section)
-        ranked = [row for _, row in frame[frame.n > 0].iterrows()]
-        if ranked:
-            first, *others = ranked
-            link = f"[{_question(entry)}](#{_anchor(_question(entry))})"
+        link = f"[{_question(entry)}](#{_anchor(_question(entry))})"
+        answered = [part for part in _parts(entry, section).values() if _is_answered(part)]
+        for part in answered:
+            first, *others = [row for _, row in contrasts.compare(part).iterrows() if row.n > 0]
             score = comparison.with_interval(first, "score")
             cells = [shown(first.setting), score, _lead(first, others), str(int(first.n))]
-            rows.append([link, *map(tables.escape_markdown, cells)])
+            rows.append([link if part is answered[0] else "", *map(tables.escape_markdown, cells)])
+        if not answered:
+            rows.append([link, text("not answered yet"), "", "", ""])
     rows.insert(1, [":---", ":---", "---:", "---:", "---:"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _parts(entry: Found, section: Section) -> dict[str, Section]:
+    """Return what a result is answered for: the part of each network by its name, or the whole section without one."""
+    return by_network(section) if entry.by_network else {"": section}
+
+
+def _is_answered(section: Section) -> bool:
+    """Return whether most settings of a section have a result."""
+    has_result = contrasts.compare(section).n > 0
+    return 2 * has_result.sum() > len(has_result)
 
 
 def _lead(first: pd.Series, others: Sequence[pd.Series]) -> str:
@@ -101,7 +114,9 @@ def _lead(first: pd.Series, others: Sequence[pd.Series]) -> str:
         return ""
     second = others[0]
     if first.below == 0 and second.p_holm == second.p_holm:
-        return f"{asked.with_interval(second, 'below')}, {p_words(second.p_holm)}"
+        ends_at_0 = second.p_holm < ALPHA and round(second.below_ci95, 2) >= round(second.below, 2)
+        points = number(second.below, ".2f") if ends_at_0 else asked.with_interval(second, "below")
+        return f"{points}, {p_words(second.p_holm)}"
     return number(first.score - second.score, ".2f")
 
 
@@ -126,27 +141,70 @@ def lines(frames: Frames, entry: Found, section: Section, timed: Sequence[Sectio
     if timed:
         section = replace(section, asks=[ask for ask in section.subjects if ask != "speed"])
 
-    # our answer, as the short form of the report has it
-    written.append(html.plain(f"**{text('Here')}**: {brief.recommendation(frames, section)}"))
-    said = asked.lines(frames, section)
-    if entry.loss:
-        said.append(f"**{text('Loss')}.** {asked.losses(section)}")
-    for short in timed:
-        measured = text("Measured in short trainings, see the end.")
-        said.append(f"**{text('Speed')}.** {asked.seconds(frames, short)} {measured}")
-    blocks: list[Block | None] = [Items(said), brief.table(frames, section)]
-    if entry.figure:
-        blocks.insert(1, brief.picture(section, reporting.looks_of([section])[0]))
-    if "confusion" in section.subjects:
-        blocks.append(brief.matrix(frames, section))
-    for block in filter(None, blocks):
-        written += _markdown(block, folder, entry.sweep)
+    # our answer for all together or for each network, with options and missing runs
+    parts = _parts(entry, section)
+    open_for = [network for network, part in parts.items() if network and not _is_answered(part)]
+    for network, part in parts.items():
+        if network in open_for:
+            continue
+        if network:
+            written.append(f"### {html.plain(network)}")
+        said = _said(frames, entry, part)
+        said += [f"**{text('Speed')}.** {_training_times(part, short)}" for short in timed]
+        blocks: list[Block | None] = [Items(said), brief.table(frames, part)]
+        if entry.figure:
+            blocks.insert(1, brief.picture(part, reporting.looks_of([part])[0]))
+        if "confusion" in part.subjects:
+            blocks.append(brief.matrix(frames, part))
+        written.append(html.plain(f"**{text('Here')}**: {_answer(frames, part)}"))
+        for block in filter(None, blocks):
+            written += _markdown(block, folder, entry.sweep)
+        written.append(html.plain(" ".join([*about.trained(frames, part), *about.notes(part)])))
+    if open_for:
+        written.append(
+            html.plain(
+                text(
+                    "Not answered yet for {networks}: most of their settings have no result.",
+                    networks=", ".join(open_for),
+                )
+            )
+        )
 
-    # options, missing runs, and why there is a difference
-    written.append(html.plain(" ".join([*about.trained(frames, section), *about.notes(section)])))
+    # why there is a difference
     if entry.why:
         written.append(html.plain(f"**{text('If they differ')}**: {text(entry.why)}"))
     return written
+
+
+def _answer(frames: Frames, section: Section) -> str:
+    """Return our answer as the short form of the report has it, if most settings have a result."""
+    if _is_answered(section):
+        return brief.recommendation(frames, section)
+    has_result = contrasts.compare(section).n > 0
+    return plural(
+        "Not answered yet: {n} of {all} settings has a result.",
+        "Not answered yet: {n} of {all} settings have a result.",
+        int(has_result.sum()),
+        all=len(has_result),
+    )
+
+
+def _said(frames: Frames, entry: Found, section: Section) -> list[str]:
+    """Return a line for each thing asked; of one network, the change by each setting says more than its ranking."""
+    if not _is_answered(section):
+        return []
+    if not entry.by_network:
+        said = asked.lines(frames, section)
+    else:
+        others = [ask for ask in section.subjects if ask != "accuracy"]
+        changed = asked.changes(section)
+        said = [f"**{text('Changes')}.** {changed}"] if changed else []
+        said += asked.lines(frames, replace(section, asks=others)) if others else []
+    if entry.loss:
+        said.append(f"**{text('Loss')}.** {asked.losses(section)}")
+    if entry.last:
+        said.append(f"**{text('Last epoch')}.** {asked.at_the_end(section)}")
+    return said
 
 
 def beside(frames: Frames, found: Sequence[tuple[Found, Section]], folder: Path) -> list[str]:
@@ -175,9 +233,9 @@ def times(
     written = []
     whole = {entry.sweep: section for entry, section in found}
     for name, listed in timed.items():
-        for section in listed:
-            written.append(html.plain(f"- {asked.seconds(frames, section)}"))
-            if name in whole and (picture := _accuracy_and_time(whole[name], section)):
+        for section in listed if name in whole else ():
+            written.append(html.plain(f"- {_training_times(whole[name], section)}"))
+            if picture := _accuracy_and_time(whole[name], section):
                 written += _markdown(picture, folder, f"costs-{name}")
             written += _markdown(costs.table(section), folder, "costs")
             written.append(html.plain(" ".join(about.trained(frames, section))))
@@ -188,28 +246,52 @@ def times(
     return [*title, *written] if written else []
 
 
-def _accuracy_and_time(whole: Section, short: Section) -> Picture | None:
-    """Draw the accuracy of the settings of a section against the time of an epoch in its short trainings.
+def _seconds(whole: Section, short: Section) -> pd.DataFrame:
+    """Return the time of training on all images of the whole trainings once, from the speed of the short ones.
 
-    None if fewer than two settings have both.
+    `seconds` and `n` of each setting of the short trainings, the fastest first. Validation is left out: the short
+    trainings may have fewer training images, but as many validation images.
+    """
+    images = (whole.runs.iterations / whole.runs["last/epoch"] * whole.runs.batch_size).median()
+    by_run = short.runs[["setting"]].assign(seconds=images / speed.epoch_seconds(short).images_per_second).dropna()
+    frame = estimates(by_run, "setting", ["seconds"]).assign(n=by_run.groupby("setting").size())
+    return frame.sort_values("seconds")
+
+
+def _training_times(whole: Section, short: Section) -> str:
+    """Report the seconds of `_seconds`."""
+    frame = _seconds(whole, short)
+    times = [
+        text("{setting}: {seconds} s", setting=shown(setting), seconds=asked.with_interval(row, "seconds", ",.1f"))
+        for setting, row in frame.iterrows()
+    ]
+    said = text("Training on all images once, without validation: {times}.", times="; ".join(times))
+    runs = plural("One short run of each.", "Mean of {n} short runs of each.", int(frame.n.min()))
+    return f"{said} {runs}"
+
+
+def _accuracy_and_time(whole: Section, short: Section) -> Picture | None:
+    """Draw the accuracy of the settings of a section against the time of training on all images once.
+
+    None if most settings have no accuracy, or fewer than two have both.
     """
     # a setting of the short trainings lacks the epochs that settings of the whole ones may differ in
-    seconds = costs.measure(short).set_index("setting").epoch_seconds
     rows = [
         {"setting": row.setting, "score": row.score, "score_ci95": row.score_ci95, "epoch_seconds": value}
         for row in costs.measure(whole).itertuples()
-        for setting, value in seconds.dropna().items()
+        for setting, value in _seconds(whole, short).seconds.items()
         if set(setting.pairs) <= set(row.setting.pairs)
     ]
     frame = pd.DataFrame(rows)
-    if len(frame) < 2:
+    if len(frame) < 2 or not _is_answered(whole):
         return None
 
     # drawn as the costs of a report are
     title = text("Accuracy against time: {name}", name=whole.title)
     caption = text(
-        "Best validation accuracy of the whole trainings (mean over seeds) against the time of an epoch of the short "
-        "ones. Dashed line and black rings: no setting is more accurate in the same time or less."
+        "Best validation accuracy of the whole trainings (mean over seeds) against the time of training on all images "
+        "once, without validation, from the speed of the short ones. The dashed line joins the settings that no "
+        "faster one beats on average."
     )
     return Picture("pareto", title, pareto.draw(frame, ["epoch_seconds"], title), caption)
 
@@ -263,7 +345,8 @@ def _page(
     source: str, command: str,
 ) -> list[str]:  # fmt: skip
     """Write the paragraphs of a page in the current language."""
-    used = {run for _, section in found for run in section.runs.index}
+    shown_here = [section for _, section in found] + [section for listed in timed.values() for section in listed]
+    used = {run for section in shown_here for run in section.runs.index}
     machines = about.machine_names(frames.runs.loc[list(used)]).unique()
     written = [
         f"# {text('Results')}",

@@ -78,7 +78,7 @@ def load(path: str) -> tuple[torch.nn.Module, Data, Config]:
     info = directory.info()
     weights = directory.path / "best.pt"
     if not info:
-        raise UserError(f"{path} is no run: {_meant(directory.path)}")
+        raise UserError(f"{path} is not a run: {_meant(directory.path)}")
     if not weights.exists():
         raise UserError(
             f"{path} has no best.pt: the run is {directory.state()}, and its weights were not kept (--keep-weights "
@@ -242,8 +242,8 @@ def predict(
 
     `run` is what `train` returned, or the directory of a run; `images` is a file, a folder, an image of PIL or a list
     of them, prepared like the images that the network learned from. `predict(run, "photo.jpg").idxmax(axis=1)` names
-    the most probable class. The index has the names of the files, for an image of PIL without a file `image 0`, its
-    place.
+    the most probable class. The index holds the names of the files; an image of PIL without a file is named by its
+    position, such as `image 0`.
 
     Raises UserError if there is no run, no weights, or with the files that cannot be read as an image.
     """
@@ -294,7 +294,7 @@ def main(argv: list[str]) -> int:
     parser = Parser("python -m study.predict", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=user_path, help="directory of a finished run")
     parser.add_argument("images", nargs="+", metavar="image", help="image files, and folders of them")
-    parser.add_argument("--top", type=positive, metavar="K", default=SHOWN, help=f"classes of each (default: {SHOWN})")
+    parser.add_argument("--top", type=positive, metavar="K", default=SHOWN, help=f"classes listed (default: {SHOWN})")
     parser.add_argument(
         "--out",
         type=user_path,

@@ -212,7 +212,7 @@ def agents(args: argparse.Namespace) -> int:
     train = run_agents if queue.can_serve(sweep.content) else run_wandb_agents
     if train is run_wandb_agents:
         reason = "its command does more than start study.train, or W&B's client is too old"
-        print(f"each run starts in a process of its own, by `wandb agent`, which takes some seconds: {reason}")
+        print(f"`wandb agent` starts a new process for each run, which takes some seconds, because {reason}")
     return train(sweep, slots, folders, args.grace)
 
 
@@ -257,7 +257,7 @@ def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace)
     done = [RunDirectory.of(outcome.config) for outcome in outcomes if outcome.state in DONE]
     unsent = [directory for directory in done if not directory.is_sent()]
     if unsent:
-        print(f"what W&B lacks: {sync_command(*unsent)}")
+        print(f"to send W&B what it lacks: {sync_command(*unsent)}")
     if any(number for state, number in counts.items() if state not in DONE):
         return 1
     words = [args.runs_dir, "--sweep", *args.files, *(["--set", *args.set] if args.set else [])]
@@ -369,7 +369,7 @@ def main(argv: list[str]) -> int:
     kind.add_argument("--cpus", type=positive, metavar="N", help="N agents on the CPU instead; needed without a GPU")
     command.add_argument("--per-gpu", type=positive, default=1, metavar="N", help="agents on each GPU (default: 1)")
     command.add_argument(
-        "--grace", type=positive, default=60, metavar="SECONDS", help="time that runs have to end (default: 60)"
+        "--grace", type=positive, default=60, metavar="SECONDS", help="time for runs to end (default: 60)"
     )
 
     # Read it

@@ -606,7 +606,7 @@ def test_what_a_reviewer_asks_is_in_the_report_once(folder, call, undrawn):
     assert "--weights=mine.safetensors" in protocol.command(Config(**values))
     call("analysis.summarize", folder, "--full")
     page = (folder.parent / "report" / "report.md").read_text(encoding="utf-8")
-    assert page.count("Settings of which runs failed") == 1
+    assert page.count("Settings with failed runs") == 1
     assert (folder.parent / "report" / "tables" / "protocol-failures.csv").exists()
 
 

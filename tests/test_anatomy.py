@@ -85,7 +85,7 @@ def test_a_comparison_answers_and_draws(call, tmp_path):
     text = call("analysis.anatomy", "cnn", "all-conv", "--compare").stdout
     assert "cnn has 299,158 parameters, 1.197 MB, 68.8 % of them in fully connected layers" in text
     assert "all-conv has 94,538 parameters, 0.378 MB, 0.0 % of them in fully connected layers" in text
-    assert "all-conv is 3.16 times smaller than cnn" in text
+    assert "cnn has 3.16 times as many parameters as all-conv" in text
     for suffix in ("png", "svg", "pdf"):
         assert (tmp_path / "report" / f"anatomy-cnn-all-conv.{suffix}").stat().st_size > 5_000
     spanish = call("analysis.anatomy", "cnn", "all-conv", "--compare", "--lang=es").stdout

@@ -67,7 +67,7 @@ def answer(*rows):
 def test_classes_that_are_level_are_named_together_and_chance_is_said():
     said = answer([19, 1, 0], [0, 20, 0], [0, 1, 19])
     assert "recognises worst are **a; c** (95.0 % each), most often confused with b (2)." in said
-    assert "such an accuracy reaches 99.1 %, and 96.7 % of all test images are recognised" in said
+    assert "each accuracy reaches 99.1 %, while the accuracy on all test images is 96.7 %" in said
     said = answer([1900, 100, 0], [0, 2000, 0], [0, 100, 1900])
     assert "worst are **a; c**" in said and "chance" not in said, "many images are mistaken"
     assert "recognises worst is **a** (85.0 %), most often confused with b (3)" in answer([17, 3], [0, 20])

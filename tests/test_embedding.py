@@ -103,8 +103,8 @@ def test_a_cut_is_counted_where_it_saves(digits):
 
 @pytest.mark.parametrize(
     ("trained", "price", "note"),
-    [(50, "learned from about 160 images, the network from only 50", "overestimates the cut"),
-     (5000, "too few images to decide", "underestimates the cut")],
+    [(50, "learned from about 160 images, the network from only 50", "overestimates the accuracy of a cut"),
+     (5000, "too few images to decide", "underestimates the accuracy of a cut")],
 )  # fmt: skip
 def test_a_cut_is_said_to_be_flattered_where_its_classifier_learned_from_more_images(digits, trained, price, note):
     _, targets = digits

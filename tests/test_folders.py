@@ -193,7 +193,7 @@ def test_photographs_of_phones_alone_are_refused_with_advice(put_digits):
     for place in ("one", "two"):
         (root / place).mkdir(exist_ok=True)
         (root / place / "IMG_1.HEIC").write_bytes(b"")
-    with pytest.raises(UserError, match=r"1 of the two or more classes .*\.heic photographs .* as JPEG"):
+    with pytest.raises(UserError, match=r"must hold two classes or more, not 1: .*\.heic photographs .* as JPEG"):
         load(root)
 
 
@@ -394,7 +394,7 @@ def test_images_of_one_even_colour_are_refused(tmp_path, colour):
         path = tmp_path / "data" / "even" / f"class{index % 2}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L" if colour == 5 else "RGB", (8, 8), colour).save(path)
-    with pytest.raises(UserError, match="one even colour"):
+    with pytest.raises(UserError, match="has a single colour"):
         load(tmp_path / "data" / "even")
 
 

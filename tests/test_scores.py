@@ -81,7 +81,7 @@ def test_the_theme_shows_what_the_runs_recorded(tmp_path):
     (table,) = (block for block in blocks if isinstance(block, Table))
     assert list(table.frame.balanced.round(6)) == [80, 60] and list(table.frame.ece.round(6)) == [20, 40]
     (said,) = (block.text for block in blocks if isinstance(block, Paragraph))
-    assert "too sure" in said and "20.0 ± 0.0" in said
+    assert "overconfident" in said and "20.0 ± 0.0" in said
     assert {block.name for block in blocks if isinstance(block, Picture)} == {"calibration", "coverage", "roc"}
 
 

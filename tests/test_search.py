@@ -107,8 +107,8 @@ def test_distributions_mean_what_they_mean_in_wandb(given, quantiles):
         ({"distribution": "log_uniform", "min": 16, "max": 512}, "are exponents of e; log_uniform_values takes"),
         ({"distribution": "unifrom", "min": 0, "max": 1}, "unknown distribution 'unifrom'; did you mean 'uniform'?"),
         ({"min": 0.1, "max": 0.2, "mx": 1}, "has no key 'mx'; did you mean 'max'?"),
-        ({"values": [1, 2], "probabilities": [0.5]}, "must be as many as the values and sum to 1, not [0.5]"),
-        ({"values": [1, 2], "probabilities": [0.5, 0.4]}, "must be as many as the values and sum to 1"),
+        ({"values": [1, 2], "probabilities": [0.5]}, "must be one per value and sum to 1, not [0.5]"),
+        ({"values": [1, 2], "probabilities": [0.5, 0.4]}, "must be one per value and sum to 1"),
         ({"distribution": "normal", "sigma": -1}, "sigma must be at least 0, not -1"),
         (0.1, "needs `value: …`, `values: […]` or `min: …` and `max: …`, not 0.1"),
     ],
@@ -604,7 +604,7 @@ def test_yaml_merges_and_names_that_stand_twice(tmp_path, call):
         MERGED + "  batch-size: {value: 3}\n  batch_size: {value: 4}\n", encoding="utf-8"
     )
     mistake = call("study.sweep", "check", "twice.yaml", code=2).stderr
-    assert mistake == "error: twice.yaml:9: 'batch_size' stands twice, first in line 8\n"
+    assert mistake == "error: twice.yaml:9: 'batch_size' appears twice, first in line 8\n"
 
 
 @pytest.mark.parametrize(
@@ -617,7 +617,7 @@ def test_yaml_merges_and_names_that_stand_twice(tmp_path, call):
         ({"lr": {"min": 1, "max": 10**400}}, {"method": "random", "run_cap": 2}, "max must be a whole number, not 10"),
         ({"lr": {"value": {1: 2, "a": 3}}}, {}, "parameter lr: a value must be a text, a number, true or false, not {"),
         ({"lr": {"distribution": "log_normal", "mu": 1000}}, {"method": "bayes", "run_cap": 2}, None),
-        ({"lr": {"values": [1, 2], "probabilities": [1, 10**400]}}, {}, "probabilities must be as many as the values"),
+        ({"lr": {"values": [1, 2], "probabilities": [1, 10**400]}}, {}, "probabilities must be one per value"),
         ({}, {"early_terminate": {"type": "hyperband", "max_iter": 5, "s": 9**40}}, "s must be a whole number"),
         ({}, {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1e300}}, "eta must be greater than 1"),
         ({"lr": {"distribution": "log_uniform", "min": 1e-4, "max": 0.1}}, {"method": "random", "run_cap": 2},

@@ -191,9 +191,9 @@ def test_names_that_timm_lacks_are_found_before_any_run_is_trained(call, sweep_f
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("method: grid\nmethod: grid", ":2: 'method' stands twice, first in line 1"),
+        ("method: grid\nmethod: grid", ":2: 'method' appears twice, first in line 1"),
         ({"method": None}, "`method` is missing; it must be one of grid, random, bayes"),
-        ("a: [1, 2", ":1: no YAML: expected"),
+        ("a: [1, 2", ":1: not valid YAML: expected"),
         ("just words", "must hold a mapping"),
         ({"parameters": None}, "`parameters` is missing; it must be a mapping such as"),
         ({"parameters": {}}, "parameters must be a mapping such as {dropout: {values: [0.0, 0.5]}}, not {}"),

@@ -822,7 +822,7 @@ def test_predict_says_what_a_network_sees(call, tmp_path, digit_images):
     assert (
         "none/x.csv cannot be written" in call("study.predict", run.path, files[0], "--out=none/x.csv", code=2).stderr
     )
-    assert "is no run" in call("study.predict", tmp_path, files[0], code=2).stderr
+    assert "is not a run" in call("study.predict", tmp_path, files[0], code=2).stderr
 
 
 def test_the_time_that_is_left_counts_whole_epochs_after_an_interruption():

@@ -96,7 +96,7 @@ def test_a_setting_without_a_meaning_is_one_sentence(command, monkeypatch, varia
 
 @pytest.mark.parametrize(
     ("status", "message"), [(401, "W&B refuses the key: type `wandb login"), (500, "W&B does not answer: POST"),
-                            (0, "the sweep me/proj/abc cannot be read: W&B has none of that name")],
+                            (0, "the sweep me/proj/abc cannot be read: W&B does not have it")],
 )  # fmt: skip
 def test_a_refused_key_is_no_silence_and_no_class_is_named(command, monkeypatch, status, message):
     with Server() as server:

@@ -383,7 +383,7 @@ def test_a_random_sweep_lists_what_was_drawn_and_how_much_is_left(capsys):
     wandb_sweep.print_status(replace(sweep, runs=[*runs[1:3], replace(runs[0], id="e", fingerprint="older")]))
     told = capsys.readouterr().out
     assert "1 missing" in told and "1 queued" in told and "lr 0.05, seed 0" in told
-    assert "runs that fit no point, since its file or the code has changed: e" in told
+    assert "runs that match no point, because its file or the code has changed: e" in told
 
 
 def test_a_run_that_died_at_once_belongs_to_its_point_although_an_option_does_not_apply_to_it():

@@ -55,7 +55,7 @@ def gap_last(runs: pd.DataFrame) -> pd.Series:
 
 
 def collapsed(section: Section) -> pd.Series:
-    """Return for each run whether it fits its training images no better at the end than in its first epoch."""
+    """Return for each run whether it fits its training images hardly better at the end than in its first epoch."""
     by_run = section.history.groupby("run")
     no_better = by_run["train/loss"].last() >= COLLAPSED_LOSS * by_run["train/loss"].first()
     last = by_run["train/acc"].last()

@@ -50,9 +50,9 @@ def measure(section: Section) -> pd.DataFrame:
     Gaps are training minus validation accuracy in points, and validation minus training loss. `acc_slope` (points per
     epoch), `loss_slope` (per epoch) and their standard errors belong to lines through the last epochs; `rise` is the
     mean validation loss over these epochs divided by the lowest mean over equally many; `gain` is what twice the epochs
-    would bring if the accuracy rose as before, in points; all are NaN for too few epochs.
+    would bring by a power law fitted to the curve, in points; all are NaN for too few epochs.
     `lr_share` is the last learning rate divided by the highest. `collapsed` is whether the run fits its training images
-    no better at the end than in its first epoch.
+    hardly better at the end than in its first epoch.
     """
     # gaps
     runs = section.runs

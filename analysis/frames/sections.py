@@ -331,6 +331,29 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, words=words, wanted=sweep.metric)
 
 
+def by_network(section: Section) -> dict[str, Section]:
+    """Return the part of a section that each network has in it, in the order of the sweep; none if it has one network.
+
+    The p values of a part are corrected for its own comparisons.
+    """
+    parts = {}
+    networks = section.points.setting.map(lambda setting: dict(setting.pairs).get("model"))
+    for network in networks.dropna().unique():
+        points = section.points[networks == network]
+        runs = section.runs[section.runs.fingerprint.isin(points.fingerprint)]
+        lacking = points.state[~points.fingerprint.isin(runs.fingerprint) & points.state.ne("")]
+        parts[network] = replace(
+            section,
+            name=f"{section.name}, {network}",
+            varied=[name for name in section.varied if points[name].nunique(dropna=False) > 1],
+            runs=runs,
+            history=section.history[section.history.run.isin(runs.index)],
+            points=points,
+            states=dict(Counter(lacking) + Counter({"finished": len(runs)})),
+        )
+    return parts
+
+
 def _rounded(settings: Sequence[Setting], drawn: Sequence[str]) -> list[Setting]:
     """Round drawn numbers to the fewest digits with which all settings are different."""
     for digits in range(FEWEST_DIGITS, MOST_DIGITS):

@@ -2,7 +2,7 @@
 
     python -c "from analysis.page import blocks; help(blocks)"
 
-A theme of the report is a function `blocks(frames, section, looks) -> list[Block]`, listed in `report.THEMES`. It
+A theme of the report is a function `blocks(frames, section, looks) -> list[Block]`, listed in `reporting.THEMES`. It
 returns the blocks about the runs of a section, or an empty list if it does not apply:
 
     def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:

@@ -19,6 +19,7 @@ from analysis.wording.texts import mark, option, plural, protected, settings_nam
 from analysis.wording.words import STATES
 from study.config.scores import is_unbalanced
 from study.config.setting import setting_of
+from study.record.directory import EARLY
 
 MIXED = {
     "device": mark("device"),
@@ -215,8 +216,16 @@ def notes(section: Section) -> list[str]:
             )
         )
 
-    # settings whose runs differ in something that should be the same
+    # settings that early stopping left as they are
     by_setting = section.runs.groupby("setting", sort=False)
+    waits = by_setting.early_stopping.agg(lambda patience: patience.notna().all())
+    stopped = by_setting.stopped_by.agg(lambda by: by.eq(EARLY).any())
+    if unstopped := list(waits.index[waits & ~stopped]):
+        found.append(
+            text("Early stopping ended no run of {settings}.", settings=settings_named(unstopped, len(by_setting)))
+        )
+
+    # settings whose runs differ in something that should be the same
     for what, name in MIXED.items():
         values = by_setting[what].agg(lambda column: ", ".join(sorted(map(str, column.unique()))))
         mixed = values[by_setting[what].nunique(dropna=False) > 1]

@@ -101,7 +101,7 @@ def sentences(frames: Frames, section: Section) -> list[str]:
     ]
     if others:
         answer[0] += " " + text(
-            "Runs of others diverged and are not included in their means: {others}.", others=named(others)
+            "Runs of other settings diverged and are not included in their means: {others}.", others=named(others)
         )
     return answer
 
@@ -340,9 +340,9 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
         answer.append(
             plural(
                 "Not compared, because only some of its runs learned, so that its mean says little: {settings}. A "
-                "failed run fits its training images no better at the end than in the first epoch.",
+                "failed run fits its training images hardly better at the end than in the first epoch.",
                 "Not compared, because only some of their runs learned, so that their mean says little: {settings}. A "
-                "failed run fits its training images no better at the end than in the first epoch.",
+                "failed run fits its training images hardly better at the end than in the first epoch.",
                 len(failed),
                 settings=comparison.failed_named(failed),
             )
@@ -406,7 +406,7 @@ def _tested(others: pd.DataFrame, values: dict[str, object]) -> str:
     answer = text("On the test images, which were not used for the choice, {setting} reaches {test}.", **values)
     if not higher.empty:
         answer += " " + text(
-            "Higher there on average: {other}. This may be noise, and settings are not chosen by their test accuracy.",
+            "Higher on average on the test images, which may be noise: {other}.",
             other=_better_on_test(higher.nsmallest(1, "test_below")),
         )
     return answer

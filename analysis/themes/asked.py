@@ -30,6 +30,7 @@ from analysis.wording.texts import (
     text,
 )
 from study.config.setting import Setting
+from study.record.metrics import scaled
 
 LEAST_GAIN = 0.1
 """Smallest gain from more epochs that is named, in points."""
@@ -110,6 +111,37 @@ def losses(section: Section) -> str:
     return text("Validation loss at its lowest and at the end: {losses}.", losses="; ".join(found))
 
 
+def at_the_end(section: Section) -> str:
+    """Report the validation accuracy of each setting after the last epoch, a mean over seeds."""
+    by_run = pd.DataFrame({"setting": section.runs.setting, "last": scaled(section.runs, "last/val_acc")})
+    means = estimates(by_run, "setting", ["last"]).loc[section.ranked]
+    found = [f"{shown(setting)}: {with_interval(row, 'last')}" for setting, row in means.iterrows()]
+    return text("Validation accuracy after the last epoch, in percent: {accuracies}.", accuracies="; ".join(found))
+
+
+def changes(section: Section) -> str:
+    """Report how far each setting is from the first one of the section, in points of accuracy; empty without a test."""
+    first = section.points.setting.iloc[0]
+    pairs = contrasts.pairwise(section, reference=first)
+    pairs = pairs[pairs.holm.notna()]
+    if first not in pairs.index.get_level_values("b"):
+        return ""
+    from_first = pairs.xs(first, level="b")
+    ranked = [setting for setting in section.ranked if setting in from_first.index]
+    found = [
+        text("{setting} {change:+.2f} ± {spread:.2f} ({p})", setting=shown(_own(setting, first)), change=row.difference,
+             spread=row.half_width, p=p_words(row.holm))
+        for setting, row in from_first.loc[ranked].iterrows()
+    ]  # fmt: skip
+    return text("From {first}, in points: {changes}.", first=shown(first), changes="; ".join(found)) if found else ""
+
+
+def _own(setting: Setting, other: Setting) -> Setting:
+    """Return the setting without the pairs that another one has too, unless none is left."""
+    own = tuple(pair for pair in setting.pairs if pair not in other.pairs)
+    return Setting(own) if own else setting
+
+
 @once
 def gaps(section: Section) -> pd.DataFrame:
     """Return the gap between training and validation accuracy at the end, of settings of which every run learned."""
@@ -171,9 +203,9 @@ def epochs(frames: Frames, section: Section) -> str:
 
 MORE_EPOCHS = (
     (("rises", "mixed"), mark("At the end, validation accuracy is still rising: {settings}.")),
-    (("perhaps", "unclear"), mark("The last epochs do not tell whether more would help: {settings}.")),
+    (("perhaps", "unclear"), mark("The last epochs do not show whether more would help: {settings}.")),
     (("overfits", "falls"), mark("More epochs would not help: {settings}.")),
-    (("decayed",), mark("The schedule ends the training, so more epochs are another experiment: {settings}.")),
+    (("decayed",), mark("The learning rate has decayed, so more epochs need a longer schedule: {settings}.")),
     (("early",), mark("Ended by early stopping: {settings}.")),
     (("few",), mark("Too few epochs to see a trend: {settings}.")),
 )
@@ -186,7 +218,7 @@ def _gain(row) -> str:
     if not can_rise or not row.gain >= LEAST_GAIN or row.gain_ci95 != row.gain_ci95:
         return ""
     return " " + text(
-        "(twice as many, if the whole curve goes on as before: about +{gain:.1f} ± {spread:.1f} points)",
+        "(twice the epochs would gain about {gain:.1f} ± {spread:.1f} points, if the curve continues as before)",
         gain=row.gain,
         spread=row.gain_ci95,
     )

@@ -170,8 +170,8 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
     better = tested[(tested.below < 0) & (tested.p_holm < ALPHA)]
     if not better.empty:
         return text(
-            "No recommendation: {best} has the highest mean, but over the seeds that both have, clearly more "
-            "accurate: {others}.",
+            "No recommendation: {best} has the highest mean, but over the seeds that both have, it is clearly less "
+            "accurate than {others}.",
             best=shown(best),
             others=named([shown(setting) for setting in better.index]),
         )

@@ -214,7 +214,7 @@ def failed_note(failed: pd.DataFrame) -> str:
     """Name the settings of which only some runs learned; `failed` has the columns of `compare`."""
     return text(
         "No interval and no comparison, because only some runs learned: {settings}. A run has not learned if it fits "
-        "its training images no better at the end than in the first epoch.",
+        "its training images hardly better at the end than in the first epoch.",
         settings=failed_named(failed.set_index("setting")),
     )
 

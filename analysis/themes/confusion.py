@@ -321,10 +321,10 @@ def answer(counts: pd.DataFrame, words: Mapping[str, object], repeats: int = 1) 
     if high >= overall:
         parts.append(
             plural(
-                "That it is worst may be chance: the 95 % sampling interval (Wilson) of that accuracy reaches "
-                "{high:.1f} %, and {overall:.1f} % of all test images are recognised.",
-                "That they are worst may be chance: the 95 % sampling interval (Wilson) of such an accuracy reaches "
-                "{high:.1f} %, and {overall:.1f} % of all test images are recognised.",
+                "This class may be worst by chance: the 95 % sampling interval (Wilson) of its accuracy reaches "
+                "{high:.1f} %, while the accuracy on all test images is {overall:.1f} %.",
+                "These classes may be worst by chance: the 95 % sampling interval (Wilson) of each accuracy reaches "
+                "{high:.1f} %, while the accuracy on all test images is {overall:.1f} %.",
                 len(worst),
                 high=high,
                 overall=overall,

@@ -241,8 +241,8 @@ def table(section: Section) -> Table:
         if frame.p_time.notna().any():
             notes.append(
                 text(
-                    "Longer: by how much percent an epoch takes longer than with the fastest setting, with its 95 % "
-                    "interval. The t test is of the logarithms of the seconds per epoch, paired by the seeds that "
+                    "Extra time: how much longer an epoch takes than with the fastest setting, in percent, with its 95 "
+                    "% interval. The t test is on the logarithms of the seconds per epoch, paired by the seeds that "
                     "both settings have; p and interval are corrected for all pairs of settings (Holm, Bonferroni). "
                     "Runs that followed each other may share the state of the machine, so differences of a few "
                     "percent can be due to it."

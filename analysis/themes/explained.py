@@ -1,4 +1,4 @@
-"""Where a network looks in its surest mistakes, and the training images that it takes for most alike.
+"""Where a network looks in its most confident mistakes, and the training images that are most similar to it.
 
     python -c "from analysis.frames import runs; from analysis.themes import explained; \\
         d = next(iter(runs.load('runs').directories.values())); \\
@@ -62,9 +62,9 @@ def _caption(arrays: Arrays) -> str:
         height, width = arrays["mistake_maps"].shape[-2:]
         said.append(
             text(
-                "Red parts speak for the class below the picture, by Grad-CAM: the gradients of its logit in the last "
-                "feature maps ({height}×{width}), each picture scaled to its own maximum. The last row shows right "
-                "predictions.",
+                "Red marks the parts of an image that support the class named below it (Grad-CAM: the gradients of "
+                "its logit in the last feature maps, {height}×{width}; each map is scaled to its own maximum). The "
+                "last row shows correct predictions.",
                 height=height,
                 width=width,
             )
@@ -72,8 +72,8 @@ def _caption(arrays: Arrays) -> str:
     if "alike_images" in arrays:
         said.append(
             text(
-                "The training images are the most alike for the network, by the cosine similarity of the features "
-                "before its last layer (below each, after the class), among at most 10,000 of them."
+                "The training images are the most similar ones to the network, of at most 10,000: below each, its "
+                "class and the cosine similarity of the features before the last layer."
             )
         )
     return " ".join(said)
@@ -90,7 +90,7 @@ def figure(arrays: Arrays, title: str) -> Figure | None:
     columns = [text("Test image")]
     if len(maps) or len(right):
         columns += [text("For the true class"), text("For the predicted class")]
-    columns += [text("Alike in training")] * (alike.shape[1] if len(alike) else 0)
+    columns += [text("Similar training image")] * (alike.shape[1] if len(alike) else 0)
     lines = mistakes + bool(len(right))
     size = (0.6 + 1.35 * len(columns), 1.3 + 1.35 * STEP[1] / STEP[0] * lines)
     drawn = Plot(figsize=(max(5.0, size[0]), size[1]), layout="constrained")
@@ -119,7 +119,7 @@ def figure(arrays: Arrays, title: str) -> Figure | None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontweight="bold", fontsize=11)
-    axes.set_xlabel(text("Image, and what the network makes of it"))
+    axes.set_xlabel(text("Image, and what explains its prediction"))
     axes.set_ylabel(text("Most confident mistake first"))
     return drawn
 

@@ -36,17 +36,17 @@ CUTS = {
 }
 """What a cut leaves as the last part of a network."""
 
-CUTS_BELOW = mark("For a network that learned from more images ({counts}), this underestimates the cut.")
-CUTS_ABOVE = mark("For a network that learned from fewer images ({counts}), this overestimates the cut.")
+CUTS_BELOW = mark("For a network that learned from more images ({counts}), this underestimates the accuracy of a cut.")
+CUTS_ABOVE = mark("For a network that learned from fewer images ({counts}), this overestimates the accuracy of a cut.")
 
 PRICES = {
-    "none": mark("its own last layers have learned too little yet to estimate the price"),
-    "low": mark("a low price, less than {points:.0f} point"),
-    "high": mark("a price of more than {points:.0f} point"),
-    "unclear": mark("too few images to decide whether the price is less than {points:.0f} point"),
+    "none": mark("its own last layers have learned too little to estimate the drop in accuracy"),
+    "low": mark("a drop of less than {points:.0f} point"),
+    "high": mark("a drop of more than {points:.0f} point"),
+    "unclear": mark("too few images to decide whether the drop is less than {points:.0f} point"),
     "unknown": mark(
-        "its classifier learned from about {probed:,} images, the network from only {trained:,}, so the price is not "
-        "known"
+        "its classifier learned from about {probed:,} images, the network from only {trained:,}, so the drop in "
+        "accuracy is not known"
     ),
 }
 """What is known of the accuracy that a cut costs."""

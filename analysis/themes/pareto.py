@@ -80,7 +80,8 @@ def draw(frame: pd.DataFrame, against: Sequence[str], title: str, looks: Looks |
         # scale, labels, and room for names
         wide = frame[cost].max() >= WIDE * frame[cost].min()
         axes.set_xscale("log" if wide else "linear")
-        finish(axes, text("Accuracy against {cost}", cost=text(AGAINST[cost])), heading(cost), ranking_axis())
+        panel = text("Accuracy against {cost}", cost=text(AGAINST[cost])) if len(against) > 1 else ""
+        finish(axes, panel, heading(cost), ranking_axis())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(labelleft=True)
         axes.margins(0.18, 0.14)

@@ -74,8 +74,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     untested = list(frame["class"][frame.images == 0])
     absent = [
         plural(
-            "No test image is of {names}: the accuracy of this class is unknown.",
-            "No test image is of {names}: the accuracies of these classes are unknown.",
+            "There are no test images of {names}: the accuracy of this class is unknown.",
+            "There are no test images of {names}: the accuracies of these classes are unknown.",
             len(untested),
             names=named(untested),
         )

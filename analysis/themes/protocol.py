@@ -90,9 +90,9 @@ TABLES = {
         ),
     ),
     "failures": (
-        mark("Settings of which runs failed"),
+        mark("Settings with failed runs"),
         mark(
-            "Not learned: with a result, but fitting the training images no better at the end than in the first "
+            "Not learned: with a result, but fitting the training images hardly better at the end than in the first "
             "epoch. The rate is the percentage of runs that did not learn, diverged or ended with an error, among "
             "those that ended by themselves."
         ),

@@ -49,7 +49,7 @@ SCORES = {
     "nll": mark("NLL"),
     "brier": mark("Brier score"),
     "ece": mark("ECE (%)"),
-    "sure": mark("Acc of the surest 80 % (%)"),
+    "sure": mark("Acc of the most confident 80 % (%)"),
 }
 """Headers of the scores; they are measured for each run on its test images."""
 
@@ -81,7 +81,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
     )
     content.append(Picture("calibration", title, calibration_figure(drawn, title, looks), caption))
     title = text("Accuracy against coverage: {name}", name=section.title)
-    caption = text("Accuracy of the share of the test images about which each network is surest.")
+    caption = text("Accuracy on the share of the test images for which each network is most confident.")
     content.append(Picture("coverage", title, coverage_figure(drawn, title, looks), caption))
     title = text("ROC and precision against recall: {setting}", setting=shown(best))
     caption = text("One class against all others, and the mean over the classes in black; areas in brackets.")
@@ -101,15 +101,15 @@ def _surer(setting: str, surer: Estimate) -> str:
     if abs(surer.mean) + surer.half_width < CLOSE:
         return text("The probabilities of {setting} agree with its accuracy on average.", setting=setting)
     if abs(surer.mean) <= surer.half_width:
-        return text("Whether {setting} is too sure of its predictions is not clear.", setting=setting)
+        return text("It is not clear whether {setting} is overconfident.", setting=setting)
     if surer.mean > 0:
         return text(
-            "{setting} is too sure: on average its probabilities are {points:.1f} ± {spread:.1f} points above its "
-            "accuracy.",
+            "{setting} is overconfident: on average its probabilities are {points:.1f} ± {spread:.1f} points above "
+            "its accuracy.",
             **values,
         )
     return text(
-        "{setting} is not sure enough: on average its probabilities are {points:.1f} ± {spread:.1f} points below its "
+        "{setting} is underconfident: on average its probabilities are {points:.1f} ± {spread:.1f} points below its "
         "accuracy.",
         **values,
     )
@@ -286,7 +286,7 @@ def coverage_figure(drawn: Mapping[Setting, tuple[np.ndarray, np.ndarray]], titl
         look = looks[setting]
         (line,) = axes.plot(*points.T, color=look.color, label=wrapped(setting), linestyle=look.linestyle)
         about(line, Mark(setting, points))
-    finish(axes, title, text("Share of the images, the surest first (%)"), text("Accuracy (%)"))
+    finish(axes, title, text("Share of the images, most confident first (%)"), text("Accuracy (%)"))
     axes.title.set_fontweight("bold")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure

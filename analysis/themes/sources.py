@@ -12,7 +12,8 @@ from analysis.wording.texts import mark
 class Found:
     """A result of a source: the sweep that repeats it, what the source found, and what explains a difference, if known.
 
-    A result with a `figure` has it in the results, and one that names the validation `loss` has it there.
+    In the results, one with a `figure` has it, one that names the validation `loss` or accuracies of the `last` epoch
+    has ours, and one that is asked of several networks is answered `by_network`.
     """
 
     sweep: str
@@ -20,6 +21,8 @@ class Found:
     why: str = ""
     figure: bool = False
     loss: bool = False
+    last: bool = False
+    by_network: bool = False
 
 
 FOUND = (
@@ -39,13 +42,14 @@ FOUND = (
             "One block is worst and three are best in accuracy; three end with a higher validation loss than two, "
             "though their lowest loss is the lowest of all."
         ),
+        mark("Here three blocks end with the lowest loss too; the source shows one run of each."),
         figure=True,
         loss=True,
     ),
     Found(
         "mlp",
         mark("The perceptron is clearly worse, and slower: some 15,000 more iterations, from 20 more epochs."),
-        mark("The iterations of different networks take different times, so they do not tell the speed."),
+        mark("Iterations of different networks take different times, so their number does not measure speed."),
         figure=True,
     ),
     Found(
@@ -54,7 +58,10 @@ FOUND = (
             "Validation loss 0.87 with and 1.04 without augmentation; about the same accuracy, the best one with it, "
             "after as many iterations."
         ),
-        mark("One run each could not show a gain in accuracy."),
+        mark(
+            "Here each seed gains several points. What the source's augmentation and number of epochs were is not "
+            "known."
+        ),
         figure=True,
         loss=True,
     ),
@@ -73,15 +80,27 @@ FOUND = (
         mark("The base network is best, net1 is near it, net2 is worst."),
         mark(
             "The source does not say the widths of net1, net2 and net3: ours are a choice. A softmax before the "
-            "cross-entropy, which applies one itself, keeps a network from learning."
+            "cross-entropy, which applies one itself, flattens the gradients: with it, net1 did not learn here."
         ),
     ),
-    Found("mlp-sizes", mark("Layers and units were varied too; no numbers are given.")),
-    Found("activations", mark("LeakyReLU is best, sigmoid is worst.")),
+    Found("mlp-sizes", mark("Layers and units were varied too; no numbers are given."), by_network=True),
+    Found(
+        "activations",
+        mark("LeakyReLU is best, sigmoid is worst."),
+        mark(
+            "Sigmoid is worst here too. LeakyReLU is not shown to differ from ReLU in either network, and which "
+            "activation is best depends on the network."
+        ),
+        by_network=True,
+    ),
     Found(
         "optimizers",
         mark("Adam reaches about 10 %, far below SGD."),
-        mark("Adam was used with the learning rate of SGD, which is too high for it; this sweep compares both."),
+        mark(
+            "The source does not give Adam's learning rate. Here it is the learning rate that fails: with that of SGD, "
+            "Adam does not learn in some runs. SGD was tried with one learning rate only."
+        ),
+        by_network=True,
     ),
     Found(
         "regularization",
@@ -89,6 +108,7 @@ FOUND = (
             "Batch norm helps every network; augmentation and weight decay do not; on dropout the source contradicts "
             "itself."
         ),
+        by_network=True,
     ),
     Found(
         "architectures",
@@ -112,7 +132,7 @@ FOUND = (
             "98.92 % on validation at epoch 10; the most frequent confusions are 9 with 4 and 7 with 2; more epochs "
             "would help a little."
         ),
-        mark("The source chose the epoch on the images that it reports, which is a little optimistic."),
+        mark("The source chose the epoch by the same images whose accuracy it gives, which is a little optimistic."),
         figure=True,
     ),
     Found(
@@ -122,7 +142,8 @@ FOUND = (
             "recognised worst; confused are car and truck, ship and plane, bird and plane."
         ),
         mark(
-            "The source chose the epoch on the images that it reports; ours are a JPEG copy, which costs some points."
+            "The source chose the epoch by the same images whose accuracy it gives. Ours are a JPEG copy, and 10,000 "
+            "of the 50,000 training images are held out for validation."
         ),
         figure=True,
     ),
@@ -133,9 +154,10 @@ FOUND = (
             "%, at the last epoch."
         ),
         mark(
-            "The source used ResNet-50 on larger photographs; here it is EfficientNet-Lite0 on the cats and dogs of "
-            "CIFAR-10, enlarged to 224 pixels."
+            "The source used ResNet-50 and other images of two classes; here it is EfficientNet-Lite0 on the cats and "
+            "dogs of CIFAR-10, enlarged to 224 pixels."
         ),
+        last=True,
     ),
 )
 """The results of the sources, in the order of the study."""

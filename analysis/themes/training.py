@@ -55,8 +55,8 @@ VERDICTS = {
     "decayed": (
         mark("learning rate decayed"),
         mark(
-            "For {settings}, the effect of more epochs cannot be seen here: the learning rate has fallen below a "
-            "tenth of its highest value, so the schedule ends the training. A longer schedule is another experiment."
+            "For {settings}, these runs cannot show the effect of more epochs: at the end, the schedule has lowered "
+            "the learning rate below a tenth of its highest value. More epochs need runs with a longer schedule."
         ),
     ),
     "early": (
@@ -77,8 +77,8 @@ VERDICTS = {
 CAUSES = {
     "open": mark(
         "**{setting}** lies {below:.2f} points below {best}, with {own:.2f} % against {other:.2f} % on training "
-        "images and a gap to validation of {own_gap:.2f} points against {other_gap:.2f}. Noise does not allow to "
-        "decide which of the two matters more."
+        "images and a gap to validation of {own_gap:.2f} points against {other_gap:.2f}. The noise is too large to "
+        "tell which of the two matters more."
     ),
     "narrower": mark(
         "**{setting}** lies {below:.2f} points below {best} and learns less: {own:.2f} % on training images against "
@@ -363,8 +363,9 @@ def _longer(frame: pd.DataFrame) -> str:
         spread = f" ± {number(top.gain_ci95, '.2f')}" if top.gain_ci95 == top.gain_ci95 else ""
         sentences.append(
             text(
-                "A trend may be missed: by its whole curve, {setting} would gain {gain:.2f}{spread} points from twice "
-                "the epochs, unless it begins to overfit, the most of those without a clear trend.",
+                "A slow rise may be missed. Of the settings without a clear trend, {setting} could gain most from "
+                "twice the epochs: {gain:.2f}{spread} points, extrapolated from its whole curve, unless it begins to "
+                "overfit.",
                 setting=shown(top.setting),
                 gain=top.gain,
                 spread=spread,

@@ -19,9 +19,9 @@ METRICS = {
 RANKED = {
     # headers and titles
     "Best val acc (%)": mark("Best {metric} (%)"),
-    "Test acc (%)": mark("The same in the test (%)"),
+    "Test acc (%)": mark("Same metric on test images (%)"),
     "Val acc at the last epoch (%)": mark("Last {metric} (%)"),
-    "Test accuracy": mark("The same in the test"),
+    "Test accuracy": mark("Same metric on test images"),
     "Accuracy of each setting: {name}": mark("Ranking of the settings by {metric}: {name}"),
     "Accuracy by {option}: {name}": mark("Ranking by {metric}, by {option}: {name}"),
     "Validation accuracy over two options: {name}": mark("Two options, by {metric}: {name}"),
@@ -45,9 +45,10 @@ RANKED = {
         "training images only."
     ),
     # the recommendation
-    "No recommendation: {best} has the highest mean, but over the seeds that both have, clearly more accurate: "
-    "{others}.": mark(
-        "No recommendation: {best} has the highest mean, but over the seeds that both have, clearly better: {others}."
+    "No recommendation: {best} has the highest mean, but over the seeds that both have, it is clearly less accurate "
+    "than {others}.": mark(
+        "No recommendation: {best} has the highest mean, but over the seeds that both have, it is clearly worse than "
+        "{others}."
     ),
     "No recommendation: {setting} has the highest accuracy, but {lost} of its {all} runs diverged or failed.": mark(
         "No recommendation: {setting} is best by {metric}, but {lost} of its {all} runs diverged or failed."
@@ -82,11 +83,11 @@ RANKED = {
     ),
     "Accuracy does not decide: of the settings with several seeds, **{setting}** has the highest mean, but is not "
     "clearly better than {settings}.": mark(
-        "By {metric} nothing is decided: of the settings with several seeds, **{setting}** is best, but not clearly "
-        "better than {settings}."
+        "The metric ({metric}) does not decide: of the settings with several seeds, **{setting}** is best, but not "
+        "clearly better than {settings}."
     ),
     "Accuracy does not decide: the mean of **{setting}** is not clearly higher than that of {settings}.": mark(
-        "By {metric} nothing is decided: **{setting}** is not clearly better than {settings}."
+        "The metric ({metric}) does not decide: **{setting}** is not clearly better than {settings}."
     ),
     "Clearly less accurate: {settings}.": mark("Clearly worse: {settings}."),
     # the answer
@@ -148,17 +149,17 @@ RANKED = {
         "With one seed each, **{settings}** share the best value by {metric}, {val}; on the test images {setting} "
         "reaches {test}. It is not known whether this is more than the luck of a seed."
     ),
-    "Higher there on average: {other}. This may be noise, and settings are not chosen by their test accuracy.": mark(
-        "Better there on average: {other}. This may be noise, and settings are not chosen by the test images."
+    "Higher on average on the test images, which may be noise: {other}.": mark(
+        "Better on average on the test images, which may be noise: {other}."
     ),
     # the comparison
     "Best validation accuracy: the mean over seeds with its 95 % interval (Student t); single seeds are drawn pale. "
     "The diamond is the mean test accuracy of the same weights.": mark(
         "Best {metric}: the mean over seeds with its 95 % interval (Student t); single seeds are drawn pale. The "
-        "diamond is the mean of the same on the test images, with the same weights."
+        "diamond is the mean of the same metric on the test images, with the same weights."
     ),
     "Best validation accuracy, one seed per setting. The diamond is the test accuracy of the same weights.": mark(
-        "Best {metric}, one seed per setting. The diamond is the same on the test images, with the same weights."
+        "Best {metric}, one seed per setting. The diamond is the same metric on the test images, for these weights."
     ),
     "Mean ± half the 95 % interval over seeds (Student t), for each setting alone: how much results vary between "
     "repeats. The ± is never smaller than rounding to whole images allows. Settings are ranked by best validation "
@@ -170,8 +171,8 @@ RANKED = {
     "Test accuracy: ± over seeds; in brackets, the 95 % sampling interval of the test images (Wilson). p test "
     "compares it with that of the best setting, in the same way and corrected for all pairs too; it is another family, "
     "which checks the choice but does not make it.": mark(
-        "The same in the test: ± over seeds. p test compares it with that of the best setting, in the same way and "
-        "corrected for all pairs too; it is another family, which checks the choice but does not make it."
+        "Same metric on test images: ± over seeds. p test compares it with that of the best setting, in the same way "
+        "and corrected for all pairs too; it is another family, which checks the choice but does not make it."
     ),
     "A single seed says nothing about the spread between seeds, so there is no ± and no p over seeds; the brackets "
     "hold the 95 % sampling interval of the test images (Wilson).": mark(
@@ -239,7 +240,7 @@ RANKED = {
     "pale.": mark(
         "Best {metric}: the mean over seeds with its 95 % interval (Student t); single seeds are drawn pale."
     ),
-    "Best val acc, test acc": mark("Best {metric}, the same in the test"),
+    "Best val acc, test acc": mark("Best {metric}, same metric on test images"),
     "The best validation accuracy of all epochs, by which settings are ranked; it is a little optimistic. The test "
     "accuracy is that of the same weights on images used only once.": mark(
         "The best {metric} of all epochs, by which settings are ranked; it is a little optimistic. The test is that of "

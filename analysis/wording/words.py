@@ -62,7 +62,7 @@ HEADINGS = {
     "mflops": mark("MFLOPs/image"),
     "images_per_second": mark("Images/s"),
     "epoch_seconds": mark("s/epoch"),
-    "extra_time": mark("Longer (%)"),
+    "extra_time": mark("Extra time (%)"),
     "p_time": mark("p time (Holm)"),
     "train_seconds": mark("Training (s)"),
     "peak_mb": mark("Peak memory (MB)"),

@@ -315,7 +315,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: one per core)")
     parser.add_argument("--steps", type=positive, metavar="N", help="steps per turn (default: about 2 seconds)")
     parser.add_argument("--turns", type=positive, metavar="N", default=5, help="turns of each loop (default: 5)")
-    parser.add_argument("--out", type=lambda text: Path(user_path(text)), help="write all figures to this JSON file")
+    parser.add_argument("--out", type=lambda text: Path(user_path(text)), help="write all numbers to this JSON file")
     args = parser.parse_args(argv)
 
     # Choose the cases: one from the options, or the default ones

@@ -69,7 +69,7 @@ def one_of(
                 other = f"{prefix}{value}" if aliases.is_name(str(value)) else f"{prefix}NAME"
                 where = "DATA_DIR" if prefix == "folder:" else prefix[:-1]
                 known = ", ".join(names)
-                raise ValueError(f"unknown {kind} {value!r}; {other} if {where} has it, else known are: {known}{own}")
+                raise ValueError(f"unknown {kind} {value!r}; write {other} if {where} has it, or one of: {known}{own}")
             raise ValueError(f"unknown {kind} {value!r}; {_known(value, names, own)}")
         return value
 
@@ -334,7 +334,7 @@ def meant(
     if (other := aliases.option(name)) in fields:
         return f"did you mean {written(other)!r}?"
 
-    # A slip of the pen, or the start of an option's help
+    # A typing mistake, or the start of an option's help
     guess = closest(name, known or fields)
     described = [option for option, field in fields.items() if field.description.startswith(name.replace("_", " "))]
     guess = guess or min(described, key=len, default=None)

@@ -281,7 +281,7 @@ def _fingerprint(config: Config) -> str:
 
 
 def _is_pretrained(values: Mapping[str, Any]) -> bool:
-    """Return whether values make a pretrained network, of one that can be."""
+    """Return whether values ask for pretrained weights of a network that can have them."""
     model = str(values.get("model", Config.model_fields["model"].default))
     return "pretrained" in (own_options(NETWORKS, model) or {}) and is_true(values.get("pretrained"))
 

@@ -198,10 +198,10 @@ class Options(BaseModel):
         None, "augmentation", RESULT, "side of the square cut out, as a share", gt=0, le=1
     )
     mixup_alpha: float | None = _option(
-        None, "augmentation", RESULT, "mixup blends two images by a share from Beta(alpha, alpha)", gt=0
+        None, "augmentation", RESULT, "mixup blends two images by a share drawn from Beta(alpha, alpha)", gt=0
     )
     cutmix_alpha: float | None = _option(
-        None, "augmentation", RESULT, "cutmix leaves a share from Beta(alpha, alpha) of each image", gt=0
+        None, "augmentation", RESULT, "cutmix keeps a share of each image, drawn from Beta(alpha, alpha)", gt=0
     )
 
     epochs: int = _option(30, "training", RESULT, "passes over the training images", ge=1)
@@ -254,7 +254,7 @@ class Options(BaseModel):
     momentum: float | None = _option(None, "optimization", RESULT, "momentum of sgd (default: 0.9)", ge=0, lt=1)
     nesterov: bool | None = _option(None, "optimization", RESULT, "Nesterov's momentum for sgd")
     weight_decay: float = _option(0.0, "optimization", RESULT, "weight decay", ge=0)
-    decay_norm_bias: bool = _option(True, "optimization", RESULT, "weight decay on norms and biases too")
+    decay_norm_bias: bool = _option(True, "optimization", RESULT, "weight decay on normalization layers and biases too")
     clip_norm: float | None = _option(
         None, "optimization", WORK, "largest norm of the gradient; none does not clip", gt=0
     )

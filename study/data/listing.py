@@ -141,7 +141,7 @@ def in_class_folders(root: Path, name: str) -> Listed:
     classes = tuple(sorted(images_of["train"]))
     if len(classes) < 2:
         reason = heic(skipped) or expected(name)
-        raise UserError(f"{folders['train']} holds {len(classes)} of the two or more classes that are needed: {reason}")
+        raise UserError(f"{folders['train']} must hold two classes or more, not {len(classes)}: {reason}")
     for split, own in images_of.items():
         if unknown := own.keys() - set(classes):
             raise UserError(f"{folders[split]} holds classes that train does not: {', '.join(sorted(unknown))}")

@@ -79,7 +79,7 @@ def decode(root: Path, listing: Listing, image_size: int | None, say: Say, repor
 
     Square pictures of one size below `image_size` keep their size and are enlarged batch by batch; others are resized
     to `image_size`. The names of unreadable files are written to `report`. Raises UserError if the pictures differ in
-    size and there is no `image_size`, if too many cannot be read, or if all are of one even colour.
+    size and there is no `image_size`, if too many cannot be read, or if each of them has a single colour.
     """
     # Read the header of every file: its size, and whether it has more than 8 bits
     paths = [path for listed in listing.values() for path, _ in listed]
@@ -110,7 +110,7 @@ def decode(root: Path, listing: Listing, image_size: int | None, say: Say, repor
     if empty := [split for split, (images, _) in splits.items() if not len(images)]:
         raise UserError(f"no {empty[0]} image: {_summary(root, unreadable, report)}")
     if not any(_shows_something(images) for images, _ in splits.values()):
-        raise UserError(f"each of the {len(paths):,} images below {root} is of one even colour: nothing can be learned")
+        raise UserError(f"each of the {len(paths):,} images below {root} has a single colour: nothing can be learned")
     if unreadable:
         _list_in(report, root, unreadable)
     return Decoded(splits, levels, [(printable(path), str(error)) for path, error in unreadable.items()])
@@ -316,7 +316,7 @@ def _png_of_16_bits(path: Path) -> np.ndarray:
     for order in "BL":
         with Image.open(path) as image:
             if image.mode not in ("RGB", "RGBA"):
-                raise Unreadable("of a kind that is not read", f"{image.mode} of 16 bits")
+                raise Unreadable("in a format that is not supported", f"{image.mode} of 16 bits")
             image.tile = [image.tile[0]._replace(args=f"{image.mode};16{order}")]
             halves.append(np.asarray(image).astype(np.uint16))
     return halves[0] * 256 + halves[1]
@@ -343,7 +343,7 @@ def _deep_tiff(image: Image.Image | None, path: Path) -> _Deep:
         has_alpha = bool(set(page.extrasamples) & {1, 2})
         channels = pixels.shape[-1] - has_alpha if pixels.ndim == 3 else 1
         if pixels.ndim > 3 or channels not in (1, 3):
-            raise Unreadable("of a kind that is not read", f"its shape is {'×'.join(map(str, pixels.shape))}")
+            raise Unreadable("in a format that is not supported", f"its shape is {'×'.join(map(str, pixels.shape))}")
         alpha = pixels[..., -1] if has_alpha else None
         colours = pixels[..., :channels] if pixels.ndim == 3 else pixels
         colours = colours[..., 0] if colours.ndim == 3 and channels == 1 else colours

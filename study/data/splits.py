@@ -35,8 +35,8 @@ class Plan:
 
     `parts` maps a split to the data set's own split that its images come from, and their indices there (None for all).
     `labels` maps it to their labels (n,). `untested` and `unvalidated` are the classes without a test or a validation
-    image. `is_joined` is whether there are copies of images that the split keeps together, `is_moved` whether it is
-    therefore another split than it was before copies were regarded.
+    image. `is_joined` is whether there are copies of images that the split keeps together, `is_moved` whether
+    the split therefore differs from the one that ignores copies, as earlier versions did.
     """
 
     parts: dict[str, tuple[str, np.ndarray | None]]

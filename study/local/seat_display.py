@@ -108,7 +108,7 @@ class SeatsDisplay:
         """Print the commands for what is left to do."""
         unsent = dict.fromkeys(run.end.directory for seat in seats for run in seat.unsent)
         if unsent:
-            self.say(f"what W&B lacks: {sync_command(*map(RunDirectory, unsent))}")
+            self.say(f"to send W&B what it lacks: {sync_command(*map(RunDirectory, unsent))}")
         if any(seat.is_asked or seat.has_failed for seat in seats):
             self.say("the same command resumes from here")
 

@@ -56,7 +56,7 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
 
     # Report what W&B lacks, runs of another version, and duplicates
     if unsent:
-        print(f"what W&B lacks: {sync_command(*unsent.values())}")
+        print(f"to send W&B what it lacks: {sync_command(*unsent.values())}")
     outdated = sum(info.get("results_version") != RESULTS_VERSION for info in infos.values())
     if outdated:
         print(f"{outdated} runs in {runs.path} are of another version of the code, whose results cannot be compared")

@@ -69,7 +69,7 @@ def run_wandb_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[
     print(", ".join(f"{count} {state}" for state, count in counts.most_common()) or "no run")
     unsent = [path for path, info in runs.items() if info.get("state") in DONE and info.get("wandb_missing")]
     if unsent:
-        print(f"what W&B lacks: {sync_command(*map(RunDirectory, unsent))}")
+        print(f"to send W&B what it lacks: {sync_command(*map(RunDirectory, unsent))}")
     if signals.received:
         raise Interrupted(signals.received[0])
     is_incomplete = report_rest(sweep, print)

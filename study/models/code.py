@@ -1,4 +1,4 @@
-"""Write a network as the class that one could have typed.
+"""Write a network as PyTorch code.
 
     python -m analysis.anatomy two-block --code
 

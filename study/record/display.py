@@ -95,7 +95,7 @@ class RunDisplay(Display):
                 epoch=min(row["epoch"] + 1, self.epochs),
             )
         else:
-            self.seconds += row["time/epoch"]  # with those before a run was resumed amid an epoch
+            self.seconds += row["time/epoch"]  # with those before the run was resumed within an epoch
             pace = max(time.monotonic() - self.started, self.seconds) / (row["epoch"] - self.first)
             left = duration(pace * (self.epochs - row["epoch"]))
             self.say(f"epoch {row['epoch']}/{self.epochs}  {describe(row)}  ETA {left}")

@@ -32,7 +32,7 @@ class Run:
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", Path(self.directory).absolute())
         if not (self.directory / "run.json").exists():
-            raise UserError(f"{self.directory} is no run: it has no run.json")
+            raise UserError(f"{self.directory} is not a run: it has no run.json")
 
     @property
     def name(self) -> str:

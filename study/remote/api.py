@@ -199,7 +199,7 @@ def ask(question: Callable[[Any], Answer], failed: str, attempts: int = ATTEMPTS
         raise
     except Exception as error:  # the client's errors have no common class
         if is_missing(error):
-            raise UserError(f"{failed}: W&B has none of that name, or you may not see it") from None
+            raise UserError(f"{failed}: W&B does not have it, or your key has no access to it") from None
         raise failure(error, f"{failed}: ") from None
 
 

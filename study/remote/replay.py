@@ -32,7 +32,7 @@ def replay(directory: RunDirectory, config: Config, say: Say) -> None:
             run.log(row)
         lost = run.finish(0, {**directory.summary(), "state": info["state"]})
         if lost:
-            raise UserError(f"{directory.path} is sent without {' and '.join(lost)}; the same command sends them")
+            raise UserError(f"{directory.path} was sent without {' and '.join(lost)}; run the same command again")
         is_new = run.run_id != (handed_out() or info["wandb_id"])
         if run.mode == "online" and (is_new or info.get("wandb_missing")):
             note_sent(directory, wandb_id=run.run_id, wandb=dict(run.place))

@@ -198,7 +198,7 @@ def with_project(sweep: WandbSweep) -> WandbSweep:
 
 
 def print_status(sweep: WandbSweep) -> None:
-    """Print the state of each point of a sweep on W&B, and which runs are missing, duplicated or fit no point."""
+    """Print the state of each point of a sweep on W&B, and which runs are missing, duplicated or match no point."""
     # Make a table of the points
     points = sweep.points()
     table = Table("run", "state", "result", "on W&B", title=f"{sweep.sweep.name} ({sweep.path})", title_justify="left")
@@ -214,12 +214,12 @@ def print_status(sweep: WandbSweep) -> None:
     console(width=None if sys.stdout.isatty() else 200).print(table)
     print(", ".join(f"{count} {state}" for state, count in counts.most_common() if count))
 
-    # Name runs that fit no point, and the commands that complete the sweep
+    # Name runs that match no point, and the commands that complete the sweep
     path = shlex.quote(sweep.path)
     known = {point.config.fingerprint for point in points}
     foreign = [run.id for run in sweep.own_runs if run.fingerprint not in known]
     if foreign:
-        print(f"runs that fit no point, since its file or the code has changed: {' '.join(foreign)}")
+        print(f"runs that match no point, because its file or the code has changed: {' '.join(foreign)}")
     if waiting := [state for state in (NOT_STARTED, "queued") if counts[state]]:
         print(f"to train what is {' or '.join(waiting)}: python -m study.sweep agents {path}")
     if counts["running"]:

@@ -58,8 +58,7 @@ class Sweep:
     `maximize` is whether larger values are better. `description` is the question of the sweep, and `asks` what it is
     about, some of ASKS in `study.sweeps.file`. `where` holds the W&B project and entity of the file, `ignored` the
     keys that only W&B uses, `lines` the line of each place in the file, `given` the values that replaced others. If the
-    points of a search are
-    `drawn_elsewhere`, by W&B, they are those of the recorded runs.
+    points of a search are `drawn_elsewhere`, by W&B, they are those of the recorded runs.
     """
 
     path: Path

@@ -281,7 +281,7 @@ def _mistakes_of_choices(values: Any, shares: Any) -> Iterator[tuple[Place, str]
         return
     fits = isinstance(shares, list) and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
     if not fits or len(shares) != len(values) or not math.isclose(sum(shares), 1, abs_tol=1e-5):
-        yield ("probabilities",), f"probabilities must be as many as the values and sum to 1, not {shares!r}"
+        yield ("probabilities",), f"probabilities must be one per value and sum to 1, not {shares!r}"
 
 
 def _number(value: Any) -> Any:

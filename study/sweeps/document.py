@@ -24,7 +24,7 @@ Lines = Mapping[Place, int]
 
 
 class Document(NamedTuple):
-    """A YAML file: its content, the line of each place in it, and the keys that stand twice as mistakes."""
+    """A YAML file: its content, the line of each place in it, and the keys that appear twice as mistakes."""
 
     content: Any
     lines: Lines
@@ -32,7 +32,7 @@ class Document(NamedTuple):
 
 
 def load(path: str | Path) -> Document:
-    """Read a YAML file; raise UserError if it cannot be read. Of a key that stands twice, the last value counts."""
+    """Read a YAML file; raise UserError if it cannot be read. Of a key that appears twice, the last value counts."""
     path = Path(path)
     try:
         loader = yaml.SafeLoader(written_text(path))
@@ -47,16 +47,16 @@ def load(path: str | Path) -> Document:
         raise UserError(f"{path} cannot be read: {error.strerror}{hint}") from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: no YAML: {error.problem}") from None
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None
     except Exception as error:  # PyYAML raises errors of every kind for tags such as !!timestamp
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
-    # Find the keys that stand twice, with - and _ alike
+    # Find the keys that appear twice, with - and _ alike
     lines: dict[Place, int] = {}
     twice: list[tuple[Place, str]] = []
     for place, line in places:
         if place in lines and not any(place[: len(other)] == other for other, _ in twice):
-            twice.append((place, f"{place[-1]!r} stands twice, first in line {lines[place]}"))
+            twice.append((place, f"{place[-1]!r} appears twice, first in line {lines[place]}"))
         lines[place] = line
     return Document(content, lines, twice)
 

@@ -1,9 +1,9 @@
-"""Explain predictions of a trained network: where it looks, and which training images it takes for most alike.
+"""Explain predictions of a trained network: where it looks, and which training images are most similar to it.
 
     arrays = explain.arrays(model, data, logits, mistakes, size, print)
 
 They are computed at the end of a run, because a run that is pulled from W&B has no weights, and are part of
-evaluation.npz. A network without feature maps has no Grad-CAM, one without a `penultimate` layer no alike images.
+evaluation.npz. A network without feature maps has no Grad-CAM, one without a `penultimate` layer no similar images.
 On one CPU thread it takes 24 ms for `two-block` on digits, and 3.7 s for `cnn` on CIFAR, where an epoch takes 42 s:
 about as long as one validation.
 """

@@ -285,7 +285,7 @@ def _fit_head(
         head.weight.copy_(torch.from_numpy(weight).view_as(head.weight))
         if head.bias is not None:
             head.bias.zero_()
-        head.weight *= _sharpness(_scores(head, val.images), val.labels)
+        head.weight *= _inverse_temperature(_scores(head, val.images), val.labels)
     return svm.C
 
 
@@ -314,8 +314,8 @@ def _divisions(labels: np.ndarray, train_images: int, seed: int) -> list[tuple[n
     ]
 
 
-def _sharpness(scores: Tensor, labels: Tensor) -> float:
-    """Return the factor of scores (n, classes) with which their softmax fits the labels best (temperature scaling).
+def _inverse_temperature(scores: Tensor, labels: Tensor) -> float:
+    """Return the factor of scores (n, classes) that minimizes the cross-entropy of the labels (temperature scaling).
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599; it does not change predictions.
     """
