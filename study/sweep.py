@@ -164,13 +164,15 @@ def run(args: argparse.Namespace) -> int:
             outcomes = Engine(used, per_device, display).run(plan.jobs(), count)
     except Interrupted as end:
         if end.signum == signal.SIGALRM:
-            print(f"{args.hours:g} hours are over; the same command resumes from here")
+            print(f"{args.hours:g} hours are over; {_resumes(args)}")
             return 0
-        print("ended; the same command resumes from here", file=sys.stderr)
+        print(f"ended; {_resumes(args)}", file=sys.stderr)
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return _conclude(outcomes, count, args)
+    if plan.not_found:
+        print(f"{plan.not_found} fewer runs than run_cap, because the parameters have no other values")
+    return _conclude(outcomes, count - plan.not_found, args)
 
 
 def status(args: argparse.Namespace) -> int:
@@ -223,6 +225,13 @@ def clean(args: argparse.Namespace) -> int:
     return 0
 
 
+def _resumes(args: argparse.Namespace) -> str:
+    """Say which command goes on after an interruption."""
+    if args.force:
+        return "without --force, the same command resumes the interrupted runs; with it, all are trained again"
+    return "the same command resumes from here"
+
+
 def _plan(sweeps: Sequence[Sweep], base: Mapping[str, str], runs: standing.Runs, is_forced: bool) -> Plan:
     """Plan the runs of some sweeps, and check their data."""
     plan = Plan(sweeps, base, runs, is_forced)
@@ -252,8 +261,9 @@ def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace)
             print(f"{outcome.state}: {outcome.config.run_name}: {outcome.text}", file=sys.stderr)
 
     # Print what can be done next
-    if any(offline.logs(RunDirectory.of(outcome.config)) for outcome in outcomes):
-        print(f"W&B: offline; to upload the runs: wandb sync {shlex.quote(str(args.runs_dir))}/wandb/offline-run-*")
+    logs = [log for outcome in outcomes for log in offline.logs(RunDirectory.of(outcome.config))]
+    for folder in sorted({log.parent for log in logs}):
+        print(f"W&B: offline; to upload the runs: wandb sync {shlex.quote(str(folder))}/offline-run-*")
     done = [RunDirectory.of(outcome.config) for outcome in outcomes if outcome.state in DONE]
     unsent = [directory for directory in done if not directory.is_sent()]
     if unsent:

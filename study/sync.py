@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         logs = offline.logs(directory)
         for log in logs:
             print(f"the run was written to a log; to upload it: wandb sync {shlex.quote(str(log))}")
-        if not logs:
+        if is_online:
             print(f"{path} is sent")
     return 0
 

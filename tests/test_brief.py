@@ -196,6 +196,7 @@ parameters: {{dropout: {{values: [0.0, 0.5]}}}}
         ('"Which one? Asks: speed, accuracy."', "Which one?", ("speed", "accuracy")),
         (">-\n  Which one?\n  Asks: size", "Which one?", ("size",)),
         ('"He asks a lot."', "He asks a lot.", ()),
+        ('"The lab asks: does it help?"', "The lab asks: does it help?", ()),
         ('""', "", ()),
     ],
 )

@@ -148,6 +148,30 @@ def test_links_within_the_data_set_count_no_image_twice(put_digits):
     assert len(files.files["train"]) == 18 and files.skipped == {"link to a folder of the data set": 2}
 
 
+def test_folders_outside_that_link_to_each_other_count_once(put_digits, tmp_path):
+    root = put_digits("one", 1, 9)
+    put_digits("two", 2, 9)
+    for name, other in (("a", "b"), ("b", "a")):
+        put_digits(f"../../{name}", 3, 4)
+        (tmp_path / name / "other").symlink_to(tmp_path / other, target_is_directory=True)
+    (root / "one" / "more").symlink_to(tmp_path / "a", target_is_directory=True)
+    files = folder.scan(root.parent, "set")
+    assert len(files.files["train"]) == 18 + 8 and files.skipped == {"link to a folder of the data set": 1}
+
+
+def test_splits_below_the_classes_are_refused_and_a_class_is_no_data_set(put_digits):
+    for name, label in (("cat", 1), ("dog", 2)):
+        root = put_digits(f"../inside/{name}/train", label, 5).parent
+        put_digits(f"../inside/{name}/test", label, 3)
+        put_digits(f"../odd/{name}", label, 5)
+    with pytest.raises(UserError, match=r"test, train.*train/CLASS/IMAGE"):
+        folder.scan(root, "inside")
+    put_digits("../odd/cat/val", 3, 3)
+    put_digits("../odd/cat/more", 4, 3)
+    found = folder.scan(root, "odd")
+    assert found.classes == ("cat", "dog") and len(found.files["train"]) == 16
+
+
 def test_layouts_that_look_like_splits(put_digits, tmp_path):
     for name, label in (("car", 1), ("ship", 2), ("train", 3)):  # a class called train
         root = put_digits(name, label, 5)
@@ -325,15 +349,16 @@ def test_pictures_of_more_than_8_bits_have_one_range(tmp_path, digit_images, kin
     assert np.abs(np.sort(found, axis=None) - wanted).max() <= 1
 
 
-def colour_png16(path: Path, values: np.ndarray) -> None:
-    """Write values (height, width, 3) as a PNG of 16 bits, which Pillow cannot."""
+def png16(path: Path, values: np.ndarray) -> None:
+    """Write values (height, width, 3 or, of grey and alpha, 2) as a PNG of 16 bits, which Pillow cannot."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    height, width, _ = values.shape
+    height, width, channels = values.shape
+    kind = {2: 4, 3: 2}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
@@ -343,11 +368,19 @@ def test_dark_colour_pictures_of_16_bits_stay_dark_beside_bright_ones(tmp_path, 
     for index, image in enumerate(digit_images[0][:20]):
         wide = np.asarray(Image.fromarray(image).resize((width, 8))).astype(np.uint16)
         values = np.repeat(wide[..., None], 3, axis=2) * (16 if index % 2 else 1)
-        colour_png16(tmp_path / "data" / "deep" / f"class{index % 2}" / f"{index}.png", values)
+        png16(tmp_path / "data" / "deep" / f"class{index % 2}" / f"{index}.png", values)
     loaded = load(tmp_path / "data" / "deep")
     assert loaded.range == (0, 4095)
     brightest = loaded.train.images.flatten(1).amax(1)
     assert (brightest[loaded.train.labels == 0] <= 16).all() and (brightest[loaded.train.labels == 1] > 200).all()
+
+
+def test_a_grey_png_of_16_bits_may_be_transparent(tmp_path):
+    values = np.arange(64).reshape(8, 8) * 1000
+    for name, alpha in (("opaque", 65_535), ("clear", 0)):
+        png16(tmp_path / f"{name}.png", np.stack([values, np.full_like(values, alpha)], axis=-1))
+    opaque, clear = (pictures.read(tmp_path / f"{name}.png", None, (0.0, 65_535.0)) for name in ("opaque", "clear"))
+    assert np.array_equal(opaque[..., 0], np.rint(values / 257)) and (clear == 255).all()
 
 
 def test_large_numbers_negative_bytes_and_dark_is_high(tmp_path):
@@ -386,6 +419,20 @@ def test_a_tiff_of_16_bits_is_turned_upright_once(tmp_path, orientation):
     assert loaded.train.images.shape[2:] == upright.shape
     found = loaded.train.images[0, 0].numpy().astype(int)
     assert (np.argsort(found, axis=None) == np.argsort(upright, axis=None)).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize(
+    "exif",
+    [b"Exif\0\0nothing of the kind", b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\2\0\0\0a\0\0\0\0\0\0\0"],
+    ids=["damaged", "text as orientation"],
+)
+def test_a_picture_with_damaged_exif_is_read_as_it_is(tmp_path, digit_images, suffix, exif):
+    image = Image.fromarray(digit_images[0][0]).convert("RGB")
+    image.save(tmp_path / f"damaged{suffix}", exif=exif)
+    image.save(tmp_path / f"plain{suffix}")
+    plain, damaged = (pictures.read(tmp_path / f"{name}{suffix}", None, None) for name in ("plain", "damaged"))
+    assert (damaged == plain).all()
 
 
 @pytest.mark.parametrize("colour", [5, (10, 200, 30)])

@@ -93,6 +93,21 @@ def test_labels_are_read_from_names_and_from_a_table(flat):
             assert (getattr(by_table, name).labels == getattr(by_name, name).labels).all()
 
 
+@pytest.mark.parametrize("column", ["split", "Split"])
+def test_a_table_says_the_splits_and_labels_may_have_spaces(flat, column):
+    files = sorted(path.name for path in flat.glob("*.png"))
+    kinds = {"Train": files[::2], "validation": files[1::4], "TEST": files[3::4]}
+    rows = [(name, f"{name.split('_')[0]} ", kind) for kind, own in kinds.items() for name in own]
+    rows += [(name, label.strip(), kind) for name, label, kind in rows[:3]]
+    lines = [f"file,label,{column}", *map(",".join, rows)]
+    (flat / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    found = paths_of(flat, labels="labels.csv")
+    assert [found[name] for name in splits.NAMES] == [set(own) for own in kinds.values()]
+    (flat / "labels.csv").write_text("\n".join([lines[0], f"{files[0]},zero,3", *lines[2:-3]]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"column split of labels.csv has 3 for .*write train, val or test"):
+        load(flat, labels="labels.csv")
+
+
 def test_accents_match_in_either_form_of_unicode(flat):
     """Files, columns, labels and subjects, whether an accent is a character of its own or not; in any combination."""
     composed, decomposed = (unicodedata.normalize(form, "búho") for form in ("NFC", "NFD"))

@@ -543,6 +543,34 @@ def test_a_search_ends_where_there_are_no_more_points(sweep_file, tmp_path):
     assert len(list(adaptive.choose(sweep, base, Runs(tmp_path / "runs"), set()))) == 4
 
 
+def test_searches_and_grids_that_share_points_are_trained_together(sweep_file, command, tmp_path):
+    """A search may choose what a grid beside it has trained; one of values alone is over with its last combination."""
+    fixed = {"epochs": {"value": 1}, "dropout": {"value": 0.0}, "seed": {"value": 0}}
+    grid_file = sweep_file(fixed | {"lr": {"values": [0.01, 0.05]}}).rename(tmp_path / "grid.yaml")
+    keys = {"method": "bayes", "run_cap": 8}
+    searches = [
+        sweep_file(fixed | {"lr": {"values": [0.01, 0.02, 0.05]}}, name=name, **keys).rename(tmp_path / f"{name}.yaml")
+        for name in ("first", "second")
+    ]
+    words = ("study.sweep", "run", grid_file, *searches, "--wandb=disabled", "--per-device=1", "--devices=cpu")
+    assert "first.yaml: 3 runs" in command("study.sweep", "check", searches[0]).stdout
+    assert "8 runs, 8 to train" in (said := command(*words).stdout) and " missing" not in said, said
+    assert len(list((tmp_path / "runs").glob("*/summary.json"))) == 3
+    assert "nothing to do" in command(*words).stdout
+
+
+def test_a_search_whose_settings_are_alike_ends_as_complete(sweep_file, command):
+    """Two of its three combinations are one config, which only the search itself finds."""
+    path = sweep_file(
+        {"epochs": {"value": 1}, "dropout": {"value": 0.0}, "seed": {"value": 0}, "optimizer": {"value": "sgd"},
+         "setting": {"values": ["lr=0.01", "lr=0.010", "lr=0.02"]}},
+        method="bayes", run_cap=5,
+    )  # fmt: skip
+    done = command("study.sweep", "run", path, "--wandb=disabled", "--per-device=1", "--devices=cpu")
+    assert "2 finished" in done.stdout and "missing" not in done.stdout
+    assert "1 fewer runs than run_cap" in done.stdout
+
+
 def test_a_search_ends_where_a_setting_overrides_what_is_drawn(sweep_file, tmp_path):
     parameters = {
         "setting": {"values": ["lr=0.2 weight_decay=0.5", "lr=0.1"]},

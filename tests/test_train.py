@@ -136,6 +136,17 @@ def test_tags_are_added_to_a_run_that_has_a_result(call, tmp_path):
     assert run.info() == before | {"tags": ["exam", "retry"]}
 
 
+def test_a_log_in_the_folder_of_wandb_dir_is_found(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = command("study.train", "--dataset=digits", "--model=mlp", "--epochs=1").stdout
+    (log,) = tmp_path.glob("wandb/offline-run-*")
+    assert f"wandb sync {log}" in said
+    said = command("study.sync", only_run(tmp_path / "runs").path).stdout
+    (log,) = tmp_path.glob("wandb/offline-run-*")  # which replaces the first
+    assert f"wandb sync {log}" in said and "is sent" not in said
+
+
 def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path):
     command("study.train", *QUICK, "--tags=quick,test", "--notes=hello")
     run = only_run(tmp_path / "runs")

@@ -20,6 +20,9 @@ from study.system.files import composed, with_accents, written_text
 USUAL = ("file", "label")
 """The columns of a CSV file with the name of an image and its class, unless others are named."""
 
+SPLIT = "split"
+"""The column of a CSV file that says, if there is one, in which split an image is; upper or lower case."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -33,6 +36,12 @@ class Table:
     columns: tuple[str, ...]
     rows: dict[str, dict[str, str]]
     unmatched: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, str] | None:
+        """Return what the column of splits says of each image; None without such a column."""
+        column = next((name for name in self.columns if name.casefold() == SPLIT and name != self.label), None)
+        return column and {path: (row[column] or "").strip() for path, row in self.rows.items()}
 
 
 def table(root: Path, option: str, paths: Sequence[str]) -> Table:
@@ -84,11 +93,9 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
         if not same:
             unmatched.append(written)
         for path in same:
-            if path in found and found[path][label] != row[label]:
-                raise UserError(
-                    f"labels: {name} has two labels for {printable(path)}, {found[path][label]} and {row[label]}"
-                )
-            found[path] = row
+            both = [(one[label] or "").strip() for one in (found.setdefault(path, row), row)]
+            if both[0] != both[1]:
+                raise UserError(f"labels: {name} has two labels for {printable(path)}, {' and '.join(both)}")
     if not found:
         examples = f"such as {printable(rows[0][file])}" if rows else "as it has no rows"
         raise UserError(f"labels: the column {file!r} of {name} names no image below {root}, {examples}")

@@ -79,7 +79,8 @@ class Listed:
 def with_labels(root: Path, option: str) -> Listed:
     """List the images below a folder that have a label in a CSV file or in their names; see the option `labels`.
 
-    A folder that is named like a split holds the images of this split; other folders do not matter.
+    The splits are those of the column `split` of the CSV file. Without it, a folder that is named like a split holds
+    the images of this split; other folders do not matter.
     """
     # List all images, without the CSV file
     skipped: Skipped = {}
@@ -90,9 +91,12 @@ def with_labels(root: Path, option: str) -> Listed:
             own[:] = [path for path in own if composed(path) != composed(str(root / rows.name))]
         skipped["row without an image"] = list(rows.unmatched)
 
-    # Take those that have a label and, if there is a folder of training images, lie in the folder of a split
+    # Take those that have a label and, if there are splits, are in one
     label_of = labels(list(marks), option, rows)
-    split_of = {path: next(filter(None, map(_split_of, path.split("/")[:-1])), None) for path in label_of}
+    if rows and rows.splits:
+        split_of = {path: _named_split(rows, path) for path in label_of}
+    else:
+        split_of = {path: next(filter(None, map(_split_of, path.split("/")[:-1])), None) for path in label_of}
     outside = None if "train" in split_of.values() else "train"
     classes = tuple(sorted({label_of[path] for path in label_of if (split_of[path] or outside) == "train"}))
     places = {name: place for place, name in enumerate(classes)}
@@ -116,10 +120,23 @@ def with_labels(root: Path, option: str) -> Listed:
     return Listed(root, classes, files, {path: marks[path] for path in used}, (), skipped, rows)
 
 
+def _named_split(rows: Table, path: str) -> str | None:
+    """Return the split that the CSV file gives an image, None if it gives none; raise UserError if it is no split."""
+    written = rows.splits[path]
+    if written and not _split_of(written):
+        raise UserError(
+            f"labels: the column split of {rows.name} has {printable(written)} for {printable(path)}; write train, val "
+            "or test, or give the column another name"
+        )
+    return _split_of(written)
+
+
 def in_class_folders(root: Path, name: str) -> Listed:
     """List the images in the class folders of each split of a data set."""
     # Find the folders of the splits
     root, folders, unused = _find_splits(root, name)
+    if folders["train"] == root:
+        _refuse_splits_of_classes(root)
 
     # List the images of each class in each split
     skipped: Skipped = {}
@@ -162,6 +179,17 @@ def in_class_folders(root: Path, name: str) -> Listed:
         if not files[split]:
             raise UserError(f"{folders[split]} holds no images: {expected(name)}")
     return Listed(root, classes, files, marks, unused, skipped)
+
+
+def _refuse_splits_of_classes(root: Path) -> None:
+    """Raise UserError if a class folder has folders of several splits, whose images would be mixed."""
+    for folder in _folders(root):
+        splits = sorted(filter(None, map(_split_of, _folders(folder))))
+        if "train" in splits and len(splits) > 1:
+            raise UserError(
+                f"{folder} holds folders of splits ({', '.join(splits)}): put the splits above the classes, as in "
+                "train/CLASS/IMAGE"
+            )
 
 
 def counted(kind: str, count: int, names: Sequence[str]) -> str:
@@ -223,7 +251,7 @@ def _descend(root: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
     folders = _folders(root)
     unused = ()
     while folders and not any(map(_split_of, folders)):
-        inner = [folder for folder in folders if any(map(_split_of, _folders(folder)))]
+        inner = [folder for folder in folders if "train" in map(_split_of, _folders(folder))]
         if len(inner) != 1 and not (len(folders) == 1 and _folders(folders[0])):
             break
         root = (inner or folders)[0]
@@ -274,11 +302,11 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
     return folders_of
 
 
-def image_files(folder: Path, root: Path, skipped: Skipped) -> list[tuple[str, Mark]]:
+def image_files(folder: Path, root: Path, skipped: Skipped, followed: Sequence[Path] = ()) -> list[tuple[str, Mark]]:
     """List the images in a folder and those below it; add the other files to `skipped`, by suffix.
 
-    Links to folders outside `root`, the folder of the data set, are followed. Links within it are not: their images
-    would count twice or the links would form a circle.
+    Links to folders outside `root`, the folder of the data set, are followed. Links within it, or within the targets of
+    links `followed` on the way, are not: their images would count twice or the links would form a circle.
     """
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -292,10 +320,12 @@ def image_files(folder: Path, root: Path, skipped: Skipped) -> list[tuple[str, M
             continue
         # Descend into folders, list images, count anything else
         if stat.S_ISDIR(state.st_mode):
-            if entry.is_symlink() and _is_within(entry.path, root, folder):
+            if not entry.is_symlink():
+                found += image_files(Path(entry.path), root, skipped, followed)
+            elif _is_within(entry.path, (root, *followed), folder):
                 skipped.setdefault("link to a folder of the data set", []).append(entry.path)
             else:
-                found += image_files(Path(entry.path), root, skipped)
+                found += image_files(Path(entry.path), root, skipped, (*followed, Path(entry.path)))
         elif _is_image_file(entry) and stat.S_ISREG(state.st_mode):
             found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
         else:
@@ -303,7 +333,7 @@ def image_files(folder: Path, root: Path, skipped: Skipped) -> list[tuple[str, M
     return found
 
 
-def _is_within(link: str, root: Path, folder: Path) -> bool:
-    """Return whether a link in `folder` leads into the data set `root` or to a folder that contains `folder`."""
+def _is_within(link: str, roots: Sequence[Path], folder: Path) -> bool:
+    """Return whether a link in `folder` leads into one of the `roots` or to a folder that contains `folder`."""
     target = Path(link).resolve()
-    return target.is_relative_to(root.resolve()) or folder.resolve().is_relative_to(target)
+    return any(target.is_relative_to(root.resolve()) for root in roots) or folder.resolve().is_relative_to(target)

@@ -154,7 +154,7 @@ def read(path: str | os.PathLike | Image.Image, size: Size | None, levels: Range
         # Scale to 8 bits, turn upright, put transparent parts on white
         if image is None or _is_deep(image):
             image = _eight_bits(_deep(image, path), levels)
-        if image.format != "TIFF":  # Pillow turns these itself
+        if image.format != "TIFF" and _orientation(image) != 1:  # Pillow turns these itself
             image = ImageOps.exif_transpose(image)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
@@ -216,8 +216,17 @@ def _head(root: Path, path: str) -> tuple[Size, bool]:
         width, height = image.size
         is_upright = image.format == "TIFF"  # Pillow gives the size of the upright picture
         has_exif = image.format != "PNG" or "exif" in image.info  # for a PNG without, Pillow would decode it
-        is_turned = not is_upright and has_exif and image.getexif().get(ORIENTATION, 1) > 4
+        is_turned = not is_upright and has_exif and _orientation(image) > 4
         return ((width, height) if is_turned else (height, width)), is_deep
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of a picture, 1 to 8; 1, upright, if its EXIF data are damaged or say no number."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # of many kinds; the pixels can be read all the same
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 def _limits(root: Path, path: str) -> tuple[float, float, bool]:
@@ -298,16 +307,16 @@ def _deep(image: Image.Image | None, path: Path) -> _Deep:
         return _deep_tiff(image, path)
     if image.format == "PNG" and not image.mode.startswith("I"):
         pixels = _png_of_16_bits(path)
-        orientation = image.getexif().get(ORIENTATION, 1)
-        return _Deep(pixels[..., :3], pixels[..., 3] if pixels.shape[-1] == 4 else None, orientation)
+        alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+        return _Deep(pixels[..., :3], alpha, _orientation(image))
     if image.format == "PPM" and image.mode == "RGB":
         values = np.fromfile(path, ">u2", 3 * image.width * image.height, offset=image.tile[0][2])
         return _Deep(values.reshape(image.height, image.width, 3).astype(np.uint16))
-    return _Deep(np.asarray(image), orientation=image.getexif().get(ORIENTATION, 1))
+    return _Deep(np.asarray(image), orientation=_orientation(image))
 
 
 def _png_of_16_bits(path: Path) -> np.ndarray:
-    """Read a coloured PNG of 16 bits (height, width, 3 or 4).
+    """Read a PNG of 16 bits with colours or transparency (height, width, 3 or 4).
 
     Pillow keeps only the high byte of each value. With the byte order reversed it keeps the low byte instead, so the
     file is read twice.
@@ -315,9 +324,15 @@ def _png_of_16_bits(path: Path) -> np.ndarray:
     halves = []
     for order in "BL":
         with Image.open(path) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise Unreadable("in a format that is not supported", f"{image.mode} of 16 bits")
-            image.tile = [image.tile[0]._replace(args=f"{image.mode};16{order}")]
+            stored = str(image.tile[0].args).partition(";")[0]
+            if stored == "LA":  # its two values of 16 bits have the length of four of 8
+                image.tile = [image.tile[0]._replace(args="RGBA")]
+                grey_high, grey_low, alpha_high, alpha_low = np.moveaxis(np.asarray(image).astype(np.uint16), -1, 0)
+                grey = grey_high * 256 + grey_low
+                return np.stack([grey, grey, grey, alpha_high * 256 + alpha_low], axis=-1)
+            if stored not in ("RGB", "RGBA"):
+                raise Unreadable("in a format that is not supported", f"{stored} of 16 bits")
+            image.tile = [image.tile[0]._replace(args=f"{stored};16{order}")]
             halves.append(np.asarray(image).astype(np.uint16))
     return halves[0] * 256 + halves[1]
 

@@ -30,11 +30,12 @@ def show(plan: Plan, runs: Runs, on_gpu: bool, at_a_time: int) -> None:
     times = dict(zip((job.config.fingerprint for job in jobs), seconds(jobs, runs, on_gpu), strict=True))
     table = Table("sweep", "runs", "to train", "about")
     names = Counter(sweep.name for sweep in plan.sweeps)
-    for sweep, first in zip(plan.sweeps, plan.of_sweep, strict=True):
-        missing = [times[key] for key in first if key in times]
+    for sweep, first, coming in zip(plan.sweeps, plan.of_sweep, plan.open_of, strict=True):
+        missing = [times[key] for key in first if key in times] + [None] * coming
         name = sweep.name if names[sweep.name] == 1 else f"{sweep.name} ({sweep.path})"
-        table.add_row(name, str(len(first)), str(len(missing)), _about(missing, at_a_time))
-    table.add_row("all", str(len(plan.known)), str(len(jobs)), _about(list(times.values()), at_a_time))
+        table.add_row(name, str(len(first) + coming), str(len(missing)), _about(missing, at_a_time))
+    every = [*times.values(), *[None] * plan.coming]
+    table.add_row("all", str(len(plan.known) + plan.coming), str(len(every)), _about(every, at_a_time))
     console(width=None if sys.stdout.isatty() else 200).print(table)
 
 

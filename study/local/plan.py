@@ -25,7 +25,9 @@ OF_DATA = ("dataset", "data_dir", "labels", "group_by", "classes", "train_images
 class Plan:
     """The points of some sweeps as jobs; a point of several sweeps is one job, stopped early only if all agree.
 
-    `known` has the jobs by fingerprint, `of_sweep` the fingerprints of each sweep that no sweep before it has.
+    `known` has the jobs by fingerprint, `of_sweep` the fingerprints of each sweep that no sweep before it has,
+    `open_of` the number of points that each adaptive sweep has yet to choose, and `not_found`, at the end of `jobs`,
+    how many of those were not found, because their parameters have no other values.
     """
 
     def __init__(self, sweeps: Sequence[Sweep], base: Mapping[str, Any], runs: Runs, force: bool = False):
@@ -36,7 +38,8 @@ class Plan:
         # Make a job of every known point, of the first sweep that has it, and count those that are yet to be chosen
         self.known: dict[str, Job] = {}
         self.of_sweep: list[list[str]] = []
-        self.coming = 0
+        self.open_of: list[int] = []
+        self.not_found = 0
         for sweep in sweeps:
             if sweep.is_adaptive:  # what it may choose is checked before anything is trained
                 sweep.checked(sweep.probes(), base)
@@ -48,7 +51,12 @@ class Plan:
                 if other is not job:
                     other.sweeps += [name for name in job.sweeps if name not in other.sweeps]
                     other.is_given_up = _all_agree(other.is_given_up, job.is_given_up)
-            self.coming += sweep.open_points(points)
+            self.open_of.append(sweep.open_points(points))
+
+    @property
+    def coming(self) -> int:
+        """Return the number of points that are yet to be chosen."""
+        return sum(self.open_of)
 
     def todo(self) -> list[Job]:
         """List the jobs that have no result, or all if they are forced."""
@@ -58,8 +66,10 @@ class Plan:
         """Yield the jobs to train: those of known points, then those that adaptive sweeps choose when needed."""
         yield from self.todo()
         for sweep in self.sweeps:
-            for point in adaptive.choose(sweep, self.base, self.runs, set(self.known)):
+            own = {key for key, job in self.known.items() if sweep.name in job.sweeps}
+            for point in adaptive.choose(sweep, self.base, self.runs, own):
                 yield self._job(sweep, point)
+            self.not_found += sweep.open_points(self.runs.points(sweep, self.base))
 
     def _job(self, sweep: Sweep, point: Point, points: list[Point] | None = None, force: bool = False) -> Job:
         """Return the job of a point."""

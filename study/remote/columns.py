@@ -50,11 +50,14 @@ def tags(config: Config, sweeps: Sequence[str]) -> list[str]:
 def info(directory: RunDirectory) -> dict[str, Any]:
     """Return run.json as `info` holds it, so that the run in W&B is as complete as its directory.
 
-    The names of images and subjects are not sent, because they may identify patients.
+    The names of images and subjects are left out, because they may identify patients. What a run prints, which W&B's
+    client sends too, has a few of them; WANDB_CONSOLE=off keeps it here.
     """
     content = directory.info()
-    if "examples" in (content.get("data") or {}):
-        content["data"] = {name: value for name, value in content["data"].items() if name != "examples"}
+    data = {name: value for name, value in (content.get("data") or {}).items() if name != "examples"}
+    if data:
+        unreadable = {"unreadable": len(data["unreadable"])} if "unreadable" in data else {}
+        content["data"] = data | unreadable
     config = content.pop("config", {})
     records = {
         name: config[name]

@@ -4,6 +4,7 @@ python -c "from study.record.directory import RunDirectory; from study.remote im
     print(offline.logs(RunDirectory('runs/NAME')))"
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from study.record.directory import RunDirectory
 
 
 def logs(directory: RunDirectory, run_id: str = "") -> list[Path]:
-    """List the offline logs of a run; `run_id` is its id in W&B, by default its name."""
+    """List the offline logs of a run; `run_id` is its id in W&B, by default its name.
+
+    They lie in the folder of the runs or, if it is set, in WANDB_DIR.
+    """
     name = run_id or directory.path.name
-    return sorted(directory.path.parent.glob(f"wandb/offline-run-*-{name}*"))
+    folders = {directory.path.parent, Path(os.environ.get("WANDB_DIR") or directory.path.parent)}
+    return sorted(log for folder in folders for log in folder.glob(f"wandb/offline-run-*-{name}*"))
 
 
 def delete_logs(directory: RunDirectory, run_id: str) -> None:

@@ -44,7 +44,7 @@ ENDS = "has an end"
 ASKS = ("accuracy", "overfitting", "epochs", "speed", "size", "confusion", "features")
 """What the question of a sweep can be about, as its description ends: `Asks: accuracy, speed.`"""
 
-ASKED = re.compile(r"\s*\bAsks:\s*(.*?)\s*\.?\s*$", re.DOTALL | re.IGNORECASE)
+ASKED = re.compile(r"\s*\bAsks:\s*(.*?)\s*\.?\s*$", re.DOTALL)
 
 METRIC = "{name: val/acc, goal: maximize}"
 """An example of a metric, for errors."""

@@ -29,6 +29,8 @@ FEATURE_IMAGES = 2_000
 MISTAKE_IMAGES = 64
 MEASURED_IMAGES = 3
 
+HALF = torch.finfo(torch.float16)
+
 ROUNDING = 1e-5
 """Most by which a score may leave the range from 0 to 1."""
 
@@ -206,7 +208,7 @@ def arrays(data: Data, logits: Tensor, chosen: Tensor, activations: Mapping[str,
         "mistake_confidences": confidence[mistakes],
         "feature_index": chosen,
         "feature_targets": data.val.labels.cpu()[chosen],
-    } | {name: values.half() for name, values in activations.items()}
+    } | {name: values.clamp(-HALF.max, HALF.max).half() for name, values in activations.items()}
     sheet = np.frombuffer(thumbnails.sheet(data.val[chosen]), np.uint8)
     named = {"class_names": np.array(data.classes), "feature_images": sheet}
     return named | {key: value.cpu().numpy() for key, value in tensors.items()}

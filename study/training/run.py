@@ -106,7 +106,10 @@ def train(
                     )
                 if signals.received:
                     raise Interrupted(signals.received)
-            outcome = _train(config, display, signals, tracker, before, gives_up, device_shared_by, memory or Memory())
+            command = "without --force, the same command" if force else "the same command"
+            outcome = _train(
+                config, display, signals, tracker, before, gives_up, device_shared_by, memory or Memory(), command
+            )
             directory.forget_result()
             return outcome
         except BaseException as error:
@@ -131,10 +134,11 @@ def _train(
     gives_up: Callable[[dict[str, float]], bool] | None,
     device_shared_by: int,
     memory: Memory,
+    command: str,
 ) -> Outcome:
     """Train a run whose tracker exists: load its data, build its network, train and evaluate it.
 
-    `before` is what run.json held if the run resumes.
+    `before` is what run.json held if the run resumes, and `command` what resumes it after an interruption.
     """
     import numpy as np
     import torch
@@ -207,7 +211,7 @@ def _train(
     except Interrupted:
         if state != "interrupted":
             tracker.checkpoint(trainer.state_dict())
-        display.say(f"ended {trainer.place}; the same command resumes from here")
+        display.say(f"ended {trainer.place}; {command} resumes from here")
         raise
     notes = {"stopped_by": stopped_by} if state == "stopped" else {}
     return _finish(config, display, tracker, state, summary, trainer.best_weights, arrays, **notes)
