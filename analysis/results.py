@@ -360,8 +360,9 @@ def _page(
         ),
         text(
             "Accuracies in percent, mean ± half the 95 % interval over seeds; p and the intervals of differences "
-            "are corrected for all comparisons of a sweep ([statistics.md](statistics.md)). Settings are ranked "
-            "by validation accuracy, and the test images were used once. Trained on {machines}.",
+            "are corrected for all comparisons in a table ([statistics.md](statistics.md)). Settings are ranked "
+            "by validation accuracy, and the test images were used once. A difference “on these images” would vary "
+            "more with other validation images than its interval says, which is over seeds. Trained on {machines}.",
             machines=", ".join(sorted(machines)),
         ),
         text(brief.INTERVALS[True]),

@@ -258,7 +258,7 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
     assert any("neither shown to be worse" in text and "near by 0.04 points [" in text for text in said)
     assert any("To show a difference of 0.5 points, about" in text for text in said)
     two = section({name: [(line(top, 0), line(*FLAT)) for top in tops[name]] for name in ("best", "far")})
-    assert "is better by more than noise: above far by 29.75 points" in answers.sentences(None, two)[0]
+    assert "clearly above far by 29.75 points" in answers.sentences(None, two)[0]
     mixed = section({name: [(line(top, 0), line(*FLAT)) for top in found[: 1 if name == "near" else 4]]
                      for name, found in tops.items()})  # fmt: skip
     said = answers.sentences(None, mixed)

@@ -35,6 +35,15 @@ def values(run: Run) -> dict:
     return {key: value["value"] for key, value in run.config.items()}
 
 
+def test_what_wandb_gets_of_the_data_names_no_image(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    data = {"images": {"train": 9}, "examples": {"train": ["doe.png"]}, "unreadable": ["doe.png: damaged (too short)"]}
+    directory.path.mkdir()
+    directory.write_info({"config": {}, "state": "finished", "data": data})
+    sent = columns.info(directory)["data"]
+    assert "doe" not in str(sent) and len(sent["unreadable"]) == 1 and sent["images"] == data["images"]
+
+
 def test_names_sort_by_the_seed_and_fit():
     names = [run_title("dropout 0.5", seed) for seed in (10, 2, 100)]
     assert names == ["dropout 0.5, s10", "dropout 0.5, s02", "dropout 0.5, s100"] and sorted(names)[0] == names[1]

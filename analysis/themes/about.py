@@ -15,10 +15,10 @@ from analysis.frames.sections import SPLIT, TASK, Section, in_its_words
 from analysis.page.blocks import Block, Data, Items, Paragraph
 from analysis.page.figures import Looks
 from analysis.page.tables import Column, Table
-from analysis.wording.texts import mark, option, plural, protected, settings_named, shown, text
+from analysis.wording.texts import mark, named, option, plural, protected, settings_named, shown, text
 from analysis.wording.words import STATES
 from study.config.scores import is_unbalanced
-from study.config.setting import setting_of
+from study.config.setting import Setting, setting_of
 from study.record.directory import EARLY
 
 MIXED = {
@@ -186,6 +186,10 @@ def trained(frames: Frames, section: Section) -> list[str]:
     if usual.pairs:
         sentences.append(text("Unless the name of a setting says otherwise: {options}.", options=shown(usual)))
 
+    # options that differ without being in the names, such as the optimizer of a pretrained network
+    if kinds := _unnamed(section):
+        sentences.append(text("Their names leave out: {options}.", options="; ".join(kinds)))
+
     # numbers that the names round
     rounded = [option(name) for name in section.drawn if isinstance(first[name], float)]
     if rounded:
@@ -196,6 +200,18 @@ def trained(frames: Frames, section: Section) -> list[str]:
             )
         )
     return sentences
+
+
+def _unnamed(section: Section) -> list[str]:
+    """Write the options of METHODS that differ between settings, though no name of a setting has them."""
+    named_options = {*section.varied, *section.usual, *(name for one in section.ranked for name, _ in one.pairs)}
+    differing = [name for name in METHODS if name not in named_options and section.runs[name].map(repr).nunique() > 1]
+    kinds: dict[Setting, list[Setting]] = {}
+    for row in section.runs.drop_duplicates("setting").to_dict("records"):
+        kind = setting_of(row, [name for name in differing if row[name] is not None])
+        kinds.setdefault(kind, []).append(row["setting"])
+    listed = {kind: named([shown(setting) for setting in settings]) for kind, settings in kinds.items() if kind.pairs}
+    return [f"{shown(kind)} ({settings})" for kind, settings in listed.items()]
 
 
 def notes(section: Section) -> list[str]:

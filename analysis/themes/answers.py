@@ -213,7 +213,7 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     elif len(worse) == len(others):
         answer = [
             text(
-                "**{setting}** {highest}, {val} over {seeds} seeds, and is better by more than noise: above {others}.",
+                "**{setting}** {highest}, {val} over {seeds} seeds, clearly above {others}.",
                 others=_below(worse),
                 **values,
             )

@@ -54,10 +54,9 @@ def info(directory: RunDirectory) -> dict[str, Any]:
     client sends too, has a few of them; WANDB_CONSOLE=off keeps it here.
     """
     content = directory.info()
-    data = {name: value for name, value in (content.get("data") or {}).items() if name != "examples"}
-    if data:
-        unreadable = {"unreadable": len(data["unreadable"])} if "unreadable" in data else {}
-        content["data"] = data | unreadable
+    if data := {name: value for name, value in (content.get("data") or {}).items() if name != "examples"}:
+        reasons = [said.rpartition(": ")[2] for said in data.get("unreadable", ())]  # without the names before them
+        content["data"] = data | ({"unreadable": reasons} if "unreadable" in data else {})
     config = content.pop("config", {})
     records = {
         name: config[name]
