@@ -50,6 +50,13 @@ OTHERS = {
 }
 """Sweeps that the study was run with other values of, and these values."""
 
+UNFIT = ("score", "peak_mb")
+"""Columns of the costs of short trainings that say little: their accuracy, and on a CPU the peak memory of a process,
+which has that of the runs before."""
+
+OF_WHOLE_EPOCHS = ("epoch_seconds", "train_seconds")
+"""Columns that say little if there are fewer training images than validation images."""
+
 NAMED = ("confusion-counts", "tsne")
 """Pictures that a section has beside its first one."""
 
@@ -237,13 +244,19 @@ def times(
             written.append(html.plain(f"- {_training_times(whole[name], section)}"))
             if picture := _accuracy_and_time(whole[name], section):
                 written += _markdown(picture, folder, f"costs-{name}")
-            written += _markdown(costs.table(section), folder, "costs")
+            unfit = UNFIT + OF_WHOLE_EPOCHS * bool(section.runs.train_images.notna().any())
+            written += _markdown(_without(costs.table(section), unfit), folder, "costs")
             written.append(html.plain(" ".join(about.trained(frames, section))))
     title = [
         f"## {html.plain(text('What do the networks cost in time?'))}",
         html.plain(f"**{text('The source')}**: {text(sources.COSTS)}"),
     ]
     return [*title, *written] if written else []
+
+
+def _without(table: Table, keys: Sequence[str]) -> Table:
+    """Return a table without some columns."""
+    return replace(table, columns=[column for column in table.columns if column.key not in keys])
 
 
 def _seconds(whole: Section, short: Section) -> pd.DataFrame:

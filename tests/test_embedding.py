@@ -1,6 +1,7 @@
 """What networks see: embeddings and separability of features, on scikit-learn's digits."""
 
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,10 +95,20 @@ def test_a_cut_is_counted_where_it_saves(digits):
     best = pd.DataFrame({"setting": ["s"], "params_intermediate": [1000.0], "params_penultimate": [9000.0],
                          "params_logits": [9650.0]}, index=["a"])  # fmt: skip
     cuts = layers.cuts_of(best, {"a": one})
-    assert cuts.layer.tolist() == ["intermediate", "whole"], "a classifier in place of the last layer saves nothing"
-    assert cuts.params.tolist() == [1000 + 65 * 10, 9650]
-    assert cuts.accuracy.tolist() == [100, 100] and cuts.difference[0] == 0
+    assert cuts.layer.tolist() == ["intermediate", "penultimate", "whole"]
+    assert cuts.params.tolist() == [1000 + 65 * 10, 9650, 9650], "a classifier in place of the last layer saves nothing"
+    assert cuts.accuracy.tolist() == [100, 100, 100] and cuts.difference[0] == 0
     assert cuts.difference_ci95[0] == 300 / len(one.targets), "the rule of three: no image differs"
+
+    # what the same classifier does not recognise from the layer before the last is no price of the cut
+    both, one_only = (
+        replace(one, layers=one.layers | {
+            name: replace(one.layers[name], probe=one.layers[name].probe & (np.arange(200) >= 20)) for name in names
+        })
+        for names in (("intermediate", "penultimate"), ("intermediate",))
+    )  # fmt: skip
+    assert layers.cuts_of(best, {"a": both}).difference[0] == 0
+    assert layers.cuts_of(best, {"a": one_only}).difference[0] == pytest.approx(-10)
     assert layers.cuts_of(best.assign(params_logits=np.nan), {"a": one}).empty
 
 

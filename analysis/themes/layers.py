@@ -36,6 +36,12 @@ CUTS = {
 }
 """What a cut leaves as the last part of a network."""
 
+UNCUT = {
+    "penultimate": mark("with the same classifier on the layer before the last"),
+    "whole": mark("of the whole network"),
+}
+"""What a cut is compared with."""
+
 CUTS_BELOW = mark("For a network that learned from more images ({counts}), this underestimates the accuracy of a cut.")
 CUTS_ABOVE = mark("For a network that learned from fewer images ({counts}), this overestimates the accuracy of a cut.")
 
@@ -177,7 +183,8 @@ def cut(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]
                 "A cut keeps the network up to a layer and puts a linear classifier on its features (feature maps "
                 "averaged to at most 512). Accuracy is measured on {images:,} validation images; for a cut by "
                 "cross-validation, so that its classifier learns from about {probed:,} of them. Difference: from the "
-                "whole network on the same images, with its 95 % interval over images.",
+                "same classifier on the layer before the last or, without this row, from the whole network; on the "
+                "same images, with its 95 % interval over images.",
                 images=images,
                 probed=probed,
             )
@@ -284,9 +291,10 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
     """Return one row per setting and layer after which a cut would save parameters, and one for the whole network.
 
     Columns: setting, layer, `params` of the remaining network with a linear classifier, `params_share` of the whole in
-    percent, `accuracy` on the images (cross-validated for a cut), and `difference` from the whole network in points
-    with `difference_ci95`, half the width of its 95 % interval over images. Parameters that only training uses are not
-    counted.
+    percent, `accuracy` on the images (cross-validated for a cut), and `difference` in points with `difference_ci95`,
+    half the width of its 95 % interval over images. It is from the same kind of classifier on the layer before the
+    last, which has a row too: what that lacks of the whole network is due to the classifier. Without that layer, it is
+    from the whole network. Parameters that only training uses are not counted.
     """
     rows = []
     for run, images in seen.items():
@@ -295,11 +303,13 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
         classes = len(np.unique(images.targets))
         setting = best.setting[run]
         cuts = []
+        last = images.layers.get(FEATURES)
         for name in [name for name in images.layers if name != embedding.LAYERS[-1]]:
             layer = images.layers[name]
             params = best[f"params_{name}"][run] + (layer.numbers + 1) * classes
             if params < whole:  # False for NaN, if a run did not record it
-                lost = estimate(100.0 * (layer.probe.astype(float) - images.right))
+                uncut = last.probe if last and name != FEATURES else images.right
+                lost = estimate(100.0 * (layer.probe.astype(float) - uncut))
                 cuts.append(
                     {
                         "setting": setting,
@@ -312,18 +322,13 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
                     }
                 )
 
-        # the whole network, to compare with
+        # the same classifier in place of the last layer, and the whole network
         if cuts:
-            rows += [
-                *cuts,
-                {
-                    "setting": setting,
-                    "layer": "whole",
-                    "params": whole,
-                    "params_share": 100.0,
-                    "accuracy": 100 * images.right.mean(),
-                },
-            ]
+            all_of_it = {"setting": setting, "params": whole, "params_share": 100.0}
+            rows += cuts
+            if last and cuts[-1]["layer"] != FEATURES:
+                rows.append(all_of_it | {"layer": FEATURES, "accuracy": 100 * last.probe.mean()})
+            rows.append(all_of_it | {"layer": "whole", "accuracy": 100 * images.right.mean()})
     return pd.DataFrame(
         rows, columns=["setting", "layer", "params", "params_share", "accuracy", "difference", "difference_ci95"]
     )
@@ -348,7 +353,8 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
     The classifiers of the cuts learn from `probed` images, the network learned from `trained`.
     """
     sentences = []
-    for row in cuts[cuts.layer != "whole"].itertuples():
+    uncut = cuts[cuts.difference.isna()]
+    for row in cuts[cuts.difference.notna()].itertuples():
         # the price, as far as its interval allows a decision
         low = row.difference - row.difference_ci95
         high = row.difference + row.difference_ci95
@@ -358,7 +364,7 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
         sentences.append(
             text(
                 "Cut after {layer}, {run} keeps **{params:,.0f}** of {whole:,.0f} parameters ({share:.1f} %) and "
-                "recognises **{accuracy:.1f} %** instead of {own:.1f} % ({difference:+.1f} ± {half_width:.1f} "
+                "recognises **{accuracy:.1f} %** instead of {own:.1f} % {uncut} ({difference:+.1f} ± {half_width:.1f} "
                 "points): {price}.",
                 run=_name(run),
                 layer=text(CUTS[row.layer]),
@@ -366,7 +372,8 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
                 whole=run.params_logits,
                 share=row.params_share,
                 accuracy=row.accuracy,
-                own=cuts.accuracy.iloc[-1],
+                own=uncut.accuracy.iloc[0],
+                uncut=text(UNCUT[uncut.layer.iloc[0]]),
                 difference=row.difference,
                 half_width=row.difference_ci95,
                 price=text(PRICES[price], points=PRICE, probed=probed, trained=trained),
