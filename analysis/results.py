@@ -103,7 +103,7 @@ def overview(found: Sequence[tuple[Found, Section]]) -> str:
 
 def _parts(entry: Found, section: Section) -> dict[str, Section]:
     """Return what a result is answered for: the part of each network by its name, or the whole section without one."""
-    return by_network(section) if entry.by_network else {"": section}
+    return (by_network(section) if entry.by_network else {}) or {"": section}
 
 
 def _is_answered(section: Section) -> bool:
@@ -157,7 +157,7 @@ def lines(frames: Frames, entry: Found, section: Section, timed: Sequence[Sectio
         if network:
             written.append(f"### {html.plain(network)}")
         said = _said(frames, entry, part)
-        said += [f"**{text('Speed')}.** {_training_times(part, short)}" for short in timed]
+        said += [f"**{text('Speed')}.** {times}" for short in timed if (times := _training_times(part, short))]
         blocks: list[Block | None] = [Items(said), brief.table(frames, part)]
         if entry.figure:
             blocks.insert(1, brief.picture(part, reporting.looks_of([part])[0]))
@@ -171,7 +171,7 @@ def lines(frames: Frames, entry: Found, section: Section, timed: Sequence[Sectio
         written.append(
             html.plain(
                 text(
-                    "Not answered yet for {networks}: most of their settings have no result.",
+                    "Not answered yet for {networks}: half of their settings or more have no result.",
                     networks=", ".join(open_for),
                 )
             )
@@ -241,7 +241,9 @@ def times(
     whole = {entry.sweep: section for entry, section in found}
     for name, listed in timed.items():
         for section in listed if name in whole else ():
-            written.append(html.plain(f"- {_training_times(whole[name], section)}"))
+            if not (said := _training_times(whole[name], section)):
+                continue
+            written.append(html.plain(f"- {said}"))
             if picture := _accuracy_and_time(whole[name], section):
                 written += _markdown(picture, folder, f"costs-{name}")
             unfit = UNFIT + OF_WHOLE_EPOCHS * bool(section.runs.train_images.notna().any())
@@ -272,8 +274,10 @@ def _seconds(whole: Section, short: Section) -> pd.DataFrame:
 
 
 def _training_times(whole: Section, short: Section) -> str:
-    """Report the seconds of `_seconds`."""
+    """Report the seconds of `_seconds`; "" if no run has any."""
     frame = _seconds(whole, short)
+    if frame.empty:
+        return ""
     times = [
         text("{setting}: {seconds} s", setting=shown(setting), seconds=asked.with_interval(row, "seconds", ",.1f"))
         for setting, row in frame.iterrows()
@@ -306,7 +310,9 @@ def _accuracy_and_time(whole: Section, short: Section) -> Picture | None:
         "once, without validation, from the speed of the short ones. The dashed line joins the settings that no "
         "faster one beats on average."
     )
-    return Picture("pareto", title, pareto.draw(frame, ["epoch_seconds"], title), caption)
+    figure = pareto.draw(frame, ["epoch_seconds"], title)
+    figure.axes[0].set_xlabel(text("Training on all images once (s)"))
+    return Picture("pareto", title, figure, caption)
 
 
 def _markdown(block: Block, folder: Path, stem: str) -> list[str]:

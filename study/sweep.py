@@ -170,9 +170,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    if plan.not_found:
-        print(f"{plan.not_found} fewer runs than run_cap, because the parameters have no other values")
-    return _conclude(outcomes, count - plan.not_found, args)
+    return _conclude(outcomes, count, args)
 
 
 def status(args: argparse.Namespace) -> int:

@@ -109,6 +109,8 @@ def test_a_cut_is_counted_where_it_saves(digits):
     )  # fmt: skip
     assert layers.cuts_of(best, {"a": both}).difference[0] == 0
     assert layers.cuts_of(best, {"a": one_only}).difference[0] == pytest.approx(-10)
+    small = layers.cuts_of(best.assign(params_penultimate=2000.0), {"a": both})
+    assert small.uncut.tolist()[:2] == ["penultimate", "whole"] and small.difference.tolist()[:2] == [0, -10]
     assert layers.cuts_of(best.assign(params_logits=np.nan), {"a": one}).empty
 
 

@@ -14,7 +14,7 @@ import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from study.config import Config
 from study.data import dataset as data
@@ -159,6 +159,15 @@ def test_folders_outside_that_link_to_each_other_count_once(put_digits, tmp_path
     assert len(files.files["train"]) == 18 + 8 and files.skipped == {"link to a folder of the data set": 1}
 
 
+def test_a_class_that_is_a_link_holds_each_image_once(put_digits, tmp_path):
+    root = put_digits("one", 1, 9)
+    put_digits("../../store/two", 2, 5)
+    put_digits("../../store/two/more", 3, 4)
+    (tmp_path / "store" / "two" / "again").symlink_to(tmp_path / "store" / "two" / "more", target_is_directory=True)
+    (root / "two").symlink_to(tmp_path / "store" / "two", target_is_directory=True)
+    assert len(folder.scan(root.parent, "set").files["train"]) == 18
+
+
 def test_splits_below_the_classes_are_refused_and_a_class_is_no_data_set(put_digits):
     for name, label in (("cat", 1), ("dog", 2)):
         root = put_digits(f"../inside/{name}/train", label, 5).parent
@@ -170,6 +179,11 @@ def test_splits_below_the_classes_are_refused_and_a_class_is_no_data_set(put_dig
     put_digits("../odd/cat/more", 4, 3)
     found = folder.scan(root, "odd")
     assert found.classes == ("cat", "dog") and len(found.files["train"]) == 16
+    for name, label in (("cat", 5), ("dog", 6), ("dev", 7)):  # a class called dev, in a folder beside others
+        put_digits(f"../beside/images/{name}", label, 4)
+    (root / "beside" / "docs").mkdir()
+    (root / "odd" / "cat" / "test").mkdir()
+    assert len(folder.scan(root, "beside").classes) == 3 and len(folder.scan(root, "odd").classes) == 2
 
 
 def test_layouts_that_look_like_splits(put_digits, tmp_path):
@@ -419,6 +433,16 @@ def test_a_tiff_of_16_bits_is_turned_upright_once(tmp_path, orientation):
     assert loaded.train.images.shape[2:] == upright.shape
     found = loaded.train.images[0, 0].numpy().astype(int)
     assert (np.argsort(found, axis=None) == np.argsort(upright, axis=None)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(tmp_path, digit_images, orientation):
+    tags = Image.Exif()
+    tags[pictures.ORIENTATION] = orientation
+    Image.fromarray(digit_images[0][0][:, :5]).save(tmp_path / "one.png", exif=tags)
+    with Image.open(tmp_path / "one.png") as image:
+        turned = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(pictures.read(tmp_path / "one.png", None, None), turned)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])

@@ -104,8 +104,22 @@ def test_a_table_says_the_splits_and_labels_may_have_spaces(flat, column):
     found = paths_of(flat, labels="labels.csv")
     assert [found[name] for name in splits.NAMES] == [set(own) for own in kinds.values()]
     (flat / "labels.csv").write_text("\n".join([lines[0], f"{files[0]},zero,3", *lines[2:-3]]), encoding="utf-8")
-    with pytest.raises(UserError, match=r"column split of labels.csv has 3 for .*write train, val or test"):
+    with pytest.raises(UserError, match=rf"column {column} of labels.csv has 3 for .*write train, val or test"):
         load(flat, labels="labels.csv")
+    (flat / "labels.csv").write_text("\n".join([*lines, f"{files[0]},one,test"]), encoding="utf-8")
+    with pytest.raises(UserError, match=f"two splits for {files[0]}, Train and test"):
+        load(flat, labels="labels.csv")
+
+
+@pytest.mark.parametrize("values", [("", ""), ("0", "1")])
+def test_a_column_that_names_no_split_is_none(flat, values):
+    (flat / "test").mkdir()
+    files = sorted(flat.glob("*.png"))
+    for path in files[::5]:
+        path.rename(flat / "test" / path.name)
+    rows = [f"{path.name},{path.stem.split('_')[0]},{values[place % 2]}" for place, path in enumerate(files)]
+    (flat / "labels.csv").write_text("\n".join(["file,label,split", *rows]), encoding="utf-8")
+    assert paths_of(flat, labels="labels.csv")["test"] == {path.name for path in files[::5]}
 
 
 def test_accents_match_in_either_form_of_unicode(flat):

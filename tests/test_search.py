@@ -559,18 +559,6 @@ def test_searches_and_grids_that_share_points_are_trained_together(sweep_file, c
     assert "nothing to do" in command(*words).stdout
 
 
-def test_a_search_whose_settings_are_alike_ends_as_complete(sweep_file, command):
-    """Two of its three combinations are one config, which only the search itself finds."""
-    path = sweep_file(
-        {"epochs": {"value": 1}, "dropout": {"value": 0.0}, "seed": {"value": 0}, "optimizer": {"value": "sgd"},
-         "setting": {"values": ["lr=0.01", "lr=0.010", "lr=0.02"]}},
-        method="bayes", run_cap=5,
-    )  # fmt: skip
-    done = command("study.sweep", "run", path, "--wandb=disabled", "--per-device=1", "--devices=cpu")
-    assert "2 finished" in done.stdout and "missing" not in done.stdout
-    assert "1 fewer runs than run_cap" in done.stdout
-
-
 def test_a_search_ends_where_a_setting_overrides_what_is_drawn(sweep_file, tmp_path):
     parameters = {
         "setting": {"values": ["lr=0.2 weight_decay=0.5", "lr=0.1"]},

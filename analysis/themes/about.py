@@ -238,7 +238,9 @@ def notes(section: Section) -> list[str]:
     stopped = by_setting.stopped_by.agg(lambda by: by.eq(EARLY).any())
     if unstopped := list(waits.index[waits & ~stopped]):
         found.append(
-            text("Early stopping ended no run of {settings}.", settings=settings_named(unstopped, len(by_setting)))
+            text("Early stopping ended no run of {settings}.", settings=named([shown(one) for one in unstopped]))
+            if len(unstopped) < len(by_setting)
+            else text("Early stopping ended no run.")
         )
 
     # settings whose runs differ in something that should be the same

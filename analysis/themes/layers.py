@@ -183,8 +183,8 @@ def cut(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]
                 "A cut keeps the network up to a layer and puts a linear classifier on its features (feature maps "
                 "averaged to at most 512). Accuracy is measured on {images:,} validation images; for a cut by "
                 "cross-validation, so that its classifier learns from about {probed:,} of them. Difference: from the "
-                "same classifier on the layer before the last or, without this row, from the whole network; on the "
-                "same images, with its 95 % interval over images.",
+                "same classifier on the layer before the last (of a cut there, from the whole network) on the same "
+                "images, with its 95 % interval over images.",
                 images=images,
                 probed=probed,
             )
@@ -293,8 +293,9 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
     Columns: setting, layer, `params` of the remaining network with a linear classifier, `params_share` of the whole in
     percent, `accuracy` on the images (cross-validated for a cut), and `difference` in points with `difference_ci95`,
     half the width of its 95 % interval over images. It is from the same kind of classifier on the layer before the
-    last, which has a row too: what that lacks of the whole network is due to the classifier. Without that layer, it is
-    from the whole network. Parameters that only training uses are not counted.
+    last, because what that lacks of the whole network is due to the classifier; for a cut there, or without this
+    layer, it is from the whole network. `uncut` says which, and `uncut_accuracy` is its accuracy. Parameters that only
+    training uses are not counted.
     """
     rows = []
     for run, images in seen.items():
@@ -308,7 +309,7 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
             layer = images.layers[name]
             params = best[f"params_{name}"][run] + (layer.numbers + 1) * classes
             if params < whole:  # False for NaN, if a run did not record it
-                uncut = last.probe if last and name != FEATURES else images.right
+                uncut, what = (last.probe, FEATURES) if last and name != FEATURES else (images.right, "whole")
                 lost = estimate(100.0 * (layer.probe.astype(float) - uncut))
                 cuts.append(
                     {
@@ -317,6 +318,8 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
                         "params": params,
                         "params_share": 100 * params / whole,
                         "accuracy": 100 * layer.probe.mean(),
+                        "uncut": what,
+                        "uncut_accuracy": 100 * uncut.mean(),
                         "difference": lost.mean,
                         "difference_ci95": lost.half_width or 100 * RULE_OF_THREE / lost.n,
                     }
@@ -329,9 +332,8 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
             if last and cuts[-1]["layer"] != FEATURES:
                 rows.append(all_of_it | {"layer": FEATURES, "accuracy": 100 * last.probe.mean()})
             rows.append(all_of_it | {"layer": "whole", "accuracy": 100 * images.right.mean()})
-    return pd.DataFrame(
-        rows, columns=["setting", "layer", "params", "params_share", "accuracy", "difference", "difference_ci95"]
-    )
+    columns = ["setting", "layer", "params", "params_share", "accuracy", "uncut", "uncut_accuracy"]
+    return pd.DataFrame(rows, columns=[*columns, "difference", "difference_ci95"])
 
 
 def _separable(layers: pd.DataFrame, name: str) -> str:
@@ -353,7 +355,6 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
     The classifiers of the cuts learn from `probed` images, the network learned from `trained`.
     """
     sentences = []
-    uncut = cuts[cuts.difference.isna()]
     for row in cuts[cuts.difference.notna()].itertuples():
         # the price, as far as its interval allows a decision
         low = row.difference - row.difference_ci95
@@ -372,8 +373,8 @@ def _prices(run: pd.Series, cuts: pd.DataFrame, probed: int, trained: int) -> li
                 whole=run.params_logits,
                 share=row.params_share,
                 accuracy=row.accuracy,
-                own=uncut.accuracy.iloc[0],
-                uncut=text(UNCUT[uncut.layer.iloc[0]]),
+                own=row.uncut_accuracy,
+                uncut=text(UNCUT[row.uncut]),
                 difference=row.difference,
                 half_width=row.difference_ci95,
                 price=text(PRICES[price], points=PRICE, probed=probed, trained=trained),

@@ -28,7 +28,8 @@ SPLIT = "split"
 class Table:
     """A CSV file: its name, the column of labels, all columns, and the row of each image file that it names.
 
-    `unmatched` has the image of each row that does not exist. All texts are in Unicode's form NFC.
+    `unmatched` has the image of each row that does not exist, `split` is the column of splits, if there is one. All
+    texts are in Unicode's form NFC.
     """
 
     name: str
@@ -36,12 +37,7 @@ class Table:
     columns: tuple[str, ...]
     rows: dict[str, dict[str, str]]
     unmatched: tuple[str, ...] = ()
-
-    @property
-    def splits(self) -> dict[str, str] | None:
-        """Return what the column of splits says of each image; None without such a column."""
-        column = next((name for name in self.columns if name.casefold() == SPLIT and name != self.label), None)
-        return column and {path: (row[column] or "").strip() for path, row in self.rows.items()}
+    split: str | None = None
 
 
 def table(root: Path, option: str, paths: Sequence[str]) -> Table:
@@ -82,6 +78,7 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
     if _images(file, known):
         raise UserError(f"labels: {name} has no header, its first line names an image; write FILE,LABEL above it")
     unmatched: list[str] = []
+    split = next((name for name in columns if name.casefold() == SPLIT and name not in (file, label)), None)
     for row in rows:
         written = (row[file] or "").strip().replace("\\", "/").removeprefix("./")
         same = _images(written, known)
@@ -93,13 +90,15 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
         if not same:
             unmatched.append(written)
         for path in same:
-            both = [(one[label] or "").strip() for one in (found.setdefault(path, row), row)]
-            if both[0] != both[1]:
-                raise UserError(f"labels: {name} has two labels for {printable(path)}, {' and '.join(both)}")
+            before = found.setdefault(path, row)
+            for column, what in ((label, "labels"), (split, "splits")):
+                both = [(one.get(column) or "").strip() for one in (before, row)]
+                if both[0] != both[1]:
+                    raise UserError(f"labels: {name} has two {what} for {printable(path)}, {' and '.join(both)}")
     if not found:
         examples = f"such as {printable(rows[0][file])}" if rows else "as it has no rows"
         raise UserError(f"labels: the column {file!r} of {name} names no image below {root}, {examples}")
-    return Table(name, label, columns, found, tuple(unmatched))
+    return Table(name, label, columns, found, tuple(unmatched), split)
 
 
 def _by_name(paths: Sequence[str]) -> dict[str, list[str]]:

@@ -93,9 +93,8 @@ def with_labels(root: Path, option: str) -> Listed:
 
     # Take those that have a label and, if there are splits, are in one
     label_of = labels(list(marks), option, rows)
-    if rows and rows.splits:
-        split_of = {path: _named_split(rows, path) for path in label_of}
-    else:
+    split_of = _splits_in(rows, list(label_of)) if rows else {}
+    if not split_of:
         split_of = {path: next(filter(None, map(_split_of, path.split("/")[:-1])), None) for path in label_of}
     outside = None if "train" in split_of.values() else "train"
     classes = tuple(sorted({label_of[path] for path in label_of if (split_of[path] or outside) == "train"}))
@@ -120,15 +119,22 @@ def with_labels(root: Path, option: str) -> Listed:
     return Listed(root, classes, files, {path: marks[path] for path in used}, (), skipped, rows)
 
 
-def _named_split(rows: Table, path: str) -> str | None:
-    """Return the split that the CSV file gives an image, None if it gives none; raise UserError if it is no split."""
-    written = rows.splits[path]
-    if written and not _split_of(written):
-        raise UserError(
-            f"labels: the column split of {rows.name} has {printable(written)} for {printable(path)}; write train, val "
-            "or test, or give the column another name"
-        )
-    return _split_of(written)
+def _splits_in(rows: Table, paths: Sequence[str]) -> dict[str, str | None]:
+    """Return the split that the CSV file gives each image, None if it gives none; {} without a column of splits.
+
+    A column whose values name no split at all, such as numbers of folds, is none. Raises UserError if only some do.
+    """
+    written = {path: (rows.rows[path][rows.split] or "").strip() for path in paths} if rows.split else {}
+    found = {path: _split_of(value) if value else None for path, value in written.items()}
+    if not any(found.values()):
+        return {}
+    for path, value in written.items():
+        if value and not found[path]:
+            raise UserError(
+                f"labels: the column {rows.split} of {rows.name} has {printable(value)} for {printable(path)}; write "
+                "train, val or test, or give the column another name"
+            )
+    return found
 
 
 def in_class_folders(root: Path, name: str) -> Listed:
@@ -142,7 +148,7 @@ def in_class_folders(root: Path, name: str) -> Listed:
     skipped: Skipped = {}
     images_of = {
         split: {
-            class_name: [image for place in places for image in image_files(place, root, skipped)]
+            class_name: [image for place in places for image in image_files(place, root, skipped, (folder, place))]
             for class_name, places in _class_folders(folder).items()
         }
         for split, folder in folders.items()
@@ -184,7 +190,7 @@ def in_class_folders(root: Path, name: str) -> Listed:
 def _refuse_splits_of_classes(root: Path) -> None:
     """Raise UserError if a class folder has folders of several splits, whose images would be mixed."""
     for folder in _folders(root):
-        splits = sorted(filter(None, map(_split_of, _folders(folder))))
+        splits = sorted(_split_of(inner) for inner in _folders(folder) if _split_of(inner) and _holds_images(inner))
         if "train" in splits and len(splits) > 1:
             raise UserError(
                 f"{folder} holds folders of splits ({', '.join(splits)}): put the splits above the classes, as in "
@@ -251,7 +257,9 @@ def _descend(root: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
     folders = _folders(root)
     unused = ()
     while folders and not any(map(_split_of, folders)):
-        inner = [folder for folder in folders if "train" in map(_split_of, _folders(folder))]
+        inner = [folder for folder in folders if any(map(_split_of, _folders(folder)))]
+        trained = [folder for folder in inner if "train" in map(_split_of, _folders(folder))]
+        inner = trained or (inner if not any(_holds_images(folder) for folder in folders) else [])
         if len(inner) != 1 and not (len(folders) == 1 and _folders(folders[0])):
             break
         root = (inner or folders)[0]

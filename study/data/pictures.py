@@ -52,6 +52,22 @@ BITS_PER_SAMPLE = 258
 SAMPLE_FORMAT = 339
 """Numbers of the tags in EXIF and TIFF."""
 
+TURNS = dict(
+    enumerate(
+        [
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ],
+        start=2,
+    )
+)
+"""What turns a picture of each EXIF orientation upright."""
+
 
 class Unreadable(Exception):
     """A file that cannot be read as an image; `kind` is what it is instead, `reason` the decoder's error."""
@@ -154,8 +170,8 @@ def read(path: str | os.PathLike | Image.Image, size: Size | None, levels: Range
         # Scale to 8 bits, turn upright, put transparent parts on white
         if image is None or _is_deep(image):
             image = _eight_bits(_deep(image, path), levels)
-        if image.format != "TIFF" and _orientation(image) != 1:  # Pillow turns these itself
-            image = ImageOps.exif_transpose(image)
+        turn = TURNS.get(_orientation(image)) if image.format != "TIFF" else None  # Pillow turns these itself
+        image = image if turn is None else image.transpose(turn)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
 

@@ -25,9 +25,8 @@ OF_DATA = ("dataset", "data_dir", "labels", "group_by", "classes", "train_images
 class Plan:
     """The points of some sweeps as jobs; a point of several sweeps is one job, stopped early only if all agree.
 
-    `known` has the jobs by fingerprint, `of_sweep` the fingerprints of each sweep that no sweep before it has,
-    `open_of` the number of points that each adaptive sweep has yet to choose, and `not_found`, at the end of `jobs`,
-    how many of those were not found, because their parameters have no other values.
+    `known` has the jobs by fingerprint, `of_sweep` the fingerprints of each sweep that no sweep before it has, and
+    `open_of` the number of points that each adaptive sweep has yet to choose.
     """
 
     def __init__(self, sweeps: Sequence[Sweep], base: Mapping[str, Any], runs: Runs, force: bool = False):
@@ -39,7 +38,6 @@ class Plan:
         self.known: dict[str, Job] = {}
         self.of_sweep: list[list[str]] = []
         self.open_of: list[int] = []
-        self.not_found = 0
         for sweep in sweeps:
             if sweep.is_adaptive:  # what it may choose is checked before anything is trained
                 sweep.checked(sweep.probes(), base)
@@ -69,7 +67,6 @@ class Plan:
             own = {key for key, job in self.known.items() if sweep.name in job.sweeps}
             for point in adaptive.choose(sweep, self.base, self.runs, own):
                 yield self._job(sweep, point)
-            self.not_found += sweep.open_points(self.runs.points(sweep, self.base))
 
     def _job(self, sweep: Sweep, point: Point, points: list[Point] | None = None, force: bool = False) -> Job:
         """Return the job of a point."""

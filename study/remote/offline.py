@@ -17,8 +17,9 @@ def logs(directory: RunDirectory, run_id: str = "") -> list[Path]:
     They lie in the folder of the runs or, if it is set, in WANDB_DIR.
     """
     name = run_id or directory.path.name
-    folders = {directory.path.parent, Path(os.environ.get("WANDB_DIR") or directory.path.parent)}
-    return sorted(log for folder in folders for log in folder.glob(f"wandb/offline-run-*-{name}*"))
+    folders = [Path(os.environ.get("WANDB_DIR") or directory.path.parent), directory.path.parent]
+    places = {folder.resolve(): folder for folder in folders}  # the folder as it was named
+    return sorted(log for folder in places.values() for log in folder.glob(f"wandb/offline-run-*-{name}*"))
 
 
 def delete_logs(directory: RunDirectory, run_id: str) -> None:

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from study.sweeps import grid
 from study.sweeps.distributions import Parameter
 from study.sweeps.method import Method, Parameters, Trial, Values
 
@@ -80,10 +79,4 @@ def _value(parameter: Parameter, coordinate: float | None) -> Any:
     return parameter.value(coordinate) if parameter.choices is None else parameter.choices[coordinate]
 
 
-def size(parameters: Parameters, run_cap: int | None) -> int | None:
-    """Count the points: as many as the cap or, if each parameter has a list of values, as there are combinations."""
-    has_end = all(parameter.choices is not None for parameter in parameters.values())
-    return grid.size(parameters, run_cap) if has_end else run_cap
-
-
-METHOD = Method(next=suggestions, size=size)
+METHOD = Method(next=suggestions)

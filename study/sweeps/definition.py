@@ -15,7 +15,7 @@ from study.config.checks import NONE, meant
 from study.config.scores import SCORES, choosing
 from study.config.setting import Setting, read_pair, read_pairs, setting_of, written
 from study.sweeps import distributions as space
-from study.sweeps import document, random
+from study.sweeps import document, grid, random
 from study.sweeps import file as sweep_file
 from study.sweeps.distributions import Parameter
 from study.sweeps.document import Document, Lines
@@ -123,8 +123,15 @@ class Sweep:
         return METHODS[self.method].points(self.parameters, self.run_cap)
 
     def open_points(self, points: Sequence[Point]) -> int:
-        """Count the points that an adaptive sweep has yet to choose, beside these; 0 if all are known beforehand."""
-        return max(0, self.size - len(points)) if self.is_adaptive else 0
+        """Count the points that an adaptive sweep has yet to choose, beside these; 0 if all are known beforehand.
+
+        They are as many as the cap leaves or, if each parameter has a list of values, as there are combinations.
+        """
+        if not self.is_adaptive:
+            return 0
+        has_lists = all(parameter.choices is not None for parameter in self.parameters.values())
+        most = grid.size(self.parameters, self.size) if has_lists else self.size
+        return max(0, most - len(points))
 
     def checked(self, points: Iterable[dict[str, Any]], base: Mapping[str, Any] | None = None) -> list[Point]:
         """Return the points with these values of the parameters.
