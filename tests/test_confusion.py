@@ -200,7 +200,7 @@ def test_a_report_says_what_is_confused_and_what_is_seen(call, tmp_path, monkeyp
     assert probes.probe.between(30, 100).all() and "tsne" in str(drawn)
     cuts = pd.read_csv(tmp_path / "report" / "tables" / "digits-cuts.csv")
     whole = frames.runs[frames.runs.model == "single-block"].iloc[0]
-    assert cuts.params.tolist() == [whole.params_intermediate + 513 * 10, whole.params]
+    assert cuts.params.tolist() == [whole.params_intermediate + 513 * 10, whole.params, whole.params]
     (tmp_path / "theirs.csv").write_text("class,accuracy\ncat,50\n", encoding="utf-8")
     assert "no run knows the class 'cat'" in call("analysis.summarize", "--compare-per-class=theirs.csv", code=2).stderr
 
