@@ -145,8 +145,6 @@ def lines(frames: Frames, entry: Found, section: Section, timed: Sequence[Sectio
     """
     # the question and what the source found
     written = [f"## {_question(entry)}", html.plain(f"**{text('The source')}**: {text(entry.found)}")]
-    if timed:
-        section = replace(section, asks=[ask for ask in section.subjects if ask != "speed"])
 
     # our answer for all together or for each network, with options and missing runs
     parts = _parts(entry, section)
@@ -156,7 +154,7 @@ def lines(frames: Frames, entry: Found, section: Section, timed: Sequence[Sectio
             continue
         if network:
             written.append(f"### {html.plain(network)}")
-        said = _said(frames, entry, part)
+        said = _said(frames, entry, part, {"speed"} if timed else set())
         said += [f"**{text('Speed')}.** {times}" for short in timed if (times := _training_times(part, short))]
         blocks: list[Block | None] = [Items(said), brief.table(frames, part)]
         if entry.figure:
@@ -196,17 +194,19 @@ def _answer(frames: Frames, section: Section) -> str:
     )
 
 
-def _said(frames: Frames, entry: Found, section: Section) -> list[str]:
-    """Return a line for each thing asked; of one network, the change by each setting says more than its ranking."""
+def _said(frames: Frames, entry: Found, section: Section, without: set[str]) -> list[str]:
+    """Return a line for each thing asked but `without` some.
+
+    Of one network, the change by each setting says more than its ranking.
+    """
     if not _is_answered(section):
         return []
-    if not entry.by_network:
-        said = asked.lines(frames, section)
-    else:
-        others = [ask for ask in section.subjects if ask != "accuracy"]
+    said = []
+    if entry.by_network:
+        without = without | {"accuracy"}
         changed = asked.changes(section)
         said = [f"**{text('Changes')}.** {changed}"] if changed else []
-        said += asked.lines(frames, replace(section, asks=others)) if others else []
+    said += asked.lines(frames, section, without)
     if entry.loss:
         said.append(f"**{text('Loss')}.** {asked.losses(section)}")
     if entry.last:

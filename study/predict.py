@@ -183,7 +183,7 @@ def listed(paths: Sequence[str]) -> list[str]:
             found.append(path)
             continue
         try:
-            below = sorted(image for image, _ in image_files(Path(path), Path(path), skipped))
+            below = sorted(image for image, _ in image_files(Path(path), [Path(path)], skipped))
         except OSError as error:
             raise UserError(one_line(error)) from None
         if not below:

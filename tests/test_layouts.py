@@ -111,6 +111,12 @@ def test_a_table_says_the_splits_and_labels_may_have_spaces(flat, column):
         load(flat, labels="labels.csv")
 
 
+def test_a_row_may_have_more_cells_than_the_table_has_columns(flat):
+    rows = [f"{path.name},{path.stem.split('_')[0]},more" for path in sorted(flat.glob("*.png"))]
+    (flat / "labels.csv").write_text("\n".join(["file,label", *rows]), encoding="utf-8")
+    assert load(flat, labels="labels.csv").classes == ("one", "two", "zero")
+
+
 @pytest.mark.parametrize("values", [("", ""), ("0", "1")])
 def test_a_column_that_names_no_split_is_none(flat, values):
     (flat / "test").mkdir()

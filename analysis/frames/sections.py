@@ -331,6 +331,7 @@ def _of_task(frames: Frames, sweep: Sweep, chosen_points: Sequence[Point], name:
     return replace(section, is_search=is_search, drawn=drawn, asks=sweep.asks, words=words, wanted=sweep.metric)
 
 
+@once
 def by_network(section: Section) -> dict[str, Section]:
     """Return the part of a section that each network has in it, in the order of the sweep; none if it has one network.
 

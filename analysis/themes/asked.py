@@ -5,7 +5,7 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
 """
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pandas as pd
 
@@ -45,10 +45,10 @@ MOST_CONFUSIONS = 3
 """Number of confusions that are named."""
 
 
-def lines(frames: Frames, section: Section) -> list[str]:
-    """Return a line for each thing asked of which something is known, each with its numbers."""
+def lines(frames: Frames, section: Section, without: Collection[str] = ()) -> list[str]:
+    """Return a line for each thing asked, but `without` some, of which something is known, each with its numbers."""
     found = []
-    for ask in section.subjects:
+    for ask in (ask for ask in section.subjects if ask not in without):
         name, line = LINES[ask]
         result = attempted(text(name), lambda line=line: line(frames, section))
         said = result.text if isinstance(result, Paragraph) else result

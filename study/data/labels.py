@@ -91,8 +91,8 @@ def table(root: Path, option: str, paths: Sequence[str]) -> Table:
             unmatched.append(written)
         for path in same:
             before = found.setdefault(path, row)
-            for column, what in ((label, "labels"), (split, "splits")):
-                both = [(one.get(column) or "").strip() for one in (before, row)]
+            for column, what in [(label, "labels"), *([(split, "splits")] if split else [])]:
+                both = [(one[column] or "").strip() for one in (before, row)]
                 if both[0] != both[1]:
                     raise UserError(f"labels: {name} has two {what} for {printable(path)}, {' and '.join(both)}")
     if not found:

@@ -84,7 +84,7 @@ def with_labels(root: Path, option: str) -> Listed:
     """
     # List all images, without the CSV file
     skipped: Skipped = {}
-    marks = {path[len(str(root)) + 1 :]: mark for path, mark in image_files(root, root, skipped)}
+    marks = {path[len(str(root)) + 1 :]: mark for path, mark in image_files(root, [root], skipped)}
     rows = table(root, option, list(marks)) if csv_columns(option)[0] else None
     if rows:
         for own in skipped.values():
@@ -148,7 +148,7 @@ def in_class_folders(root: Path, name: str) -> Listed:
     skipped: Skipped = {}
     images_of = {
         split: {
-            class_name: [image for place in places for image in image_files(place, root, skipped, (folder, place))]
+            class_name: [image for place in places for image in image_files(place, [root, folder, place], skipped)]
             for class_name, places in _class_folders(folder).items()
         }
         for split, folder in folders.items()
@@ -285,8 +285,13 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(
         Path(entry.path)
         for entry in os.scandir(folder)
-        if not entry.name.startswith(".") and entry.name not in JUNK and Path(entry.path).is_dir()
+        if not entry.name.startswith(".") and entry.name not in JUNK and _is_folder(entry)
     )
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder or a link to one; the system is asked about links alone, not every image."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry.path).is_dir())
 
 
 def _holds_images(folder: Path) -> bool:
@@ -310,11 +315,11 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
     return folders_of
 
 
-def image_files(folder: Path, root: Path, skipped: Skipped, followed: Sequence[Path] = ()) -> list[tuple[str, Mark]]:
+def image_files(folder: Path, roots: Sequence[Path], skipped: Skipped) -> list[tuple[str, Mark]]:
     """List the images in a folder and those below it; add the other files to `skipped`, by suffix.
 
-    Links to folders outside `root`, the folder of the data set, are followed. Links within it, or within the targets of
-    links `followed` on the way, are not: their images would count twice or the links would form a circle.
+    `roots` are the folder of the data set and the links that were followed on the way. Links to folders outside them
+    are followed. Links within them are not: their images would count twice or the links would form a circle.
     """
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -329,11 +334,11 @@ def image_files(folder: Path, root: Path, skipped: Skipped, followed: Sequence[P
         # Descend into folders, list images, count anything else
         if stat.S_ISDIR(state.st_mode):
             if not entry.is_symlink():
-                found += image_files(Path(entry.path), root, skipped, followed)
-            elif _is_within(entry.path, (root, *followed), folder):
+                found += image_files(Path(entry.path), roots, skipped)
+            elif _is_within(entry.path, roots, folder):
                 skipped.setdefault("link to a folder of the data set", []).append(entry.path)
             else:
-                found += image_files(Path(entry.path), root, skipped, (*followed, Path(entry.path)))
+                found += image_files(Path(entry.path), [*roots, Path(entry.path)], skipped)
         elif _is_image_file(entry) and stat.S_ISREG(state.st_mode):
             found.append((entry.path, (state.st_size, state.st_mtime_ns, state.st_ctime_ns)))
         else:

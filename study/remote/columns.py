@@ -55,8 +55,9 @@ def info(directory: RunDirectory) -> dict[str, Any]:
     """
     content = directory.info()
     if data := {name: value for name, value in (content.get("data") or {}).items() if name != "examples"}:
-        kept = {"unreadable": ["…"] * len(data["unreadable"])} if "unreadable" in data else {}  # their number
-        content["data"] = data | kept
+        if "unreadable" in data:
+            data["unreadable"] = ["…" for _ in data["unreadable"]]  # how many there are
+        content["data"] = data
     config = content.pop("config", {})
     records = {
         name: config[name]
