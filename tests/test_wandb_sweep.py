@@ -336,7 +336,6 @@ def test_agents_start_wandb_agent_where_the_command_does_more_than_train(machine
     assert machine.states(sweep) == {"finished": 1}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has died")
 @pytest.mark.slow
 def test_a_run_of_wandb_agent_returns_to_the_queue_when_agents_is_killed(machine):
     command = ["${env}", "STUDY_NOTES=x", "${interpreter}", "-m", "study.train", "${args}"]

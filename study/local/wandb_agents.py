@@ -28,26 +28,37 @@ from study.system.process import EndSignals, how_ended, kill_all
 WITH_US = (
     sys.executable,
     "-Ic",
-    "import ctypes, os, sys\n"
-    "ctypes.CDLL(None).prctl(1, 2)\n"  # PR_SET_PDEATHSIG, SIGINT
-    "os.execv(sys.argv[1], sys.argv[1:])",
+    "import os, signal, sys\n"
+    "pipe, agent = int(sys.argv[1]), os.getpid()\n"
+    "if os.fork() == 0:\n"
+    "    os.read(pipe, 1)\n"
+    "    if os.getppid() == agent:\n"
+    "        os.kill(agent, signal.SIGINT)\n"
+    "    os._exit(0)\n"
+    "os.close(pipe)\n"
+    "os.execv(sys.argv[2], sys.argv[2:])",
 )
-"""Starts a command to which Linux sends SIGINT when this process ends; SIGINT gives its run back to W&B."""
+"""Starts a command that gets SIGINT once a pipe is closed, as it is when the process that holds its other end has died.
+
+SIGINT gives the command's run back to W&B. Linux's own signal for a parent's death is no choice: it comes once for each
+thread of the parent, and a second SIGINT ends a run without a checkpoint.
+"""
 
 POLL_SECONDS = 0.25
 
 
 def run_wandb_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[str, str], grace_seconds: float) -> int:
     """Do as `study.local.agents.run_agents` does, with `wandb agent`."""
-    # Start the agents
+    # Start the agents, which end with this process, whichever way it ends
     signals = EndSignals()
     started = time.time()
     processes: list[subprocess.Popen] = []
+    pipe, held = os.pipe()
     try:
         for slot in slots:
             log = new_log(Path(folders["runs_dir"]), sweep.id, slot)
             print(f"log of {slot.name}: {log}", flush=True)
-            processes.append(_start(sweep, environment_of(slot, sweep, folders, grace_seconds), log))
+            processes.append(_start(sweep, environment_of(slot, sweep, folders, grace_seconds), log, pipe))
 
         # Wait for their end; at a signal, end their runs, which `--forward-signals` passes it on to
         while not signals.received and _running(processes):
@@ -60,6 +71,8 @@ def run_wandb_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[
     finally:
         for process in processes:
             _kill(process)
+        for end in (pipe, held):
+            os.close(end)
 
     # Report how they and their runs ended
     for slot, process in zip(slots, processes, strict=True):
@@ -76,10 +89,13 @@ def run_wandb_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[
     return 1 if is_incomplete or unsent or any(process.returncode for process in processes) else 0
 
 
-def _start(sweep: WandbSweep, environment: Mapping[str, str], log: Path) -> subprocess.Popen:
-    """Start an agent in a process session of its own, with its output in a log, and this `python` for its runs."""
+def _start(sweep: WandbSweep, environment: Mapping[str, str], log: Path, pipe: int) -> subprocess.Popen:
+    """Start an agent in a process session of its own, with its output in a log, and this `python` for its runs.
+
+    It gets SIGINT once this process has closed the other end of the pipe, where there is `fork`.
+    """
     command = [
-        *(WITH_US if sys.platform == "linux" else ()),
+        *((*WITH_US, str(pipe)) if hasattr(os, "fork") else ()),
         *(sys.executable, "-m", "wandb", "agent", "--forward-signals"),
         f"--max-consecutive-failed-runs={FAILURES_IN_A_ROW}",
         sweep.path,
@@ -98,6 +114,7 @@ def _start(sweep: WandbSweep, environment: Mapping[str, str], log: Path) -> subp
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=(pipe,) if hasattr(os, "fork") else (),
         )
 
 
