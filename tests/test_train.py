@@ -932,6 +932,7 @@ def test_a_closed_terminal_ends_a_training_as_its_signal_says(tmp_path):
 
     def in_the_terminal() -> None:
         os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
     words = ["study.train", "--dataset=digits", "--model=mlp", "--epochs=100000", "--wandb=disabled"]
@@ -945,10 +946,13 @@ def test_a_closed_terminal_ends_a_training_as_its_signal_says(tmp_path):
         preexec_fn=in_the_terminal,
     )
     os.close(theirs)
-    said = b""
-    while b"epoch 3" not in said:
-        said += os.read(ours, 1 << 16)
-    os.close(ours)
-    assert process.wait(60) == 129
+    try:
+        said = b""
+        while b"epoch 3" not in said:
+            said += os.read(ours, 1 << 16)
+        os.close(ours)
+        assert process.wait(60) == 129
+    finally:
+        process.kill()
     (path,) = (tmp_path / "runs").glob("mlp-*")
     assert (path / "last.pt").exists() and RunDirectory(path).state() == "interrupted"

@@ -22,7 +22,7 @@ from typing import Any
 from rich.table import Table
 
 from study.config import Config, check_value
-from study.config.setting import read_pairs, run_title, written
+from study.config.setting import Setting, read_pairs, run_title, written
 from study.record.directory import DONE
 from study.record.display import duration, result
 from study.remote import columns
@@ -82,8 +82,7 @@ class WandbSweep:
 
     def title(self, values: Mapping[str, Any]) -> str:
         """Return the name in W&B of a run of the sweep from the values that W&B gave it."""
-        known = dict.fromkeys(self.sweep.parameters, "") | dict(values)
-        return run_title(self.sweep.setting(known), known.get("seed", Config().seed))
+        return run_title(*self._setting(values))
 
     @property
     def left(self) -> int | None:
@@ -103,8 +102,13 @@ class WandbSweep:
 
     def label(self, values: Mapping[str, Any]) -> str:
         """Return the label of a run of the sweep from the values that W&B gave it."""
+        setting, seed = self._setting(values)
+        return str(setting.plus("seed", seed))
+
+    def _setting(self, values: Mapping[str, Any]) -> tuple[Setting, Any]:
+        """Return the setting and the seed of values that W&B gave a run, which may lack some."""
         known = dict.fromkeys(self.sweep.parameters, "") | dict(values)
-        return str(self.sweep.setting(known).plus("seed", known.get("seed", Config().seed)))
+        return self.sweep.setting(known), known.get("seed", Config().seed)
 
     def points(self) -> list[Point]:
         """List the points: all of a grid, or those of a search that W&B has drawn so far."""
