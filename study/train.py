@@ -43,6 +43,7 @@ def train(config: Config, *, force: bool = False) -> Run:
     display = notebook.NotebookRun() if notebook.is_notebook() else RunDisplay()
     with interruptible() as signals, devices.kept_settings():
         handed.train_command(Command(config, force), display, signals, connect=sink.Sinks().connect)
+        signals.check()
     return Run(RunDirectory.of(config).path)
 
 
@@ -58,13 +59,15 @@ def main(argv: list[str]) -> int:
     if command.sheet:
         show_augment(command.config, Path(command.sheet), display.say)
         return 0
-    handed.train_command(command, display, Signals(), connect=sink.Sinks().connect)
+    signals = Signals()
+    handed.train_command(command, display, signals, connect=sink.Sinks().connect)
 
     # Report where the result is
     directory = RunDirectory.of(command.config)
     display.say(f"everything is in {directory.path}")
     for log in offline.logs(directory):
         display.say(f"to upload it to W&B: wandb sync {shlex.quote(str(log))}")
+    signals.check()
     return 0
 
 

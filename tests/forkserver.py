@@ -296,7 +296,8 @@ def stand_by() -> None:
         def start(path, args, passfds):
             if "multiprocessing.forkserver" not in args[-1] or ours.fileno() < 0:
                 return start_interpreter(path, args, passfds)
-            socket.send_fds(ours, [json.dumps([args[-1], list(passfds)]).encode("utf-8")], passfds)
+            waiting = list(signal.pthread_sigmask(signal.SIG_BLOCK, []))  # as a new interpreter inherits it
+            socket.send_fds(ours, [json.dumps([args[-1], list(passfds), waiting]).encode("utf-8")], passfds)
             ours.close()
             return pid
 
@@ -309,7 +310,8 @@ def stand_by() -> None:
     if not content:
         os._exit(0)
     its.close()
-    code, numbers = json.loads(content)
+    code, numbers, waiting = json.loads(content)
+    signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
 
     # Give the files the numbers that they have in the command, and run what the new interpreter would
     kept = [fcntl.fcntl(end, fcntl.F_DUPFD, 1000) for end in received]

@@ -1,5 +1,6 @@
 """The local engine: workers that die, devices that fail, runs that are stopped early, sweeps that are shared."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -133,6 +134,56 @@ def test_a_device_that_does_not_work_is_dropped_and_its_points_go_to_another(swe
     monkeypatch.setattr("study.local.engine.STRIKES", 1)
     points = sweep.points({"runs_dir": str(tmp_path / "other"), "wandb": "disabled"})
     assert train("cuda:7") == [], "no device is left for them"
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_a_sweep_ends_it_after_its_runs(start, sweep_file, tmp_path, signum):
+    """As `timeout` and a closing terminal send it."""
+    path = sweep_file({"epochs": {"value": 100000}, "seed": {"value": 0}, "dropout": {"values": [0, 0.5]}})
+    words = ("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=2")
+    process = start(*words, start_new_session=True)
+    wait_for(lambda: len(list((tmp_path / "runs").glob("*/history.jsonl"))) == 2)
+    running = workers(process.pid)
+    os.killpg(process.pid, signum)
+    assert process.wait(60) == 128 + signum
+    assert len(running) == 2 and not [pid for pid in running if Path(f"/proc/{pid}").exists()]
+    assert len(list((tmp_path / "runs").glob("*/last.pt"))) == 2
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_sweep_whose_output_nobody_reads_ends_with_a_checkpoint(start, sweep_file, tmp_path):
+    """The worker waits to tell of an epoch, and must not wait for that when it is ended."""
+    path = sweep_file({"epochs": {"value": 100000}, "seed": {"value": 0}, "dropout": {"value": 0}})
+    words = ("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
+    process = start(*words, fresh=True)
+    (history,) = wait_for(lambda: list((tmp_path / "runs").glob("*/history.jsonl")))
+    stopped = None
+    while stopped != history.stat().st_size:
+        stopped = history.stat().st_size
+        time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143, "the worker has 30 seconds before it is killed"
+    assert (history.parent / "last.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers")
+def test_a_result_is_kept_though_its_worker_dies_before_it_tells_of_it(tmp_path, monkeypatch):
+    config = Config(dataset="digits", model="mlp", epochs=1, wandb="disabled", runs_dir=str(tmp_path))
+    train = worker.train
+
+    def train_and_die(*words, **options):
+        train(*words, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(worker, "train", train_and_die)
+    monkeypatch.setattr(worker, "_processes", multiprocessing.get_context("fork"))
+    with SweepDisplay(1) as display:
+        (outcome,) = Engine(["cpu"], 1, display).run([Job(config, "a run", tries=1)], 1)
+    assert outcome.state == RunDirectory.of(config).state() == "finished"
 
 
 @pytest.mark.slow

@@ -30,10 +30,11 @@ from study.config import Config
 from study.config.choices import AUGMENTATIONS
 from study.record.directory import DONE, RunDirectory
 from study.record.display import Display, RunDisplay
-from study.remote import columns, offline
+from study.record.tracker import Tracker
+from study.remote import columns, offline, sink
 from study.remote.api import state_of
 from study.remote.replay import replay
-from study.remote.run import place_of
+from study.remote.run import WandbRun, place_of
 from study.system import devices
 from study.system.errors import Interrupted
 from study.system.process import Signals
@@ -265,6 +266,48 @@ def test_a_run_that_is_ended_while_it_diverges_has_diverged(tmp_path, monkeypatc
     config = Config.parse(options | {"runs_dir": str(tmp_path / "runs")})
     assert train(config, Display(), Signals()).state == "diverged"
     assert only_run(tmp_path / "runs").state() == "diverged"
+
+
+def test_a_result_is_written_though_a_signal_comes_meanwhile(tmp_path, monkeypatch):
+    write, signals = RunDirectory.write_evaluation, Signals()
+
+    def ended(self, arrays):
+        signal.raise_signal(signal.SIGTERM)
+        return write(self, arrays)
+
+    monkeypatch.setattr(RunDirectory, "write_evaluation", ended)
+    config = {"dataset": "digits", "model": "mlp", "epochs": 1, "wandb": "disabled", "runs_dir": str(tmp_path / "runs")}
+    assert train(Config.parse(config), Display(), signals).state == "finished"
+    assert only_run(tmp_path / "runs").state() == "finished" and signals.received == signal.SIGTERM
+
+
+def test_signals_beyond_the_first_do_not_cost_the_checkpoint(tmp_path, monkeypatch):
+    """A scheduler may send SIGTERM twice, to the process and to its group, and a held Ctrl-C repeats itself."""
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: signal.raise_signal(signal.SIGTERM))
+    save = Tracker.save
+
+    def save_and_end(self, name, state):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+        save(self, name, state)
+
+    monkeypatch.setattr(Tracker, "save", save_and_end)
+    config = {"dataset": "digits", "model": "mlp", "epochs": 1, "wandb": "disabled", "runs_dir": str(tmp_path / "runs")}
+    with pytest.raises(Interrupted):
+        train(Config.parse(config), Display(), Signals())
+    assert (only_run(tmp_path / "runs").path / "last.pt").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once_unless_it_comes_with_the_first(monkeypatch):
+    signals = Signals()
+    with signals.hold():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr("study.system.process.AT_ONCE_SECONDS", 0)
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
@@ -536,6 +579,31 @@ def test_a_result_whose_sending_is_interrupted_is_not_at_wandb(command, tmp_path
         assert sent.state == "preempted" and len(sent.history) > 0, "the sweep hands it out again"
         found = wandb.Api({"base_url": server.url}, api_key=KEY).run("somebody/proj/handed")
         assert state_of(found) == "queued"
+
+
+def test_a_result_whose_sending_ends_early_is_recorded_as_missing_and_sent_later(command, tmp_path, monkeypatch):
+    end = WandbRun._end
+
+    def interrupted(self, code):
+        if not code:
+            assert only_run(tmp_path / "runs").info()["wandb_missing"], "also if the process is killed now"
+            signal.raise_signal(signal.SIGINT)
+        end(self, code)
+
+    monkeypatch.setattr(WandbRun, "_end", interrupted)
+    monkeypatch.chdir(tmp_path)
+    with Server() as server:
+        for name, value in {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(Interrupted):
+            train(Config(dataset="digits", model="mlp", epochs=1), Display(), Signals(), connect=sink.Sinks().connect)
+        wandb.teardown()
+        run = only_run(tmp_path / "runs")
+        sent = server.runs[run.path.name]
+        assert run.state() == "finished" and sent.state == "failed"
+        assert f"python -m study.sync runs/{run.path.name}" in run.info()["wandb_missing"]
+        assert "is sent" in command("study.sync", run.path).stdout
+        assert run.is_sent() and sent.state == "finished" and "wandb_missing" not in sent.config["info"]["value"]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from study.record.directory import RunDirectory, tags_of
 from study.record.display import SweepDisplay, result
 from study.system.devices import threads
 from study.system.errors import Busy, UserError, one_line
-from study.system.process import how_ended
+from study.system.process import ends_blocked, how_ended
 
 TRIES = 2
 """Number of attempts for a run whose worker dies or whose device fails."""
@@ -204,7 +204,7 @@ class Engine:
         job = worker.job
         try:
             kind, value = worker.connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the latter also amid a message
             worker.process.join()
             kind = "dead"
             value = f"its worker {how_ended(worker.process.exitcode)}"
@@ -249,9 +249,10 @@ class Engine:
             if self.strikes[worker.device] == STRIKES:
                 self.display.say(f"{worker.device} is dropped after {STRIKES} failures in a row: {reason}")
 
-        # Try the job again, or record that it failed
-        if job.tries < TRIES:
-            if worker.is_ready:
+        # Try the job again, or record that it failed; what has a result ends with it when its turn comes
+        has_result = job.is_done and not job.force
+        if job.tries < TRIES or has_result:
+            if worker.is_ready and not has_result:
                 self.display.say(f"          {job.label}: {reason}; it is tried once more")
             self.again.appendleft(job)
             return
@@ -280,11 +281,11 @@ class Engine:
 
     def _end_workers(self) -> None:
         """End all workers: idle ones at once, the others after they have written a checkpoint."""
-        for worker in self.workers:
-            if worker.job and worker.process.is_alive():
-                worker.process.terminate()
-            else:
-                worker.connection.close()
+        with ends_blocked():  # a second signal must not leave one out
+            for worker in self.workers:
+                if worker.job and worker.process.is_alive():
+                    worker.process.terminate()
+                worker.connection.close()  # a worker that waits until its message is read must not wait on
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in self.workers:
             _join(worker, deadline - time.monotonic())

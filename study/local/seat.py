@@ -85,6 +85,7 @@ class Seat:
         self.sweep = sweep
         self.log = new_log(Path(folders["runs_dir"]), sweep.id, slot)
         self.environment = environment_of(slot, sweep, folders, grace_seconds)
+        self.grace_seconds = grace_seconds
         self.queue = queue.Queue((sweep.entity, sweep.project, sweep.id))
         self.runs: list[HandedRun] = []
         self.run: HandedRun | None = None
@@ -99,7 +100,8 @@ class Seat:
     def _start(self) -> None:
         """Start a worker."""
         self.is_ready = False
-        self.process, self.connection = worker.start(serve, self.slot, self.log, self.environment)
+        words = (self.slot, self.log, self.environment, self.grace_seconds)
+        self.process, self.connection = worker.start(serve, *words)
 
     @property
     def connections(self) -> list[Connection]:
@@ -128,7 +130,7 @@ class Seat:
         """Take one message of the worker; a closed connection means that it has died."""
         try:
             kind, value = self.connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the latter also amid a message
             self.process.join(KILL_SECONDS)
             kind = "dead"
             value = f"its process {how_ended(self.process.exitcode)}"
@@ -282,7 +284,8 @@ class Seat:
 
     def kill(self) -> None:
         """Kill the worker and its processes; a run that it trains has failed."""
-        kill_all([self.process.pid], KILL_SECONDS)
+        if self.process.is_alive():  # else another process may have its number by now
+            kill_all([self.process.pid], KILL_SECONDS)
 
     def close(self) -> None:
         """End the slot in any case, without any process left."""

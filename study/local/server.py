@@ -1,6 +1,6 @@
 """Train the runs that W&B hands out, one after another, in a process that loads torch and the data once.
 
-    process, connection = worker.start(serve, slot, log, environment)
+    process, connection = worker.start(serve, slot, log, environment, grace_seconds)
     connection.send(Order(run_id, values, words, name))
 
 The worker sends messages (kind, value): `ready` when its device works, then for each run `connected` when W&B has it or
@@ -77,10 +77,11 @@ class _Log(RunDisplay):
             self.connection.send((kind, value))
 
 
-def serve(connection: Connection, slot: Slot, log: Path, environment: Mapping[str, str]) -> None:
+def serve(connection: Connection, slot: Slot, log: Path, environment: Mapping[str, str], grace_seconds: float) -> None:
     """Train the ordered runs until the connection closes, a signal comes, or an error may have spoilt this process.
 
-    SIGINT returns the run to W&B's queue, SIGTERM does not.
+    SIGINT returns the run to W&B's queue, SIGTERM does not. If the starting process dies, SIGINT comes, and SIGKILL
+    `grace_seconds` later.
     """
     # Leave the terminal, whose Ctrl-C is for the process that started this one, and write to the log
     os.setsid()
@@ -95,7 +96,7 @@ def serve(connection: Connection, slot: Slot, log: Path, environment: Mapping[st
         # Take signals, also where SIGINT was ignored; return the run to the queue if the starting process dies
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signals = Signals()
-        end_with_parent(signal.SIGINT)
+        end_with_parent(signal.SIGINT, grace_seconds)
 
         # Try the device, then train run after run, which share the data and what is known of W&B
         try:

@@ -42,7 +42,9 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
         if is_unsent:
             unsent[directory.path] = directory
         if len(points) <= LISTED or run.state not in DONE:
-            text = explanation(run, point.config.epochs) + (", not in W&B" if is_unsent else "")
+            starts_again = run.state == "interrupted" and not (directory.path / "last.pt").exists()
+            more = ", not in W&B" if is_unsent else ", without a checkpoint" if starts_again else ""
+            text = explanation(run, point.config.epochs) + more
             table.add_row(point.label, run.state, text, directory.path.name)
     if count := sweep.open_points(points):
         states["missing"] += count

@@ -28,7 +28,7 @@ from study.record.display import Display, RunDisplay, result
 from study.remote.sink import Sinks, WandbSink
 from study.system import devices
 from study.system.errors import STOP, Busy, Interrupted, UserError, is_device_failure, one_line
-from study.system.process import Signals, leave_garbage
+from study.system.process import Signals, ends_blocked, leave_garbage
 from study.training.run import Outcome, train
 
 GRACE_SECONDS = 30.0
@@ -112,13 +112,11 @@ def _without_main() -> Iterator[None]:
 
 def _started(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
     """Start a worker, and the server of workers before the first one."""
-    # The server of workers inherits that Ctrl-C is blocked, so none disturbs its imports, nor a worker without handlers
+    # The server of workers inherits that signals wait: none disturbs its imports or a worker without handlers, and one
+    # to all processes of a command does not end the server, which alone can say whether a worker has ended
     resource_tracker.ensure_running()  # by itself, because it unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
+    with ends_blocked():
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     # Start the worker
     ours, its = _processes.Pipe()
@@ -199,7 +197,8 @@ def _train(
     except Interrupted as error:
         if error.signum != STOP:
             raise
-        signals.received = 0
+        if signals.received == STOP:  # and not ended since
+            signals.received = 0
         return "end", ("interrupted", one_line(error))
     except UserError as error:
         return "end", ("failed", one_line(error))
@@ -208,13 +207,13 @@ def _train(
     return "end", (outcome.state, result(outcome.summary, config.metric))
 
 
-def end_with_parent(signum: int) -> None:
+def end_with_parent(signum: int, grace_seconds: float = GRACE_SECONDS) -> None:
     """End this process after its parent has ended in any way: by a signal, later by SIGKILL."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
         os.kill(os.getpid(), signum)
-        time.sleep(GRACE_SECONDS)
+        time.sleep(grace_seconds)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

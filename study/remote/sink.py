@@ -111,6 +111,12 @@ class WandbSink:
         """Send the row of an epoch."""
         return self._attempt(lambda run: run.log(row))
 
+    def lacking(self) -> Mapping[str, Any]:
+        """Return what is true of a result that is not sent yet."""
+        if self.run is None:
+            return {}
+        return {"wandb_missing": f"W&B was not given the result; to send it: {sync_command(self.directory)}"}
+
     def finish(self, code: int, summary: Mapping[str, Any]) -> Mapping[str, Any]:
         """Send the result and end the run."""
         report = self._attempt(lambda run: run.finish(code, summary), has_result=code == 0)

@@ -49,7 +49,7 @@ IMPORT_SECONDS = 0.1
 """Time after which a signal that met an import is sent again."""
 
 AT_ONCE_SECONDS = 0.5
-"""EndSignals counts signals that follow each other faster than this as one."""
+"""Signals that follow each other faster than this count as one: those to a job and its script, a held Ctrl-C."""
 
 
 def handle_ends(handler: Callable[[int, object], None]) -> None:
@@ -67,17 +67,29 @@ def handle_ends(handler: Callable[[int, object], None]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
+@contextmanager
+def ends_blocked() -> Iterator[None]:
+    """Let the signals of ENDS wait for the end of a `with` block; what is started in it inherits that they wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Signals:
     """Turns the signals that end a program into Interrupted.
 
-    It is raised at once; while `held`, only at a second Ctrl-C, and `received` is the number of the last signal. If the
-    process goes on afterwards, as a notebook does, `spares_imports` waits for the end of an import, because a library
-    that was imported in part cannot be used or imported again.
+    It is raised at the first signal, unless `held`, and at a second Ctrl-C; other signals that follow the first one, as
+    those of a scheduler do, are for an end that has begun. `received` is the number of the last signal. If the process
+    goes on afterwards, as a notebook does, `spares_imports` waits for the end of an import, because a library that was
+    imported in part cannot be used or imported again.
     """
 
     def __init__(self, spares_imports: bool = False) -> None:
         self.held = False
         self.received = 0
+        self.last_ctrl_c = math.inf
         self.imports = _imports(sys._getframe()) if spares_imports else None
         self.again: threading.Timer | None = None
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
@@ -90,9 +102,13 @@ class Signals:
                 self.again = threading.Timer(IMPORT_SECONDS, self._send_again, (signum,))
                 self.again.start()
             return
-        is_second_ctrl_c = signum == self.received == signal.SIGINT
+        is_first = not self.received
+        is_second_ctrl_c = False
+        if signum == signal.SIGINT:
+            is_second_ctrl_c = time.monotonic() - self.last_ctrl_c > AT_ONCE_SECONDS
+            self.last_ctrl_c = time.monotonic()
         self.received = signum
-        if not self.held or is_second_ctrl_c:
+        if (is_first and not self.held) or is_second_ctrl_c:
             raise Interrupted(signum)
 
     def _send_again(self, signum: int) -> None:
@@ -108,6 +124,11 @@ class Signals:
             yield
         finally:
             self.held = False
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal was received."""
+        if self.received:
+            raise Interrupted(self.received)
 
     def ignore(self) -> None:
         """Ignore signals from here on: the program ends anyway."""

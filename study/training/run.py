@@ -104,8 +104,7 @@ def train(
                     tracker.sink = connect(
                         directory, config, tracker.info["wandb_id"], resumes, display.say, tracker.note
                     )
-                if signals.received:
-                    raise Interrupted(signals.received)
+                signals.check()
             command = "without --force, the same command" if force else "the same command"
             outcome = _train(
                 config, display, signals, tracker, before, gives_up, device_shared_by, memory or Memory(), command
@@ -170,7 +169,7 @@ def _train(
     if pretraining:
         tracker.note(pretrained={"source": pretraining.source, "digest": pretraining.digest})
     if config.finetune == "svm":
-        return _fit_svm(config, display, tracker, pretraining, data, device, memory)
+        return _fit_svm(config, display, signals, tracker, pretraining, data, device, memory)
     with _explained(config):
         trainer = _trainer(config, data, device, pretraining, display, tracker, bool(before))
     tracker.watch(trainer.model)
@@ -201,20 +200,19 @@ def _train(
 
     # Evaluate, unless a signal ends the run first
     try:
-        if signals.received and state != "diverged":
-            raise Interrupted(signals.received)
         if state == "diverged":
             summary = {"last/epoch": trainer.progress.epoch}
             arrays = {}
         else:
+            signals.check()
             summary, arrays = trainer.evaluate()
     except Interrupted:
         if state != "interrupted":
             tracker.checkpoint(trainer.state_dict())
-        display.say(f"ended {trainer.place}; {command} resumes from here")
+        display.say(f"ended {trainer.place}; {command} {tracker.resumption}")
         raise
     notes = {"stopped_by": stopped_by} if state == "stopped" else {}
-    return _finish(config, display, tracker, state, summary, trainer.best_weights, arrays, **notes)
+    return _finish(config, display, signals, tracker, state, summary, trainer.best_weights, arrays, **notes)
 
 
 def look(config: Config, say: Say) -> None:
@@ -262,6 +260,7 @@ def _explained(config: Config):
 def _finish(
     config: Config,
     display: Display,
+    signals: Signals,
     tracker: Tracker,
     state: str,
     summary: dict[str, Any],
@@ -270,10 +269,12 @@ def _finish(
     **notes: Any,
 ) -> Outcome:
     """Record the result of a run: its summary, and unless it diverged its weights and evaluation."""
-    if arrays:
-        tracker.save("best.pt", weights)
-        tracker.directory.write_evaluation(arrays)
-    tracker.finish(state, summary, config.keep_weights, **notes)
+    with signals.hold():  # nothing is trained again because a signal came just now
+        if arrays:
+            tracker.save("best.pt", weights)
+            tracker.directory.write_evaluation(arrays)
+        tracker.finish(state, summary, config.keep_weights, **notes)
+    tracker.send_result(state, summary)
     display.finish(state, summary, config.metric)
     return Outcome(state, summary)
 
@@ -301,7 +302,14 @@ def _trainer(
 
 
 def _fit_svm(
-    config: Config, display: Display, tracker: Tracker, pretraining: Any, data: Any, device: Any, memory: Memory
+    config: Config,
+    display: Display,
+    signals: Signals,
+    tracker: Tracker,
+    pretraining: Any,
+    data: Any,
+    device: Any,
+    memory: Memory,
 ) -> Outcome:
     """Fit an SVM to the features of a frozen network, and record the result."""
     from study.training import svm as transfer
@@ -313,7 +321,7 @@ def _fit_svm(
     tracker.note(device_shared_by=shared_by, precision="float32", svm_penalty=svm.penalty)
     tracker.log(svm.row)
     display.epoch(svm.row)
-    return _finish(config, display, tracker, "finished", svm.summary, svm.weights, svm.arrays)
+    return _finish(config, display, signals, tracker, "finished", svm.summary, svm.weights, svm.arrays)
 
 
 def _read_before(directory: RunDirectory, digest: str, force: bool, display: Display) -> dict[str, Any]:
