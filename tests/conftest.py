@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -155,7 +155,7 @@ def run_python(python):
     def run(words, cwd, env=None, code: int = 0, fresh: bool = False) -> subprocess.CompletedProcess:
         process = python(words, cwd, env, fresh=fresh)
         try:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=600)
         finally:
             process.kill()
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
@@ -177,7 +177,8 @@ def start(python, tmp_path):
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        with suppress(subprocess.TimeoutExpired):  # of what it started, something may still hold its output
+            process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def command(start):
 
     def command(module: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
         process = start(module, *args)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -40,7 +40,7 @@ def workers(pid: int) -> list[int]:
     return found
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -200,10 +200,13 @@ def test_what_another_sweep_leaves_unfinished_is_taken_over(start, sweep_file, t
     path = sweep_file({"epochs": {"value": 300}, "seed": {"value": 0}, "dropout": {"value": 0}})
     first = start("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
     wait_for(lambda: list((tmp_path / "runs").glob("*/history.jsonl")))
+    (pid,) = workers(first.pid)
+    os.kill(pid, signal.SIGSTOP)  # it must not be done before the second has begun
     second = start("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
     assert "1 to train" in second.stdout.readline()
     assert "waiting for runs that other processes train: mlp-digits" in second.stdout.readline()
     first.kill()
+    os.kill(pid, signal.SIGCONT)
     assert first.wait() == -9
     out, _ = second.communicate(timeout=120)
     assert second.returncode == 0 and "1 finished" in out

@@ -209,7 +209,7 @@ def test_a_file_of_weights_is_digested_as_on_the_command_line(tmp_path, photo_fo
 
 
 def test_an_interrupted_call_resumes_and_leaves_no_handler(tmp_path, capfd):
-    before, config = handlers(), quick(tmp_path, epochs=100)
+    before, config = handlers(), quick(tmp_path, epochs=300)
     history = tmp_path / "runs" / config.run_name / "history.jsonl"
 
     def interrupt() -> None:
@@ -217,7 +217,7 @@ def test_an_interrupted_call_resumes_and_leaves_no_handler(tmp_path, capfd):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         train(config)
     assert handlers() == before and Run(history.parent).state == "interrupted"
@@ -238,7 +238,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Finder())
-config = Config(model="mlp", dataset="digits", epochs=60, wandb="disabled")  # longer than the signal waits
+config = Config(model="mlp", dataset="digits", epochs=200, wandb="disabled")  # longer than the signal waits
 try:
     train(config)
 except KeyboardInterrupt:
@@ -406,7 +406,9 @@ def test_notebooks_run(path, tmp_path, kernel_environment):
         cell.source = cell.source.replace("WEIGHTS = None", "WEIGHTS = 'weights.safetensors'")
 
     # Run them; a training shows one bar, and no line for each epoch
-    nbclient.NotebookClient(book, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(
+        book, timeout=1200, startup_timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     for cell in cells:
         bars = sum("<progress" in output.get("data", {}).get("text/html", "") for output in cell.outputs)
         assert bars == cell.source.count("train(") + cell.source.count("sweep(")

@@ -124,7 +124,7 @@ def test_a_watched_report_is_renewed_until_ctrl_c(labs, start, complete):
     wait_for(lambda: f"{6 + len(new)} finished runs" in page.read_text(encoding="utf-8"))
     assert (whole in page.read_text(encoding="utf-8")) == complete
     watch.send_signal(signal.SIGINT)
-    assert watch.wait(timeout=60) == 0
+    assert watch.wait(timeout=300) == 0
     written = page.read_text(encoding="utf-8")
     assert reload not in written and written.rstrip().endswith("</html>") and whole in written
 

@@ -31,10 +31,10 @@ from study.config.choices import AUGMENTATIONS
 from study.record.directory import DONE, RunDirectory
 from study.record.display import Display, RunDisplay
 from study.record.tracker import Tracker
-from study.remote import columns, offline, sink
+from study.remote import columns, offline
 from study.remote.api import state_of
 from study.remote.replay import replay
-from study.remote.run import WandbRun, place_of
+from study.remote.run import place_of
 from study.system import devices
 from study.system.errors import Interrupted
 from study.system.process import Signals
@@ -311,7 +311,7 @@ def test_a_second_ctrl_c_ends_at_once_unless_it_comes_with_the_first(monkeypatch
 
 
 def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
-    options = ("--dataset=digits", "--model=mlp", "--epochs=100", "--wandb=disabled")
+    options = ("--dataset=digits", "--model=mlp", "--epochs=300", "--wandb=disabled")
     code = (
         "import sys; from study.train import main; from study.training import trainer; "
         "trainer.CHECKPOINT_SECONDS = 0.05; main(sys.argv[1:])"
@@ -330,7 +330,7 @@ def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
     assert all(row["epoch"] <= 100 for row in run.history())
     assert "resuming " in call("study.train", *options).stdout
     assert run.state() in DONE
-    assert [row["epoch"] for row in run.history()] == list(range(1, 101))
+    assert [row["epoch"] for row in run.history()] == list(range(1, 301))
 
 
 @pytest.mark.parametrize("ending", ["forced", "resumed", "cleaned"])
@@ -550,7 +550,8 @@ def test_a_result_that_wandb_does_not_take_is_recorded_as_missing_there(command,
         if status == 400:
             server.deleted.add("handed")
             del server.runs["handed"]
-        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "6")  # the client waits for all of it if the run was deleted
+        monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "60")
         assert "is sent" in command("study.sync", run.path).stdout
         assert "wandb_missing" not in run.info() and (run.info()["wandb_id"] == "handed") == (status == 500)
         sent = server.runs[run.info()["wandb_id"]]
@@ -568,6 +569,7 @@ class _Ended(RunDirectory):
 
 
 def test_a_result_whose_sending_is_interrupted_is_not_at_wandb(command, tmp_path, monkeypatch):
+    wandb.teardown()  # of a test before
     command("study.train", *QUICK, "--wandb=disabled")
     run = only_run(tmp_path / "runs")
     with Server() as server:
@@ -581,26 +583,35 @@ def test_a_result_whose_sending_is_interrupted_is_not_at_wandb(command, tmp_path
         assert state_of(found) == "queued"
 
 
-def test_a_result_whose_sending_ends_early_is_recorded_as_missing_and_sent_later(command, tmp_path, monkeypatch):
-    end = WandbRun._end
+CUT_OFF = """
+import os, signal
+from study.remote.run import WandbRun
+from study.system.process import run_command
+from study.train import main
 
-    def interrupted(self, code):
-        if not code:
-            assert only_run(tmp_path / "runs").info()["wandb_missing"], "also if the process is killed now"
-            signal.raise_signal(signal.SIGINT)
-        end(self, code)
+end = WandbRun._end
 
-    monkeypatch.setattr(WandbRun, "_end", interrupted)
-    monkeypatch.chdir(tmp_path)
+def cut_off(self, code):
+    if not code:
+        os.kill(os.getpid(), signal.SIGNUM)
+    end(self, code)
+
+WandbRun._end = cut_off
+run_command(main)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_a_result_whose_sending_ends_early_is_recorded_as_missing_and_sent_later(
+    command, tmp_path, monkeypatch, signum
+):
     with Server() as server:
         for name, value in {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(Interrupted):
-            train(Config(dataset="digits", model="mlp", epochs=1), Display(), Signals(), connect=sink.Sinks().connect)
-        wandb.teardown()
+        command("-c", CUT_OFF.replace("SIGNUM", signum.name), *QUICK, code=130 if signum == signal.SIGINT else -9)
         run = only_run(tmp_path / "runs")
         sent = server.runs[run.path.name]
-        assert run.state() == "finished" and sent.state == "failed"
+        assert run.state() == "finished" and sent.state != "finished"
         assert f"python -m study.sync runs/{run.path.name}" in run.info()["wandb_missing"]
         assert "is sent" in command("study.sync", run.path).stdout
         assert run.is_sent() and sent.state == "finished" and "wandb_missing" not in sent.config["info"]["value"]
@@ -657,6 +668,7 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         server.failures.clear()
         for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_NAME"):
             monkeypatch.delenv(name)
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "60")
         assert "is sent" in command("study.sync", run.path).stdout
         sent = server.runs["handed"]
         assert sent.fields["displayName"] == "hidden 100, s00", "as its agent named it"
@@ -669,7 +681,7 @@ def test_a_point_is_trained_without_wandb_and_sent_later_to_where_it_belongs(com
         assert "is sent" in command("study.sync", run.path).stdout
         assert [row["epoch"] for row in sent.history] == [1, 2, 2, 2], "the charts again, but no row of an epoch"
         assert sent.summary["epoch"] == 2 and "evaluation" in {made["type"] for made in sent.artifacts}
-        for name, value in agent(server).items():
+        for name, value in agent(server, WANDB_INIT_TIMEOUT="2").items():
             monkeypatch.setenv(name, value)
         server.fail("RunResumeStatus", *[500] * 50)
         told = command("study.train", *QUICK, code=1).stderr
@@ -756,6 +768,17 @@ def test_the_variables_of_the_client_are_heeded_where_no_option_says_otherwise(c
     assert place_of(Config(entity="me")) == {"project": "proj", "entity": "me", "sweep": None}
 
 
+PATIENT = """
+import sys
+from study.remote import run
+from study.system.process import run_command
+from study.train import main
+
+run.QUIET = 600
+run_command(main)
+"""
+
+
 @pytest.mark.parametrize("status", [401, 0])
 def test_without_leave_to_log_a_run_goes_on_and_says_so_in_one_line(command, tmp_path, monkeypatch, status):
     with Server() as server:
@@ -766,7 +789,7 @@ def test_without_leave_to_log_a_run_goes_on_and_says_so_in_one_line(command, tmp
         else:
             (tmp_path / "runs").mkdir()
             (tmp_path / "runs" / "wandb").write_text("of another user", encoding="utf-8")
-        result = command("study.train", *QUICK)
+        result = command("-c", PATIENT, *QUICK)
     assert ("W&B refuses the key" if status else "W&B cannot use") in result.stdout.splitlines()[0]
     assert "Error" not in result.stdout + result.stderr
     (path,) = (tmp_path / "runs").glob("mlp-*")

@@ -149,7 +149,8 @@ def _train(order: Order, display: _Log, sinks: Sinks, shared: Mapping[str, Any])
         state = outcome.state
         text = result(outcome.summary, command.config.metric)
         is_sent = directory.is_sent()
-        kind = "end" if is_sent else "spoilt"  # the client may still be trying to send it
+        if not is_sent or shared["signals"].received:  # the client may still be trying to send it; a signal ends this
+            kind = "spoilt"
     except Interrupted as error:
         text = print_error(error)
         state = "killed" if error.signum == signal.SIGTERM else "ended"

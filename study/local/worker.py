@@ -197,13 +197,14 @@ def _train(
     except Interrupted as error:
         if error.signum != STOP:
             raise
-        if signals.received == STOP:  # and not ended since
-            signals.received = 0
         return "end", ("interrupted", one_line(error))
     except UserError as error:
         return "end", ("failed", one_line(error))
     except Exception as error:
         return "unfit" if is_device_failure(error) else "spoilt", one_line(error)
+    finally:
+        if signals.received == STOP:  # that was for this run
+            signals.received = 0
     return "end", (outcome.state, result(outcome.summary, config.metric))
 
 
