@@ -1,5 +1,6 @@
 """The local engine: workers that die, devices that fail, runs that are stopped early, sweeps that are shared."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -159,6 +160,7 @@ def test_a_sweep_whose_output_nobody_reads_ends_with_a_checkpoint(start, sweep_f
     path = sweep_file({"epochs": {"value": 100000}, "seed": {"value": 0}, "dropout": {"value": 0}})
     words = ("study.sweep", "run", path, "--wandb=disabled", "--devices=cpu", "--per-device=1")
     process = start(*words, fresh=True)
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # as little as Linux allows
     (history,) = wait_for(lambda: list((tmp_path / "runs").glob("*/history.jsonl")))
     stopped = None
     while stopped != history.stat().st_size:
