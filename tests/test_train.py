@@ -327,7 +327,7 @@ def test_a_run_that_was_killed_goes_on(start, call, tmp_path):
     assert run.state() == "interrupted"
     with (run.path / "history.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"epoch": 999, "train/l')
-    assert all(row["epoch"] <= 100 for row in run.history())
+    assert all(row["epoch"] <= 300 for row in run.history())
     assert "resuming " in call("study.train", *options).stdout
     assert run.state() in DONE
     assert [row["epoch"] for row in run.history()] == list(range(1, 301))

@@ -30,6 +30,7 @@ from study.system.process import ENDS
 from study.train import main
 from tests.conftest import ROOT, SMALL
 from tests.forkserver import Process
+from tests.test_engine import wait_for
 from tests.wandb_server import Run, Server
 
 SWEEP = {
@@ -126,13 +127,6 @@ def machine(tmp_path_factory, python):
                 os.kill(process, signal.SIGKILL)
     assert not server.unknown
     shutil.rmtree(sockets, ignore_errors=True)
-
-
-def wait_for(condition, seconds=300):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.25)
 
 
 @dataclass
@@ -344,12 +338,6 @@ def test_a_run_of_wandb_agent_returns_to_the_queue_when_agents_is_killed(machine
                          setting={"value": "model=mlp hidden=27"})  # fmt: skip
     sweep = machine.run("-m", "study.sweep", "create", path, "--project=own").stdout.strip()
     agents = machine.start("-m", "study.sweep", "agents", sweep, "--cpus=1", folder="orphan")
-
-    def wait_for(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 300
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
 
     # Kill it while its run trains; all that it has started ends
     wait_for(lambda: any(len(run.lines) > 3 for run in machine.runs(sweep)))

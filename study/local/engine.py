@@ -204,7 +204,7 @@ class Engine:
         job = worker.job
         try:
             kind, value = worker.connection.recv()
-        except (EOFError, OSError):  # the latter also amid a message
+        except (EOFError, OSError):  # OSError if it died while it sent a message
             worker.process.join()
             kind = "dead"
             value = f"its worker {how_ended(worker.process.exitcode)}"
@@ -249,7 +249,7 @@ class Engine:
             if self.strikes[worker.device] == STRIKES:
                 self.display.say(f"{worker.device} is dropped after {STRIKES} failures in a row: {reason}")
 
-        # Try the job again, or record that it failed; what has a result ends with it when its turn comes
+        # Try the job again, or record that it failed; if it has a result after all, that counts when its turn comes
         has_result = job.is_done and not job.force
         if job.tries < TRIES or has_result:
             if worker.is_ready and not has_result:
@@ -285,7 +285,7 @@ class Engine:
             for worker in self.workers:
                 if worker.job and worker.process.is_alive():
                     worker.process.terminate()
-                worker.connection.close()  # a worker that waits until its message is read must not wait on
+                worker.connection.close()  # also wakes a worker that waits for its message to be read
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in self.workers:
             _join(worker, deadline - time.monotonic())

@@ -100,8 +100,7 @@ class Seat:
     def _start(self) -> None:
         """Start a worker."""
         self.is_ready = False
-        words = (self.slot, self.log, self.environment, self.grace_seconds)
-        self.process, self.connection = worker.start(serve, *words)
+        self.process, self.connection = worker.start(serve, self.slot, self.log, self.environment, self.grace_seconds)
 
     @property
     def connections(self) -> list[Connection]:
@@ -130,7 +129,7 @@ class Seat:
         """Take one message of the worker; a closed connection means that it has died."""
         try:
             kind, value = self.connection.recv()
-        except (EOFError, OSError):  # the latter also amid a message
+        except (EOFError, OSError):  # OSError if it died while it sent a message
             self.process.join(KILL_SECONDS)
             kind = "dead"
             value = f"its process {how_ended(self.process.exitcode)}"

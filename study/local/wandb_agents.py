@@ -38,9 +38,9 @@ WITH_US = (
     "os.close(pipe)\n"
     "os.execv(sys.argv[2], sys.argv[2:])",
 )
-"""Starts a command that gets SIGINT once a pipe is closed, as it is when the process that holds its other end has died.
+"""Starts a command, and sends it SIGINT when a pipe closes: when the process that holds its other end has died.
 
-SIGINT gives the command's run back to W&B. Linux's own signal for a parent's death is no choice: it comes once for each
+SIGINT gives the command's run back to W&B. Linux can send a signal itself when a parent dies, but it sends one for each
 thread of the parent, and a second SIGINT ends a run without a checkpoint.
 """
 
@@ -92,7 +92,7 @@ def run_wandb_agents(sweep: WandbSweep, slots: Sequence[Slot], folders: Mapping[
 def _start(sweep: WandbSweep, environment: Mapping[str, str], log: Path, pipe: int) -> subprocess.Popen:
     """Start an agent in a process session of its own, with its output in a log, and this `python` for its runs.
 
-    It gets SIGINT once this process has closed the other end of the pipe, where there is `fork`.
+    Where there is `fork`, it gets SIGINT when the other end of the pipe is closed.
     """
     command = [
         *((*WITH_US, str(pipe)) if hasattr(os, "fork") else ()),

@@ -112,8 +112,8 @@ def _without_main() -> Iterator[None]:
 
 def _started(target: Callable[..., None], *arguments: Any) -> tuple[Any, Connection]:
     """Start a worker, and the server of workers before the first one."""
-    # The server of workers inherits that signals wait: none disturbs its imports or a worker without handlers, and one
-    # to all processes of a command does not end the server, which alone can say whether a worker has ended
+    # The server of workers inherits blocked signals: none disturbs its imports or a worker without handlers. Nor does a
+    # signal to all processes of a command end it, or this process could not wait for its workers any more
     resource_tracker.ensure_running()  # by itself, because it unblocks signals
     with ends_blocked():
         forkserver.ensure_running()

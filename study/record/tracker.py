@@ -28,7 +28,7 @@ class Sink(Protocol):
     """
 
     def lacking(self) -> Mapping[str, Any]:
-        """Return what run.json says of a result while it is being sent, and if the process dies meanwhile."""
+        """Return what run.json says of a result until it is sent, also if the process dies before that."""
 
     def watch(self, model: Any) -> None:
         """Take the network that is trained, to describe it with each row from now on."""
@@ -66,8 +66,8 @@ class Tracker:
         directory.write_info(self.info)
         self.say = say
         self.sink: Sink | None = None
-        self.resumption = "starts again"
-        self.unsent: dict[str, Any] = {}
+        self.is_saved = False
+        """Whether the last checkpoint could be written."""
 
     def note(self, **values: Any) -> None:
         """Add values to run.json."""
@@ -95,18 +95,14 @@ class Tracker:
         self.directory.write(name, lambda path: _save(state, path))
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint; if that fails, print why and keep the previous checkpoint.
-
-        `resumption` tells what a start would do after it.
-        """
+        """Write a checkpoint; if that fails, print why and keep the previous checkpoint."""
+        self.is_saved = False
         try:
             self.save("last.pt", state)
-            self.resumption = "resumes from here"
+            self.is_saved = True
         except (OSError, RuntimeError) as error:  # torch raises the latter if the disk is full
             if is_device_failure(error) or is_out_of_memory(error):
                 raise
-            has_other = (self.directory.path / "last.pt").exists()
-            self.resumption = "resumes from the previous checkpoint" if has_other else "starts again"
             self.say(f"no checkpoint could be written ({one_line(error)}): the previous one, if any, is kept")
 
     def finish(self, state: str, summary: Mapping[str, Any], keep_weights: bool = True, **notes: Any) -> None:
@@ -114,18 +110,15 @@ class Tracker:
         self.directory.write_summary(summary)
         if not keep_weights:
             (self.directory.path / "best.pt").unlink(missing_ok=True)
+        self.info |= {"state": state, "ended": _now(), **notes}
         lacking = self.sink.lacking() if self.sink else {}
-        self.unsent = {key: value for key, value in lacking.items() if key not in self.info}
-        self.note(state=state, ended=_now(), **notes, **self.unsent)
+        self.directory.write_info({**lacking, **self.info})
         (self.directory.path / "last.pt").unlink(missing_ok=True)
 
     def send_result(self, state: str, summary: Mapping[str, Any]) -> None:
-        """Send the sink a result that was recorded."""
-        report = self.sink.finish(0, {**summary, "state": state}) if self.sink else {}
-        for key in self.unsent:
-            del self.info[key]
-        if report or self.unsent:
-            self.note(**report)
+        """Send the sink a result that was recorded; then run.json no longer says that the sink lacks it."""
+        if self.sink:
+            self.note(**self.sink.finish(0, {**summary, "state": state}))
 
     def fail(self, code: int, state: str | None = None, error: str | None = None) -> None:
         """Record that a run ended without a result; without a `state` it can be resumed."""

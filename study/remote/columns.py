@@ -58,7 +58,7 @@ def info(directory: RunDirectory) -> dict[str, Any]:
         if "unreadable" in data:
             data["unreadable"] = ["…" for _ in data["unreadable"]]  # how many there are
         content["data"] = data
-    content.pop("wandb_missing", None)  # a result is being sent
+    content.pop("wandb_missing", None)  # W&B is about to get the result
     config = content.pop("config", {})
     records = {
         name: config[name]

@@ -306,7 +306,7 @@ def _start(directory: RunDirectory, config: Config, run_id: str, place: Mapping[
 def _end_at_stop() -> None:
     """End a run that is stopped at W&B; one of an agent by SIGTERM, as the agent does: SIGINT would requeue it.
 
-    A run that another thread trains, and that handles no signals, goes on: the signal would end the whole process.
+    A run in another thread, where no signals are handled, goes on: the signal would end the whole process.
     """
     signum = signal.SIGTERM if handed_out() else STOP
     if signal.getsignal(signum) is not signal.SIG_DFL:

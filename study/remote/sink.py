@@ -112,7 +112,7 @@ class WandbSink:
         return self._attempt(lambda run: run.log(row))
 
     def lacking(self) -> Mapping[str, Any]:
-        """Return what is true of a result that is not sent yet."""
+        """Return what run.json says of a result until it is sent."""
         if self.run is None:
             return {}
         return {"wandb_missing": f"W&B was not given the result; to send it: {sync_command(self.directory)}"}

@@ -69,7 +69,7 @@ def handle_ends(handler: Callable[[int, object], None]) -> None:
 
 @contextmanager
 def ends_blocked() -> Iterator[None]:
-    """Let the signals of ENDS wait for the end of a `with` block; what is started in it inherits that they wait."""
+    """Block the signals of ENDS until the end of a `with` block, also in the processes that are started in it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     try:
         yield
@@ -80,10 +80,10 @@ def ends_blocked() -> Iterator[None]:
 class Signals:
     """Turns the signals that end a program into Interrupted.
 
-    It is raised at the first signal, unless `held`, and at a second Ctrl-C; other signals that follow the first one, as
-    those of a scheduler do, are for an end that has begun. `received` is the number of the last signal. If the process
-    goes on afterwards, as a notebook does, `spares_imports` waits for the end of an import, because a library that was
-    imported in part cannot be used or imported again.
+    It is raised at the first signal, unless `held`, and at a second Ctrl-C. Other signals after the first, which a
+    scheduler may send, raise nothing, because the end has begun. `received` is the number of the last signal. If the
+    process goes on afterwards, as a notebook does, `spares_imports` waits for the end of an import, because a library
+    that was imported in part cannot be used or imported again.
     """
 
     def __init__(self, spares_imports: bool = False) -> None:

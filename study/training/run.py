@@ -209,7 +209,9 @@ def _train(
     except Interrupted:
         if state != "interrupted":
             tracker.checkpoint(trainer.state_dict())
-        display.say(f"ended {trainer.place}; {command} {tracker.resumption}")
+        has_other = (tracker.directory.path / "last.pt").exists()
+        otherwise = "resumes from the previous checkpoint" if has_other else "starts again"
+        display.say(f"ended {trainer.place}; {command} {'resumes from here' if tracker.is_saved else otherwise}")
         raise
     notes = {"stopped_by": stopped_by} if state == "stopped" else {}
     return _finish(config, display, signals, tracker, state, summary, trainer.best_weights, arrays, **notes)
@@ -269,7 +271,7 @@ def _finish(
     **notes: Any,
 ) -> Outcome:
     """Record the result of a run: its summary, and unless it diverged its weights and evaluation."""
-    with signals.hold():  # nothing is trained again because a signal came just now
+    with signals.hold():  # a signal must not cost the training now
         if arrays:
             tracker.save("best.pt", weights)
             tracker.directory.write_evaluation(arrays)
