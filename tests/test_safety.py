@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -136,7 +137,7 @@ def started_words(pid: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_key_of_wandb_is_written_nowhere(tmp_path, sweep_file):
+def test_the_key_of_wandb_is_written_nowhere_and_no_temporary_folder_is_left(tmp_path, sweep_file):
     path = sweep_file({"epochs": {"value": 1}, "seed": {"value": 0}, "dropout": {"value": 0.0}})
     said, seen = "", []
     with Server() as server:
@@ -159,6 +160,7 @@ def test_the_key_of_wandb_is_written_nowhere(tmp_path, sweep_file):
         run("study.sweep", "create", path, "--project=secret", code=0)
         (name,) = server.sweeps
         run("study.sweep", "agents", f"somebody/secret/{name}", "--cpus=1", code=0)
+        run("study.sweep", "run", path, "--set", "seed=1", code=0)
         server.fail("Viewer", *[401] * 5)
         run("study.sweep", "status", f"somebody/secret/{name}", code=2)
         server.failures.clear()
@@ -171,3 +173,4 @@ def test_the_key_of_wandb_is_written_nowhere(tmp_path, sweep_file):
     assert MARK not in said and not any(MARK in words for words in seen)
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) > 10 and not [file for file in files if MARK.encode() in file.read_bytes()]
+    assert not [*Path(tempfile.gettempdir()).glob("tmp*")], "where W&B's client keeps its tables"

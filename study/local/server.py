@@ -20,14 +20,14 @@ from typing import Any
 from study.config import Config
 from study.data.memory import Memory
 from study.local.slots import Slot
-from study.local.worker import end_with_parent
+from study.local.worker import end_with_parent, end_worker
 from study.record.directory import RunDirectory
 from study.record.display import RunDisplay, result
 from study.remote import handed
 from study.remote.sink import Sinks
 from study.system import devices
 from study.system.errors import Busy, Interrupted, UserError, is_device_failure
-from study.system.process import Signals, leave_garbage, print_error
+from study.system.process import Signals, print_error
 
 STOPPED = "stopped at W&B, by a person or by early_terminate"
 
@@ -117,8 +117,7 @@ def serve(connection: Connection, slot: Slot, log: Path, environment: Mapping[st
         except (EOFError, ConnectionError):
             handed.leave()
         finally:
-            signals.ignore()
-            leave_garbage()
+            end_worker(signals)
 
 
 def _set_environment(environment: Mapping[str, str]) -> None:

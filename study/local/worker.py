@@ -28,7 +28,7 @@ from study.record.display import Display, RunDisplay, result
 from study.remote.sink import Sinks, WandbSink
 from study.system import devices
 from study.system.errors import STOP, Busy, Interrupted, UserError, is_device_failure, one_line
-from study.system.process import Signals, ends_blocked, leave_garbage
+from study.system.process import Signals, ends_blocked, leave_garbage, remove_temporary_folders
 from study.training.run import Outcome, train
 
 GRACE_SECONDS = 30.0
@@ -162,8 +162,14 @@ def work(
         except (EOFError, ConnectionError):
             pass
         finally:
-            signals.ignore()
-            leave_garbage()
+            end_worker(signals)
+
+
+def end_worker(signals: Signals) -> None:
+    """End a worker, whatever signals come meanwhile."""
+    signals.ignore()
+    remove_temporary_folders()  # W&B's client keeps its tables in some
+    leave_garbage()
 
 
 def _train(

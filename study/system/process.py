@@ -382,6 +382,18 @@ def print_error(error: BaseException) -> str:
     return text
 
 
+def remove_temporary_folders() -> None:
+    """Remove the temporary folders that libraries made in this process.
+
+    Python does so by itself at the end of a process, but not at that of one that multiprocessing has started.
+    """
+    gc.unfreeze()
+    for thing in gc.get_objects():
+        if type(thing) is tempfile.TemporaryDirectory:
+            with suppress(OSError):
+                thing.cleanup()
+
+
 def leave_garbage() -> None:
     """Skip garbage collection at exit, which takes a second or two once torch is loaded.
 
