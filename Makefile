@@ -1,6 +1,6 @@
 # make quickstart   a small sweep and its report, in a few minutes, without account, network or GPU
 # make messages     add the new texts of a report to the catalogue of its Spanish, to be filled in there
-# make test         lint and tests, but for the slow ones, which .ci/run adds
+# make test         lint and tests, but for the slow ones; make test TESTS= runs all, as .ci/run does
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,6 +8,8 @@ BIN := .venv/bin
 #                  make study ARGS="--hours 8 --set dataset=folder:mine" passes options to `study.sweep run`
 STUDY := dropout depth mlp augmentation all-conv simple-cnn alexnet activations mlp-architectures mlp-sizes \
 	optimizers transfer regularization resnet-grid resnet-best schedulers architectures resnet-search speedrun recipes
+
+TESTS := not slow
 
 .PHONY: quickstart study messages test clean
 
@@ -24,7 +26,7 @@ messages: .venv/installed
 test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder -m "not slow"
+	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder -m "$(TESTS)"
 
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, not " + sys.version.split()[0] + "; say make PYTHON=python3.12, for instance")'
