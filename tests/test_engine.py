@@ -91,7 +91,7 @@ def test_workers_end_with_the_sweep_and_its_runs_go_on(start, call, sweep_file, 
     pids = workers(process.pid)
     assert len(pids) == 2
     process.send_signal(signum)
-    assert process.wait(40) == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[signum]
+    assert process.wait(40) == {signal.SIGINT: -2, signal.SIGTERM: 143, signal.SIGKILL: -9}[signum]
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 40)
     assert list(states(tmp_path / "runs").values()) == ["interrupted"] * 2
     assert len(list((tmp_path / "runs").glob("*/last.pt"))) == 2

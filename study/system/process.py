@@ -7,7 +7,7 @@
 | 2    | a user's mistake: one sentence, no traceback              |
 | 3    | out of memory                                             |
 | 129  | a closed terminal                                         |
-| 130  | Ctrl-C                                                    |
+| 130  | Ctrl-C, for a shell: the process is ended by SIGINT itself |
 | 143  | SIGTERM                                                   |
 """
 
@@ -256,7 +256,7 @@ def exit_code(error: BaseException) -> int:
         case Interrupted():
             return 128 + (signal.SIGTERM if error.signum == STOP else error.signum)
         case KeyboardInterrupt():
-            return 130
+            return start.CTRL_C
         case _ if is_out_of_memory(error):
             return 3
     return 1
@@ -366,6 +366,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
 
     if is_main_thread:
         start.end_at_once(code)
+    if code == start.CTRL_C:
+        start.end_by_ctrl_c()
     leave_garbage()
     sys.exit(code)
 

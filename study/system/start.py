@@ -8,16 +8,38 @@ import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 CTRL_C = 128 + signal.SIGINT
+"""What a shell has as the exit code of a command that Ctrl-C has ended."""
+
+_is_interrupted = False
 
 
 def end_at_once(code: int = CTRL_C) -> None:
     """Let Ctrl-C end this process at once, with an exit code, unless it is ignored."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda signum, frame: os._exit(code))
+        action = signal.SIG_DFL if code == CTRL_C else lambda signum, frame: os._exit(code)
+        signal.signal(signal.SIGINT, action)
+
+
+def end_by_ctrl_c() -> None:
+    """Let SIGINT end this process at the end of Python: only after such a command does a shell end a loop of its own."""
+    global _is_interrupted
+    _is_interrupted = True
+
+
+@atexit.register  # what is registered first is called last
+def _end() -> None:
+    """End this process by SIGINT if Ctrl-C has ended its command."""
+    if _is_interrupted:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+                stream.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 if sys.platform == "win32":  # which lacks fork and the signals by which runs are ended
@@ -37,5 +59,5 @@ if sys.argv and (sys.argv[0] == "-m" or Path(sys.argv[0]).name.startswith("study
             file=sys.stderr,
         )
         sys.exit(2)
-    # Python's end would give Ctrl-C its default action, which kills; what was registered first is called last
+    # Python's end would give Ctrl-C its default action, which kills
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
