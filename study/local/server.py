@@ -27,7 +27,7 @@ from study.remote import handed
 from study.remote.sink import Sinks
 from study.system import devices
 from study.system.errors import Busy, Interrupted, UserError, is_device_failure
-from study.system.process import Signals, print_error
+from study.system.process import Signals, print_error, temporary_folders
 
 STOPPED = "stopped at W&B, by a person or by early_terminate"
 
@@ -99,6 +99,7 @@ def serve(connection: Connection, slot: Slot, log: Path, environment: Mapping[st
         end_with_parent(signal.SIGINT, grace_seconds)
 
         # Try the device, then train run after run, which share the data and what is known of W&B
+        inherited = temporary_folders()
         try:
             shared = {"signals": signals, "device_shared_by": slot.shared_by, "memory": Memory()}
             device = "cuda:0" if slot.environment.get("CUDA_VISIBLE_DEVICES") else "cpu"
@@ -117,7 +118,7 @@ def serve(connection: Connection, slot: Slot, log: Path, environment: Mapping[st
         except (EOFError, ConnectionError):
             handed.leave()
         finally:
-            end_worker(signals)
+            end_worker(signals, inherited)
 
 
 def _set_environment(environment: Mapping[str, str]) -> None:

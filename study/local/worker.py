@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +29,7 @@ from study.record.display import Display, RunDisplay, result
 from study.remote.sink import Sinks, WandbSink
 from study.system import devices
 from study.system.errors import STOP, Busy, Interrupted, UserError, is_device_failure, one_line
-from study.system.process import Signals, ends_blocked, leave_garbage, remove_temporary_folders
+from study.system.process import Signals, ends_blocked, leave_garbage, temporary_folders
 from study.training.run import Outcome, train
 
 GRACE_SECONDS = 30.0
@@ -144,6 +145,7 @@ def work(
         end_with_parent(signal.SIGTERM)
 
         # Try the device, then train run after run, which share the data and what is known of W&B
+        inherited = temporary_folders()
         try:
             sinks = Sinks()
             shared = {"device_shared_by": device_shared_by, "memory": Memory()}
@@ -162,13 +164,20 @@ def work(
         except (EOFError, ConnectionError):
             pass
         finally:
-            end_worker(signals)
+            end_worker(signals, inherited)
 
 
-def end_worker(signals: Signals) -> None:
-    """End a worker, whatever signals come meanwhile."""
+def end_worker(signals: Signals, inherited: Sequence[TemporaryDirectory]) -> None:
+    """End a worker, whatever signals come meanwhile, and remove its temporary folders, but none that it inherited.
+
+    W&B's client keeps its tables there. Python removes such folders at the end of other processes than those of
+    multiprocessing.
+    """
     signals.ignore()
-    remove_temporary_folders()  # W&B's client keeps its tables in some
+    for folder in temporary_folders():
+        if folder not in inherited:
+            with suppress(OSError):
+                folder.cleanup()
     leave_garbage()
 
 

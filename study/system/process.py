@@ -384,16 +384,10 @@ def print_error(error: BaseException) -> str:
     return text
 
 
-def remove_temporary_folders() -> None:
-    """Remove the temporary folders that libraries made in this process.
-
-    Python does so by itself at the end of a process, but not at that of one that multiprocessing has started.
-    """
+def temporary_folders() -> list[tempfile.TemporaryDirectory]:
+    """List the temporary folders of this process, and those of the process that forked it."""
     gc.unfreeze()
-    for thing in gc.get_objects():
-        if type(thing) is tempfile.TemporaryDirectory:
-            with suppress(OSError):
-                thing.cleanup()
+    return [thing for thing in gc.get_objects() if type(thing) is tempfile.TemporaryDirectory]
 
 
 def leave_garbage() -> None:

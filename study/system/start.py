@@ -26,7 +26,7 @@ def end_at_once(code: int = CTRL_C) -> None:
 
 
 def end_by_ctrl_c() -> None:
-    """Let SIGINT end this process at the end of Python: only after such a command does a shell end a loop of its own."""
+    """Let SIGINT end this process at the end of Python: a shell ends a loop only after such a command."""
     global _is_interrupted
     _is_interrupted = True
 
