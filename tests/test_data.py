@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,8 +22,8 @@ from study.system import files as cache
 from study.system.errors import UserError
 
 
-def load(memory=None, **values):
-    return data.load(Config(**values), "cpu", say=lambda text: None, memory=memory)
+def load(memory=None, say=lambda text: None, **values):
+    return data.load(Config(**values), "cpu", say=say, memory=memory)
 
 
 def digest(split):
@@ -174,6 +175,26 @@ def test_a_broken_cache_is_made_anew(photo_folder):
     before = digest(load(**values).train)
     next((photo_folder.parent / ".cache").glob("*.pt")).write_bytes(b"PK broken")
     assert digest(load(**values).train) == before
+
+
+def test_images_that_another_process_decodes_are_waited_for_and_that_is_said(photo_folder):
+    values = {"dataset": "folder:photos", "data_dir": str(photo_folder.parent)}
+    load(**values)
+    (path,) = (photo_folder.parent / ".cache").glob("*.pt")
+    decoded = path.read_bytes()
+    path.unlink()
+    other = FileLock(path.with_suffix(".lock")).acquire()
+    said = []
+
+    def say(text):
+        said.append(text)
+        if "another process" in text:  # which is ready now
+            path.write_bytes(decoded)
+            other.lock.release()
+
+    load(say=say, **values)
+    assert len([text for text in said if "another process" in text]) == 1
+    assert path.read_bytes() == decoded
 
 
 def test_sixteen_bits_transparency_and_orientation(photo_folder):

@@ -8,11 +8,11 @@ import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from torch import Tensor
@@ -137,7 +137,8 @@ def _download(config: Config, folder_name: str, say: Say, fetch: Callable):
     # Otherwise download it
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(root / ".download.lock"):
+        wait = partial(say, f"another process downloads {config.dataset}: waiting for it")
+        with cache.lock(root / ".download.lock", wait):
             if not is_there:
                 say(f"downloading {config.dataset} into {root}")
             return fetch(str(root), True)

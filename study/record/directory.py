@@ -27,13 +27,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 from pydantic_core import from_json
 
 from study.config import RESULTS_VERSION, Config
 from study.config.checks import LONGEST_TAG
 from study.system.errors import Busy, UserError
-from study.system.files import is_held, tail
+from study.system.files import is_held, lock, tail
 from study.system.progress import Say
 
 DONE = ("finished", "diverged", "stopped")
@@ -243,23 +242,21 @@ class RunDirectory:
         """Hold the run's lock; if another process holds it, report that through `wait` and wait, or raise Busy."""
         # Take the lock
         make(self.path)
-        lock = filelock.FileLock(self.path / ".lock", timeout=1)
+        busy = f"{self.path} is being trained by another process"
+
+        def wait_or_raise() -> None:
+            if wait is None:
+                raise Busy(busy)
+            wait(f"{busy}: waiting for its result")
+
         try:
-            try:
-                lock.acquire()
-            except filelock.Timeout:
-                if wait is None:
-                    raise Busy(f"{self.path} is being trained by another process") from None
-                wait(f"{self.path} is being trained by another process: waiting for its result")
-                lock.acquire(timeout=-1)
+            held = lock(self.path / ".lock", wait_or_raise)
         except OSError as error:
             raise UserError(f"{self.path} cannot be written ({error.strerror}); name another --runs-dir") from None
 
         # Free it, however the block ends
-        try:
+        with held:
             yield
-        finally:
-            lock.release()
 
     def claim(self, config: Config, sweep: str, data_digest: str) -> None:
         """Record in run.json that a sweep chose the run, started or not; raise Busy while it is trained."""

@@ -12,7 +12,7 @@ import unicodedata
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,8 @@ def cached(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Say) 
     import torch  # not needed to write a text
 
     temporary = path.with_suffix(".tmp")
-    with held(path.with_suffix(".lock")):
+    wait = partial(say, f"another process computes {what}: waiting for it")
+    with held(path.with_suffix(".lock"), wait):
         content = read(path)
         if content is None:
             # Compute the tensors and write them under a temporary name first
@@ -106,13 +107,25 @@ def cached(path: Path, make: Callable[[], dict[str, Any]], what: str, say: Say) 
     return content
 
 
-def held(path: Path) -> AbstractContextManager:
-    """Hold a lock file; do nothing if the folder cannot be written."""
+def held(path: Path, wait: Callable[[], None] = lambda: None) -> AbstractContextManager:
+    """Hold a lock file as `lock` does; do nothing if the folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(path).acquire()
+        return lock(path, wait)
     except OSError:
         return nullcontext()
+
+
+def lock(path: Path, wait: Callable[[], None]) -> AbstractContextManager:
+    """Hold a lock file; if another process holds it for more than a second, call `wait`, which may raise, and wait.
+
+    Raises OSError if the file cannot be written.
+    """
+    file = filelock.FileLock(path)
+    with suppress(filelock.Timeout):
+        return file.acquire(timeout=1)
+    wait()
+    return file.acquire()
 
 
 def is_held(path: Path) -> bool:
