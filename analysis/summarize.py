@@ -129,9 +129,12 @@ def _sections(frames: runs.Frames, named: Sequence[str], values: Mapping[str, st
             tasks = _on_all_data(frames, sweep)
             listed += [section for section in tasks if not section.runs.empty]
 
-    # the other runs, by data set
+    # the other runs, by data set; a section has counted its own without a result
     shown = {run for section in listed for run in section.runs.index}
-    others = by_dataset(replace(frames, runs=frames.runs.drop(index=list(shown))))
+    counted = {fingerprint for section in listed for fingerprint in section.absent.fingerprint}
+    is_known = frames.runs.index.isin(shown)
+    is_known |= frames.runs.fingerprint.isin(counted) & (frames.runs.state != "finished")
+    others = by_dataset(replace(frames, runs=frames.runs[~is_known]))
     if listed:
         others = [replace(section, name=f"{section.name}, {text('other runs')}") for section in others]
     return listed + others

@@ -336,6 +336,19 @@ def test_a_sweep_chooses_its_runs_and_names_what_is_missing(folder, tmp_path):
     assert len(found.history) == 6 * EPOCHS
 
 
+def test_runs_of_a_sweep_without_a_result_are_not_among_the_other_runs(folder, tmp_path, call, monkeypatch):
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "dropout.yaml").write_text(SWEEP, encoding="utf-8")
+    make_run(folder, 0.1, state="diverged", seed=3, dropout=0.5)
+    make_run(folder, 0.1, state="diverged", seed=3, dropout=0.9)
+    shown = []
+    monkeypatch.setattr(report, "write", lambda frames, found, *rest: shown.extend(found) or tmp_path)
+    call("analysis.summarize")
+    assert [(section.name, section.states) for section in shown] == [
+        ("dropout", {"finished": 6, "diverged": 1}), ("digits, other runs", {"finished": 1, "diverged": 1}),
+    ]  # fmt: skip
+
+
 def test_a_sweep_that_varies_nothing_but_the_seed_names_its_setting(folder, tmp_path):
     text = SWEEP.replace("values: [0.5, 0.0]", "value: 0.5")
     (tmp_path / "one.yaml").write_text(text, encoding="utf-8")

@@ -76,7 +76,7 @@ def test_a_setting_with_a_single_seed_is_not_passed_over():
     curves = settings(top=0.9, high=0.8, low=0.7)
     curves["top"] = curves["top"][:1]
     said = brief.recommendation(None, section(curves))
-    assert "Train more seeds of **top** first: it is 10." in said and "Use" not in said
+    assert "Train more seeds of **top** first: its runs that learned are 10." in said and "Use" not in said
     curves["top"] = [(line(0.8001, 0.0), FLAT)]
     said = brief.recommendation(None, section(curves))
     assert "Use **high**" in said and "the only setting that can be compared" in said, "top is not far above"

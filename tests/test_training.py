@@ -12,7 +12,19 @@ from analysis.frames import contrasts, endings
 from analysis.frames.runs import IDENTITY, Frames
 from analysis.frames.sections import Section, best_of_settings
 from analysis.page.blocks import Paragraph, Table
-from analysis.themes import answers, brief, changes, comparison, costs, effects, pareto, space, speed, training
+from analysis.themes import (
+    answers,
+    brief,
+    changes,
+    comparison,
+    costs,
+    effects,
+    pareto,
+    space,
+    speed,
+    training,
+    transfer,
+)
 from analysis.wording import texts as wording
 from analysis.wording.texts import language, shown, shown_value
 from study.config.setting import Listed, Setting
@@ -262,7 +274,7 @@ def test_the_answer_names_what_is_shown_what_is_open_and_what_is_noise():
     mixed = section({name: [(line(top, 0), line(*FLAT)) for top in found[: 1 if name == "near" else 4]]
                      for name, found in tops.items()})  # fmt: skip
     said = answers.sentences(None, mixed)
-    assert "**best** has the highest validation accuracy of the settings with several seeds" in said[0]
+    assert "**best** has the highest validation accuracy of the settings that can be compared" in said[0]
     assert "Not compared, because it has only one seed: near." in said
     alone = section({"best": [(line(top, 0), line(*FLAT)) for top in tops["best"]]})
     assert "no other setting to compare it with" in answers.sentences(None, alone)[0]
@@ -505,6 +517,103 @@ def product(tops, names, noise=1e-3):
         name: pd.Series(list(column), dtype=object).to_numpy() for name, column in zip(names, columns, strict=True)
     }
     return replace(made, varied=names, runs=made.runs.assign(**given), points=made.points.assign(**given))
+
+
+def fails(made, *runs):
+    """Let runs of a section learn nothing."""
+    made.history.loc[made.history.run.isin(runs), "train/acc"] = 0.1
+    made.runs.loc[made.runs.index.isin(runs), ["best/val_acc", "last/val_acc"]] = 0.1
+    return replace(made)
+
+
+def test_a_value_without_a_result_does_not_hide_the_effect_of_the_others():
+    tops = {(rate, model): 0.7 + 0.1 * (rate == 0.1) for rate in (0.01, 0.1, 1.0) for model in ("mlp", "cnn")}
+    made = product(tops, ["lr", "model"])
+    of_one = made.runs.lr == 1.0
+    points = made.points.assign(state=made.points.state.where(made.points.lr != 1.0, "diverged"))
+    made = replace(made, runs=made.runs[~of_one], history=made.history[~made.history.run.isin(of_one[of_one].index)],
+                   points=points)  # fmt: skip
+    effect = effects.measure(made).set_index(["option", "value"])
+    assert set(effect.loc["lr"].index) == {0.01, 0.1} and effect.score_change_p["lr", 0.1] < 0.05
+    assert any("lr 1" in note for note in effects.table(made, effects.measure(made)).notes)
+
+
+def test_effects_are_of_settings_of_which_all_runs_learned():
+    tops = {(rate, model): 0.7 + 0.1 * (rate == 0.1) for rate in (0.01, 0.1, 1.0) for model in ("mlp", "cnn")}
+    made = product(tops, ["lr", "model"])
+    (failed, *_) = made.runs.index[(made.runs.lr == 1.0) & (made.runs.model == "cnn")]
+    effect = effects.measure(fails(made, failed)).set_index(["option", "value"])
+    assert effect.score_change["lr", 1.0] == pytest.approx(0, abs=1) and (effect.loc["lr"].settings == 1).all()
+    assert any("only some runs learned: " in note for note in effects.table(made, effects.measure(made)).notes)
+
+
+def test_the_best_that_can_be_compared_is_not_called_the_best_with_several_seeds():
+    """The setting above it has as many; some of its runs did not learn."""
+    tops = {"above": (0.9, 0.9, 0.9, 0.9), "best": (0.6,) * 4, "next": (0.5,) * 4}
+    made = section({name: [(line(top, 0, 1e-3, 7 * place + seed), line(*FLAT)) for seed, top in enumerate(of_one)]
+                    for place, (name, of_one) in enumerate(tops.items())})  # fmt: skip
+    made = fails(made, "above-0")
+    frame = contrasts.compare(made)
+    assert contrasts.reference(frame.set_index("setting")) == "best" and frame.setting[0] == "above"
+    said = " ".join(answers.sentences(None, made))
+    assert "**best** has the highest validation accuracy of the settings that can be compared" in said
+    assert "only some runs learned" in comparison.reference_note("best")
+    assert brief.recommendation(None, made).startswith("Train more seeds of **above** first: ")
+    made = fails(made, "above-1")  # now its mean is below that of the others, though not that of the runs that learned
+    assert contrasts.compare(made).setting[0] == "best"
+    assert "above" in brief.recommendation(None, made)
+
+
+def test_what_decides_between_equal_settings_does_not_lead_to_one_whose_runs_failed():
+    """A smaller network is chosen among equals, but not if half of its runs diverged; the best one is then."""
+    made = section({name: [(line(0.7 - place / 1e3, 0, 1e-3, 7 * place + seed), line(*FLAT)) for seed in range(5)]
+                    for place, name in enumerate(("large", "small"))}, params={"large": 9e6, "small": 1e6})  # fmt: skip
+    made = replace(made, subjects=["parameters"]) if "small" not in brief.recommendation(None, made) else made
+    assert "Use **small**" in brief.recommendation(None, made)
+    lost = made.points[made.points.setting == "small"].assign(state="diverged", fingerprint="lost")
+    half = replace(made, points=pd.concat([made.points, lost], ignore_index=True))
+    said = brief.recommendation(None, half)
+    assert "small has the highest accuracy" not in said and "large" in said
+
+
+def test_seconds_to_an_accuracy_are_those_of_its_epochs_whoever_was_timed():
+    """Runs of the same work have one time per epoch, also those whose own time does not count."""
+    made = section({"a": [(line(0.5, slope), line(*FALLING)) for slope in (0.02, 0.01)],
+                    "b": [(line(0.4, 0.012), line(*FALLING))] * 2})  # fmt: skip
+    shared = np.where(made.runs.index == "a-0", 1, 2)
+    made = replace(made, runs=made.runs.assign(device_shared_by=shared))
+    frame = speed.table(made).frame.set_index("setting")
+    for setting in "ab":
+        for name in (column.removeprefix("reached_") for column in frame if column.startswith("reached_")):
+            if frame[f"reached_{name}"][setting] == 2:
+                assert frame[f"seconds_{name}"][setting] == pytest.approx(2 * frame[f"epochs_{name}"][setting])
+
+
+def test_a_run_without_epochs_has_no_trend():
+    made = section({"network": [(line(0.5, 0.01), line(*FALLING))] * 2, "svm": [(line(0.7, 0.0), line(*FLAT))] * 2})
+    made.runs.loc[made.runs.setting == "svm", ["iterations", "last/epoch"]] = np.nan, 1
+    made = replace(made, history=made.history[(made.history.setting != "svm") | (made.history.epoch == 1)])
+    assert list(endings.verdicts(made).setting) == ["network"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_seed_is_given_as_the_reason_only_where_there_is_one(seeds):
+    """Without a pair that can be compared, nothing is answered; that there is one seed is said where it is so."""
+    curves = {name: [(line(top, 0, 1e-3, seed), line(*FLAT)) for seed in range(seeds)]
+              for name, top in {"low": 0.7, "high": 0.8}.items()}  # fmt: skip
+    ways = {"pretrained": {"low": True, "high": True}, "augment": {"low": "", "high": ""}}
+    assert transfer.answers(section(curves, **ways, finetune={"low": "all", "high": "all"})) == [], "one way"
+    two = section(curves, **ways, finetune={"low": "head", "high": "all"})
+    assert any("With one seed" in said for said in transfer.answers(two)) == (seeds == 1)
+    if seeds > 1:
+        failed = fails(two, "low-0", "high-0")
+        assert not any("With one seed" in said for said in transfer.answers(failed)) and transfer.answers(failed)
+
+    made = product({(0.01, "mlp"): 0.7, (0.1, "mlp"): 0.8}, ["lr", "model"])
+    made = replace(made, runs=made.runs[made.runs.seed < seeds], points=made.points[made.points.seed < seeds])
+    made = fails(made, *made.runs.index[made.runs.seed == 1])
+    (said,) = (block.text for block in changes.blocks(None, made, {}) if isinstance(block, Paragraph))
+    assert ("With one seed" in said) == (seeds == 1)
 
 
 def test_values_are_in_the_order_of_numbers_and_others_as_they_come():

@@ -136,15 +136,16 @@ def gaps(section: Section) -> pd.DataFrame:
 
 @once
 def verdicts(section: Section) -> pd.DataFrame:
-    """Judge for each setting whether more epochs would help, by the trend of its last epochs.
+    """Judge for each setting that has epochs whether more would help, by the trend of its last epochs.
 
     Columns: the slopes with half the width of their intervals (over seeds if there are several, with variances
     moderated over the settings, otherwise of the fit of the line) and their p, both corrected for the number of
     settings as in `statistics.simultaneous`; `gain`, with its interval if there are several seeds; `verdict`, see
     `_verdict`.
     """
-    # means over seeds
+    # means over seeds; an SVM has no epochs
     runs = measure(section)
+    runs = runs[section.runs.iterations.notna()]
     means = ["epochs", "best_epoch", *TRENDS, "window", "lr_share", "val_loss_last", "collapsed"]
     frame = estimates(runs.astype({"collapsed": float}), "setting", means)
     by_setting = runs.groupby("setting")
@@ -186,7 +187,8 @@ def verdicts(section: Section) -> pd.DataFrame:
 
     # the verdict
     frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
-    return contrasts.in_order(section, frame[[*kept, "verdict"]]).reset_index()
+    in_order = [setting for setting in section.ranked if setting in frame.index]
+    return frame.loc[in_order, [*kept, "verdict"]].rename_axis("setting").reset_index()
 
 
 def overtaking(section: Section, score: pd.Series, best: Setting) -> list[Setting]:

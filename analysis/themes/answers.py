@@ -179,7 +179,7 @@ def _several(section: Section, frame: pd.DataFrame) -> list[str]:
     values["highest"] = (
         text("has the highest validation accuracy")
         if best == frame.index[0]
-        else text("has the highest validation accuracy of the settings with several seeds")
+        else text("has the highest validation accuracy of the settings that can be compared")
     )
     tied = [shown(setting) for setting in others.index[others.below == 0]]
     if best == frame.index[0] and tied:

@@ -4,6 +4,8 @@ python -c "from analysis.frames import runs, sections; from analysis.themes impo
     frames = runs.load('runs'); print(brief.recommendation(frames, sections.by_dataset(frames)[0]))"
 """
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from analysis.frames import contrasts, endings
@@ -142,19 +144,21 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
     if tested.empty or (tested.below == 0).all():
         return answers.headline(frames, section)
 
-    # what cannot be compared is above
+    # what cannot be compared is above, at least where it learned
     best = contrasts.reference(frame)
-    above = frame[(frame.score > frame.score[best] + section.smallest) & frame.p_holm.isna() & (frame.index != best)]
+    learned = section.runs[~contrasts.collapsed(section)]
+    lead = section.scores(learned).groupby(learned.setting).mean().reindex(frame.index) - frame.score[best]
+    above = lead[(lead > section.smallest) & frame.p_holm.isna() & (frame.index != best)]
     if not above.empty:
         return plural(
-            "Train more seeds of **{settings}** first: it is {points:.2f} points above {best}, but has too few "
-            "successful runs to rule out luck.",
-            "Train more seeds of **{settings}** first: they are up to {points:.2f} points above {best}, but have too "
-            "few successful runs to rule out luck.",
+            "Train more seeds of **{settings}** first: its runs that learned are {points:.2f} points above {best}, but "
+            "too few to rule out luck.",
+            "Train more seeds of **{settings}** first: their runs that learned are up to {points:.2f} points above "
+            "{best}, but too few to rule out luck.",
             len(above),
             settings=named([shown(setting) for setting in above.index]),
             best=shown(best),
-            points=float(above.score.iloc[0] - frame.score[best]),
+            points=float(above.max()),
         )
 
     # results that contradict each other
@@ -176,30 +180,36 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
             others=named([shown(setting) for setting in better.index]),
         )
 
-    # runs of the chosen setting that failed
-    chosen, said = _chosen(section, frame, tested)
-    states = section.points.state[section.points.setting == chosen]
-    lost = int(states.isin(("diverged", *FAILED)).sum())
-    if 2 * lost >= len(states):
+    # runs that diverged or failed: none of a setting that lost half of its runs or more is recommended
+    states = section.points.groupby("setting", sort=False).state
+    lost = states.agg(lambda found: int(found.isin(("diverged", *FAILED)).sum()))
+    unsafe = lost.index[2 * lost >= states.size()]
+    if best in unsafe:
         return text(
             "No recommendation: {setting} has the highest accuracy, but {lost} of its {all} runs diverged or failed.",
-            setting=shown(chosen),
-            lost=lost,
-            all=len(states),
+            setting=shown(best),
+            lost=lost[best],
+            all=states.size()[best],
         )
-    if lost:
+    chosen, said = _chosen(section, frame, tested, unsafe)
+    if lost[chosen]:
         message = text(
             "{lost} of the {all} runs of {setting} diverged or failed.",
             setting=shown(chosen),
-            lost=lost,
-            all=len(states),
+            lost=lost[chosen],
+            all=states.size()[chosen],
         )
         return f"{said} {message}"
     return said
 
 
-def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tuple[Setting, str]:
-    """Choose among the settings that can be compared: the setting, and a sentence with the reason."""
+def _chosen(
+    section: Section, frame: pd.DataFrame, tested: pd.DataFrame, unsafe: Collection[Setting]
+) -> tuple[Setting, str]:
+    """Choose among the settings that can be compared: the setting, and a sentence with the reason.
+
+    Of settings that are not clearly less accurate than the best, none of `unsafe` is chosen for something else.
+    """
     # the best one is clearly better
     best = contrasts.reference(frame)
     tied = tested[tested.p_holm >= ALPHA]
@@ -229,7 +239,7 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
 
     # something else decides between it and those that cannot be much less accurate, nor are on the test images
     bound = tied.below + tied.below_ci95 <= MOST_LOST * section.smallest
-    near = tied.index[bound & ~((tied.test_below > 0) & (tied.p_test < ALPHA))]
+    near = tied.index[bound & ~((tied.test_below > 0) & (tied.p_test < ALPHA)) & ~tied.index.isin(unsafe)]
     for setting in [best, *near]:
         others = [other for other in (best, *tied.index) if other != setting]
         why = asked.reasons(section, setting, others)
@@ -253,8 +263,8 @@ def _chosen(section: Section, frame: pd.DataFrame, tested: pd.DataFrame) -> tupl
     values = {"setting": shown(best), "settings": named([shown(other) for other in tied.index])}
     if best != frame.index[0]:
         said = text(
-            "Accuracy does not decide: of the settings with several seeds, **{setting}** has the highest mean, but is "
-            "not clearly better than {settings}.",
+            "Accuracy does not decide: of the settings that can be compared, **{setting}** has the highest mean, but "
+            "is not clearly better than {settings}.",
             **values,
         )
     elif (tied.below <= 0).any():

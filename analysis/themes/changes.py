@@ -56,7 +56,8 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
 
     # the answer refers to averages if there are any
     averaged = (effects.measure(section).settings > 1).any()
-    return [Heading(text("One change at a time")), Paragraph(_answer(frame, averaged)), table]
+    has_repeats = section.runs.setting.duplicated().any()
+    return [Heading(text("One change at a time")), Paragraph(_answer(frame, averaged, has_repeats)), table]
 
 
 def one_at_a_time(section: Section) -> pd.DataFrame:
@@ -154,11 +155,15 @@ def _change(row: Mapping[str, Any]) -> str:
     return f"{after} ({text('instead of {value}', value=shown_value(name, row['before']))})"
 
 
-def _answer(frame: pd.DataFrame, averaged: bool) -> str:
+def _answer(frame: pd.DataFrame, averaged: bool, has_repeats: bool) -> str:
     """Report which changes help, which harm, how many may be noise, and where averaged effects are given."""
-    # a single seed proves nothing
+    # a single seed proves nothing, nor do settings that are not compared
     if frame.p_holm.isna().all():
-        return text("With one seed, the effect of a change cannot be distinguished from the luck of that seed.")
+        return (
+            text("None of these changes can be tested: a setting has a single seed, or only some of its runs learned.")
+            if has_repeats
+            else text("With one seed, the effect of a change cannot be distinguished from the luck of that seed.")
+        )
 
     # changes with a proven effect
     sentences = []

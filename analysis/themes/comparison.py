@@ -205,7 +205,8 @@ def ranking_notes(section: Section) -> list[str]:
 def reference_note(best: Setting) -> str:
     """Say which setting differences are from, if it is not the first one."""
     return text(
-        "Differences are from {setting}, the best setting with several seeds; a setting above it has a single seed.",
+        "Differences are from {setting}, the best setting that can be compared: those above it have a single seed, or "
+        "only some runs learned.",
         setting=shown(best),
     )
 

@@ -17,7 +17,8 @@ from analysis.frames import contrasts
 from analysis.frames.sections import Section, once
 from analysis.frames.statistics import ALPHA, moderated, raw_pairs, residual_degrees, with_tests
 from analysis.page.tables import Column, Table, p_column
-from analysis.wording.texts import mark, named, option, option_value, shown_value, text
+from analysis.themes import comparison
+from analysis.wording.texts import mark, named, option, option_value, shown, shown_value, text
 from study.config.setting import Setting
 
 MEASURES = {"score": "score", "gap_last": contrasts.gap_last}
@@ -46,12 +47,13 @@ def measure(section: Section) -> pd.DataFrame:
     All values of an option are averaged over the same combinations of the other options and the same seeds. Returns one
     row per option and value: `option`, `value`, `n` (seeds), `settings` (combinations), `score` and `gap_last`, and
     their differences from the first value of the option, `score_change` and `gap_last_change`, with half the width of
-    their intervals over seeds as `…_ci95` and p as `…_p` (Holm). They are paired as in `contrasts.pairwise`, their
-    variances are moderated over all options, and intervals and p are corrected for all differences of both measures;
-    those of an option with a single combination are the ones of the comparison.
+    their intervals over seeds as `…_ci95` and p as `…_p` (Holm). Values without a result are left out, and so are
+    settings of which only some runs learned, as in every comparison. Changes are paired as in `contrasts.pairwise`,
+    their variances are moderated over all options, and intervals and p are corrected for all differences of both
+    measures; those of an option with a single combination are the ones of the comparison.
     """
     # the measures of each run; each value is wrapped in a setting, since pandas leaves None out of groups
-    runs = section.runs
+    runs = section.runs[~section.runs.setting.isin(contrasts.partly_failed(section).index)]
     varied = section.varied
     measured = (
         runs[varied]
@@ -69,8 +71,9 @@ def measure(section: Section) -> pd.DataFrame:
     most = {what: {False: 0, True: 0} for what in MEASURES}
     for name in varied if len(varied) > 1 else []:
         # runs of all values in the same combinations and seeds
-        values = [_alone(name, value) for value in ordered(section.points[name])]
-        if len(values) > MOST_VALUES:
+        have_result = set(measured[name])
+        values = [one for one in _values(section, name) if one in have_result]
+        if not 1 < len(values) <= MOST_VALUES:
             continue
         chosen = _balanced(measured, name, values, [other for other in varied if other != name])
         if chosen.empty:
@@ -139,6 +142,11 @@ def measure(section: Section) -> pd.DataFrame:
     return frame
 
 
+def _values(section: Section, name: str) -> list[Setting]:
+    """List the values of an option, each as the setting of that option alone."""
+    return [_alone(name, value) for value in ordered(section.points[name])]
+
+
 def _alone(name: str, value: Any) -> Setting:
     """Return the setting of one option."""
     return Setting(((name, value),))
@@ -193,6 +201,15 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
                 "between two settings; its ± and p are those of the comparison."
             )
         )
+    present = {_alone(row.option, row.value) for row in effect.itertuples()}
+    absent = [one for name in dict.fromkeys(effect.option) for one in _values(section, name) if one not in present]
+    if absent:
+        notes.append(
+            text("Values without a result are left out: {values}.", values=named([shown(one) for one in absent]))
+        )
+    partly = contrasts.partly_failed(section)
+    if not partly.empty:
+        notes.append(comparison.failed_note(partly.rename(columns={"all": "n"}).reset_index()))
     return Table(
         "options", text("Each option of {name}, averaged over the others", name=section.title), effect, columns, notes
     )
@@ -221,8 +238,9 @@ def _answer(effect: pd.DataFrame) -> str:
         )
     if not certain:
         return text(
-            "Averaged over the other options, there is no clear evidence that an option has an effect on the accuracy "
-            "or the gap."
+            "Averaged over the other options, there is no clear evidence of an effect on the accuracy or the gap: "
+            "{options}.",
+            options=named([option(name) for name in dict.fromkeys(changes.option)]),
         )
     known = set(changes.option[changes.score_change_p < ALPHA])
     rest = [option(name) for name in dict.fromkeys(changes.option) if name not in known]

@@ -38,15 +38,18 @@ ENTRIES: tuple[tuple[str, str, str, str], ...] = (
         mark("Bold, clearly, undecided"),
         mark(
             "Bold: the best setting, and all that are not shown to be worse. Clearly: p < 0.05 after the correction, "
-            "a risk of about 5 % for a whole section. As good: the interval of the difference lies within the "
-            "smallest difference that matters. Undecided: neither."
+            "a risk of about 5 % for each family of comparisons, such as those of the accuracy. As good: the interval "
+            "of the difference lies within the smallest difference that matters. Undecided: neither."
         ),
         "",
         "seeds",
     ),
     (
         mark("p (Holm)"),
-        mark("The p value corrected for the number of comparisons: the risk that any of them is a false claim."),
+        mark(
+            "The p value corrected for the number of comparisons: if there were no differences at all, how often one "
+            "of them would be as clear as this one or clearer."
+        ),
         WIKIPEDIA + "Holm%E2%80%93Bonferroni_method",
         "seeds",
     ),

@@ -145,7 +145,7 @@ def table(section: Section) -> Table | None:
     # seconds per epoch, the mean of runs that do the same work
     seconds = epoch_seconds(section).seconds
     kinds = alike(section)
-    measured["seconds"] = seconds.groupby(kinds[seconds.index]).transform("mean")
+    measured["seconds"] = kinds.map(seconds.groupby(kinds[seconds.index]).mean())
 
     # first epoch of each run that reached each accuracy
     counted: dict[str, pd.Series] = {}

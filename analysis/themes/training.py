@@ -122,9 +122,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         Heading(text("Overfitting")),
         Items([_overfitting(overfit.frame), *_causes(section, overfit.frame)]),
         overfit,
-        Heading(text("Would more epochs help?")),
-        Paragraph(_longer(longer.frame)),
-        longer,
+        *([Heading(text("Would more epochs help?")), Paragraph(_longer(longer.frame)), longer] if longer.rows else []),
     ]
 
 

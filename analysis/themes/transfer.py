@@ -109,7 +109,7 @@ def blocks(frames: Frames, section: Section, looks: Looks) -> list[Block]:
         )
     content: list[Block] = [
         Heading(text("What pretraining is worth")),
-        Items(answers(section)),
+        *([Items(found)] if (found := answers(section)) else []),
         Table("transfer", text("From scratch, frozen, fine-tuned: {name}", name=section.title), frame, columns, notes),
     ]
 
@@ -217,4 +217,8 @@ def answers(section: Section) -> list[str]:
                     p=p_words(pair.holm),
                 )
             )
-    return sentences or [text("With one seed, there is no evidence that one way is better than another.")]
+    if sentences or of_setting.nunique() < 2:
+        return sentences
+    if section.runs.setting.duplicated().any():
+        return [text("No two of these ways can be compared.")]
+    return [text("With one seed, there is no evidence that one way is better than another.")]

@@ -81,9 +81,9 @@ RANKED = {
         "The metric ({metric}) does not decide: **{setting}** has the highest mean, but is not clearly better than "
         "{settings}."
     ),
-    "Accuracy does not decide: of the settings with several seeds, **{setting}** has the highest mean, but is not "
+    "Accuracy does not decide: of the settings that can be compared, **{setting}** has the highest mean, but is not "
     "clearly better than {settings}.": mark(
-        "The metric ({metric}) does not decide: of the settings with several seeds, **{setting}** is best, but not "
+        "The metric ({metric}) does not decide: of the settings that can be compared, **{setting}** is best, but not "
         "clearly better than {settings}."
     ),
     "Accuracy does not decide: the mean of **{setting}** is not clearly higher than that of {settings}.": mark(
@@ -112,8 +112,8 @@ RANKED = {
     ),
     "has the highest validation accuracy": mark("is best by {metric}"),
     "has the highest validation accuracy, together with {others}": mark("is best by {metric}, together with {others}"),
-    "has the highest validation accuracy of the settings with several seeds": mark(
-        "is best by {metric} of the settings with several seeds"
+    "has the highest validation accuracy of the settings that can be compared": mark(
+        "is best by {metric} of the settings that can be compared"
     ),
     "The other setting has the same mean validation accuracy as **{setting}**, {val} over {seeds} seeds.": mark(
         "By {metric}, the other setting is equal to **{setting}**, {val} over {seeds} seeds."
@@ -182,10 +182,10 @@ RANKED = {
     "{value} instead of {first} changes the validation accuracy by {change:+.2f} ± {spread:.2f} points": mark(
         "{value} instead of {first} changes the {metric} by {change:+.2f} ± {spread:.2f} points"
     ),
-    "Averaged over the other options, there is no clear evidence that an option has an effect on the accuracy or the "
-    "gap.": mark(
-        "Averaged over the other options, there is no clear evidence that an option has an effect on the {metric} or "
-        "the gap."
+    "Averaged over the other options, there is no clear evidence of an effect on the accuracy or the gap: "
+    "{options}.": mark(
+        "Averaged over the other options, there is no clear evidence of an effect on the {metric} or the gap: "
+        "{options}."
     ),
     "No clear evidence of an effect on the accuracy, on average: {options}.": mark(
         "No clear evidence of an effect on the {metric}, on average: {options}."
