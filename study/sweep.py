@@ -268,7 +268,8 @@ def _conclude(outcomes: Sequence[Outcome], count: int, args: argparse.Namespace)
         print(f"to send W&B what it lacks: {sync_command(*unsent)}")
     if any(number for state, number in counts.items() if state not in DONE):
         return 1
-    words = [args.runs_dir, "--sweep", *args.files, *(["--set", *args.set] if args.set else [])]
+    folders = dict.fromkeys(outcome.config.runs_dir for outcome in outcomes) or [args.runs_dir]
+    words = [*folders, "--sweep", *args.files, *(["--set", *args.set] if args.set else [])]
     print(f"report: python -m analysis.summarize {shlex.join(words)}")
     return 1 if unsent else 0
 
@@ -283,13 +284,13 @@ def _base(args: argparse.Namespace) -> dict[str, str]:
 
 def _command(config: Config, shown: set[str]) -> str:
     """Return the command that trains a config alone, with the options `shown` and those that are not defaults."""
-    defaults = Config()
+    defaults = Config().model_dump()
     options = {
         name: value
         for name, value in config.model_dump(exclude={"setting"}).items()
         if (name in shown and value is not None)
         or name in config.identity()
-        or (not is_identity(name) and value != getattr(defaults, name))
+        or (not is_identity(name) and value != defaults[name])
     }
     return shlex.join(
         ["python", "-m", "study.train", *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())]

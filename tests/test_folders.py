@@ -114,7 +114,10 @@ def test_what_is_not_used_is_named_and_counted(put_digits):
     assert sum(map(len, (loaded.train, loaded.val, loaded.test))) == 18
     assert set(loaded.unused) == {"predict_me", "test"}
     assert loaded.skipped == {".txt": 2, ".mat": 1, "no suffix": 1}
-    assert any("predict_me" in line for line in said) and any("2 .txt" in line for line in said)
+    assert any("2 .txt" in line for line in said)
+    (other,) = (line for line in said if "neither train, val nor test" in line)
+    (without,) = (line for line in said if "no class folders" in line)
+    assert "predict_me" in other and "predict_me" not in without and without.endswith(": test")
     assert [".mat", 1] in loaded.describe()["skipped"]
 
 

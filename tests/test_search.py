@@ -254,6 +254,27 @@ def test_a_network_without_pretraining_is_not_finetuned(sweep_file):
         ("mlp", None, 5), ("resnet18", "svm", 1), ("resnet18", "all", 5)]  # fmt: skip
 
 
+def test_a_bayesian_search_of_lists_has_as_many_points_as_different_configs(sweep_file):
+    """Momentum does not apply to adam: three of the four combinations are different."""
+    parameters = {"optimizer": {"values": ["sgd", "adam"]}, "momentum": {"values": [0.5, 0.9]}}
+    parameters |= {"dropout": {"value": 0.0}, "seed": {"value": 0}}
+    grid, bayes = (search.read(sweep_file(parameters, method=method, run_cap=20)) for method in ("grid", "bayes"))
+    points = grid.points()
+    assert counting.count(grid) == counting.count(bayes) == len(points) == 3
+    assert (bayes.open_points(points[:1]), bayes.open_points(points)) == (2, 0)
+    assert search.read(sweep_file(parameters, method="bayes", run_cap=2)).open_points(points[:1]) == 1
+
+
+def test_a_metric_that_no_run_would_log_is_an_error_wherever_it_is_given(sweep_file):
+    path = sweep_file(method="bayes", run_cap=5, metric={"name": "val/macro_f1", "goal": "maximize"})
+    assert search.read(path, {"metric": "val/macro_f1"}).size == 5
+    with pytest.raises(UserError, match="--set metric=val/loss: only runs with --metric val/macro_f1 log"):
+        search.read(path, {"metric": "val/loss"})
+    setting = {"setting": {"values": ["lr=0.1", "lr=0.2 metric=val/loss"]}}
+    with pytest.raises(UserError, match="only runs with --metric val/macro_f1 log"):
+        search.read(sweep_file(setting, metric={"name": "val/macro_f1", "goal": "maximize"}))
+
+
 def test_a_bayesian_search_over_options_that_do_not_always_apply(sweep_file, tmp_path):
     parameters = CONDITIONAL | {"momentum": {"min": 0.1, "max": 0.9}, "seed": {"value": 0}, "dropout": {"value": 0}}
     sweep = search.read(sweep_file(parameters, method="bayes", run_cap=8))
@@ -671,3 +692,17 @@ def test_costs_can_be_what_a_search_minimizes(sweep_file, name):
 def test_the_project_of_a_file_is_that_of_its_runs(sweep_file):
     (point, *_) = search.read(sweep_file(project="mine", entity="us")).points({"wandb": "offline"})
     assert (point.config.project, point.config.entity) == ("mine", "us")
+
+
+def test_status_is_of_the_folder_that_the_sweep_names(sweep_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sweep = search.read(sweep_file({name: {"value": value} for name, value in
+                                    {"runs_dir": "scratch", "seed": 0, "dropout": 0.0}.items()}))  # fmt: skip
+    (point,) = sweep.points()
+    elsewhere = RunDirectory(tmp_path / "runs" / point.config.run_name)
+    elsewhere.path.mkdir(parents=True)
+    elsewhere.write_info({"config": point.config.model_dump(), "fingerprint": point.config.fingerprint,
+                          "state": "failed", "error": "of another folder"})  # fmt: skip
+    status.show(sweep, Runs("runs"), {})
+    out = capsys.readouterr().out
+    assert "1 missing" in out and "of another folder" not in out

@@ -137,15 +137,23 @@ def test_tags_are_added_to_a_run_that_has_a_result(call, tmp_path):
     assert run.info() == before | {"tags": ["exam", "retry"]}
 
 
-def test_a_log_in_the_folder_of_wandb_dir_is_found(command, tmp_path, monkeypatch):
+def test_a_log_in_the_folder_of_wandb_dir_is_found(command, run_python, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
     said = command("study.train", "--dataset=digits", "--model=mlp", "--epochs=1").stdout
     (log,) = tmp_path.glob("wandb/offline-run-*")
     assert f"wandb sync {log}" in said
-    said = command("study.sync", only_run(tmp_path / "runs").path).stdout
+    path = only_run(tmp_path / "runs").path
+    said = command("study.sync", path).stdout
     (log,) = tmp_path.glob("wandb/offline-run-*")  # which replaces the first
     assert f"wandb sync {log}" in said and "is sent" not in said
+
+    # the folder of a run by any name, beside the logs of others
+    others = [tmp_path / "wandb" / f"offline-run-20260101_000000-{name}" for name in ("other", f"{path.name}0")]
+    for other in others:
+        other.mkdir()
+    assert "wandb sync" in run_python(["-m", "study.sync", "."], path).stdout
+    assert all(other.exists() for other in others) and len(list(tmp_path.glob("wandb/offline-run-*"))) == 3
 
 
 def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path):

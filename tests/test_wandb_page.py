@@ -14,7 +14,10 @@ from study.config import Config
 from study.config.setting import run_title
 from study.record.directory import RunDirectory
 from study.remote import artifacts, columns
+from study.remote.sweep import WandbSweep
+from study.sweeps import definition as search
 from study.system.errors import UserError
+from tests.conftest import SMALL
 from tests.test_train import hand_out
 from tests.wandb_server import Run, Server
 
@@ -48,6 +51,26 @@ def test_names_sort_by_the_seed_and_fit():
     names = [run_title("dropout 0.5", seed) for seed in (10, 2, 100)]
     assert names == ["dropout 0.5, s10", "dropout 0.5, s02", "dropout 0.5, s100"] and sorted(names)[0] == names[1]
     assert len(run_title("x" * 500, 7)) <= 128 and run_title("x" * 500, 7).endswith("…, s07")
+
+
+@pytest.mark.parametrize(
+    ("command", "parameters", "given", "title", "label"),
+    [
+        (["--seed=3"], {}, {"dropout": "0.5"}, "dropout 0.5, s03", "dropout 0.5, seed 3"),
+        ([], {"seed": {"values": ["1e1", 2.0]}}, {"dropout": "0.5", "seed": "1e1"}, "dropout 0.5, s10",
+         "dropout 0.5, seed 10"),
+        ([], {"seed": {"values": [1, 2.0]}}, {"dropout": "0.5", "seed": "2.0"}, "dropout 0.5, s02",
+         "dropout 0.5, seed 2"),
+        ([], {"dropout": {"value": 0.1}, "setting": {"values": ["lr=0.1 seed=4", "lr=0.2 seed=5"]}},
+         {"setting": "lr=0.1 seed=4"}, "lr 0.1, s04", "lr 0.1, seed 4"),
+        ([], {}, {"dropout": "0.5", "seed": "none"}, "dropout 0.5, snone", "dropout 0.5, seed none"),
+    ],
+)  # fmt: skip
+def test_a_run_is_named_by_the_seed_of_its_config(command, parameters, given, title, label):
+    content = SMALL | {"command": [*SMALL["command"][:-1], *command, "${args}"]}
+    content["parameters"] = {"model": {"value": "mlp"}, "dropout": {"values": [0.0, 0.5]}} | parameters
+    sweep = WandbSweep("us", "proj", "id", content, search.parse("wandb", content), [])
+    assert (sweep.title(given), sweep.label(given)) == (title, label)
 
 
 def test_an_older_run_has_all_options_as_columns():

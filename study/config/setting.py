@@ -115,7 +115,7 @@ def run_title(setting: Setting | str, seed: Any) -> str:
     """Return the name in W&B of a run of a sweep: what varies, and a seed that sorts, such as `dropout 0.5, s02`."""
     text = str(setting)
     text = text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1]}…"
-    return f"{text}, s{int(seed):02d}"
+    return f"{text}, s{seed:02d}" if isinstance(seed, int) else f"{text}, s{seed}"
 
 
 def _in_words(name: str, value: Any) -> str:

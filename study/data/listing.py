@@ -95,7 +95,7 @@ def with_labels(root: Path, option: str) -> Listed:
     label_of = labels(list(marks), option, rows)
     split_of = _splits_in(rows, list(label_of)) if rows else {}
     if not split_of:
-        split_of = {path: next(filter(None, map(_split_of, path.split("/")[:-1])), None) for path in label_of}
+        split_of = {path: next(filter(None, map(named_split, path.split("/")[:-1])), None) for path in label_of}
     outside = None if "train" in split_of.values() else "train"
     classes = tuple(sorted({label_of[path] for path in label_of if (split_of[path] or outside) == "train"}))
     places = {name: place for place, name in enumerate(classes)}
@@ -125,7 +125,7 @@ def _splits_in(rows: Table, paths: Sequence[str]) -> dict[str, str | None]:
     A column whose values name no split at all, such as numbers of folds, is none. Raises UserError if only some do.
     """
     written = {path: (rows.rows[path][rows.split] or "").strip() for path in paths} if rows.split else {}
-    found = {path: _split_of(value) if value else None for path, value in written.items()}
+    found = {path: named_split(value) if value else None for path, value in written.items()}
     if not any(found.values()):
         return {}
     for path, value in written.items():
@@ -190,7 +190,7 @@ def in_class_folders(root: Path, name: str) -> Listed:
 def _refuse_splits_of_classes(root: Path) -> None:
     """Raise UserError if a class folder has folders of several splits, whose images would be mixed."""
     for folder in _folders(root):
-        splits = sorted(_split_of(inner) for inner in _folders(folder) if _split_of(inner) and _holds_images(inner))
+        splits = sorted(named_split(inner) for inner in _folders(folder) if named_split(inner) and _holds_images(inner))
         if "train" in splits and len(splits) > 1:
             raise UserError(
                 f"{folder} holds folders of splits ({', '.join(splits)}): put the splits above the classes, as in "
@@ -224,9 +224,9 @@ def _find_splits(root: Path, name: str) -> tuple[Path, dict[str, Path], tuple[st
     root, folders, unused = _descend(root)
     named: dict[str, list[Path]] = {}
     for folder in folders:
-        if _split_of(folder) and _folders(folder):
-            named.setdefault(_split_of(folder), []).append(folder)
-    if not named and not all(map(_split_of, folders)):
+        if named_split(folder) and _folders(folder):
+            named.setdefault(named_split(folder), []).append(folder)
+    if not named and not all(map(named_split, folders)):
         return root, {"train": root}, unused  # only class folders, one of which may be called dev
 
     # Check that there is one folder of each split, and training images at least
@@ -243,7 +243,7 @@ def _find_splits(root: Path, name: str) -> tuple[Path, dict[str, Path], tuple[st
     # Check that none of them is empty, and note the others
     splits = {split: _innermost(named[split][0]) for split in SPLITS if split in named}
     for folder in folders:
-        if (split := _split_of(folder)) and split not in splits and not _holds_images(folder):
+        if (split := named_split(folder)) and split not in splits and not _holds_images(folder):
             raise UserError(f"{folder} holds no images: {expected(name)}")
     used = {same[0] for same in named.values()}
     return root, splits, (*unused, *(folder.name for folder in folders if folder not in used))
@@ -256,9 +256,9 @@ def _descend(root: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
     """
     folders = _folders(root)
     unused = ()
-    while folders and not any(map(_split_of, folders)):
-        inner = [folder for folder in folders if any(map(_split_of, _folders(folder)))]
-        trained = [folder for folder in inner if "train" in map(_split_of, _folders(folder))]
+    while folders and not any(map(named_split, folders)):
+        inner = [folder for folder in folders if any(map(named_split, _folders(folder)))]
+        trained = [folder for folder in inner if "train" in map(named_split, _folders(folder))]
         inner = trained or (inner if not any(_holds_images(folder) for folder in folders) else [])
         if len(inner) != 1 and not (len(folders) == 1 and _folders(folders[0])):
             break
@@ -268,7 +268,7 @@ def _descend(root: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
     return root, folders, unused
 
 
-def _split_of(folder: Path | str) -> str | None:
+def named_split(folder: Path | str) -> str | None:
     """Return train, val or test if a folder has one of their usual names, else None."""
     match = SPLIT_NAME.fullmatch(composed(Path(folder).name))
     return match.lastgroup if match else None

@@ -11,7 +11,7 @@ from study.config.scores import is_unbalanced
 from study.config.setting import Listed
 from study.data import duplicates
 from study.data.folder import Folder
-from study.data.listing import counted, heic
+from study.data.listing import counted, heic, named_split
 from study.data.sources import Source
 from study.data.splits import Plan
 from study.system.errors import NAMED, printable
@@ -34,8 +34,11 @@ def left_out(source: Source, files: Folder | None) -> Iterator[str]:
         yield f"{many} cannot be read{where}: {'; '.join(source.unreadable[:NAMED])}"
     if not files:
         return
-    if files.unused:
-        yield f"folders that are not used, neither train, val nor test: {', '.join(files.unused)}"
+    without_classes = [name for name in files.unused if named_split(name)]
+    if without_classes:
+        yield f"not used, because they hold no class folders: {', '.join(without_classes)}"
+    if others := [name for name in files.unused if name not in without_classes]:
+        yield f"folders that are not used, neither train, val nor test: {', '.join(others)}"
     if files.skipped:
         counts = [counted(kind, n, files.examples[kind]) for kind, n in files.skipped.items()]
         yield f"not used: {', '.join(counts)}"

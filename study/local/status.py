@@ -36,7 +36,7 @@ def show(sweep: Sweep, runs: Runs, base: Mapping[str, Any]) -> None:
     infos = runs.infos()
     for point in points:
         directory = RunDirectory.of(point.config)
-        run = directory.read(infos.get(directory.path.name))
+        run = directory.read(infos.get(directory.path.name) if directory.path.parent == runs.path else None)
         states[run.state] += 1
         is_unsent = run.state in DONE and bool(run.info.get("wandb_missing"))
         if is_unsent:

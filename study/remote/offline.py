@@ -4,6 +4,7 @@ python -c "from study.record.directory import RunDirectory; from study.remote im
     print(offline.logs(RunDirectory('runs/NAME')))"
 """
 
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -19,7 +20,8 @@ def logs(directory: RunDirectory, run_id: str = "") -> list[Path]:
     name = run_id or directory.path.name
     folders = [Path(os.environ.get("WANDB_DIR") or directory.path.parent), directory.path.parent]
     places = {folder.resolve(): folder for folder in folders}  # the folder as it was named
-    return sorted(log for folder in places.values() for log in folder.glob(f"wandb/offline-run-*-{name}*"))
+    patterns = [f"wandb/offline-run-*-{glob.escape(name)}{more}" for more in ("", "-*")] if name else []
+    return sorted(log for folder in places.values() for pattern in patterns for log in folder.glob(pattern))
 
 
 def delete_logs(directory: RunDirectory, run_id: str) -> None:

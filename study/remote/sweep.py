@@ -31,7 +31,7 @@ from study.sweeps import command, counting, document, timm_names
 from study.sweeps import definition as search
 from study.sweeps.definition import Point, Sweep
 from study.system.console import console
-from study.system.errors import UserError
+from study.system.errors import Mistakes, UserError
 from study.system.progress import Say
 
 COMMAND = ["${env}", "${interpreter}", "-m", "study.train", "${args}"]
@@ -107,8 +107,15 @@ class WandbSweep:
 
     def _setting(self, values: Mapping[str, Any]) -> tuple[Setting, Any]:
         """Return the setting and the seed of values that W&B gave a run, which may lack some."""
-        known = dict.fromkeys(self.sweep.parameters, "") | dict(values)
-        return self.sweep.setting(known), known.get("seed", Config().seed)
+        # W&B does not know the options of the command, which the sweep has as parameters too
+        own = {name: one.choices[0] for name, one in self.sweep.parameters.items() if not one.varies}
+        known = dict.fromkeys(self.sweep.parameters, "") | own | dict(values)
+
+        # The seed as a config has it; a run with one that no config can have will fail
+        seed = (known | read_pairs(known.get("setting") or "")).get("seed", Config().seed)
+        with suppress(Mistakes):
+            seed = check_value("seed", seed)
+        return self.sweep.setting(known), seed
 
     def points(self) -> list[Point]:
         """List the points: all of a grid, or those of a search that W&B has drawn so far."""

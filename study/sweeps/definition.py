@@ -4,9 +4,11 @@ python -c "from study.sweeps.definition import read; print(*read('sweeps/dropout
 """
 
 import itertools
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +127,21 @@ class Sweep:
     def open_points(self, points: Sequence[Point]) -> int:
         """Count the points that an adaptive sweep has yet to choose, beside these; 0 if all are known beforehand.
 
-        They are as many as the cap leaves or, if each parameter has a list of values, as there are combinations.
+        They are as many as the cap leaves or, if each parameter has a list of values, as there are different configs.
         """
-        if not self.is_adaptive:
-            return 0
-        has_lists = all(parameter.choices is not None for parameter in self.parameters.values())
-        most = grid.size(self.parameters, self.size) if has_lists else self.size
-        return max(0, most - len(points))
+        return max(0, min(self.size, self._combinations) - len(points)) if self.is_adaptive else 0
+
+    @cached_property
+    def _combinations(self) -> float:
+        """Count the different configs of an adaptive sweep; without end if a parameter has no list of values."""
+        from study.sweeps import counting  # which counts sweeps
+
+        if any(parameter.choices is None for parameter in self.parameters.values()):
+            return math.inf
+        try:
+            return counting.count(replace(self, method="grid", run_cap=None))
+        except UserError:  # some combinations are no configs, and are not trained
+            return grid.size(self.parameters, None)
 
     def checked(self, points: Iterable[dict[str, Any]], base: Mapping[str, Any] | None = None) -> list[Point]:
         """Return the points with these values of the parameters.
@@ -304,7 +314,7 @@ class Sweep:
     def replaced(self, values: Mapping[str, str]) -> "Sweep":
         """Return the sweep with these values in place of its own parameters, also within `setting`.
 
-        `run_cap` replaces the number of runs. Raises UserError if it is none.
+        `run_cap` replaces the number of runs. Raises UserError if it is none, or if no run would log the metric.
         """
         # The number of runs is no parameter
         given = {**self.given, **values}
@@ -326,9 +336,12 @@ class Sweep:
             parameters["setting"] = replace(
                 parameters["setting"], distribution="categorical", keys={"values": settings}
             )
+        parameters |= {name: space.of_choices([value]) for name, value in values.items()}
+        if "metric" in values and (text := _unlogged(self.metric, parameters)):
+            raise UserError(f"{self.path}: --set metric={values['metric']}: {text}")
         return replace(
             self,
-            parameters=parameters | {name: space.of_choices([value]) for name, value in values.items()},
+            parameters=parameters,
             run_cap=run_cap,
             given=given,
         )
@@ -412,11 +425,15 @@ def _chosen_by(file: sweep_file.SweepFile) -> dict[str, Parameter]:
     return {} if metric in (None, Config().metric) else {"metric": space.of_choices([metric])}
 
 
-def _unlogged(file: sweep_file.SweepFile, parameters: Mapping[str, Parameter]) -> str:
-    """Return a sentence if no run of the sweep would log its metric, else ""."""
-    metric = choosing(file.metric.name) if file.metric else None
-    logged = parameters["metric"].choices if "metric" in parameters else [Config().metric]
-    if metric not in SCORES or logged == [metric]:
+def _unlogged(name: str, parameters: Mapping[str, Parameter]) -> str:
+    """Return a sentence if not all runs of a sweep with these parameters would log its metric, else ""."""
+    metric = choosing(name)
+    logged = {*(parameters["metric"].choices or ())} if "metric" in parameters else {Config().metric}
+    if "setting" in parameters:
+        logged = {
+            read_pairs(pairs or "").get("metric", one) for pairs in parameters["setting"].choices for one in logged
+        }
+    if metric not in SCORES or logged == {metric}:
         return ""
     return f"only runs with --metric {metric} log {metric}: give the parameter `metric: {{value: {metric}}}`"
 
@@ -455,7 +472,7 @@ def parse(path: str | Path, content: Any, must_end: bool = False) -> Sweep:
 
     # Runs choose their best epoch by the metric of the file; W&B's own sweeps give them only their parameters
     parameters = (_chosen_by(keys) if file is content else {}) | _parameters(keys)
-    if text := _unlogged(keys, parameters):
+    if text := _unlogged(keys.metric.name, parameters) if keys.metric else "":
         raise document.error(path, [(("metric", "name"), text)], file.lines)
     return Sweep(
         path=Path(path),
