@@ -702,7 +702,7 @@ def test_status_is_of_the_folder_that_the_sweep_names(sweep_file, tmp_path, monk
     elsewhere = RunDirectory(tmp_path / "runs" / point.config.run_name)
     elsewhere.path.mkdir(parents=True)
     elsewhere.write_info({"config": point.config.model_dump(), "fingerprint": point.config.fingerprint,
-                          "state": "failed", "error": "of another folder"})  # fmt: skip
+                          "group": point.config.group, "state": "failed", "error": "of another folder"})  # fmt: skip
     status.show(sweep, Runs("runs"), {})
     out = capsys.readouterr().out
     assert "1 missing" in out and "of another folder" not in out
