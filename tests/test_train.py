@@ -149,11 +149,14 @@ def test_a_log_in_the_folder_of_wandb_dir_is_found(command, run_python, tmp_path
     assert f"wandb sync {log}" in said and "is sent" not in said
 
     # the folder of a run by any name, beside the logs of others
-    others = [tmp_path / "wandb" / f"offline-run-20260101_000000-{name}" for name in ("other", f"{path.name}0")]
+    others = [
+        tmp_path / "wandb" / f"offline-run-20260101_000000-{name}"
+        for name in ("other", f"{path.name}0", f"cnn-{path.name}", f"{path.name}-more")
+    ]
     for other in others:
         other.mkdir()
     assert "wandb sync" in run_python(["-m", "study.sync", "."], path).stdout
-    assert all(other.exists() for other in others) and len(list(tmp_path.glob("wandb/offline-run-*"))) == 3
+    assert all(other.exists() for other in others) and len(list(tmp_path.glob("wandb/offline-run-*"))) == 5
 
 
 def test_without_a_key_wandb_is_offline_and_gets_the_same_rows(command, tmp_path):

@@ -544,7 +544,11 @@ def test_effects_are_of_settings_of_which_all_runs_learned():
     (failed, *_) = made.runs.index[(made.runs.lr == 1.0) & (made.runs.model == "cnn")]
     effect = effects.measure(fails(made, failed)).set_index(["option", "value"])
     assert effect.score_change["lr", 1.0] == pytest.approx(0, abs=1) and (effect.loc["lr"].settings == 1).all()
-    assert any("only some runs learned: " in note for note in effects.table(made, effects.measure(made)).notes)
+    notes = effects.table(made, effects.measure(made)).notes
+    assert any("only some runs learned: " in note for note in notes)
+    (other, *_) = made.runs.index[(made.runs.lr == 1.0) & (made.runs.model == "mlp")]
+    both = fails(made, other)  # so lr 1 has results, but is not compared
+    assert not any("Values without a result" in note for note in effects.table(both, effects.measure(both)).notes)
 
 
 def test_the_best_that_can_be_compared_is_not_called_the_best_with_several_seeds():
@@ -559,6 +563,9 @@ def test_the_best_that_can_be_compared_is_not_called_the_best_with_several_seeds
     assert "**best** has the highest validation accuracy of the settings that can be compared" in said
     assert "only some runs learned" in comparison.reference_note("best")
     assert brief.recommendation(None, made).startswith("Train more seeds of **above** first: ")
+    lost = made.points[made.points.setting == "above"].assign(state="diverged", fingerprint="lost")
+    unsafe = replace(made, points=pd.concat([made.points, lost], ignore_index=True))
+    assert "Train more seeds" not in brief.recommendation(None, unsafe), "of what diverges half of the time"
     made = fails(made, "above-1")  # now its mean is below that of the others, though not that of the runs that learned
     assert contrasts.compare(made).setting[0] == "best"
     assert "above" in brief.recommendation(None, made)
@@ -568,12 +575,14 @@ def test_what_decides_between_equal_settings_does_not_lead_to_one_whose_runs_fai
     """A smaller network is chosen among equals, but not if half of its runs diverged; the best one is then."""
     made = section({name: [(line(0.7 - place / 1e3, 0, 1e-3, 7 * place + seed), line(*FLAT)) for seed in range(5)]
                     for place, name in enumerate(("large", "small"))}, params={"large": 9e6, "small": 1e6})  # fmt: skip
-    made = replace(made, subjects=["parameters"]) if "small" not in brief.recommendation(None, made) else made
     assert "Use **small**" in brief.recommendation(None, made)
     lost = made.points[made.points.setting == "small"].assign(state="diverged", fingerprint="lost")
     half = replace(made, points=pd.concat([made.points, lost], ignore_index=True))
     said = brief.recommendation(None, half)
     assert "small has the highest accuracy" not in said and "large" in said
+    lost = made.points[made.points.setting == "large"].assign(state="diverged", fingerprint="lost")
+    half = replace(made, points=pd.concat([made.points, lost], ignore_index=True))
+    assert "Use **small**" in brief.recommendation(None, half), "the one that is chosen lost none"
 
 
 def test_seconds_to_an_accuracy_are_those_of_its_epochs_whoever_was_timed():

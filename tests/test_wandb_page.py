@@ -57,6 +57,8 @@ def test_names_sort_by_the_seed_and_fit():
     ("command", "parameters", "given", "title", "label"),
     [
         (["--seed=3"], {}, {"dropout": "0.5"}, "dropout 0.5, s03", "dropout 0.5, seed 3"),
+        (["${args}", "--seed=7"], {"seed": {"values": [1, 2]}}, {"dropout": "0.5", "seed": "1"}, "dropout 0.5, s07",
+         "dropout 0.5, seed 7"),
         ([], {"seed": {"values": ["1e1", 2.0]}}, {"dropout": "0.5", "seed": "1e1"}, "dropout 0.5, s10",
          "dropout 0.5, seed 10"),
         ([], {"seed": {"values": [1, 2.0]}}, {"dropout": "0.5", "seed": "2.0"}, "dropout 0.5, s02",
@@ -67,7 +69,7 @@ def test_names_sort_by_the_seed_and_fit():
     ],
 )  # fmt: skip
 def test_a_run_is_named_by_the_seed_of_its_config(command, parameters, given, title, label):
-    content = SMALL | {"command": [*SMALL["command"][:-1], *command, "${args}"]}
+    content = SMALL | {"command": [*SMALL["command"][:-1], *command, *([] if "${args}" in command else ["${args}"])]}
     content["parameters"] = {"model": {"value": "mlp"}, "dropout": {"values": [0.0, 0.5]}} | parameters
     sweep = WandbSweep("us", "proj", "id", content, search.parse("wandb", content), [])
     assert (sweep.title(given), sweep.label(given)) == (title, label)

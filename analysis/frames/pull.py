@@ -11,6 +11,7 @@ import json
 import math
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from analysis.frames import cache, progress
 from study.config import Config
@@ -29,6 +28,7 @@ from study.remote import api as wandb_api
 from study.remote import columns, contents
 from study.sweeps import definition as search
 from study.sweeps.definition import Sweep
+from study.system import files
 from study.system.errors import UserError, one_line
 
 PARALLEL = 8
@@ -82,7 +82,8 @@ def pull(path: str, refresh: bool = False, only: Only = ALL) -> tuple[list[RunDi
     server = re.sub(r"\W+", "-", wandb_api.connect().settings["base_url"])
     folder = cache.folder() / "wandb" / server / entity / project
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):
+    wait = partial(print, f"another report pulls {entity}/{project}: waiting for it", file=sys.stderr)
+    with files.lock(folder / ".lock", wait):
         stamps = {run.id: contents.stamp(run) for run in listed}
         changed = {name: key for name, key in stamps.items() if refresh or _read_key(folder / name) != key}
         failed = _fetch_all(changed, f"{entity}/{project}", folder)

@@ -144,11 +144,17 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
     if tested.empty or (tested.below == 0).all():
         return answers.headline(frames, section)
 
+    # runs that diverged or failed: none of a setting that lost half of its runs or more is recommended
+    states = section.points.groupby("setting", sort=False).state
+    lost = states.agg(lambda found: int(found.isin(("diverged", *FAILED)).sum()))
+    unsafe = lost.index[2 * lost >= states.size()]
+
     # what cannot be compared is above, at least where it learned
     best = contrasts.reference(frame)
     learned = section.runs[~contrasts.collapsed(section)]
     lead = section.scores(learned).groupby(learned.setting).mean().reindex(frame.index) - frame.score[best]
-    above = lead[(lead > section.smallest) & frame.p_holm.isna() & (frame.index != best)]
+    is_untested = frame.p_holm.isna() & (frame.index != best) & ~frame.index.isin(unsafe)
+    above = lead[(lead > section.smallest) & is_untested]
     if not above.empty:
         return plural(
             "Train more seeds of **{settings}** first: its runs that learned are {points:.2f} points above {best}, but "
@@ -180,18 +186,15 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
             others=named([shown(setting) for setting in better.index]),
         )
 
-    # runs that diverged or failed: none of a setting that lost half of its runs or more is recommended
-    states = section.points.groupby("setting", sort=False).state
-    lost = states.agg(lambda found: int(found.isin(("diverged", *FAILED)).sum()))
-    unsafe = lost.index[2 * lost >= states.size()]
-    if best in unsafe:
+    # the choice, unless too many of its runs were lost
+    chosen, said = _chosen(section, frame, tested, unsafe)
+    if chosen in unsafe:
         return text(
             "No recommendation: {setting} has the highest accuracy, but {lost} of its {all} runs diverged or failed.",
-            setting=shown(best),
-            lost=lost[best],
-            all=states.size()[best],
+            setting=shown(chosen),
+            lost=lost[chosen],
+            all=states.size()[chosen],
         )
-    chosen, said = _chosen(section, frame, tested, unsafe)
     if lost[chosen]:
         message = text(
             "{lost} of the {all} runs of {setting} diverged or failed.",

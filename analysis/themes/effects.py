@@ -201,8 +201,12 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
                 "between two settings; its ± and p are those of the comparison."
             )
         )
-    present = {_alone(row.option, row.value) for row in effect.itertuples()}
-    absent = [one for name in dict.fromkeys(effect.option) for one in _values(section, name) if one not in present]
+    absent = [
+        one
+        for name in dict.fromkeys(effect.option)
+        for one in _values(section, name)
+        if one not in {_alone(name, value) for value in section.runs[name]}
+    ]
     if absent:
         notes.append(
             text("Values without a result are left out: {values}.", values=named([shown(one) for one in absent]))

@@ -137,8 +137,10 @@ def _download(config: Config, folder_name: str, say: Say, fetch: Callable):
     # Otherwise download it
     try:
         root.mkdir(parents=True, exist_ok=True)
-        wait = partial(say, f"another process downloads {config.dataset}: waiting for it")
+        wait = partial(say, f"another process downloads images into {root}: waiting for it")
         with cache.lock(root / ".download.lock", wait):
+            with suppress(RuntimeError, OSError):  # another process has downloaded it meanwhile
+                return fetch(str(root), False)
             if not is_there:
                 say(f"downloading {config.dataset} into {root}")
             return fetch(str(root), True)

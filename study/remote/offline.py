@@ -11,6 +11,9 @@ from pathlib import Path
 
 from study.record.directory import RunDirectory
 
+MORE = ("", "-offline", f"-{'[0-9a-f]' * 8}")
+"""What may follow the id in the name of a log: of a run without an answer, or one whose id was refused."""
+
 
 def logs(directory: RunDirectory, run_id: str = "") -> list[Path]:
     """List the offline logs of a run; `run_id` is its id in W&B, by default its name.
@@ -20,8 +23,8 @@ def logs(directory: RunDirectory, run_id: str = "") -> list[Path]:
     name = run_id or directory.path.name
     folders = [Path(os.environ.get("WANDB_DIR") or directory.path.parent), directory.path.parent]
     places = {folder.resolve(): folder for folder in folders}  # the folder as it was named
-    patterns = [f"wandb/offline-run-*-{glob.escape(name)}{more}" for more in ("", "-*")] if name else []
-    return sorted(log for folder in places.values() for pattern in patterns for log in folder.glob(pattern))
+    start = f"wandb/offline-run-{'[0-9]' * 8}_{'[0-9]' * 6}-{glob.escape(name)}"
+    return sorted(log for folder in places.values() for more in MORE for log in folder.glob(f"{start}{more}"))
 
 
 def delete_logs(directory: RunDirectory, run_id: str) -> None:

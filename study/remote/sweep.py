@@ -107,9 +107,9 @@ class WandbSweep:
 
     def _setting(self, values: Mapping[str, Any]) -> tuple[Setting, Any]:
         """Return the setting and the seed of values that W&B gave a run, which may lack some."""
-        # W&B does not know the options of the command, which the sweep has as parameters too
+        # Options of the command are parameters of the sweep too, and what stands in it counts
         own = {name: one.choices[0] for name, one in self.sweep.parameters.items() if not one.varies}
-        known = dict.fromkeys(self.sweep.parameters, "") | own | dict(values)
+        known = dict.fromkeys(self.sweep.parameters, "") | dict(values) | own
 
         # The seed as a config has it; a run with one that no config can have will fail
         seed = (known | read_pairs(known.get("setting") or "")).get("seed", Config().seed)

@@ -21,8 +21,9 @@ _is_interrupted = False
 def end_at_once(code: int = CTRL_C) -> None:
     """Let Ctrl-C end this process at once, with an exit code, unless it is ignored."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        action = signal.SIG_DFL if code == CTRL_C else lambda signum, frame: os._exit(code)
-        signal.signal(signal.SIGINT, action)
+        is_alone = os.getpid() == 1  # as the first process of a container is, which no signal ends by itself
+        by_itself = code == CTRL_C and not is_alone
+        signal.signal(signal.SIGINT, signal.SIG_DFL if by_itself else lambda signum, frame: os._exit(code))
 
 
 def end_by_ctrl_c() -> None:
@@ -35,7 +36,7 @@ def end_by_ctrl_c() -> None:
 def _end() -> None:
     """End this process by SIGINT if Ctrl-C has ended its command."""
     if _is_interrupted:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             with suppress(OSError, ValueError):  # nobody reads it, or it is closed
                 stream.flush()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
