@@ -19,7 +19,7 @@ from scipy import stats
 from analysis import reporting as report
 from analysis.frames import contrasts, runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
-from analysis.page import figures, tables
+from analysis.page import figures, html, tables
 from analysis.page.blocks import Heading, Items
 from analysis.themes import answers, comparison, costs, protocol, space, speed
 from analysis.wording import texts as wording
@@ -257,6 +257,30 @@ def test_latex_and_csv_hold_the_same(folder):
     for name, of_file in names.items():
         assert np.allclose(again[of_file], frame[name], equal_nan=True)
     assert list(again.model) == list(frame.model)
+
+
+def test_latex_takes_no_star_and_no_dash_from_a_name():
+    """A star after the end of a row would be taken for its option, and two hyphens for a dash."""
+    table = tables.Table(
+        "t", "t", pd.DataFrame({"name": ["*other", "a--b---c"]}), [tables.Column("name", header="name")]
+    )
+    lines = tables.latex(table).splitlines()
+    assert sum("other" in line or "b" in line for line in lines) >= 2
+    assert not any(line.startswith("*") or "--" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["words", "Page words", "table x"])
+def test_no_name_of_a_section_takes_an_id_of_the_page(tmp_path, name):
+    block = tables.Table("x", "t", pd.DataFrame({"name": ["a"]}), [tables.Column("name", header="name")])
+    page = html.write([html.Part(name, name, [Heading("x"), block])], "t", "s", str, tmp_path)
+    ids = re.findall(r' id="([^"]*)"', page.read_text(encoding="utf-8"))
+    assert len(ids) == len(set(ids)) >= 3
+
+
+def test_commands_are_the_same_in_markdown():
+    command = r"python -m study.train '--labels=^(.*)_\d+' --tags=a_b"
+    written = html.plain(f"`{wording.protected(command)}` for {wording.protected('a_b*c')}")
+    assert f"`{command}`" in written and written.endswith(r"a\_b\*c")
 
 
 def test_a_copy_of_a_run_is_no_further_seed(folder):

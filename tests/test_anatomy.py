@@ -4,12 +4,14 @@ import csv
 import io
 import re
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.anatomy import layers, with_sums
+from analysis.page import figures
 from study import models
 from study.config import Config
 from study.models.layers import Network, activations, convolution
@@ -90,6 +92,16 @@ def test_a_comparison_answers_and_draws(call, tmp_path):
         assert (tmp_path / "report" / f"anatomy-cnn-all-conv.{suffix}").stat().st_size > 5_000
     spanish = call("analysis.anatomy", "cnn", "all-conv", "--compare", "--lang=es").stdout
     assert "68,8 % en capas totalmente conectadas" in spanish
+
+
+def test_colours_of_the_legend_are_those_of_the_bars():
+    """Also where the first network has layers of one kind only."""
+    layers = {"block": ["a", "b"], "layer": "", "params": [10, 20], "is_weight_layer": True}
+    for kinds in ((False, True), (True, False)):
+        frames = {str(kind): pd.DataFrame(layers | {"is_dense": kind}) for kind in kinds}
+        figure = figures.parameters_per_layer(frames, "Parameters")
+        bars = {kind: axes.patches[0].get_facecolor() for kind, axes in zip(kinds, figure.axes, strict=True)}
+        assert [entry.get_facecolor() for entry in figure.legends[0].legend_handles] == [bars[False], bars[True]]
 
 
 @pytest.mark.parametrize("argv", [["vgg16"], ["vgg", "--table"], ["resnet50", "--lang=es"]])

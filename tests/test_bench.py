@@ -76,6 +76,7 @@ def test_runs_at_a_time_are_processes_whose_memory_is_added():
             ["--dataset=digits", "--batch-size=2000"],
             "error: batch_size must be less than 1,151, the training images of digits, to be compared",
         ),
+        (["--out=none/a.json"], "error: --out none/a.json cannot be written; name a file in a folder that is there"),
     ],
 )
 def test_what_cannot_be_compared_is_a_mistake(call, words, sentence):

@@ -94,6 +94,15 @@ def test_copies_without_probabilities_have_the_scores_of_their_predictions(tmp_p
     assert "macro_f1" in table.frame and "ece" not in table.frame and not any(isinstance(b, Picture) for b in blocks)
 
 
+def test_each_curve_has_a_name_below_it():
+    """matplotlib leaves out of a legend what begins with _, as class names may."""
+    probabilities, targets = drawn(0, 3)
+    figure = scores.roc_figure(probabilities, targets, ["_background_", "yes", "no"], "Curves")
+    for axes, legend in zip(figure.axes, figure.legends, strict=True):
+        assert len(axes.lines) == len(legend.get_texts()) == 4
+        assert any("_background_" in text.get_text() for text in legend.get_texts())
+
+
 def test_curves_of_a_class_are_those_of_scikit_learn():
     random = np.random.default_rng(0)
     for digits in (1, 2, 9):  # with many equal probabilities, and with none

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from rich.cells import cell_len
 
@@ -223,7 +224,6 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
                 np.arange(len(frame))[kind],
                 frame.params[kind],
                 color=colour,
-                label=text("fully connected") if is_dense else text("convolutions"),
             )
         for place, params in enumerate(frame.params):
             axes.annotate(
@@ -238,10 +238,11 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
         axes.xaxis.set_major_locator(MaxNLocator(6))
 
     # one legend above all panels
-    handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(
-        handles,
-        labels,
+        handles=[
+            Patch(color=PALETTE[0], label=text("convolutions")),
+            Patch(color=PALETTE[1], label=text("fully connected")),
+        ],
         loc="outside upper center",
         ncols=2,
         frameon=False,

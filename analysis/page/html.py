@@ -163,7 +163,10 @@ class _Names:
         self.used: set[str] = set()
 
     def unused(self, text: str, longest: int = 150) -> str:
-        """Make an ASCII name of at most `longest` characters from a text; add a number if it has been used before."""
+        """Make an ASCII name of at most `longest` characters from a text; add a number if it has been used before.
+
+        It has no underscore, unlike the ids that the page has by itself.
+        """
         name = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "section"
         name = next(
             word for n in range(1, len(self.used) + 2) if (word := name if n == 1 else f"{name}-{n}") not in self.used
@@ -377,10 +380,15 @@ def _markdown_picture(picture: Drawn) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Escape the markup of Markdown in a text, except bold and code."""
+    """Escape the markup of Markdown in a text, except bold and code, in which nothing needs it."""
     marked = {mark: f"\\{character}" for character, mark in MARKUP.items()}
-    text = re.sub(r"([\\_<\[\]$~]|&(?=#?\w+;))(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", tables.in_one_line(text))
-    return "".join(marked.get(character, character) for character in text)
+    whole = {mark: character for character, mark in MARKUP.items()}
+    written = ""
+    for place, part in enumerate(re.split(r"(`[^`]*`)", tables.in_one_line(text))):
+        is_code = place % 2 == 1
+        part = part if is_code else re.sub(r"([\\_<\[\]$~]|&(?=#?\w+;))", r"\\\1", part)
+        written += "".join((whole if is_code else marked).get(character, character) for character in part)
+    return written
 
 
 def save(path: Path, content: str | bytes) -> None:

@@ -1,8 +1,8 @@
 // The script of a report's page: tables sort and filter, figures show values, hide settings, zoom and become large.
-// The texts that it shows are in #words; what the lines and points of a figure show, in the JSON beside it (live.py).
+// The texts that it shows are in #page_words; what the lines and points of a figure show, in the JSON beside it (live.py).
 "use strict";
 
-const words = JSON.parse(document.getElementById("words").textContent);
+const words = JSON.parse(document.getElementById("page_words").textContent);
 const dialog = document.querySelector("dialog"), tip = document.querySelector(".tip");
 
 function element(name, className, text = "", parent = null) {
@@ -49,8 +49,15 @@ document.querySelectorAll(".table table").forEach(table => {
 // --- Large figures ---
 
 function enlarge(shown, afterwards = () => {}) {
+  const focused = document.activeElement;  // which loses the focus if it moves into the dialog
+  dialog.ariaLabel = shown.alt ?? shown.querySelector("[aria-label]")?.ariaLabel ?? words.enlarge;
   dialog.replaceChildren(shown, tip);
-  dialog.onclose = () => { document.body.append(tip); afterwards(); dialog.replaceChildren(); };
+  dialog.onclose = () => {
+    document.body.append(tip);
+    afterwards();
+    dialog.replaceChildren();
+    focused?.focus({ preventScroll: true });
+  };
   dialog.showModal();
 }
 
@@ -108,7 +115,7 @@ function drawn(name, values, parent, text = "") {
 
 // the image that a point shows, cut out of the sheet of all (thumbnails.py)
 function thumbnail(mark, at) {
-  const sheet = document.getElementById(`sheet-${mark.sheet}`), columns = Math.ceil(Math.sqrt(mark.values.length));
+  const sheet = document.getElementById(`sheet_${mark.sheet}`), columns = Math.ceil(Math.sqrt(mark.values.length));
   const width = sheet.naturalWidth / columns, height = sheet.naturalHeight / Math.ceil(mark.values.length / columns);
   const made = element("canvas", "");
   Object.assign(made, { width, height });

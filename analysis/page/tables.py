@@ -243,12 +243,13 @@ LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "²": "$^2$",
     "⁶": "$^6$", "≥": r"$\ge$", "≤": r"$\le$", "<": "$<$", ">": "$>$", "→": r"$\to$", "\u202f": r"\,", "\xa0": "~",
     "–": "--", "…": r"\dots{}", "·": r"$\cdot$", "“": "``", "”": "''", "[": "{[}", "]": "{]}",
-    "|": r"\textbar{}", "`": r"\textasciigrave{}",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}", "*": "{*}",
 }  # fmt: skip
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in in_one_line(text))
+    parts = re.split("(?<=-)(?=-)", in_one_line(text))  # between hyphens, which LaTeX would join to a dash
+    return "{}".join("".join(LATEX.get(character, character) for character in part) for part in parts)
 
 
 def show(table: Table, spared: Sequence[str]) -> None:

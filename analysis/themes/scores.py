@@ -325,14 +325,13 @@ def roc_figure(probabilities: np.ndarray, targets: np.ndarray, classes: list[str
         curves = {c: np.interp(grid, *found[area]) for c, found in of_class.items()}
 
         # the worst classes, and the mean
+        labels = []
         for c in sizes.sort_values(kind="stable").index[:CURVES]:
-            label = f"{shortened(classes[c], 20)} ({number(sizes[c], '.3f')})"
-            axes.plot(100 * grid, 100 * curves[c], linewidth=1, label=label, color=f"C{c % 10}")
-        mean = np.mean(list(curves.values()), axis=0)
-        axes.plot(100 * grid, 100 * mean, color="black", linewidth=2, label=text("mean ({area:.3f})",
-                  area=float(sizes.mean())))  # fmt: skip
+            labels.append(f"{shortened(classes[c], 20)} ({number(sizes[c], '.3f')})")
+            axes.plot(100 * grid, 100 * curves[c], linewidth=1, color=f"C{c % 10}")
+        labels.append(text("mean ({area:.3f})", area=float(sizes.mean())))
+        axes.plot(100 * grid, 100 * np.mean(list(curves.values()), axis=0), color="black", linewidth=2)
         finish(axes, name, x_label, y_label)
-        handles, labels = axes.get_legend_handles_labels()
         place = "outside left lower" if area == "auc" else "outside right lower"
-        figure.legend(handles, labels, loc=place, frameon=False, fontsize=8)
+        figure.legend(axes.lines[: len(labels)], labels, loc=place, frameon=False, fontsize=8)
     return figure
