@@ -151,7 +151,7 @@ def test_the_key_of_wandb_is_written_nowhere_and_no_temporary_folder_is_left(tmp
             with subprocess.Popen(command, cwd=tmp_path, env=environment, **output) as process:
                 while process.poll() is None:
                     seen.extend(started_words(process.pid))
-                    time.sleep(0.1)
+                    time.sleep(0.3)
                 out = process.stdout.read()
             assert process.returncode == code, out
             said += out
