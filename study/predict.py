@@ -306,8 +306,8 @@ def main(argv: list[str]) -> int:
     device = devices.pick(args.device)
     if args.out and Path(args.out).suffix.lower() != ".csv":
         raise UserError(f"--out {args.out} must end in .csv, the only kind of table that is written")
-    if args.out and (Path(args.out).is_dir() or not os.access(Path(args.out).parent, os.W_OK)):
-        raise UserError(f"--out {args.out} cannot be written; name a file in a folder that is there")
+    if args.out:
+        cache.check_writable(Path(args.out), "--out")
     model, data, config = load(args.run)
     paths = listed(args.images)
     model.to(device)

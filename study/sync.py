@@ -5,7 +5,6 @@ python -m study.sync runs/NAME …
 
 import shlex
 from functools import partial
-from pathlib import Path
 
 from study.config import Config
 from study.config.checks import user_path
@@ -24,7 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runs", nargs="+", type=user_path, metavar="RUN", help="directory of a run that has a result")
     for path in parser.parse_args(argv).runs:
         # Check that the run has a result
-        directory = RunDirectory(path if Path(path).name not in ("", "..") else Path(path).resolve())  # has its name
+        directory = RunDirectory(path)
         state = directory.state()
         if state not in DONE:
             raise UserError(f"{path} has no result to send: it is {state}")

@@ -200,8 +200,9 @@ def reference(frame: pd.DataFrame) -> str:
 
 
 def in_order(section: Section, frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort settings by their validation score, the best first."""
-    return frame.reindex(section.ranked).rename_axis("setting")
+    """Sort the settings of a frame by their validation score, the best first."""
+    present = [setting for setting in section.ranked if setting in frame.index]
+    return frame.loc[present].rename_axis("setting")
 
 
 def _of_classes(section: Section, failed: Sequence[Setting]) -> pd.DataFrame:

@@ -187,8 +187,7 @@ def verdicts(section: Section) -> pd.DataFrame:
 
     # the verdict
     frame["verdict"] = [_verdict(row) for row in frame.to_dict("records")]
-    in_order = [setting for setting in section.ranked if setting in frame.index]
-    return frame.loc[in_order, [*kept, "verdict"]].rename_axis("setting").reset_index()
+    return contrasts.in_order(section, frame[[*kept, "verdict"]]).reset_index()
 
 
 def overtaking(section: Section, score: pd.Series, best: Setting) -> list[Setting]:

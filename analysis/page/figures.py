@@ -209,6 +209,7 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
     `frames` maps each network to a frame with columns block, layer, params, is_dense and is_weight_layer.
     """
     # one panel per network, as high as it has layers
+    kinds = ((False, PALETTE[0], text("convolutions")), (True, PALETTE[1], text("fully connected")))
     chosen = {model: frame[frame.is_weight_layer] for model, frame in frames.items()}
     rows = [len(frame) for frame in chosen.values()]
     figure = Plot(figsize=(9, 1.4 + 0.3 * sum(rows) + 0.7 * len(rows)), layout="constrained")
@@ -218,13 +219,9 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
             row.block if row.layer in (row.block, "") else f"{row.block}.{row.layer}" for row in frame.itertuples()
         ]
         # a bar per layer, coloured by its kind, with its number
-        for is_dense, colour in ((False, PALETTE[0]), (True, PALETTE[1])):
+        for is_dense, colour, _ in kinds:
             kind = frame.is_dense.to_numpy() == is_dense
-            axes.barh(
-                np.arange(len(frame))[kind],
-                frame.params[kind],
-                color=colour,
-            )
+            axes.barh(np.arange(len(frame))[kind], frame.params[kind], color=colour)
         for place, params in enumerate(frame.params):
             axes.annotate(
                 number(params, ","), (params, place), (4, 0), textcoords="offset points", va="center", fontsize=8
@@ -239,10 +236,7 @@ def parameters_per_layer(frames: Mapping[str, pd.DataFrame], title: str) -> Figu
 
     # one legend above all panels
     figure.legend(
-        handles=[
-            Patch(color=PALETTE[0], label=text("convolutions")),
-            Patch(color=PALETTE[1], label=text("fully connected")),
-        ],
+        handles=[Patch(color=colour, label=label) for _, colour, label in kinds],
         loc="outside upper center",
         ncols=2,
         frameon=False,

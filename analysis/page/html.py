@@ -381,14 +381,14 @@ def _markdown_picture(picture: Drawn) -> list[str]:
 
 def plain(text: str) -> str:
     """Escape the markup of Markdown in a text, except bold and code, in which nothing needs it."""
+    parts = re.split(r"(`[^`]*`)", tables.in_one_line(text))
+    return "".join(restored(part) if place % 2 else _escaped(part) for place, part in enumerate(parts))
+
+
+def _escaped(text: str) -> str:
     marked = {mark: f"\\{character}" for character, mark in MARKUP.items()}
-    whole = {mark: character for character, mark in MARKUP.items()}
-    written = ""
-    for place, part in enumerate(re.split(r"(`[^`]*`)", tables.in_one_line(text))):
-        is_code = place % 2 == 1
-        part = part if is_code else re.sub(r"([\\_<\[\]$~]|&(?=#?\w+;))", r"\\\1", part)
-        written += "".join((whole if is_code else marked).get(character, character) for character in part)
-    return written
+    text = re.sub(r"([\\_<\[\]$~]|&(?=#?\w+;))", r"\\\1", text)
+    return "".join(marked.get(character, character) for character in text)
 
 
 def save(path: Path, content: str | bytes) -> None:

@@ -145,9 +145,9 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
         return answers.headline(frames, section)
 
     # runs that diverged or failed: none of a setting that lost half of its runs or more is recommended
-    states = section.points.groupby("setting", sort=False).state
-    lost = states.agg(lambda found: int(found.isin(("diverged", *FAILED)).sum()))
-    unsafe = lost.index[2 * lost >= states.size()]
+    is_lost = section.points.state.isin(("diverged", *FAILED)).groupby(section.points.setting, sort=False)
+    lost, asked_for = is_lost.sum(), is_lost.size()
+    unsafe = lost.index[2 * lost >= asked_for]
 
     # what cannot be compared is above, at least where it learned
     best = contrasts.reference(frame)
@@ -193,14 +193,14 @@ def _recommended(frames: Frames, section: Section, frame: pd.DataFrame) -> str:
             "No recommendation: {setting} has the highest accuracy, but {lost} of its {all} runs diverged or failed.",
             setting=shown(chosen),
             lost=lost[chosen],
-            all=states.size()[chosen],
+            all=asked_for[chosen],
         )
     if lost[chosen]:
         message = text(
             "{lost} of the {all} runs of {setting} diverged or failed.",
             setting=shown(chosen),
             lost=lost[chosen],
-            all=states.size()[chosen],
+            all=asked_for[chosen],
         )
         return f"{said} {message}"
     return said

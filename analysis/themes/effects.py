@@ -72,7 +72,7 @@ def measure(section: Section) -> pd.DataFrame:
     for name in varied if len(varied) > 1 else []:
         # runs of all values in the same combinations and seeds
         have_result = set(measured[name])
-        values = [one for one in _values(section, name) if one in have_result]
+        values = [one for value in ordered(section.points[name]) if (one := _alone(name, value)) in have_result]
         if not 1 < len(values) <= MOST_VALUES:
             continue
         chosen = _balanced(measured, name, values, [other for other in varied if other != name])
@@ -142,11 +142,6 @@ def measure(section: Section) -> pd.DataFrame:
     return frame
 
 
-def _values(section: Section, name: str) -> list[Setting]:
-    """List the values of an option, each as the setting of that option alone."""
-    return [_alone(name, value) for value in ordered(section.points[name])]
-
-
 def _alone(name: str, value: Any) -> Setting:
     """Return the setting of one option."""
     return Setting(((name, value),))
@@ -201,12 +196,10 @@ def table(section: Section, effect: pd.DataFrame) -> Table:
                 "between two settings; its ± and p are those of the comparison."
             )
         )
-    absent = [
-        one
-        for name in dict.fromkeys(effect.option)
-        for one in _values(section, name)
-        if one not in {_alone(name, value) for value in section.runs[name]}
-    ]
+    absent = []
+    for name in dict.fromkeys(effect.option):
+        have_result = set(section.runs[name])
+        absent += [_alone(name, value) for value in ordered(section.points[name]) if value not in have_result]
     if absent:
         notes.append(
             text("Values without a result are left out: {values}.", values=named([shown(one) for one in absent]))

@@ -23,7 +23,6 @@ import itertools
 import json
 import math
 import multiprocessing
-import os
 import platform
 import signal
 import statistics
@@ -48,8 +47,8 @@ from study.data import dataset as data_sets
 from study.data.memory import Memory
 from study.system import devices
 from study.system.console import console
-from study.system.errors import UserError, one_line
-from study.system.files import replace_text
+from study.system.errors import one_line
+from study.system.files import check_writable, replace_text
 from study.system.process import Parser, leave_garbage
 from study.training import evaluation
 
@@ -318,8 +317,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--turns", type=positive, metavar="N", default=5, help="turns of each loop (default: 5)")
     parser.add_argument("--out", type=lambda text: Path(user_path(text)), help="write all numbers to this JSON file")
     args = parser.parse_args(argv)
-    if args.out and (args.out.is_dir() or not os.access(args.out.parent, os.W_OK)):
-        raise UserError(f"--out {args.out} cannot be written; name a file in a folder that is there")
+    if args.out:
+        check_writable(args.out, "--out")
 
     # Choose the cases: one from the options, or the default ones
     options = {name: value for name, value in vars(args).items() if name in Config.model_fields and name != "threads"}

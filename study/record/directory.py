@@ -107,10 +107,12 @@ class Contents(NamedTuple):
 
 
 class RunDirectory:
-    """The files of one run."""
+    """The files of one run. The last part of `path` is the name of the run, also if `.` was given."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
+        if self.path.name in ("", ".."):
+            self.path = self.path.resolve()
 
     @classmethod
     def of(cls, config: Config) -> "RunDirectory":

@@ -107,9 +107,7 @@ class WandbSweep:
 
     def _setting(self, values: Mapping[str, Any]) -> tuple[Setting, Any]:
         """Return the setting and the seed of values that W&B gave a run, which may lack some."""
-        # Options of the command are parameters of the sweep too, and what stands in it counts
-        own = {name: one.choices[0] for name, one in self.sweep.parameters.items() if not one.varies}
-        known = dict.fromkeys(self.sweep.parameters, "") | dict(values) | own
+        known = dict.fromkeys(self.sweep.parameters, "") | dict(values) | self._constants
 
         # The seed as a config has it; a run with one that no config can have will fail
         seed = (known | read_pairs(known.get("setting") or "")).get("seed", Config().seed)
@@ -117,17 +115,23 @@ class WandbSweep:
             seed = check_value("seed", seed)
         return self.sweep.setting(known), seed
 
+    @property
+    def _constants(self) -> dict[str, Any]:
+        """Return the options that have one value in all runs.
+
+        W&B may have another value of them: if the command sets an option after a point's values, the command's counts.
+        """
+        return {name: one.choices[0] for name, one in self.sweep.parameters.items() if not one.varies}
+
     def points(self) -> list[Point]:
         """List the points: all of a grid, or those of a search that W&B has drawn so far."""
         if not self.sweep.is_search:
             return self.sweep.points()
         drawn = {}
+        own = self._constants
         for run in self.own_runs:
             with suppress(KeyError, UserError):
-                values = {  # of an option that the command sets after the point's values, W&B keeps those
-                    name: run.values[name] if parameter.varies else parameter.choices[0]
-                    for name, parameter in self.sweep.parameters.items()
-                }
+                values = {name: own[name] if name in own else run.values[name] for name in self.sweep.parameters}
                 point = self.sweep.point(values)
                 drawn[point.config.fingerprint] = point
         return list(drawn.values())

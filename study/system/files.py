@@ -18,7 +18,14 @@ from typing import Any
 
 import filelock
 
+from study.system.errors import UserError
 from study.system.progress import Say
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raise UserError if a file that an option names cannot be written later, before anything is computed for it."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{option} {path} cannot be written; name a file in a folder that is there")
 
 
 def replace_text(path: Path, text: str) -> None:

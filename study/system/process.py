@@ -386,7 +386,7 @@ def print_error(error: BaseException) -> str:
 
 def temporary_folders() -> list[tempfile.TemporaryDirectory]:
     """List the temporary folders of this process, and those of the process that forked it."""
-    gc.unfreeze()
+    gc.unfreeze()  # `get_objects` skips what is frozen
     return [thing for thing in gc.get_objects() if type(thing) is tempfile.TemporaryDirectory]
 
 

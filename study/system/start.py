@@ -21,9 +21,9 @@ _is_interrupted = False
 def end_at_once(code: int = CTRL_C) -> None:
     """Let Ctrl-C end this process at once, with an exit code, unless it is ignored."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        is_alone = os.getpid() == 1  # as the first process of a container is, which no signal ends by itself
-        by_itself = code == CTRL_C and not is_alone
-        signal.signal(signal.SIGINT, signal.SIG_DFL if by_itself else lambda signum, frame: os._exit(code))
+        # The default action of a signal ends any process but the first one of a container
+        by_signal = code == CTRL_C and os.getpid() != 1
+        signal.signal(signal.SIGINT, signal.SIG_DFL if by_signal else lambda signum, frame: os._exit(code))
 
 
 def end_by_ctrl_c() -> None:
