@@ -561,7 +561,7 @@ def test_the_best_that_can_be_compared_is_not_called_the_best_with_several_seeds
     assert contrasts.reference(frame.set_index("setting")) == "best" and frame.setting[0] == "above"
     said = " ".join(answers.sentences(None, made))
     assert "**best** has the highest validation accuracy of the settings that can be compared" in said
-    assert "only some runs learned" in comparison.reference_note("best")
+    assert "only some of their runs learned" in comparison.reference_note("best")
     assert brief.recommendation(None, made).startswith("Train more seeds of **above** first: ")
     lost = made.points[made.points.setting == "above"].assign(state="diverged", fingerprint="lost")
     unsafe = replace(made, points=pd.concat([made.points, lost], ignore_index=True))

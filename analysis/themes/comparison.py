@@ -206,7 +206,7 @@ def reference_note(best: Setting) -> str:
     """Say which setting differences are from, if it is not the first one."""
     return text(
         "Differences are from {setting}, the best setting that can be compared: those above it have a single seed, or "
-        "only some runs learned.",
+        "only some of their runs learned.",
         setting=shown(best),
     )
 

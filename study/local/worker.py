@@ -170,8 +170,8 @@ def work(
 def end_worker(signals: Signals, inherited: Sequence[TemporaryDirectory]) -> None:
     """End a worker, whatever signals come meanwhile, and remove its temporary folders, but none that it inherited.
 
-    W&B's client keeps its tables there. Python removes such folders at the end of other processes than those of
-    multiprocessing.
+    W&B's client keeps its tables there. Python removes such folders by itself only at the end of processes that
+    multiprocessing did not start.
     """
     signals.ignore()
     for folder in temporary_folders():

@@ -338,7 +338,9 @@ class Sweep:
             )
         parameters |= {name: space.of_choices([value]) for name, value in values.items()}
         if "metric" in values and (text := _unlogged(self.metric, parameters)):
-            raise UserError(f"{self.path}: --set metric={values['metric']}: {text}")
+            raise UserError(
+                f"{self.path}: --set metric={values['metric']}: {text}, the metric of the sweep: leave it out"
+            )
         return replace(
             self,
             parameters=parameters,
@@ -435,7 +437,7 @@ def _unlogged(name: str, parameters: Mapping[str, Parameter]) -> str:
         }
     if metric not in SCORES or logged == {metric}:
         return ""
-    return f"only runs with --metric {metric} log {metric}: give the parameter `metric: {{value: {metric}}}`"
+    return f"only runs with --metric {metric} log {metric}"
 
 
 def read(path: str | Path, values: Mapping[str, str] | None = None) -> Sweep:
@@ -473,7 +475,8 @@ def parse(path: str | Path, content: Any, must_end: bool = False) -> Sweep:
     # Runs choose their best epoch by the metric of the file; W&B's own sweeps give them only their parameters
     parameters = (_chosen_by(keys) if file is content else {}) | _parameters(keys)
     if text := _unlogged(keys.metric.name, parameters) if keys.metric else "":
-        raise document.error(path, [(("metric", "name"), text)], file.lines)
+        advice = f"give the parameter `metric: {{value: {choosing(keys.metric.name)}}}`"
+        raise document.error(path, [(("metric", "name"), f"{text}: {advice}")], file.lines)
     return Sweep(
         path=Path(path),
         name=keys.name or Path(path).stem,

@@ -27,7 +27,7 @@ def end_at_once(code: int = CTRL_C) -> None:
 
 
 def end_by_ctrl_c() -> None:
-    """Let SIGINT end this process at the end of Python: a shell ends a loop only after such a command."""
+    """Make SIGINT end this process once Python has finished: a shell stops its loop only if a command dies by it."""
     global _is_interrupted
     _is_interrupted = True
 
