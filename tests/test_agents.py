@@ -38,7 +38,7 @@ SEATS: list[seat.Seat] = []
 
 
 @pytest.fixture
-def sweep(server, monkeypatch, tmp_path):
+def sweep(server, workers, monkeypatch, tmp_path):
     """Make a sweep of short runs on the server, and read it."""
 
     def make(command=SMALL["command"], **parameters):

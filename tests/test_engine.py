@@ -230,6 +230,7 @@ def test_a_failing_device_is_distinguished_from_a_failing_run(error, is_the_devi
     assert is_device_failure(RuntimeError(error)) == is_the_device
 
 
+@pytest.mark.usefixtures("workers")
 def test_an_answer_for_which_a_stopped_run_did_not_wait_is_no_order(tmp_path):
     process, connection = worker.start(worker.work, "cpu", 1, 1, dict(os.environ))
     config = Config(dataset="digits", model="mlp", epochs=1, wandb="disabled", runs_dir=str(tmp_path))

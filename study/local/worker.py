@@ -176,7 +176,7 @@ def end_worker(signals: Signals, inherited: Sequence[TemporaryDirectory]) -> Non
     signals.ignore()
     for folder in temporary_folders():
         if folder not in inherited:
-            with suppress(OSError):
+            with suppress(OSError, AttributeError):  # the latter if the folder could not be made
                 folder.cleanup()
     leave_garbage()
 
