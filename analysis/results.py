@@ -247,18 +247,16 @@ def times(
             if picture := _accuracy_and_time(whole[name], section):
                 written += _markdown(picture, folder, f"costs-{name}")
             unfit = UNFIT + OF_WHOLE_EPOCHS * bool(section.runs.train_images.notna().any())
-            written += _markdown(_without(costs.table(section), unfit), folder, "costs")
+            table = costs.table(section, unfit)
+            table = replace(table, frame=table.frame.sort_values("images_per_second", ascending=False))
+            written += _markdown(table, folder, "costs")
             written.append(html.plain(" ".join(about.trained(frames, section))))
     title = [
         f"## {html.plain(text('What do the networks cost in time?'))}",
         html.plain(f"**{text('The source')}**: {text(sources.COSTS)}"),
     ]
-    return [*title, *written] if written else []
-
-
-def _without(table: Table, keys: Sequence[str]) -> Table:
-    """Return a table without some columns."""
-    return replace(table, columns=[column for column in table.columns if column.key not in keys])
+    why = html.plain(f"**{text('If they differ')}**: {text(sources.COSTS_DIFFER)}")
+    return [*title, *written, why] if written else []
 
 
 def _seconds(whole: Section, short: Section) -> pd.DataFrame:
@@ -380,8 +378,9 @@ def _page(
         text(
             "Accuracies in percent, mean ± half the 95 % interval over seeds; p and the intervals of differences "
             "are corrected for all comparisons in a table ([statistics.md](statistics.md)). Settings are ranked "
-            "by validation accuracy, and the test images were used once. A difference “on these images” would vary "
-            "more with other validation images than its interval says, which is over seeds. Trained on {machines}.",
+            "by the best validation accuracy of each run; each was tested once, after its training. A difference “on "
+            "these images” may be another one on other validation images: its interval is over seeds only. Trained on "
+            "{machines}.",
             machines=", ".join(sorted(machines)),
         ),
         text(brief.INTERVALS[True]),

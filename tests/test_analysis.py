@@ -21,7 +21,7 @@ from analysis.frames import contrasts, runs, statistics
 from analysis.frames.sections import best_of_settings, by_dataset, of_sweep
 from analysis.page import figures, html, tables
 from analysis.page.blocks import Heading, Items
-from analysis.themes import answers, comparison, costs, protocol, space, speed
+from analysis.themes import about, answers, comparison, costs, protocol, space, speed
 from analysis.wording import texts as wording
 from study.config import RESULTS_VERSION, Config
 from study.config.argv import read_command
@@ -707,6 +707,25 @@ def test_times_of_two_machines_with_one_name_are_not_mixed(folder):
                         if isinstance(block, tables.Table))  # fmt: skip
             shown, left_out = table.notes[1:3]
             assert "Fast" in shown and "Slow" in left_out and "Slow" not in shown
+
+
+def test_devices_that_differ_between_settings_are_named(folder):
+    """Runs of one setting may differ in their device as those of the others do; a sweep of devices differs in it."""
+    one = section(folder)
+    first, *others = one.ranked
+
+    def said(devices, **changes) -> str:
+        return " ".join(about.notes(replace(one, runs=one.runs.assign(device=devices), **changes)))
+
+    by_setting = said(np.where(one.runs.setting == first, "Fast", "cpu"))
+    assert f"Fast ({first})" in by_setting
+    assert set(by_setting.partition("cpu (")[2].partition(")")[0].split("; ")) == set(map(str, others))
+    several = one.runs[one.runs.setting.duplicated(keep=False)]
+    by_seed = np.where(several.seed == 0, "Fast", "cpu")
+    alike = " ".join(about.notes(replace(one, runs=several.assign(device=by_seed))))
+    assert "device: Fast, cpu" in alike and "(" not in alike.partition("device")[2]
+    assert "device" not in said("cpu")
+    assert "Fast (" not in said(np.where(one.runs.setting == first, "Fast", "cpu"), varied=["device"])
 
 
 def test_a_task_is_named_in_the_language_of_the_report(tmp_path):

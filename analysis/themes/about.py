@@ -27,7 +27,7 @@ MIXED = {
     "precision": mark("precision"),
     "data_digest": mark("data"),
 }
-"""What should be the same in all runs of a setting."""
+"""What should be the same in all runs, unless the settings vary it."""
 
 
 METHODS = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "batch_size", "epochs", "augment")
@@ -243,9 +243,22 @@ def notes(section: Section) -> list[str]:
             else text("Early stopping ended no run.")
         )
 
-    # settings whose runs differ in something that should be the same
+    # settings or runs of a setting that differ in something that should be the same
     for what, name in MIXED.items():
         values = by_setting[what].agg(lambda column: ", ".join(sorted(map(str, column.unique()))))
+        if what not in section.varied and values.nunique() > 1:
+            kinds = [
+                f"{value} ({named([shown(setting) for setting in settings.index])})"
+                for value, settings in values.groupby(values)
+            ]
+            found.append(
+                text(
+                    "Settings differ in {what} too: {kinds}. Part of a difference between them may come from that.",
+                    what=text(name),
+                    kinds="; ".join(kinds),
+                )
+            )
+            continue
         mixed = values[by_setting[what].nunique(dropna=False) > 1]
         for differing, settings in mixed.groupby(mixed, sort=False):
             found.append(

@@ -217,11 +217,12 @@ def _gain(row) -> str:
     can_rise = row.verdict in ("rises", "mixed", "perhaps", "unclear")
     if not can_rise or not row.gain >= LEAST_GAIN or row.gain_ci95 != row.gain_ci95:
         return ""
-    return " " + text(
-        "(twice the epochs would gain about {gain:.1f} ± {spread:.1f} points, if the curve continues as before)",
-        gain=row.gain,
-        spread=row.gain_ci95,
+    message = (
+        mark("(twice the epochs would gain about {gain:.1f} ± {spread:.1f} points, if the curve continues as before)")
+        if row.verdict in ("rises", "mixed")
+        else mark("(twice the epochs would gain at most about {gain:.1f} ± {spread:.1f} points)")
     )
+    return " " + text(message, gain=row.gain, spread=row.gain_ci95)
 
 
 def _epochs_to(frame: pd.DataFrame, key: str) -> str:
@@ -337,7 +338,11 @@ def features(frames: Frames, section: Section) -> str:
     ]  # fmt: skip
     if not kinds:
         return text("Not known: no run has features that can be read; copies lack them.")
-    said = text("A linear classifier on the last features recognises: {kinds}.", kinds=named(kinds))
+    said = text(
+        "A linear classifier on the last features of {images:,} validation images recognises: {kinds}.",
+        images=len(next(iter(seen.values())).targets),
+        kinds=named(kinds),
+    )
     return " ".join([said, *layers.lacking(section, best)])
 
 

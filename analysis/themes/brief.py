@@ -350,6 +350,10 @@ def table(frames: Frames, section: Section) -> Table:
     rest = int((frame.n > 0).sum()) - len(kept)
     if rest:
         notes.append(
-            plural("One more setting is in the whole table.", "{n} more settings are in the whole table.", rest)
+            plural(
+                "One more setting is in the table of the whole report.",
+                "{n} more settings are in the table of the whole report.",
+                rest,
+            )
         )
     return Table("brief", text("Settings of {name}, the best first", name=section.title), kept, columns, notes)

@@ -67,10 +67,12 @@ def accuracies(section: Section, looks: Looks) -> Picture:
 def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.DataFrame | None = None) -> Table:
     """Make the table of the results of `compare` and `with_best`."""
     frame = contrasts.compare(section) if frame is None else frame
+    best = contrasts.reference(frame.set_index("setting"))
+    is_first = best == frame.setting.iloc[0]  # otherwise bold would mark settings below one that cannot be compared
     columns = [
         Column("setting"),
         Column("n", 0, text=_seeds),
-        Column("score", 2, bold="tied", is_percentage=True),
+        Column("score", 2, bold="tied" if is_first else "", is_percentage=True),
         Column("best_epoch", 1),
     ]
 
@@ -83,8 +85,7 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
 
     # differences from the best and their tests
     if len(frame) > 1:
-        best = contrasts.reference(frame.set_index("setting"))
-        if best != frame.setting.iloc[0]:
+        if not is_first:
             notes.append(reference_note(best))
         columns.append(Column("below", 2, text=lambda row: "" if row["setting"] == best or row["below"] < 0 else None))
     if frame.p_holm.notna().any():
@@ -115,11 +116,12 @@ def table(section: Section, frame: pd.DataFrame | None = None, networks: pd.Data
                 "two settings and, to a lesser part, from all pairs of settings (moderated variances, Smyth 2004). p "
                 "is corrected for all pairs of settings (Holm), because the best was picked from the same data; the "
                 "interval of a difference is widened accordingly, and does not include 0 where p < 0.05. The risk of "
-                "a false claim is about 5 % for the whole table, not for each row. Bold: not shown to be worse than "
-                "the best (p ≥ 0.05).",
+                "a false claim is about 5 % for the whole table, not for each row.",
                 how=how,
             )
         )
+        if is_first:
+            notes.append(text("Bold: not shown to be worse than the best (p ≥ 0.05)."))
     if networks is not None and not networks.empty:
         frame = frame.merge(networks.p.rename("p_mcnemar"), left_on="setting", right_index=True, how="left")
         columns.append(p_column("p_mcnemar", "p_mcnemar"))

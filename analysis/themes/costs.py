@@ -4,6 +4,8 @@ python -c "from analysis.themes import costs; from analysis.frames import runs, 
     print(costs.measure(sections.by_dataset(runs.load('runs'))[0]))"
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -27,6 +29,8 @@ COLUMNS = (
     Column("p_time", 3, text=lambda row: p_value(row["p_time"])), Column("train_seconds", SIGNIFICANT),
     Column("peak_mb", 0), Column("energy_wh", SIGNIFICANT), Column("power_w", 0),
 )  # fmt: skip
+
+SCORE = Column("score", 2, is_percentage=True)
 
 ALIKE = 1.25
 """Costs are alike if the largest is less than this many times the smallest."""
@@ -217,12 +221,13 @@ def dearest(section: Section) -> list[str]:
     return sentences
 
 
-def table(section: Section) -> Table:
-    """Make the table of costs, with notes on where they were measured."""
+def table(section: Section, without: Collection[str] = ()) -> Table:
+    """Make the table of costs, `without` some columns, with notes on where they were measured."""
     frame = measure(section)
 
     # notes on the machine only if there are times
-    columns = [column for column in COLUMNS if frame[column.key].notna().any()]
+    columns = [column for column in COLUMNS if frame[column.key].notna().any() and column.key not in without]
+    keys = {column.key for column in columns}
     notes = [
         text("FLOPs: twice the multiply-adds of convolutions and matrix products for one image. 1 MB = 10⁶ bytes.")
     ]
@@ -230,15 +235,20 @@ def table(section: Section) -> Table:
         first, *others = machines(section).value_counts().index
         notes.append(
             text(
-                "Times, peak memory and energy are from runs on {machine} that did not share their device. Images and "
-                "seconds per epoch leave out the first epoch, an epoch includes its validation, and on a CPU the peak "
-                "memory is that of the whole process.",
+                "What depends on the machine was measured in runs on {machine} that did not share their device.",
                 machine=first,
             )
         )
         if others:
             notes.append(text("Those from runs on {others} are not comparable and are left out.", others=named(others)))
-        if frame.p_time.notna().any():
+        notes.append(
+            text("Images and seconds per epoch leave out the first epoch; an epoch includes its validation.")
+            if "epoch_seconds" in keys
+            else text("Images per second leave out the first epoch.")
+        )
+        if "peak_mb" in keys and section.runs.device.eq("cpu").any():
+            notes.append(text("On a CPU, the peak memory is that of the whole process."))
+        if "p_time" in keys:
             notes.append(
                 text(
                     "Extra time: how much longer an epoch takes than with the fastest setting, in percent, with its 95 "
@@ -265,7 +275,7 @@ def table(section: Section) -> Table:
                 "1 on one machine."
             )
         )
-    columns = [Column("setting"), Column("score", 2, is_percentage=True), *columns]
+    columns = [Column("setting"), *[SCORE] * (SCORE.key not in without), *columns]
     return Table("costs", text("Accuracy and costs: {name}", name=section.title), frame, columns, notes)
 
 

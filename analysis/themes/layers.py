@@ -172,6 +172,7 @@ def cut(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]
         columns = [
             Column("setting"),
             LAYER,
+            Column("numbers", 0),
             Column("params", 0),
             Column("params_share", 1),
             Column("accuracy", 1),
@@ -181,7 +182,8 @@ def cut(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]
         notes = [
             text(
                 "A cut keeps the network up to a layer and puts a linear classifier on its features (feature maps "
-                "averaged to at most 512). Accuracy is measured on {images:,} validation images; for a cut by "
+                "averaged to at most 512, which can cost accuracy). Accuracy is measured on {images:,} validation "
+                "images; for a cut by "
                 "cross-validation, so that its classifier learns from about {probed:,} of them. Difference: from the "
                 "same classifier on the layer before the last (of a cut there, from the whole network) on the same "
                 "images, with its 95 % interval over images.",
@@ -228,6 +230,7 @@ def beside(frames: Frames, sections: Sequence[Section]) -> list[Block]:
         Column("setting"),
         LAYER,
         Column("images", 0),
+        Column("numbers", 0),
         Column("knn", 1),
         Column("probe", 1),
         Column("silhouette", 3),
@@ -290,12 +293,12 @@ def layers_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
 def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
     """Return one row per setting and layer after which a cut would save parameters, and one for the whole network.
 
-    Columns: setting, layer, `params` of the remaining network with a linear classifier, `params_share` of the whole in
-    percent, `accuracy` on the images (cross-validated for a cut), and `difference` in points with `difference_ci95`,
-    half the width of its 95 % interval over images. It is from the same kind of classifier on the layer before the
-    last, because what that lacks of the whole network is due to the classifier; for a cut there, or without this
-    layer, it is from the whole network. `uncut` says which, and `uncut_accuracy` is its accuracy. Parameters that only
-    training uses are not counted.
+    Columns: setting, layer, `numbers` (features, none for the whole network), `params` of the remaining network with a
+    linear classifier, `params_share` of the whole in percent, `accuracy` on the images (cross-validated for a cut), and
+    `difference` in points with `difference_ci95`, half the width of its 95 % interval over images. It is from the same
+    kind of classifier on the layer before the last, because what that lacks of the whole network is due to the
+    classifier; for a cut there, or without this layer, it is from the whole network. `uncut` says which, and
+    `uncut_accuracy` is its accuracy. Parameters that only training uses are not counted.
     """
     rows = []
     for run, images in seen.items():
@@ -315,6 +318,7 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
                     {
                         "setting": setting,
                         "layer": name,
+                        "numbers": layer.numbers,
                         "params": params,
                         "params_share": 100 * params / whole,
                         "accuracy": 100 * layer.probe.mean(),
@@ -330,9 +334,10 @@ def cuts_of(best: pd.DataFrame, seen: Mapping[str, Seen]) -> pd.DataFrame:
             all_of_it = {"setting": setting, "params": whole, "params_share": 100.0}
             rows += cuts
             if last and cuts[-1]["layer"] != FEATURES:
-                rows.append(all_of_it | {"layer": FEATURES, "accuracy": 100 * last.probe.mean()})
+                features = {"layer": FEATURES, "numbers": last.numbers, "accuracy": 100 * last.probe.mean()}
+                rows.append(all_of_it | features)
             rows.append(all_of_it | {"layer": "whole", "accuracy": 100 * images.right.mean()})
-    columns = ["setting", "layer", "params", "params_share", "accuracy", "uncut", "uncut_accuracy"]
+    columns = ["setting", "layer", "numbers", "params", "params_share", "accuracy", "uncut", "uncut_accuracy"]
     return pd.DataFrame(rows, columns=[*columns, "difference", "difference_ci95"])
 
 
