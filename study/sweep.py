@@ -41,8 +41,8 @@ from study.remote import api as wandb_api
 from study.remote import offline, queue
 from study.remote import sweep as wandb_sweep
 from study.remote.sink import sync_command
-from study.sweeps import counting, standing, timm_names
 from study.sweeps import definition as search
+from study.sweeps import standing, timm_names
 from study.sweeps.definition import Sweep
 from study.system import devices
 from study.system.errors import Interrupted, UserError, expect
@@ -104,7 +104,7 @@ def check(args: argparse.Namespace) -> int:
         # Report a mistake and go on with the next file
         try:
             sweep = _read(path, args)
-            count = counting.count(sweep, _base(args))
+            count = sweep.count(_base(args))
             check_folders(sweep, _base(args))
             timm_names.check(sweep)
         except UserError as error:

@@ -6,7 +6,6 @@
 
 from study.config.config import (
     CHOOSERS,
-    PARTNERS,
     RESULTS_VERSION,
     UNUSED_BY_SVM,
     Config,
@@ -18,7 +17,6 @@ from study.config.documented import document
 
 __all__ = [
     "CHOOSERS",
-    "PARTNERS",
     "RESULTS_VERSION",
     "UNUSED_BY_SVM",
     "Config",

@@ -49,13 +49,6 @@ CHOOSERS = (
 )  # fmt: skip
 """Options that decide which others apply."""
 
-PARTNERS = {
-    "epochs": ("warmup_epochs",), "warmup_epochs": ("epochs",), "momentum": ("nesterov",), "nesterov": ("momentum",),
-    "filters": (), "image_size": (), "classes": (), "stem": (), "weights_digest": (), "labels": ("group_by",),
-    "group_by": ("labels",), "val_share": ("test_share",), "test_share": ("val_share",),
-}  # fmt: skip
-"""Options that `_conflicts` checks with some of CHOOSERS, and with which others."""
-
 PATHS = ("weights", "data_dir", "runs_dir")
 """Options that name a file or a folder."""
 

@@ -27,7 +27,7 @@ from study.record.directory import DONE
 from study.record.display import duration, result
 from study.remote import columns
 from study.remote.api import ask, content_of, is_missing, state_of, sweep_path
-from study.sweeps import command, counting, document, timm_names
+from study.sweeps import command, document, timm_names
 from study.sweeps import definition as search
 from study.sweeps.definition import Point, Sweep
 from study.system.console import console
@@ -271,7 +271,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
         content = file.content
         sweep = search.parse(word, file, must_end="run_cap" not in assignments)
     sweep = search.with_end(sweep.replaced(assignments))
-    counting.count(sweep)
+    sweep.count()
     timm_names.check(sweep)
     if missing and sweep.is_search and not origin:
         raise UserError(f"only W&B knows the points that it drew for {word}: give ENTITY/PROJECT/ID")
@@ -307,7 +307,7 @@ def create(word: str, assignments: Mapping[str, str], missing: bool, entity: str
 
     # Check the sweep and create it
     content = {"program": "study/train.py", "command": COMMAND, "name": sweep.name, **content, "parameters": parameters}
-    counting.count(search.parse(word, content, must_end=True))
+    search.parse(word, content, must_end=True).count()
     return f"{entity}/{project}/{_create(content, entity, project)}"
 
 

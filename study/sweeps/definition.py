@@ -26,7 +26,10 @@ from study.sweeps.hyperband import Hyperband
 from study.system.errors import Mistakes, Place, UserError
 
 PROBES = 100
-"""Number of random points of an adaptive sweep that are checked before any is trained."""
+"""Number of random points that are checked before any is trained, of a sweep whose points are not all listed."""
+
+MOST_LISTED = 10_000
+"""Of sweeps with more points, only so many are checked before any is trained, beside the PROBES and all values."""
 
 NEAR = 0.001
 """Distance of the checked values from the ends of a range; an end itself may not be allowed, such as lr 0."""
@@ -124,6 +127,23 @@ class Sweep:
         """Return the values of the parameters at each point that is known beforehand."""
         return METHODS[self.method].points(self.parameters, self.run_cap)
 
+    def count(self, base: Mapping[str, Any] | None = None) -> int:
+        """Check the sweep and count its points with different configs, and those that a search has still to choose.
+
+        The points of a sweep of more than MOST_LISTED are taken to be different. Raises UserError with what is wrong
+        with the points.
+        """
+        if self.is_adaptive:
+            self.checked(self.probes(), base)
+            points = self.points(base)
+            return len(points) + self.open_points(points)
+        if self.size <= MOST_LISTED:
+            return len(self.points(base))
+        first = next(iter(self.values()))
+        each = ({**first, name: value} for name, one in self.parameters.items() for value in one.choices or ())
+        self.checked(itertools.chain(itertools.islice(self.values(), MOST_LISTED), self.probes(), each), base)
+        return self.size
+
     def open_points(self, points: Sequence[Point]) -> int:
         """Count the points that an adaptive sweep has yet to choose, beside these; 0 if all are known beforehand.
 
@@ -134,12 +154,10 @@ class Sweep:
     @cached_property
     def _combinations(self) -> float:
         """Count the different configs of an adaptive sweep; without end if a parameter has no list of values."""
-        from study.sweeps import counting  # which counts sweeps
-
         if any(parameter.choices is None for parameter in self.parameters.values()):
             return math.inf
         try:
-            return counting.count(replace(self, method="grid", run_cap=None))
+            return replace(self, method="grid", run_cap=None).count()
         except UserError:  # some combinations are no configs, and are not trained
             return grid.size(self.parameters, None)
 
