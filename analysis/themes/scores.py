@@ -150,12 +150,12 @@ def of_probabilities(probabilities: np.ndarray, targets: np.ndarray) -> dict[str
     """Return the scores of probabilities, images by classes, and the true classes."""
     classes = probabilities.shape[1]
     one_hot = np.eye(classes)[targets]
-    sure = np.argsort(-confidences(probabilities, targets), kind="stable")[: max(1, round(COVERAGE * len(targets)))]
+    sure = np.argsort(-confidences(probabilities), kind="stable")[: max(1, round(COVERAGE * len(targets)))]
     scores = {
         "brier": float(((probabilities - one_hot) ** 2).sum(axis=1).mean()),
         "ece": 100 * calibration_error(probabilities, targets),
         "sure": 100 * float(hits(probabilities, targets)[sure].mean()),
-        "surer": 100 * float(confidences(probabilities, targets).mean() - hits(probabilities, targets).mean()),
+        "surer": 100 * float(confidences(probabilities).mean() - hits(probabilities, targets).mean()),
         **areas(probabilities, targets),
     }
     if classes > 2:
@@ -190,7 +190,7 @@ def areas_of_classes(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataF
     return pd.DataFrame.from_dict(found, orient="index", columns=["auc", "average_precision"], dtype=float)
 
 
-def confidences(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def confidences(probabilities: np.ndarray) -> np.ndarray:
     """Return the probability of the predicted class of each image."""
     return probabilities.max(axis=1)
 
@@ -202,7 +202,7 @@ def hits(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def bins(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
     """Return the mean `confidence`, the `accuracy` and the number of `images` of BINS groups of equally many images."""
-    confidence = confidences(probabilities, targets)
+    confidence = confidences(probabilities)
     order = np.argsort(confidence, kind="stable")
     right = hits(probabilities, targets)
     groups = [group for group in np.array_split(order, BINS) if len(group)]
@@ -257,7 +257,7 @@ def calibration_figure(drawn: Mapping[Setting, tuple[np.ndarray, np.ndarray]], t
         points = 100 * groups[["confidence", "accuracy"]].to_numpy()
         (line,) = above.plot(*points.T, marker="o", markersize=4, label=wrapped(setting), **style)
         about(line, Mark(setting, points))
-        shares, edges = np.histogram(100 * confidences(*pooled), bins=20, range=(0, 100))
+        shares, edges = np.histogram(100 * confidences(pooled[0]), bins=20, range=(0, 100))
         about(below.stairs(100 * shares / shares.sum(), edges, **style), Mark(setting))
     finish(above, title, text("Probability of the predicted class (%)"), text("Accuracy (%)"))
     above.title.set_fontweight("bold")
@@ -277,7 +277,7 @@ def coverage_figure(drawn: Mapping[Setting, tuple[np.ndarray, np.ndarray]], titl
     figure = Plot(figsize=(7, 4.6), layout="constrained")
     axes = figure.subplots()
     for setting, pooled in drawn.items():
-        order = np.argsort(-confidences(*pooled), kind="stable")
+        order = np.argsort(-confidences(pooled[0]), kind="stable")
         right = hits(*pooled)[order]
         share = 100 * np.arange(1, len(right) + 1) / len(right)
         accuracy = 100 * right.cumsum() / np.arange(1, len(right) + 1)
