@@ -243,7 +243,8 @@ def test_a_metric_that_is_none_of_validation_does_not_rank_and_the_report_says_s
 
 
 def test_a_metric_by_which_every_image_is_right_is_refused(call):
-    said = call("study.train", "--dataset=digits", "--model=mlp", "--classes=3,8", "--metric=val/top2", code=2).stderr
+    words = ["--dataset=digits", "--model=mlp", "--classes=3,8", "--metric=val/top2", "--wandb=disabled"]
+    said = call("study.train", *words, code=2).stderr
     assert "val/top2" in said and "2 classes" in said
 
 

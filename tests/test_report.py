@@ -72,6 +72,14 @@ TWO = (
 RATES = ONE.replace("value: 0.1", "values: [0.001, 0.01, 0.1]").replace("values: [0.0, 0.5]", "value: 0.0")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_cache(tmp_path_factory):
+    """Keep what is computed of layers for all tests of this file: it is the same runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, run_python):
     """Train the grid of three options, for real, and write two sweeps that need some of its runs."""
