@@ -609,3 +609,13 @@ def test_a_sample_is_spread_over_each_class():
         # one of each of `count` equal stretches
         stretches = (places - members[0]) * count // len(members)
         assert stretches.tolist() == list(range(count))
+
+
+@pytest.mark.parametrize("place", ["", "train"])
+def test_images_without_class_folders_are_named(call, tmp_path, place):
+    folder = tmp_path / "data" / "flat" / place
+    folder.mkdir(parents=True)
+    for index in range(3):
+        Image.new("RGB", (8, 8)).save(folder / f"{index}.png")
+    said = call("study.train", "--dataset=folder:flat", "--image-size=8", "--dry-run", code=2).stderr
+    assert f"{Path('data', 'flat', place)} holds images" in " ".join(said.split())
