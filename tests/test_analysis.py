@@ -25,7 +25,7 @@ from analysis.themes import about, answers, comparison, costs, protocol, space, 
 from analysis.wording import texts as wording
 from study.config import RESULTS_VERSION, Config
 from study.config.argv import read_command
-from study.config.setting import Listed
+from study.config.setting import Listed, Setting
 from study.record.directory import HYPERBAND, RunDirectory
 from study.sweeps import definition as search
 from study.system import forks
@@ -714,8 +714,8 @@ def test_devices_that_differ_between_settings_are_named(folder):
     one = section(folder)
     first, *others = one.ranked
 
-    def said(devices, **changes) -> str:
-        return " ".join(about.notes(replace(one, runs=one.runs.assign(device=devices), **changes)))
+    def said(devices) -> str:
+        return " ".join(about.notes(replace(one, runs=one.runs.assign(device=devices))))
 
     by_setting = said(np.where(one.runs.setting == first, "Fast", "cpu"))
     assert f"Fast ({first})" in by_setting
@@ -725,7 +725,13 @@ def test_devices_that_differ_between_settings_are_named(folder):
     alike = " ".join(about.notes(replace(one, runs=several.assign(device=by_seed))))
     assert "device: Fast, cpu" in alike and "(" not in alike.partition("device")[2]
     assert "device" not in said("cpu")
-    assert "Fast (" not in said(np.where(one.runs.setting == first, "Fast", "cpu"), varied=["device"])
+
+    # settings that name the option are meant to differ in it
+    devices = np.where(one.runs.setting == first, "Fast", "cpu")
+    named = [
+        Setting((*setting.pairs, ("device", device))) for setting, device in zip(one.runs.setting, devices, strict=True)
+    ]
+    assert "Fast" not in " ".join(about.notes(replace(one, runs=one.runs.assign(device=devices, setting=named))))
 
 
 def test_a_task_is_named_in_the_language_of_the_report(tmp_path):

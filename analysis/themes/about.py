@@ -244,9 +244,10 @@ def notes(section: Section) -> list[str]:
         )
 
     # settings or runs of a setting that differ in something that should be the same
+    stated = {name for setting in by_setting.groups for name, _ in setting.pairs}
     for what, name in MIXED.items():
         values = by_setting[what].agg(lambda column: ", ".join(sorted(map(str, column.unique()))))
-        if what not in section.varied and values.nunique() > 1:
+        if what not in stated and values.nunique() > 1:
             kinds = [
                 f"{value} ({named([shown(setting) for setting in settings.index])})"
                 for value, settings in values.groupby(values)

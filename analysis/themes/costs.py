@@ -226,7 +226,7 @@ def table(section: Section, without: Collection[str] = ()) -> Table:
     frame = measure(section)
 
     # notes on the machine only if there are times
-    columns = [column for column in COLUMNS if frame[column.key].notna().any() and column.key not in without]
+    columns = [column for column in (SCORE, *COLUMNS) if frame[column.key].notna().any() and column.key not in without]
     keys = {column.key for column in columns}
     notes = [
         text("FLOPs: twice the multiply-adds of convolutions and matrix products for one image. 1 MB = 10⁶ bytes.")
@@ -275,8 +275,8 @@ def table(section: Section, without: Collection[str] = ()) -> Table:
                 "1 on one machine."
             )
         )
-    columns = [Column("setting"), *[SCORE] * (SCORE.key not in without), *columns]
-    return Table("costs", text("Accuracy and costs: {name}", name=section.title), frame, columns, notes)
+    title = text("Accuracy and costs: {name}", name=section.title)
+    return Table("costs", title, frame, [Column("setting"), *columns], notes)
 
 
 def _front(frame: pd.DataFrame, cost: str) -> str:

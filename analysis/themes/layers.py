@@ -183,10 +183,9 @@ def cut(best: pd.DataFrame, seen: Mapping[str, Seen], trained: Mapping[str, int]
             text(
                 "A cut keeps the network up to a layer and puts a linear classifier on its features (feature maps "
                 "averaged to at most 512, which can cost accuracy). Accuracy is measured on {images:,} validation "
-                "images; for a cut by "
-                "cross-validation, so that its classifier learns from about {probed:,} of them. Difference: from the "
-                "same classifier on the layer before the last (of a cut there, from the whole network) on the same "
-                "images, with its 95 % interval over images.",
+                "images; for a cut by cross-validation, so that its classifier learns from about {probed:,} of them. "
+                "Difference: from the same classifier on the layer before the last (of a cut there, from the whole "
+                "network) on the same images, with its 95 % interval over images.",
                 images=images,
                 probed=probed,
             )

@@ -232,7 +232,7 @@ def _find_splits(root: Path, name: str) -> tuple[Path, dict[str, Path], tuple[st
     # Check that there is one folder of each split, and training images at least
     if "train" not in named:
         for folder in (root, *folders):
-            if _holds_images(folder):
+            if _holds_images(folder) and not _folders(folder):
                 raise UserError(f"{folder} holds images, but no folder for each class: {expected(name)}")
         present = ", ".join(folder.name for folder in folders) or "nothing"
         raise UserError(f"there is no folder {root / 'train'} with class folders, but {present}: {expected(name)}")
