@@ -26,10 +26,10 @@ from study.sweeps.hyperband import Hyperband
 from study.system.errors import Mistakes, Place, UserError
 
 PROBES = 100
-"""Number of random points that are checked before any is trained, of a sweep whose points are not all listed."""
+"""Number of random points that are checked before training, if not all points are listed."""
 
 MOST_LISTED = 10_000
-"""Of sweeps with more points, only so many are checked before any is trained, beside the PROBES and all values."""
+"""Up to so many points are all checked before training; of more, these, PROBES random ones and each listed value."""
 
 NEAR = 0.001
 """Distance of the checked values from the ends of a range; an end itself may not be allowed, such as lr 0."""
@@ -130,7 +130,7 @@ class Sweep:
     def count(self, base: Mapping[str, Any] | None = None) -> int:
         """Check the sweep and count its points with different configs, and those that a search has still to choose.
 
-        The points of a sweep of more than MOST_LISTED are taken to be different. Raises UserError with what is wrong
+        More than MOST_LISTED points are counted as if all configs were different. Raises UserError with what is wrong
         with the points.
         """
         if self.is_adaptive:
